@@ -1,0 +1,1 @@
+"""The Hivemesh control plane."""

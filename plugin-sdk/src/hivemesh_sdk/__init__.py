@@ -1,0 +1,1 @@
+"""Everything a worker author needs, under one import."""

@@ -1,0 +1,252 @@
+"""What the platform's API answers: views that the CLI, the `Client` and other programs read.
+
+Times are ISO 8601 in UTC. Lists are pages: `items` and, where there are more, `next`.
+"""
+
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+T = TypeVar("T")
+
+
+class View(BaseModel):
+    """What programs read: unknown fields are ignored, so that N and N-1 understand each other."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Body(BaseModel):
+    """What programs and people send: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Page(View, Generic[T]):
+    """A page of a list; ask again with `?after=next` for what follows."""
+
+    items: list[T]
+    next: str | None = None
+
+
+class RunState(StrEnum):
+    """States of runs, nodes and rows of work."""
+
+    QUEUED = "queued"
+    WAITING = "waiting"  # nothing can take it at the moment; the reason says why
+    RUNNING = "running"
+    COMPLETED = "completed"
+    PARTIAL = "partial"  # completed, but inputs were rejected or steps left out
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    BLOCKED = "blocked"
+    SKIPPED = "skipped"
+
+    @property
+    def ended(self) -> bool:
+        """Whether no transition leaves this state."""
+        return self in ENDED_STATES
+
+
+ENDED_STATES = frozenset(
+    {RunState.COMPLETED, RunState.PARTIAL, RunState.FAILED, RunState.CANCELLED, RunState.SKIPPED}
+)
+
+
+class SystemStatus(View):
+    """`GET /v1/status`: the installation at a glance."""
+
+    version: str
+    api_version: int
+    replica: str
+    trust_domain: str
+    mode: str
+    started_at: str
+    ready: bool
+    live_instances: int
+    wanted_instances: int
+    runs_active: int
+    mesh_url: str
+    state_folder: str
+    pid: int
+    issuer_expires_at: str
+
+
+class InstanceView(View):
+    """One worker instance."""
+
+    id: str
+    worker: str
+    version: str
+    state: str  # starting, live, draining, unhealthy, offline, incompatible
+    status: str  # idle, running, failed, offline
+    reason: str = ""
+    address: str
+    identity: str
+    heartbeat_age_s: float
+    started_at: str
+    certificate_expires_at: str | None = None
+    slots: dict[str, int]
+    active: dict[str, int]
+    cpu: float
+    memory: float
+    load_score: float
+    load_parts: dict[str, float]
+    pid: int = 0
+    restarts: int = 0
+
+
+class WorkerView(View):
+    """One installed worker type and its instances."""
+
+    name: str
+    version: str
+    publisher: str
+    description: str
+    kinds: list[str]
+    capabilities: list[str]
+    permissions: dict[str, JsonValue]
+    wanted: int
+    live: int
+    state: str  # stopped, building, starting, live, degraded, crash-loop, incompatible
+    reason: str = ""
+    instances: list[InstanceView] = []
+    manifest_digest: str = ""
+
+
+class CapabilityView(View):
+    """One capability with its schemas and who serves it."""
+
+    id: str
+    kind: str
+    worker: str
+    worker_version: str
+    description: str = ""
+    input: dict[str, JsonValue] | None = None
+    output: dict[str, JsonValue] | None = None
+    options: dict[str, JsonValue] | None = None
+    live_instances: int
+    free_slots: int
+
+
+class PipelineView(View):
+    """A stored pipeline."""
+
+    name: str
+    version: int
+    description: str = ""
+    parameters: dict[str, JsonValue] = {}
+    steps: list[str]
+    outputs: list[str]
+    origin: str = "stored"
+
+
+class NodeView(View):
+    """Progress of one step of a run."""
+
+    name: str
+    use: str
+    kind: str
+    state: RunState
+    reason: str = ""
+    batches_done: int = 0
+    batches_known: int = 0
+    records_in: int = 0
+    records_out: int = 0
+    rejected: int = 0
+    attempts: int = 0
+    started_at: str | None = None
+    ended_at: str | None = None
+    done: float = 0.0  # of `total`, in `unit`: as the source tells it
+    total: float = 0.0
+    unit: str = ""
+    problem: dict[str, JsonValue] | None = None
+
+
+class RunView(View):
+    """One run of a pipeline, or one job."""
+
+    id: str
+    pipeline: str
+    version: int
+    state: RunState
+    reason: str = ""
+    created_at: str
+    started_at: str | None = None
+    ended_at: str | None = None
+    parameters: dict[str, JsonValue] = {}
+    nodes: list[NodeView] = []
+    outputs: dict[str, JsonValue] = {}
+    rejected: int = 0
+    submitter: str = ""
+    problem: dict[str, JsonValue] | None = None
+
+
+class RunRequest(Body):
+    """`POST /v1/runs`: a stored pipeline by `pipeline` (name), or a whole one by `document`."""
+
+    pipeline: str | None = None
+    document: dict[str, JsonValue] | None = None
+    parameters: dict[str, JsonValue] = {}
+    labels: dict[str, str] = {}
+
+
+class JobRequest(Body):
+    """`POST /v1/jobs`: one capability call. With `wait_s` the answer may carry the result."""
+
+    capability: str
+    input: JsonValue = None
+    options: dict[str, JsonValue] = {}
+    wait_s: float = Field(default=0.0, ge=0, le=20)
+    deadline_s: float | None = Field(default=None, gt=0)
+
+
+class ScaleRequest(Body):
+    """`POST /v1/workers/{name}/scale`."""
+
+    instances: int = Field(ge=0, le=64)
+
+
+class DatasetView(View):
+    """A dataset version and where it came from."""
+
+    name: str
+    version: int
+    state: str
+    records: int
+    bytes: int
+    created_at: str
+    run: str
+    node: str
+    provenance: dict[str, JsonValue] = {}
+
+
+class ArtifactView(View):
+    """A stored artifact."""
+
+    sha256: str
+    size: int
+    media_type: str
+    name: str | None = None
+    created_at: str
+
+
+class RejectedView(View):
+    """A record that was refused, with its place."""
+
+    node: str
+    seq: int
+    reason: str
+    detail: str = ""
+    position: JsonValue = None
+
+
+class ExplainView(View):
+    """Why an attempt was placed where it was."""
+
+    key: str
+    attempt: int
+    chosen: str | None
+    reason: str
+    candidates: list[dict[str, JsonValue]]

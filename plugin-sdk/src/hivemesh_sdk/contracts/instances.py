@@ -1,0 +1,76 @@
+"""Instances on the wire: registration, heartbeats and discovery."""
+
+from typing import Literal
+
+import msgspec
+
+HEARTBEAT_S = 2.0
+LEASE_S = 8.0  # four missed heartbeats, so that a lost step is placed again within 10 s
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True):
+    """`PUT /v1/instances/{id}`: an instance says where it listens and what it serves.
+
+    `manifest` is the JSON form of plugin.yaml, `manifest_digest` its SHA-256 (canonical JSON).
+    """
+
+    worker: str
+    version: str
+    manifest_digest: str
+    manifest: dict[str, object]
+    sdk_version: str
+    protocol: int
+    host: str
+    port: int
+    incarnation: str
+    slots: dict[str, int]
+    labels: dict[str, str] = {}
+    pid: int = 0
+
+
+class RegistrationReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What the platform makes of a registration."""
+
+    state: Literal["live", "incompatible"]
+    reason: str = ""
+    heartbeat_s: float = HEARTBEAT_S
+    lease_s: float = LEASE_S
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /v1/instances/{id}/heartbeat`; cpu and memory are fractions 0..1 of own limits."""
+
+    slots: dict[str, int]
+    active: dict[str, int]
+    cpu: float
+    memory: float
+    draining: bool = False
+    incarnation: str = ""
+
+
+class HeartbeatReply(msgspec.Struct, frozen=True, kw_only=True):
+    """`bundle_sequence` tells whether the trust bundle has to be fetched again."""
+
+    bundle_sequence: int = 0
+    lease_s: float = LEASE_S
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One live instance as others may call it."""
+
+    instance: str
+    worker: str
+    version: str
+    identity: str
+    host: str
+    port: int
+    capabilities: list[str]
+    labels: dict[str, str] = {}
+    load: float = 0.0
+
+
+class Discovery(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /v1/discovery?after=VERSION&wait=SECONDS`: all live endpoints, when they changed."""
+
+    version: int
+    endpoints: list[Endpoint]

@@ -1,0 +1,76 @@
+"""A pipeline as people write it: a versioned graph of steps. Checking the graph is the platform's."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from hivemesh_sdk.contracts.artifacts import DataClass
+from hivemesh_sdk.contracts.manifest import Written
+from hivemesh_sdk.contracts.names import CAPABILITY_ID, NODE_NAME
+
+StepName = Annotated[str, Field(pattern=f"^{NODE_NAME.pattern}$")]
+
+
+class PipelineMetadata(Written):
+    """The pipeline's name and version; a changed pipeline takes a new version."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$")]
+    version: Annotated[int, Field(ge=1)] = 1
+    description: str = ""
+
+
+class Parameter(Written):
+    """One value that a run is started with."""
+
+    type: Literal["string", "integer", "number", "boolean", "artifact", "array", "object"] = (
+        "string"
+    )
+    description: str = ""
+    default: JsonValue = None
+    required: bool | None = None  # None: required unless there is a default
+
+
+class Retry(Written):
+    """How often and how soon a failed attempt is repeated: delay, 2x, 4x … seconds."""
+
+    max_retries: Annotated[int, Field(ge=0, le=100)] = 3
+    base_s: Annotated[float, Field(gt=0, le=3600)] = 1.0
+
+
+class Step(Written):
+    """A node of the graph: a capability, what it reads, and its options.
+
+    A step without `map` and `reduce` is a source or a call. `map` and `reduce` name the step
+    whose batches it takes. `${{ parameters.x }}` and `${{ step.field }}` refer to values.
+    """
+
+    use: Annotated[str, Field(pattern=f"^{CAPABILITY_ID.pattern}$")]
+    map: StepName | None = None
+    reduce: StepName | None = None
+    with_: Annotated[dict[str, JsonValue], Field(alias="with", default_factory=dict)]
+    retry: Retry | None = None
+    deadline_s: Annotated[float, Field(gt=0)] | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _reads_one_way(self) -> "Step":
+        if self.map is not None and self.reduce is not None:
+            message = "a step has either `map` or `reduce`, not both"
+            raise ValueError(message)
+        return self
+
+
+class Pipeline(Written):
+    """The whole of a pipeline file."""
+
+    apiVersion: Literal["hivemesh/v1"]  # noqa: N815 - the field's name on the wire
+    kind: Literal["Pipeline"]
+    metadata: PipelineMetadata
+    parameters: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")], Parameter] = Field(
+        default_factory=dict
+    )
+    steps: Annotated[dict[StepName, Step], Field(min_length=1)]
+    outputs: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")], str] = Field(
+        default_factory=dict
+    )
+    data_class: DataClass = DataClass.PERSONAL

@@ -1,0 +1,553 @@
+"""The one form of every refusal (RFC 9457) and the catalogue of their codes.
+
+`docs/reference/errors.md` is generated from `CATALOGUE`; API, worker, CLI and logs show its codes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+
+class FieldProblem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing that is wrong, and where: `pointer` is a JSON pointer (RFC 6901)."""
+
+    pointer: str
+    message: str
+    code: str = ""
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A problem document as it travels."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str = ""
+    remedy: str = ""
+    instance: str = ""
+    request_id: str = ""
+    trace_id: str = ""
+    errors: list[FieldProblem] = []
+    retry_after_s: float | None = None
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemType:
+    """A row of the catalogue: what the code means and what to do about it."""
+
+    slug: str
+    code: str
+    status: int
+    title: str
+    remedy: str
+    retryable: bool = False
+
+    @property
+    def urn(self) -> str:
+        """The `type` member of the document."""
+        return f"urn:hivemesh:problem:{self.slug}"
+
+
+def _type(
+    code: int, slug: str, status: int, title: str, remedy: str, *, retryable: bool = False
+) -> ProblemType:
+    return ProblemType(
+        slug=slug,
+        code=f"HM-{code}",
+        status=status,
+        title=title,
+        remedy=remedy,
+        retryable=retryable,
+    )
+
+
+_ROWS = (
+    # 10xx: request form
+    _type(
+        1001,
+        "malformed",
+        400,
+        "the request cannot be read",
+        "send one valid JSON document, UTF-8, no duplicate keys",
+    ),
+    _type(
+        1002,
+        "invalid",
+        422,
+        "the request has the wrong shape",
+        "correct the fields that `errors` points at",
+    ),
+    _type(
+        1003,
+        "not-found",
+        404,
+        "no such object, or it is not visible to you",
+        "list the objects of this kind",
+    ),
+    _type(
+        1004,
+        "method-not-allowed",
+        405,
+        "this address does not take this method",
+        "see the `Allow` header",
+    ),
+    _type(
+        1005,
+        "media-type-unsupported",
+        415,
+        "the body has an unsupported media type",
+        "send application/json",
+    ),
+    _type(
+        1006,
+        "not-acceptable",
+        406,
+        "no representation fits the `Accept` header",
+        "accept application/json",
+    ),
+    _type(
+        1007,
+        "too-large",
+        413,
+        "the body is larger than allowed",
+        "send less in one request, or store it as an artifact first",
+    ),
+    _type(
+        1008,
+        "headers-too-large",
+        431,
+        "the headers are larger than allowed",
+        "send fewer or shorter headers",
+    ),
+    _type(
+        1009,
+        "slow-request",
+        408,
+        "the request did not arrive in time",
+        "send head and body without pauses",
+    ),
+    _type(
+        1010,
+        "conflict",
+        409,
+        "the object is in another state",
+        "read the object again and repeat what still applies",
+    ),
+    _type(
+        1011,
+        "range-not-satisfiable",
+        416,
+        "the range lies outside the object",
+        "ask for a range below its size",
+    ),
+    # 11xx: identity and permission
+    _type(
+        1101,
+        "no-peer-identity",
+        401,
+        "the connection shows no client identity",
+        "connect with a certificate of this installation",
+    ),
+    _type(
+        1102,
+        "peer-identity-invalid",
+        403,
+        "the client certificate is not a valid identity of this installation",
+        "enrol again",
+    ),
+    _type(
+        1103,
+        "peer-certificate-expired",
+        401,
+        "the client certificate has expired",
+        "renew it, or enrol again",
+    ),
+    _type(
+        1104,
+        "peer-revoked",
+        403,
+        "the client's identity was revoked",
+        "ask the operator of this installation",
+    ),
+    _type(
+        1105,
+        "not-authorized",
+        403,
+        "the caller may not do this",
+        "ask for the permission, or call as another identity",
+    ),
+    _type(
+        1106,
+        "enrolment-refused",
+        401,
+        "the enrolment token or credential is not accepted",
+        "ask the operator for a new token",
+    ),
+    _type(
+        1107,
+        "csr-invalid",
+        422,
+        "the certificate request is not acceptable",
+        "P-256 or P-384 key, valid signature, no foreign names",
+    ),
+    _type(
+        1108,
+        "key-reused",
+        409,
+        "this public key was used before",
+        "make a new key for each request",
+    ),
+    _type(
+        1109,
+        "enrolment-rate-limited",
+        429,
+        "too many failed enrolments from this address",
+        "wait for `retry_after_s`",
+        retryable=True,
+    ),
+    _type(1110, "renewal-refused", 403, "this certificate cannot be renewed", "enrol again"),
+    # 12xx: steps (worker)
+    _type(
+        1201,
+        "unknown-capability",
+        404,
+        "this worker does not serve the capability",
+        "see `hivemesh capability list`",
+    ),
+    _type(
+        1202,
+        "idempotency-mismatch",
+        422,
+        "the key was used with another body",
+        "use a new key, or send the same body",
+    ),
+    _type(
+        1203,
+        "stale-attempt",
+        409,
+        "a newer attempt of this step exists",
+        "stop: the result of this attempt is not wanted",
+    ),
+    _type(
+        1204,
+        "stale-reader",
+        409,
+        "a newer reader of this step exists",
+        "stop: another replica reads this step",
+    ),
+    _type(
+        1205,
+        "execution-unknown",
+        404,
+        "this worker has no such execution",
+        "start the next attempt from the last recorded checkpoint",
+        retryable=True,
+    ),
+    _type(
+        1206,
+        "overloaded",
+        429,
+        "all slots are taken",
+        "repeat after `retry_after_s`, or scale the worker",
+        retryable=True,
+    ),
+    _type(
+        1207, "draining", 503, "this worker is draining", "call another instance", retryable=True
+    ),
+    _type(
+        1208,
+        "deadline-exceeded",
+        504,
+        "the deadline passed before the work ended",
+        "give it more time, or less to do",
+        retryable=True,
+    ),
+    _type(1209, "cancelled", 409, "the work was cancelled", "start it again if it is still wanted"),
+    _type(
+        1210,
+        "executor-crashed",
+        500,
+        "the process that computed the step died",
+        "see the worker's log; memory limit or a crash in native code",
+        retryable=True,
+    ),
+    _type(
+        1211,
+        "step-failed",
+        500,
+        "the capability raised an error",
+        "see `detail` and the worker's log",
+        retryable=True,
+    ),
+    _type(
+        1212,
+        "record-too-large",
+        422,
+        "a record is larger than 4 MiB",
+        "declare large fields as artifacts",
+    ),
+    _type(
+        1213,
+        "output-invalid",
+        500,
+        "the capability answered something else than it declares",
+        "correct the worker: `hivemesh-worker check`",
+    ),
+    _type(
+        1214,
+        "options-invalid",
+        422,
+        "the options of the capability are not valid",
+        "see `errors`; `hivemesh capability show NAME` prints the schema",
+    ),
+    _type(
+        1215,
+        "input-invalid",
+        422,
+        "the input does not fit the capability",
+        "see `detail`; `hivemesh capability show NAME` prints the schema",
+    ),
+    _type(
+        1216,
+        "overloaded-server",
+        503,
+        "the server takes no more requests at the moment",
+        "repeat after `retry_after_s`",
+        retryable=True,
+    ),
+    _type(1217, "step-fatal", 422, "the capability refuses this input for good", "see `detail`"),
+    _type(1218, "configuration", 422, "the capability is not configured correctly", "see `detail`"),
+    _type(
+        1219,
+        "artifact-unavailable",
+        502,
+        "an artifact could not be read or stored",
+        "see `detail`; the step is repeated",
+        retryable=True,
+    ),
+    # 13xx: registry and routing
+    _type(
+        1301,
+        "worker-unreachable",
+        502,
+        "the worker does not answer",
+        "see `hivemesh worker list` and its log",
+        retryable=True,
+    ),
+    _type(
+        1302,
+        "instance-unknown",
+        404,
+        "the instance is not registered",
+        "register again",
+        retryable=True,
+    ),
+    _type(
+        1303,
+        "manifest-mismatch",
+        422,
+        "the manifest is not the installed one",
+        "restart the worker from the installed version",
+    ),
+    _type(
+        1304,
+        "capability-not-consented",
+        403,
+        "the capability is not in the installed manifest",
+        "install the manifest that declares it",
+    ),
+    _type(
+        1305,
+        "incompatible",
+        422,
+        "the worker asks for another platform version",
+        "install matching versions; see its `platform` range",
+    ),
+    _type(
+        1306,
+        "no-candidate",
+        503,
+        "no live instance satisfies the requirements",
+        "start or scale a worker that serves the capability",
+        retryable=True,
+    ),
+    _type(
+        1307,
+        "instance-duplicate",
+        409,
+        "another live process uses this instance name",
+        "stop the other process or let it expire",
+    ),
+    _type(
+        1308,
+        "worker-lost",
+        502,
+        "the worker stopped answering while it held the step",
+        "the step is placed again by itself",
+        retryable=True,
+    ),
+    # 14xx: pipelines and runs
+    _type(
+        1401,
+        "pipeline-invalid",
+        422,
+        "the pipeline is not valid",
+        "correct what `errors` points at; `hivemesh pipeline validate FILE`",
+    ),
+    _type(
+        1402,
+        "parameter-invalid",
+        422,
+        "a parameter of the pipeline is missing or wrong",
+        "see `hivemesh pipeline list`",
+    ),
+    _type(1403, "run-ended", 409, "the run has ended already", "start a new run"),
+    _type(
+        1404,
+        "output-missing",
+        404,
+        "the run has no such output yet",
+        "wait for the run, or see its outputs with `hivemesh run show`",
+    ),
+    # 15xx: data
+    _type(
+        1501,
+        "artifact-missing",
+        404,
+        "no such artifact, or it is not visible to you",
+        "store it first: `hivemesh artifact put FILE`",
+    ),
+    _type(
+        1502,
+        "artifact-digest-mismatch",
+        422,
+        "the bytes do not have the announced digest",
+        "send them again",
+    ),
+    _type(
+        1503,
+        "artifact-damaged",
+        500,
+        "a stored artifact does not match its digest",
+        "restore it from a backup, or store it again",
+    ),
+    _type(
+        1504,
+        "storage-full",
+        507,
+        "no space is left for new data",
+        "free space or raise the quota, the work goes on by itself",
+        retryable=True,
+    ),
+    # 16xx: installation
+    _type(
+        1601,
+        "configuration-invalid",
+        422,
+        "the configuration is not valid",
+        "correct the named key; `hivemesh config show --origin`",
+    ),
+    _type(
+        1602,
+        "state-in-use",
+        409,
+        "another platform uses this state folder",
+        "stop it with `hivemesh down`, or choose another --state",
+    ),
+    _type(
+        1603,
+        "state-incompatible",
+        409,
+        "the state folder belongs to another version",
+        "run `hivemesh state upgrade`, or use the version that wrote it",
+    ),
+    _type(
+        1604,
+        "port-taken",
+        409,
+        "a port is taken by another program",
+        "free it, or choose another with HIVEMESH_API__PORT",
+    ),
+    _type(
+        1605,
+        "platform-unreachable",
+        503,
+        "the platform does not answer",
+        "start it with `hivemesh up`",
+        retryable=True,
+    ),
+    _type(
+        1606,
+        "worker-environment-failed",
+        500,
+        "the environment of a worker could not be built",
+        "see `hivemesh worker logs NAME`",
+    ),
+    _type(1607, "file-unreadable", 422, "a file cannot be read", "check path and permissions"),
+    _type(
+        1608,
+        "worker-crash-loop",
+        503,
+        "a worker ends again and again right after its start",
+        "see `hivemesh worker logs NAME`",
+        retryable=True,
+    ),
+    _type(
+        1609,
+        "credential-missing",
+        401,
+        "no operator certificate was found",
+        "run the command on the machine of the platform, or pass --state",
+    ),
+    # 19xx
+    _type(
+        1900,
+        "internal",
+        500,
+        "something went wrong inside",
+        "report it with the request id",
+        retryable=True,
+    ),
+)
+
+CATALOGUE: dict[str, ProblemType] = {row.slug: row for row in _ROWS}
+
+
+def problem(  # noqa: PLR0913 - the members of the document
+    slug: str,
+    detail: str = "",
+    *,
+    errors: Sequence[FieldProblem] = (),
+    instance: str = "",
+    request_id: str = "",
+    retry_after_s: float | None = None,
+    retryable: bool | None = None,
+) -> Problem:
+    """Build a document of the catalogue's kind `slug`.
+
+    Raises:
+        KeyError: the slug is not in the catalogue.
+    """
+    row = CATALOGUE[slug]
+    return Problem(
+        type=row.urn,
+        title=row.title,
+        status=row.status,
+        code=row.code,
+        detail=detail,
+        remedy=row.remedy,
+        instance=instance,
+        request_id=request_id,
+        errors=list(errors),
+        retry_after_s=retry_after_s,
+        retryable=row.retryable if retryable is None else retryable,
+    )
+
+
+def slug_of(document: Problem) -> str:
+    """The catalogue's slug of a received document, or "" for a foreign one."""
+    prefix = "urn:hivemesh:problem:"
+    return document.type.removeprefix(prefix) if document.type.startswith(prefix) else ""

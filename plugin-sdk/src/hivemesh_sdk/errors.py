@@ -1,0 +1,106 @@
+"""Errors that carry the decision: repeat it, give up, skip it, or mend the configuration.
+
+A worker's author raises these; the platform acts on their class, never on their text.
+"""
+
+from collections.abc import Sequence
+
+from hivemesh_sdk.contracts.problems import FieldProblem, Problem, problem
+
+
+class HivemeshError(Exception):
+    """Base of every error of ours: `slug` names its row in the catalogue of problems."""
+
+    slug = "internal"
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        slug: str | None = None,
+        errors: Sequence[FieldProblem] = (),
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = tuple(errors)
+        self.retry_after_s = retry_after_s
+        if slug is not None:
+            self.slug = slug
+
+    def problem(self, *, instance: str = "", request_id: str = "") -> Problem:
+        """The problem document that people and programs see."""
+        return problem(
+            self.slug,
+            self.detail,
+            errors=self.errors,
+            instance=instance,
+            request_id=request_id,
+            retry_after_s=self.retry_after_s,
+        )
+
+
+class RetryableError(HivemeshError):
+    """It may work later; `delay_s` is the least time to wait, if the raiser knows it."""
+
+    slug = "step-failed"
+
+    def __init__(
+        self, detail: str = "", *, delay_s: float | None = None, slug: str | None = None
+    ) -> None:
+        super().__init__(detail, slug=slug, retry_after_s=delay_s)
+        self.delay_s = delay_s
+
+
+class FatalError(HivemeshError):
+    """It will never work with this input; retries are useless."""
+
+    slug = "step-fatal"
+
+
+class SkippedError(HivemeshError):
+    """There is nothing to do for this input; the step counts as skipped, not as failed."""
+
+    slug = "step-fatal"
+
+
+class ConfigurationError(HivemeshError):
+    """An option or setting is wrong; `errors` point at it."""
+
+    slug = "configuration"
+
+
+class NotFoundError(FatalError):
+    """No such object, or it is not visible to the caller."""
+
+    slug = "not-found"
+
+
+class ConflictError(FatalError):
+    """The object is in a state that does not allow this."""
+
+    slug = "conflict"
+
+
+class InvalidError(FatalError):
+    """What was sent does not have the right shape; `errors` point at it."""
+
+    slug = "invalid"
+
+
+class NotAuthorizedError(FatalError):
+    """The caller may not do this."""
+
+    slug = "not-authorized"
+
+
+class RemoteError(HivemeshError):
+    """Another party answered with a problem document, kept in `document`."""
+
+    def __init__(self, document: Problem) -> None:
+        super().__init__(document.detail or document.title)
+        self.document = document
+
+    def problem(self, *, instance: str = "", request_id: str = "") -> Problem:
+        """The document as it was received."""
+        return self.document

@@ -1,0 +1,1 @@
+"""Labels e-mail records by a linear model and by named rules."""
