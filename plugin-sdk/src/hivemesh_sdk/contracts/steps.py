@@ -16,6 +16,7 @@ MAX_PAGE_BYTES = 8 * 1024 * 1024
 MAX_WAIT_S = 20.0  # no request lives longer
 MAX_RECORD_BYTES = 4 * 1024 * 1024
 LARGE_FIELD_BYTES = 256 * 1024
+NO_CHECKPOINT = msgspec.Raw(b"null")  # JSON null: from the beginning
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +49,7 @@ class StepRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     epoch: int
     inputs: list[InputPart] = []
     parameters: dict[str, object] = {}
-    checkpoint: msgspec.Raw | None = None
+    checkpoint: msgspec.Raw = NO_CHECKPOINT
     limits: Limits = Limits()
     deadline_ms: int = 0
     idle_timeout_ms: int = 300_000
@@ -65,7 +66,7 @@ class RecordsEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     bytes: int | None = None
     artifact: Artifact | None = None
     encoding: Encoding = "identity"
-    checkpoint: msgspec.Raw | None = None
+    checkpoint: msgspec.Raw = NO_CHECKPOINT
 
 
 class ProgressEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="progress"):
