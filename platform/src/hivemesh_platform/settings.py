@@ -1,0 +1,238 @@
+"""The settings tree: every setting with its unit, default and reason. Reading it is `configuration`.
+
+No other module reads the environment or a settings file.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Mode = Literal["local", "production"]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+DAY_S = 86_400.0
+
+
+class Section(BaseModel):
+    """Settings that belong together: frozen, and unknown keys are an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
+
+
+class StateSettings(Section):
+    """Where the installation keeps everything that it writes."""
+
+    folder: Path | None = Field(
+        default=None,
+        description="State folder. Default: `.hivemesh` at the root of a checkout or project, else "
+        "`$XDG_STATE_HOME/hivemesh`; nothing is written elsewhere.",
+    )
+
+
+class ApiSettings(Section):
+    """Where the platform listens."""
+
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on. Loopback by default: a laptop's platform is not "
+        "offered to the network.",
+    )
+    port: Port = Field(
+        default=8443,
+        description="Port of the mesh listener, which demands a client certificate. 0 = any free "
+        "one, kept for later starts.",
+    )
+    enrolment_port: Port = Field(
+        default=8444,
+        description="Port of the enrolment listener, which serves nothing else. 0 = any free one, "
+        "kept for later starts.",
+    )
+    advertise_host: str = Field(
+        default="",
+        description="Host name or address that workers are told to call. Default: `host`; needed "
+        "where the platform listens on 0.0.0.0 in a container.",
+    )
+    max_connections: Count = Field(
+        default=1024,
+        description="Connections at once. 1024 is the usual limit of open files of a login; more "
+        "are answered 503.",
+    )
+    max_requests: Count = Field(
+        default=256,
+        description="Requests at once; more are answered 503 with Retry-After, before work starts.",
+    )
+
+
+class TrustSettings(Section):
+    """Lifetimes of certificates. `mode: local` allows short ones, for drills."""
+
+    trust_domain: str = Field(
+        default="",
+        description="Trust domain. Default: `<8 hex>.hivemesh.internal`, made once per "
+        "installation, so that two installations never accept each other.",
+    )
+    svid_lifetime_s: Seconds = Field(
+        default=3600.0,
+        description="Seconds a workload certificate is valid; renewed at half of it. One hour "
+        "bounds what a stolen key is worth. At least 300 (10 in mode local), at most a day.",
+    )
+    issuer_lifetime_s: Seconds = Field(
+        default=7 * DAY_S,
+        description="Seconds the issuing certificate is valid; the next is prepared at half of "
+        "it. At least 60.",
+    )
+    root_lifetime_s: Seconds = Field(
+        default=3650 * DAY_S,
+        description="Seconds the root is valid. Ten years: every worker has to learn a new one.",
+    )
+    token_lifetime_s: Annotated[float, Field(gt=0, le=DAY_S)] = Field(
+        default=600.0,
+        description="Seconds a join token is valid. Ten minutes: it is used by hand, at once.",
+    )
+
+
+class WorkersSettings(Section):
+    """Which workers run here, and how many of each."""
+
+    supervise: bool = Field(
+        default=True,
+        description="Whether the platform starts the workers itself. False where containers do.",
+    )
+    folders: tuple[str, ...] = Field(
+        default=("workers",),
+        description="Folders of workers: one with a plugin.yaml, or one whose subfolders have "
+        "one. Relative to the checkout or project.",
+    )
+    default_instances: Annotated[int, Field(ge=0, le=64)] = Field(
+        default=1, description="Instances of a worker that `instances` does not name."
+    )
+    instances: dict[str, Annotated[int, Field(ge=0, le=64)]] = Field(
+        default_factory=dict,
+        description="Instances per worker, for example `{email-classifier: 2}`.",
+    )
+    builder: Literal["auto", "uv", "pip"] = Field(
+        default="auto",
+        description="What builds the environments: auto = uv, and pip where uv cannot run.",
+    )
+    index_url: str = Field(
+        default="",
+        description="Package index. Default: what pip is configured to use.",
+    )
+    host: str = Field(
+        default="127.0.0.1", description="Address on which supervised workers listen."
+    )
+    start_timeout_s: Seconds = Field(
+        default=30.0,
+        description="Seconds from the start of a process to its registration; then it is replaced.",
+    )
+    stop_grace_s: Seconds = Field(
+        default=30.0,
+        description="Seconds a worker may take to finish its steps when it is stopped.",
+    )
+    alone_s: Seconds = Field(
+        default=120.0,
+        description="Seconds after which a worker whose platform is gone ends by itself; long "
+        "enough for a platform to be restarted.",
+    )
+
+
+class ExecutionSettings(Section):
+    """How runs are cut and repeated."""
+
+    batch_records: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=500, description="Records per batch: enough to make a durable step cheap (3 %)."
+    )
+    batch_bytes: Annotated[int, Field(ge=1024, le=4 * 1024 * 1024)] = Field(
+        default=4 * 1024 * 1024, description="Bytes per batch; half a page of the protocol."
+    )
+    batch_seconds: Seconds = Field(
+        default=1.0, description="Seconds after which a slow source's batch is cut anyway."
+    )
+    in_flight_batches: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=16,
+        description="Batches that a source may be ahead of the slowest step behind it; this "
+        "bounds memory and disk, not the size of the input.",
+    )
+    retry_delay_s: Seconds = Field(
+        default=1.0,
+        description="Seconds before the first repetition; doubled for each further one.",
+    )
+    status_interval_s: Seconds = Field(
+        default=2.0, description="Seconds between two status questions to a worker with steps."
+    )
+    status_misses: Count = Field(
+        default=3, description="Unanswered questions after which the worker's steps are lost."
+    )
+
+
+class RoutingSettings(Section):
+    """Weights of the load score; the lowest score is chosen."""
+
+    cpu_weight: Annotated[float, Field(ge=0)] = Field(
+        default=0.4, description="Weight of the CPU fraction of the instance's own limit."
+    )
+    memory_weight: Annotated[float, Field(ge=0)] = Field(
+        default=0.3, description="Weight of the memory fraction of the instance's own limit."
+    )
+    active_weight: Annotated[float, Field(ge=0)] = Field(
+        default=0.3, description="Weight of the active steps, counted in tens."
+    )
+    explanations: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        default=2000, description="Decisions kept in memory for `job explain`; the oldest go first."
+    )
+
+
+class StorageSettings(Section):
+    """Bounds of what is written."""
+
+    quota_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Bytes that artifacts may take together; 0 = what the disk holds. Beyond it "
+        "new data is refused with storage-full, and work goes on once there is space.",
+    )
+    log_bytes: Annotated[int, Field(ge=4096)] = Field(
+        default=8 * 1024 * 1024, description="Bytes after which a log file is rotated."
+    )
+    log_files: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=3, description="Rotated files kept per log."
+    )
+
+
+class TelemetrySettings(Section):
+    """What is logged."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is written to the platform's log."
+    )
+
+
+class Settings(Section):
+    """The whole tree. `hivemesh config show --origin` prints it with the origin of each value."""
+
+    mode: Mode = Field(
+        default="local",
+        description="local = a laptop: crash points, short lifetimes. production refuses them.",
+    )
+    state: StateSettings = StateSettings()
+    api: ApiSettings = ApiSettings()
+    trust: TrustSettings = TrustSettings()
+    workers: WorkersSettings = WorkersSettings()
+    execution: ExecutionSettings = ExecutionSettings()
+    routing: RoutingSettings = RoutingSettings()
+    storage: StorageSettings = StorageSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+    @model_validator(mode="after")
+    def _lifetimes_fit(self) -> "Settings":
+        least = 10 if self.mode == "local" else 300
+        if not least <= self.trust.svid_lifetime_s <= DAY_S:
+            message = f"trust.svid_lifetime_s must lie between {least} and {DAY_S:.0f} s"
+            raise ValueError(message)
+        if self.trust.issuer_lifetime_s < max(60.0, 2 * self.trust.svid_lifetime_s):
+            message = "trust.issuer_lifetime_s must be at least 60 s and twice svid_lifetime_s"
+            raise ValueError(message)
+        return self
