@@ -389,6 +389,13 @@ _ROWS = (
         "the step is placed again by itself",
         retryable=True,
     ),
+    _type(
+        1309,
+        "manifest-invalid",
+        422,
+        "the manifest is not valid",
+        "correct what `errors` points at; `hivemesh-worker check`",
+    ),
     # 14xx: pipelines and runs
     _type(
         1401,

@@ -1,0 +1,54 @@
+"""What the JSON reader accepts and refuses."""
+
+import pytest
+from hivemesh_sdk.safeio import MalformedError, parse_json
+
+
+def refusal(data: str | bytes) -> MalformedError:
+    with pytest.raises(MalformedError) as caught:
+        parse_json(data, name="the body")
+    return caught.value
+
+
+def test_a_document_is_read():
+    assert parse_json(b'{"a": [1, 2.5, null, true, "\\u00e9"]}') == {"a": [1, 2.5, None, True, "é"]}
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        ('{"a": NaN}', "number"),
+        ("[Infinity]", "number"),
+        ("[1e999]", "number"),
+        ("[" + "9" * 5000 + "]", "number"),
+        ('{"a": 1,}', "json-syntax"),
+        ("", "json-syntax"),
+        ('{"a": 1} x', "json-syntax"),
+        ("\ufeff{}", "json-syntax"),
+        (b'"\xff"', "utf-8"),
+        ('"\\ud800"', "utf-8"),
+        ('{"\\udc00": 1}', "utf-8"),
+        ("[" * 65 + "]" * 65, "too-deep"),
+        ("[" * 100_000, "too-deep"),
+        (" " * (1024 * 1024 + 1), "too-large"),
+    ],
+)
+def test_what_readers_would_understand_differently_is_refused(data, code):
+    assert refusal(data).code == code
+
+
+def test_a_duplicate_key_is_named_by_pointer():
+    error = refusal('{"a": [{"x": 1}, {"b": 1, "b": 2}]}')
+    assert (error.code, error.errors[0].pointer) == ("duplicate-key", "/a/1/b")
+
+
+def test_a_syntax_error_is_named_by_offset():
+    assert "offset 6 (line 2, column 5)" in refusal('{\n"a" 1}').detail
+
+
+def test_brackets_inside_text_do_not_count_as_depth():
+    assert parse_json('["' + "[" * 500 + '\\""]') == ["[" * 500 + '"']
+
+
+def test_a_whole_surrogate_pair_is_one_character():
+    assert parse_json('"\\ud83d\\ude00"') == "\U0001f600"
