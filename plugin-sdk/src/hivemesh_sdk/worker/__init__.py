@@ -1,0 +1,1 @@
+"""The worker's runtime; a batch goes routes → steps → pool → executor → definition."""

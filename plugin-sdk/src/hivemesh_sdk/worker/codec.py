@@ -1,0 +1,163 @@
+"""Turns JSON into the types that a capability declares, and back.
+
+Everything msgspec knows is accepted, and Pydantic models; Pydantic is never imported here.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import msgspec
+
+from hivemesh_sdk.contracts.problems import FieldProblem
+from hivemesh_sdk.errors import ConfigurationError
+
+Type = Any  # an annotation: a class, a union, a generic alias
+
+_encoder = msgspec.json.Encoder()
+encode = _encoder.encode
+_PATH = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
+_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[\.\.\.\]")
+
+
+class Codec:
+    """Decodes one type; `decode` takes a document, `decode_lines` a batch of NDJSON."""
+
+    __slots__ = ("_model", "decode", "decode_lines", "type")
+
+    def __init__(self, declared: Type) -> None:
+        self.type = declared
+        self._model = _is_pydantic(declared)
+        if self._model:
+            self.decode: Callable[[bytes], Any] = declared.model_validate_json
+            self.decode_lines: Callable[[bytes], list[Any]] = self._each_line
+        else:
+            decoder = msgspec.json.Decoder(Any if declared in (None, object) else declared)
+            self.decode = decoder.decode
+            self.decode_lines = decoder.decode_lines
+
+    def convert(self, value: object) -> Any:
+        """Turn a decoded document into the type."""
+        if self._model:
+            return self.type.model_validate(value)
+        return msgspec.convert(value, self.type)
+
+    def _each_line(self, data: bytes) -> list[Any]:
+        return [self.decode(line) for line in data.splitlines() if line]
+
+
+def encode_record(record: object) -> bytes:
+    """The JSON of a record, on one line."""
+    if isinstance(record, msgspec.Raw):
+        return bytes(record)
+    if _is_pydantic(type(record)):
+        data: str = record.model_dump_json()  # type: ignore[attr-defined] # a Pydantic model
+        return data.encode()
+    return encode(record)
+
+
+def options_of(codec: Codec | None, given: Mapping[str, object]) -> object:
+    """Check options against their type; `codec` is None where the capability takes none.
+
+    Raises:
+        ConfigurationError: an option is unknown, missing or wrong; `errors` point at it.
+    """
+    known = () if codec is None else _field_names(codec.type)
+    unknown = [] if known is None else [name for name in given if name not in known]
+    if unknown:
+        errors = [_unknown_option(name, known or ()) for name in unknown]
+        raise ConfigurationError(errors[0].message, slug="options-invalid", errors=errors)
+    if codec is None:
+        return None
+    try:
+        return codec.convert(given)
+    except Exception as error:
+        problems = field_problems(error)
+        if problems is None:
+            raise
+        raise ConfigurationError(
+            problems[0].message, slug="options-invalid", errors=problems
+        ) from error
+
+
+def field_problems(error: Exception) -> list[FieldProblem] | None:
+    """What a decoder complains of, with JSON pointers; None for any other exception."""
+    if isinstance(error, msgspec.ValidationError):
+        return [_from_msgspec(str(error))]
+    if isinstance(error, msgspec.DecodeError):
+        return [FieldProblem(pointer="", message=str(error))]
+    listed = getattr(error, "errors", None)
+    if type(error).__module__.startswith("pydantic") and callable(listed):
+        return [
+            FieldProblem(
+                pointer="".join(f"/{_escape(str(part))}" for part in one["loc"]),
+                message=one["msg"],
+                code=one["type"],
+            )
+            for one in listed(include_url=False, include_context=False, include_input=False)
+        ]
+    return None
+
+
+def json_schema(declared: Type) -> dict[str, object]:
+    """JSON Schema (2020-12) of a type, with its `$defs` inside."""
+    if declared is object:
+        return {}
+    if _is_pydantic(declared):
+        schema: dict[str, object] = declared.model_json_schema()
+        return schema
+    (schema,), definitions = msgspec.json.schema_components(
+        [declared], ref_template="#/$defs/{name}"
+    )
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        schema = definitions.pop(reference.rsplit("/", 1)[1])
+        if reference in str(definitions) or reference in str(schema):
+            definitions[reference.rsplit("/", 1)[1]] = schema  # it refers to itself
+    return {**schema, "$defs": definitions} if definitions else schema
+
+
+def options_schema(declared: Type) -> dict[str, object]:
+    """JSON Schema of options; unlike records they refuse what they do not know."""
+    schema = json_schema(declared)
+    if _field_names(declared) is not None:
+        schema = {**schema, "additionalProperties": False}
+    return schema
+
+
+def _is_pydantic(declared: Type) -> bool:
+    return isinstance(declared, type) and hasattr(declared, "model_validate_json")
+
+
+def _field_names(declared: Type) -> Sequence[str] | None:
+    """Names on the wire, or None where the type is open (a dict)."""
+    if _is_pydantic(declared):
+        if declared.model_config.get("extra") == "allow":
+            return None
+        return [field.alias or name for name, field in declared.model_fields.items()]
+    try:
+        return [field.encode_name for field in msgspec.inspect.type_info(declared).fields]  # type: ignore[attr-defined] # types without fields are caught
+    except AttributeError:
+        return None
+
+
+def _unknown_option(name: str, known: Sequence[str]) -> FieldProblem:
+    near = get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; known are {sorted(known)}"
+    return FieldProblem(
+        pointer=f"/{_escape(name)}", message=f"unknown option {name!r}{hint}", code="unknown"
+    )
+
+
+def _from_msgspec(text: str) -> FieldProblem:
+    match = _PATH.fullmatch(text)
+    what, path = (match["what"], match["path"] or "") if match else (text, "")
+    parts = (name or index or "*" for name, index in _STEP.findall(path))
+    return FieldProblem(
+        pointer="".join(f"/{_escape(part)}" for part in parts), message=what, code="invalid"
+    )
+
+
+def _escape(part: str) -> str:
+    return part.replace("~", "~0").replace("/", "~1")

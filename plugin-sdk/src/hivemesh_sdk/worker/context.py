@@ -1,0 +1,140 @@
+"""What a capability may ask of its surroundings while it runs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO, Protocol, Self
+
+from hivemesh_sdk.contracts.artifacts import Artifact, Tree
+
+
+class ArtifactReader(Protocol):
+    """A forward reader of an artifact; the next block is fetched while this one is used."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to `size` bytes, all that is left where it is negative, b"" at the end."""
+        ...
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:
+        """Fill the buffer as far as possible and return the count, 0 at the end."""
+        ...
+
+    def close(self) -> None:
+        """Give up the rest."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *failure: object) -> None: ...
+
+
+class Artifacts(Protocol):
+    """Bytes by reference: read what the step was given, store what it makes."""
+
+    def open(self, reference: Artifact, offset: int = 0) -> ArtifactReader:
+        """Read from `offset` on; what is read from 0 to the end is checked against its digest.
+
+        Raises:
+            RetryableError: the bytes are not there or are damaged.
+        """
+        ...
+
+    def size(self, reference: Artifact) -> int:
+        """The number of bytes."""
+        ...
+
+    def tree(self, reference: Artifact | Tree) -> dict[str, Artifact]:
+        """The files of a directory: relative path to artifact, in order of the paths."""
+        ...
+
+    def put(
+        self,
+        data: bytes | BinaryIO,
+        *,
+        media_type: str = "application/octet-stream",
+        name: str | None = None,
+    ) -> Artifact:
+        """Store bytes and return the reference; storing the same bytes again costs nothing.
+
+        Raises:
+            RetryableError: the platform does not take them at the moment.
+        """
+        ...
+
+
+class Log(Protocol):
+    """The capability's own log: an event name and fields, shown with the run."""
+
+    def debug(self, event: str, **fields: object) -> None: ...
+
+    def info(self, event: str, **fields: object) -> None: ...
+
+    def warning(self, event: str, **fields: object) -> None: ...
+
+    def error(self, event: str, **fields: object) -> None: ...
+
+
+class StepPort(Protocol):
+    """What stands behind a context: the channel of an executor, the second loop, or a test."""
+
+    def cancelled(self) -> bool: ...
+
+    def progress(self, done: int, total: int, unit: str) -> None: ...
+
+    def log(self, level: str, event: str, fields: Mapping[str, object]) -> None: ...
+
+    def remaining_s(self) -> float | None: ...
+
+
+class Context:
+    """The surroundings of one execution of one step."""
+
+    __slots__ = ("_port", "artifacts", "capability", "key", "log", "scratch")
+
+    def __init__(
+        self, *, key: str, capability: str, scratch: Path, artifacts: Artifacts, port: StepPort
+    ) -> None:
+        self.key = key  # the same for every attempt: use it to make effects idempotent
+        self.capability = capability
+        self.scratch = scratch  # a folder of this execution alone, removed afterwards
+        self.artifacts = artifacts
+        self.log: Log = StepLog(port)
+        self._port = port
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether to stop: ask now and then in a long computation, and return early."""
+        return self._port.cancelled()
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds that are left, or None where there is no deadline."""
+        return self._port.remaining_s()
+
+    def progress(self, done: int, total: int = 0, unit: str = "records") -> None:
+        """Tell how far the step is; `total` is 0 where it is not known."""
+        self._port.progress(done, total, unit)
+
+
+class StepLog:
+    """Sends the lines of a capability's log through the port of its step."""
+
+    __slots__ = ("_port",)
+
+    def __init__(self, port: StepPort) -> None:
+        self._port = port
+
+    def debug(self, event: str, **fields: object) -> None:
+        """For whoever looks for a fault in the worker."""
+        self._port.log("debug", event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """Normal work, now and then."""
+        self._port.log("info", event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Someone should look."""
+        self._port.log("warning", event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """Work was lost."""
+        self._port.log("error", event, fields)
