@@ -1,0 +1,31 @@
+"""Time as an injected dependency, so that expiry and deadlines are tested without waiting."""
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Two clocks: wall time for certificates, monotonic time for everything else."""
+
+    def now(self) -> datetime:
+        """Wall time, aware, in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary start; never goes back, stands still while a laptop sleeps."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    __slots__ = ()
+
+    def now(self) -> datetime:
+        """Wall time, aware, in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """The monotonic clock of the kernel, in seconds."""
+        return time.monotonic()

@@ -1,0 +1,27 @@
+"""What can go wrong between two processes, and whether the request may have been seen."""
+
+from hivemesh_sdk.errors import RetryableError
+
+
+class TransportError(RetryableError):
+    """No usable answer; `sent` says whether a byte of the request may have left this process."""
+
+    slug = "worker-unreachable"
+
+    def __init__(self, detail: str, *, sent: bool) -> None:
+        super().__init__(detail)
+        self.sent = sent
+
+
+class WorkerUnreachableError(TransportError):
+    """Nobody listens there, the connection broke, or what came back is no HTTP."""
+
+
+class PeerRefusedError(TransportError):
+    """One side refused the other's certificate."""
+
+
+class DeadlineExceededError(TransportError):
+    """The answer did not come in time."""
+
+    slug = "deadline-exceeded"

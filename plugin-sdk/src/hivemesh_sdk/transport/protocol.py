@@ -1,0 +1,492 @@
+"""The mesh's server protocol: identity, deadlines and admission in front of any ASGI application.
+
+The only module that touches uvicorn's internals. `tests/transport/test_uvicorn_contract.py` pins
+what is used of them; where a hook stops being called, no identity is set and every request is 401.
+"""
+
+import asyncio
+import ssl
+import urllib.parse
+from collections.abc import Iterable
+from typing import Any
+
+import httptools
+from uvicorn._types import ASGISendEvent
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from hivemesh_sdk.transport.answers import (
+    STATUS_LINE,
+    Application,
+    problem_application,
+    problem_bytes,
+)
+from hivemesh_sdk.transport.limits import Guard
+from hivemesh_sdk.trust.chains import verified_root
+from hivemesh_sdk.trust.identity import Peer, PeerIdentityError, peer_identity
+from hivemesh_sdk.trust.refusals import Reason
+
+
+class Connections:
+    """Everything uvicorn keeps per listener, and the factory of its connections."""
+
+    def __init__(self, app: Application, guard: Guard) -> None:
+        self.state = ServerState()
+        self._config = _config(app)
+        self._protocol = type("BoundMeshProtocol", (MeshProtocol,), {"guard": guard})
+
+    def open(self) -> "MeshProtocol":
+        """Make the protocol of one new connection."""
+        protocol: MeshProtocol = self._protocol(self._config, self.state, {})
+        return protocol
+
+    def all(self) -> tuple["MeshProtocol", ...]:
+        """The open connections."""
+        return tuple(self.state.connections)  # type: ignore[arg-type]  # `open` makes all of them
+
+    @property
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """The requests that are being answered."""
+        return self.state.tasks
+
+    def set_date(self, text: str) -> None:
+        """Set the `date` of all answers."""
+        self.state.default_headers = [(b"date", text.encode("ascii"))]
+
+
+def _config(app: Application) -> Config:
+    config = Config(
+        app,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # its default believes forwarded headers from loopback
+        server_header=False,
+        date_header=False,
+    )
+    # `Config.load` would call the application to find out its kind; this is what remains of it.
+    config.loaded_app = app
+    config.ws_protocol_class = None
+    config.encoded_headers = []
+    config.loaded = True
+    return config
+
+
+class MeshProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    guard: Guard  # set on the subclass that a listener makes
+    cycle: "MeshCycle"  # None until the first request, see `_current`
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.access_log = False
+        self.peer: Peer | None = None
+        self.root = b""
+        self.identity_problem = ""
+        self.denied_at = -1  # epoch of the deny list that was looked at, -1 for none
+        self.opened = self.guard.clock.monotonic()
+        self.receiving_since: float | None = self.opened
+        self.idle_since: float | None = None
+        self.lingering_since: float | None = None
+        self.over_limit = False
+        self.received = 0
+        self.head_bytes = 0
+        self.rejection: tuple[str, Reason, str] | None = None
+
+    # Connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
+        super().connection_made(transport)
+        self.over_limit = len(self.connections) > self.guard.limits.connections
+        if self.guard.identity_required:
+            self._identify(transport.get_extra_info("ssl_object"))
+        self.app_state = {**self.app_state, "peer": self.peer}
+
+    def _identify(self, tls: ssl.SSLObject | None) -> None:
+        der = tls.getpeercert(binary_form=True) if tls is not None else None
+        if tls is None or der is None:
+            return
+        try:
+            self.peer = peer_identity(der, self.guard.trust_domain())
+        except PeerIdentityError as error:
+            self.identity_problem = error.reason
+        self.root = verified_root(tls)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.receiving_since = self.idle_since = None
+        super().connection_lost(exc)
+        self.guard.connection_closed()
+
+    def sweep(self, now: float) -> None:
+        """Close what is too slow, too old or idle for too long."""
+        limits = self.guard.limits
+        if self.lingering_since is not None:
+            if now - self.lingering_since > limits.linger_s:
+                self.transport.close()
+        elif self.receiving_since is not None:
+            self._sweep_receiving(now)
+        elif self.idle_since is not None:
+            if now - self.idle_since > limits.idle_s or now - self.opened > limits.age_s:
+                self.transport.close()
+        elif now - self.opened > limits.age_s:
+            self._last_answer()
+
+    def _sweep_receiving(self, now: float) -> None:
+        limits = self.guard.limits
+        if self.flow.read_paused or self.receiving_since is None:
+            self.receiving_since = now  # our own application is the slow one
+            return
+        allowed = limits.receive_s + self.received / limits.receive_rate
+        if now - self.receiving_since <= allowed:
+            return
+        begun = self.head_bytes > 0
+        self.guard.refusals.add(
+            Reason.SLOW, f"request incomplete after {limits.receive_s:g} s", peer=self._who()
+        )
+        if begun and not self._answering():
+            self.transport.write(problem_bytes("slow-request", ""))
+        self._abandon()
+
+    def _answering(self) -> bool:
+        """Say whether bytes of an answer are on their way, so that no other may be written."""
+        cycle = self._current()
+        started = cycle is not None and cycle.response_started and not cycle.response_complete
+        return bool(self.pipeline) or started
+
+    def _abandon(self) -> None:
+        cycle = self._current()
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.close()
+
+    def _last_answer(self) -> None:
+        cycle = self._current()
+        if cycle is None or cycle.response_complete:
+            self.transport.close()
+        else:
+            cycle.keep_alive = False
+
+    def _current(self) -> "MeshCycle | None":
+        return self.cycle
+
+    # Parser callbacks
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self.idle_since is not None:
+            self.receiving_since, self.idle_since = self.guard.clock.monotonic(), None
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self.send_400_response(str(error))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.received = 0
+        self.head_bytes = 1
+        if self.receiving_since is None:
+            self.receiving_since = self.guard.clock.monotonic()
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+        self._count_head(len(name) + len(value))
+
+    def _count_head(self, size: int) -> None:
+        self.head_bytes += size
+        if self.head_bytes > self.guard.limits.headers:
+            self._reject("headers-too-large", Reason.TOO_LARGE, "request head too large")
+
+    def on_headers_complete(self) -> None:
+        parser, scope = self.parser, self.scope
+        if parser.should_upgrade():
+            self._reject("malformed", Reason.MALFORMED, "protocol upgrades are not served")
+        scope["method"] = parser.get_method().decode("ascii")
+        version = parser.get_http_version()
+        scope["http_version"] = version
+        self._set_path(self.url)
+        app = self._admit()
+        previous = self._current()
+        self.cycle = cycle = MeshCycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version == "1.1" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        cycle.protocol = self
+        if previous is None or previous.response_complete:
+            self._start_asgi_task(cycle, app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, app))
+
+    def _set_path(self, url: bytes) -> None:
+        if not url.startswith(b"/") or b"#" in url:
+            self._reject("malformed", Reason.MALFORMED, "request target is no absolute path")
+        raw_path, _, query = url.partition(b"?")
+        if not raw_path.isascii():
+            self._reject("malformed", Reason.MALFORMED, "request target is not ASCII")
+        path = raw_path.decode("ascii")
+        if "%" in path:
+            path = urllib.parse.unquote(path)
+        self.scope["path"] = path
+        self.scope["raw_path"] = raw_path
+        self.scope["query_string"] = query
+
+    def on_body(self, body: bytes) -> None:
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        self.received += len(body)
+        if self.received > self.guard.limits.body:
+            self._reject_body()
+            return
+        cycle.body += body
+        if len(cycle.body) > 65536:
+            self.flow.pause_reading()
+        cycle.message_event.set()
+
+    def _reject_body(self) -> None:
+        cycle = self.cycle
+        if not cycle.response_started:
+            self.guard.refusals.add(Reason.TOO_LARGE, "request body too large", peer=self._who())
+            self.transport.write(problem_bytes("too-large", ""))
+            cycle.response_started = cycle.response_complete = True
+        cycle.disconnected = True
+        cycle.message_event.set()
+        self.linger()
+
+    def on_message_complete(self) -> None:
+        self.receiving_since = None
+        self.head_bytes = 0
+        cycle = self.cycle
+        if self.lingering_since is not None:
+            self.transport.close()
+        elif cycle.response_complete:
+            self.idle_since = self.guard.clock.monotonic()
+        else:
+            cycle.more_body = False
+            cycle.message_event.set()
+
+    # Answers
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        elif self.lingering_since is None and self.receiving_since is None:
+            self.idle_since = self.guard.clock.monotonic()
+
+    def linger(self) -> None:
+        """Read the rest of a refused body before closing: a reset would destroy the answer."""
+        self.lingering_since = self.guard.clock.monotonic()
+        self.flow.resume_reading()
+
+    def shutdown(self) -> None:
+        """Close now if idle, else after the present answer."""
+        self._last_answer()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what the parser refused; uvicorn calls this for every parser error."""
+        slug, reason, detail = self.rejection or ("malformed", Reason.MALFORMED, msg)
+        self.guard.refusals.add(reason, detail, peer=self._who())
+        if not self._answering():
+            self.transport.write(problem_bytes(slug, detail))
+        self._abandon()
+
+    def _reject(self, slug: str, reason: Reason, detail: str) -> None:
+        # Raised through the parser, which then reads no further byte of this connection.
+        self.rejection = (slug, reason, detail)
+        raise ValueError(detail)
+
+    # Admission
+
+    def _admit(self) -> Application:
+        guard = self.guard
+        if self.over_limit:
+            return self._refusal(
+                "overloaded-server", Reason.CONNECTIONS, "too many connections", retry=True
+            )
+        if guard.identity_required:
+            refusal = self._check_peer()
+            if refusal is not None:
+                return refusal
+        if len(self.tasks) >= guard.limits.requests:
+            return self._refusal("overloaded", Reason.REQUESTS, "too many requests", retry=True)
+        app: Application = self.app
+        return app
+
+    def _check_peer(self) -> Application | None:
+        peer, guard = self.peer, self.guard
+        if peer is None:
+            if self.identity_problem:
+                return self._refusal(
+                    "peer-identity-invalid", Reason.IDENTITY, self.identity_problem
+                )
+            return self._refusal("no-peer-identity", Reason.NO_IDENTITY, "no client certificate")
+        if guard.clock.now() >= peer.not_after:
+            return self._refusal(
+                "peer-certificate-expired", Reason.EXPIRED, "expired on an open connection"
+            )
+        if self.denied_at != guard.denials.epoch:
+            if guard.denials.refuses(peer):
+                return self._refusal("peer-revoked", Reason.REVOKED, "on the deny list")
+            if not guard.trusted(self.root):
+                return self._refusal(
+                    "peer-identity-invalid", Reason.UNTRUSTED, "its root is no longer trusted"
+                )
+            self.denied_at = guard.denials.epoch
+        return None
+
+    def _refusal(
+        self, slug: str, reason: Reason, detail: str, *, retry: bool = False
+    ) -> Application:
+        self.guard.refusals.add(reason, detail, peer=self._who())
+        seconds = self.guard.limits.retry_after_s if retry else None
+        return problem_application(slug, detail, retry_after_s=seconds)
+
+    def _who(self) -> str:
+        if self.peer is not None:
+            return self.peer.uri
+        return f"{self.client[0]}:{self.client[1]}" if self.client else ""
+
+
+class MeshCycle(RequestResponseCycle):
+    """One request and its answer; keeps the head until the body is there and writes both at once."""
+
+    protocol: MeshProtocol
+    head: bytes | None = None
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Take one ASGI message of the application."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if message["type"] == "http.response.start":
+            self._start(message["status"], message.get("headers", ()))
+        elif message["type"] == "http.response.body":
+            self._body(message.get("body", b""), more=message.get("more_body", False))
+        else:
+            text = f"unexpected ASGI message {message['type']!r}"
+            raise RuntimeError(text)
+
+    def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        if self.response_started or self.head is not None:
+            text = "the response was started twice"
+            raise RuntimeError(text)
+        self.waiting_for_100_continue = False
+        lines = [STATUS_LINE[status]]
+        rows = 2  # the status line and the empty one
+        for name, value in (*self.default_headers, *headers):
+            lowered = name.lower()
+            if lowered == b"content-length":
+                self.chunked_encoding = False
+                self.expected_content_length = int(value)
+            elif lowered == b"connection":
+                self.keep_alive = self.keep_alive and b"close" not in value.lower()
+                continue
+            elif lowered == b"transfer-encoding":
+                continue  # the framing is ours
+            lines += (lowered, b": ", value, b"\r\n")
+            rows += 1
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+            rows += 1
+        if self.chunked_encoding is None and _has_body(self.scope["method"], status):
+            self.chunked_encoding = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+            rows += 1
+        lines.append(b"\r\n")
+        self.head = _checked_head(b"".join(lines), rows)
+
+    def _body(self, body: bytes, *, more: bool) -> None:
+        if self.response_complete or not (self.response_started or self.head is not None):
+            text = "a response body came before the start or after the end"
+            raise RuntimeError(text)
+        if self.scope["method"] == "HEAD":
+            self.expected_content_length, body = 0, b""
+        elif self.chunked_encoding:
+            body = _chunk(body, last=not more)
+        else:
+            self.expected_content_length -= len(body)
+            if self.expected_content_length < 0:
+                text = "the response is longer than its content-length"
+                raise RuntimeError(text)
+        self._write(body)
+        if not more:
+            self._end()
+
+    def _write(self, body: bytes) -> None:
+        head, self.head = self.head, None
+        self.response_started = True
+        if head is None:
+            if body:
+                self.transport.write(body)
+        elif len(body) <= 65536:
+            self.transport.write(head + body)  # one TLS record for head and body
+        else:
+            self.transport.writelines((head, body))
+
+    def _end(self) -> None:
+        if self.expected_content_length != 0:
+            text = "the response is shorter than its content-length"
+            raise RuntimeError(text)
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            if self.more_body:
+                self.protocol.linger()
+            else:
+                self.transport.close()
+        self.on_response()
+
+    async def send_500_response(self) -> None:
+        """Answer for an application that failed; the log has the rest."""
+        self.head, self.chunked_encoding, self.expected_content_length = None, None, 0
+        await problem_application("internal", "")(self.scope, self.receive, self.send)
+
+
+def _chunk(body: bytes, *, last: bool) -> bytes:
+    end = b"0\r\n\r\n" if last else b""
+    return b"%x\r\n%b\r\n%b" % (len(body), body, end) if body else end
+
+
+def _has_body(method: str, status: int) -> bool:
+    return method != "HEAD" and status not in {204, 304}
+
+
+def _checked_head(head: bytes, rows: int) -> bytes:
+    if head.count(b"\n") != rows or head.count(b"\r") != rows or b"\0" in head:
+        text = "a response header holds a line break or NUL"
+        raise RuntimeError(text)
+    return head

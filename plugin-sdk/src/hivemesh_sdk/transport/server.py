@@ -1,0 +1,169 @@
+"""Listeners: the mesh (client certificate required) and enrolment (server certificate only).
+
+A listener serves one ASGI application without lifespan events: its owner opens and closes things.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from email.utils import formatdate
+
+from hivemesh_sdk.clock import Clock, SystemClock
+from hivemesh_sdk.transport.answers import Application
+from hivemesh_sdk.transport.limits import Guard, Limits
+from hivemesh_sdk.transport.protocol import Connections
+from hivemesh_sdk.trust.denials import Denials
+from hivemesh_sdk.trust.source import IdentitySource
+
+SWEEP_EVERY_S = 1.0
+FLUSH_S = 1.0  # for the last bytes and the TLS farewell of each connection
+
+
+class Listener:
+    """One open port with its connections."""
+
+    def __init__(
+        self, app: Application, context: ssl.SSLContext, guard: Guard, *, drain_s: float
+    ) -> None:
+        self._context = context
+        self._guard = guard
+        self._drain_s = drain_s
+        self._connections = Connections(app, guard)
+        self._server: asyncio.Server | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._empty = asyncio.Event()
+        guard.connection_closed = self._note_closed
+        self.host = ""
+        self.port = 0
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._connections.all())
+
+    @property
+    def requests(self) -> int:
+        """How many requests are being answered."""
+        return len(self._connections.tasks)
+
+    async def open(self, host: str, port: int, sock: socket.socket | None) -> None:
+        """Start listening; port 0 takes a free one."""
+        loop = asyncio.get_running_loop()
+        address = {"sock": sock} if sock is not None else {"host": host, "port": port}
+        self._server = await loop.create_server(
+            self._connections.open,
+            **address,
+            ssl=self._context,
+            backlog=2048,
+            ssl_handshake_timeout=self._guard.limits.handshake_s,
+        )
+        self.host, self.port = self._server.sockets[0].getsockname()[:2]
+        self._tick()
+
+    def sweep(self) -> None:
+        """Close connections that are too slow, too old or idle; runs every second by itself."""
+        now = self._guard.clock.monotonic()
+        for connection in self._connections.all():
+            connection.sweep(now)
+
+    async def close(self) -> None:
+        """Stop accepting, let running requests end for `drain_s`, then close everything."""
+        if self._server is not None:
+            self._server.close()
+        for connection in self._connections.all():
+            connection.shutdown()
+        if self._connections.tasks:
+            _, late = await asyncio.wait(tuple(self._connections.tasks), timeout=self._drain_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self._close_connections()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _close_connections(self) -> None:
+        self._note_closed()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), FLUSH_S)
+        for connection in self._connections.all():
+            connection.transport.abort()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), FLUSH_S)
+
+    def _note_closed(self) -> None:
+        if self._connections.all():
+            self._empty.clear()
+        else:
+            self._empty.set()
+
+    def _tick(self) -> None:
+        self._connections.set_date(formatdate(self._guard.clock.now().timestamp(), usegmt=True))
+        self.sweep()
+        self._timer = asyncio.get_running_loop().call_later(SWEEP_EVERY_S, self._tick)
+
+
+@asynccontextmanager
+async def serve(  # noqa: PLR0913 - keyword-only settings of one listener
+    app: Application,
+    source: IdentitySource,
+    host: str,
+    port: int,
+    *,
+    limits: Limits | None = None,
+    sock: socket.socket | None = None,
+    clock: Clock | None = None,
+    denials: Denials | None = None,
+    drain_s: float = 10.0,
+) -> AsyncIterator[Listener]:
+    """Serve `app` on the mesh: every client shows a certificate of this installation.
+
+    The verified client is `scope["state"]["peer"]` (a `Peer`) in each request.
+    """
+    denials = denials or Denials()
+    guard = Guard(
+        limits=limits or Limits(),
+        clock=clock or SystemClock(),
+        refusals=source.refusals,
+        denials=denials,
+        trust_domain=lambda: source.trust_domain,
+        trusted=lambda root: root in source.bundle().roots,
+    )
+    unsubscribe = source.subscribe(lambda _: denials.touch())
+    listener = Listener(app, source.front_context(), guard, drain_s=drain_s)
+    try:
+        await listener.open(host, port, sock)
+        yield listener
+    finally:
+        unsubscribe()
+        await listener.close()
+
+
+@asynccontextmanager
+async def enrolment_listener(  # noqa: PLR0913 - keyword-only settings of one listener
+    app: Application,
+    source: IdentitySource,
+    host: str,
+    port: int,
+    *,
+    limits: Limits | None = None,
+    sock: socket.socket | None = None,
+    clock: Clock | None = None,
+) -> AsyncIterator[Listener]:
+    """Serve `app` to newcomers that have no certificate; it must offer enrolment and nothing else."""
+    guard = Guard(
+        limits=limits or Limits(connections=256, requests=64, body=64 * 1024),
+        clock=clock or SystemClock(),
+        refusals=source.refusals,
+        denials=Denials(),
+        trust_domain=lambda: source.trust_domain,
+        trusted=lambda _root: True,
+        identity_required=False,
+    )
+    listener = Listener(app, source.enrolment_front_context(), guard, drain_s=2.0)
+    try:
+        await listener.open(host, port, sock)
+        yield listener
+    finally:
+        await listener.close()

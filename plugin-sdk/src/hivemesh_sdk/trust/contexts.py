@@ -1,0 +1,99 @@
+"""Builds every TLS context of the mesh, by one function, equally strict.
+
+A listener keeps one *front* context for its whole life. It has no certificate and no trust roots;
+for each handshake its SNI callback swaps in the current context, so leaves, issuers and roots
+change without a restart. OpenSSL takes verify mode, version and tickets from the front, names
+and trust store from the swapped one, and a callback that fails refuses the peer.
+"""
+
+import ssl
+from collections.abc import Callable
+
+from hivemesh_sdk.trust.bundle import Bundle
+from hivemesh_sdk.trust.keys import Svid, load_into
+from hivemesh_sdk.trust.refusals import Refusals
+
+Current = Callable[[], ssl.SSLContext]
+
+
+def server_context(svid: Svid, bundle: Bundle) -> ssl.SSLContext:
+    """What the front swaps in: our certificate and the roots that clients must chain to."""
+    context = _strict(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    load_into(context, svid)
+    bundle.trusted_by(context)
+    return context
+
+
+def client_context(svid: Svid, bundle: Bundle) -> ssl.SSLContext:
+    """For calls to others: our certificate, and the roots that servers must chain to."""
+    context = _strict(ssl.PROTOCOL_TLS_CLIENT)
+    load_into(context, svid)
+    bundle.trusted_by(context)
+    return context
+
+
+def anonymous_context(bundle: Bundle) -> ssl.SSLContext:
+    """For enrolment: no certificate of our own yet; without roots it refuses every server."""
+    context = _strict(ssl.PROTOCOL_TLS_CLIENT)
+    bundle.trusted_by(context)
+    return context
+
+
+def enrolment_context(svid: Svid, bundle: Bundle) -> ssl.SSLContext:
+    """For the enrolment listener: asks for no client certificate and shows the roots as well.
+
+    A newcomer knows only the fingerprint of the root, so the chain has to include it.
+    """
+    context = _strict(ssl.PROTOCOL_TLS_SERVER)
+    load_into(context, svid, extra=bundle.roots)
+    return context
+
+
+def front_context(current: Current, refusals: Refusals) -> ssl.SSLContext:
+    """The context of a mesh listener."""
+    context = _front(current, refusals)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def enrolment_front_context(current: Current, refusals: Refusals) -> ssl.SSLContext:
+    """The context of an enrolment listener, which asks for no client certificate."""
+    return _front(current, refusals)
+
+
+def _front(current: Current, refusals: Refusals) -> ssl.SSLContext:
+    context = _strict(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = _reporting(refusals)
+
+    def swap(tls: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _front: ssl.SSLContext) -> None:
+        tls.context = current()
+
+    context.sni_callback = swap
+    return context
+
+
+def _strict(protocol: int) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_STRICT
+    if protocol == ssl.PROTOCOL_TLS_SERVER:
+        # A ticket would let a client in again after its certificate expired or its root was removed.
+        context.num_tickets = 0
+    return context
+
+
+def _reporting(refusals: Refusals) -> type[ssl.SSLObject]:
+    class ReportingTls(ssl.SSLObject):
+        """asyncio and uvloop swallow failed handshakes; this is where their reason is seen."""
+
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise
+            except ssl.SSLError as error:
+                refusals.handshake(error)
+                raise
+
+    return ReportingTls
