@@ -1,0 +1,1 @@
+"""What workers are tested with: conformance suite, throw-away CA, fake platform, manual clock."""
