@@ -1,0 +1,1 @@
+"""Who is live: worker types, instances and their leases."""

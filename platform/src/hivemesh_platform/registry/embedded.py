@@ -1,0 +1,114 @@
+"""The directory of one platform process: in memory, with a timer for leases that run out."""
+
+import asyncio
+from collections.abc import Sequence
+
+from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.instances import Heartbeat
+
+from hivemesh_platform.registry.model import Instance, InstanceState, InstanceUnknownError
+
+
+class EmbeddedDirectory:
+    """Implements `InstanceDirectory`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._instances: dict[str, Instance] = {}
+        self._states: dict[str, InstanceState] = {}
+        self._version = 0
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._rearm = asyncio.Event()
+
+    @property
+    def version(self) -> int:
+        """Number of changes so far."""
+        return self._version
+
+    async def put(self, instance: Instance) -> None:
+        """Add an instance or replace the one with its id."""
+        self._instances[instance.id] = instance
+        self._states[instance.id] = instance.state(self._clock.monotonic())
+        self._bump()
+
+    async def beat(self, instance_id: str, heartbeat: Heartbeat) -> Instance:
+        """Renew the lease and take over the load.
+
+        Raises:
+            InstanceUnknownError: it is not there, or is another incarnation.
+        """
+        known = self._instances.get(instance_id)
+        if known is None or heartbeat.incarnation not in {"", known.incarnation}:
+            message = f"instance {instance_id!r} is not registered"
+            raise InstanceUnknownError(message)
+        now = self._clock.monotonic()
+        instance = known.beaten(heartbeat, now)
+        self._instances[instance_id] = instance
+        state = instance.state(now)
+        if state is not self._states[instance_id] or instance.slots != known.slots:
+            self._states[instance_id] = state
+            self._bump()
+        return instance
+
+    async def remove(self, instance_id: str) -> None:
+        """Forget an instance; no error where it is not there."""
+        if self._instances.pop(instance_id, None) is not None:
+            del self._states[instance_id]
+            self._bump()
+
+    def get(self, instance_id: str) -> Instance | None:
+        """One instance, whatever its state."""
+        return self._instances.get(instance_id)
+
+    def all(self) -> Sequence[Instance]:
+        """Every instance that has not been forgotten."""
+        return tuple(self._instances.values())
+
+    async def changed(self, after: int, timeout_s: float) -> int:
+        """Wait until `version` is above `after`, at most `timeout_s`; returns the version."""
+        if self._version <= after and timeout_s > 0:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            try:
+                await asyncio.wait({waiter}, timeout=timeout_s)
+            finally:
+                self._waiters.discard(waiter)
+        return self._version
+
+    def expire(self) -> None:
+        """Notice the instances whose state silence has changed."""
+        now = self._clock.monotonic()
+        changed = False
+        for key, instance in self._instances.items():
+            state = instance.state(now)
+            changed = changed or state is not self._states[key]
+            self._states[key] = state
+        if changed:
+            self._bump()
+
+    async def watch(self) -> None:
+        """Call `expire` whenever a lease runs out; runs until it is cancelled."""
+        while True:
+            self._rearm.clear()
+            try:
+                await asyncio.wait_for(self._rearm.wait(), self._next_change())
+            except TimeoutError:
+                self.expire()
+
+    def _next_change(self) -> float | None:
+        now = self._clock.monotonic()
+        times = [
+            time - now
+            for instance in self._instances.values()
+            for time in instance.changes_at()
+            if time >= now
+        ]
+        return min(times) + 0.001 if times else None
+
+    def _bump(self) -> None:
+        self._version += 1
+        self._rearm.set()
+        waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)

@@ -1,0 +1,49 @@
+"""What the registry needs of a directory."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from hivemesh_sdk.contracts.instances import Heartbeat
+
+from hivemesh_platform.registry.model import Instance
+
+
+class InstanceDirectory(Protocol):
+    """Remembers instances and tells when the set of routable ones has changed.
+
+    `version` grows whenever an instance comes, goes, or changes state; load alone does not
+    change it. Adapters pass `InstanceDirectoryConformance`.
+    """
+
+    @property
+    def version(self) -> int:
+        """Number of changes so far."""
+        ...
+
+    async def put(self, instance: Instance) -> None:
+        """Add an instance or replace the one with its id."""
+        ...
+
+    async def beat(self, instance_id: str, heartbeat: Heartbeat) -> Instance:
+        """Renew the lease and take over the load.
+
+        Raises:
+            InstanceUnknownError: it is not there, or is another incarnation.
+        """
+        ...
+
+    async def remove(self, instance_id: str) -> None:
+        """Forget an instance; no error where it is not there."""
+        ...
+
+    def get(self, instance_id: str) -> Instance | None:
+        """One instance, whatever its state."""
+        ...
+
+    def all(self) -> Sequence[Instance]:
+        """Every instance that has not been forgotten."""
+        ...
+
+    async def changed(self, after: int, timeout_s: float) -> int:
+        """Wait until `version` is above `after`, at most `timeout_s`; returns the version."""
+        ...

@@ -1,0 +1,228 @@
+"""Registers instances, renews their leases, and answers who is live. Knows no transport."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.instances import (
+    Discovery,
+    Endpoint,
+    Heartbeat,
+    HeartbeatReply,
+    Registration,
+    RegistrationReply,
+)
+from hivemesh_sdk.contracts.manifest import Manifest
+from hivemesh_sdk.errors import InvalidError, NotAuthorizedError
+from hivemesh_sdk.safeio.documents import field_problems
+from hivemesh_sdk.trust.identity import Kind, Peer
+from pydantic import ValidationError
+
+from hivemesh_platform.registry.model import (
+    Instance,
+    InstanceState,
+    InstanceUnknownError,
+    ManifestMismatchError,
+    WorkerType,
+    check_incarnation,
+    check_registration,
+    incompatibility,
+)
+from hivemesh_platform.registry.ports import InstanceDirectory
+from hivemesh_platform.registry.types import WorkerTypes
+
+MAX_SLOTS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """An instance and its state at the moment of asking."""
+
+    instance: Instance
+    state: InstanceState
+    heartbeat_age_s: float
+
+
+class RegistryService:
+    """The registry of one platform."""
+
+    def __init__(
+        self, directory: InstanceDirectory, types: WorkerTypes, clock: Clock, platform_version: str
+    ) -> None:
+        self._directory = directory
+        self._types = types
+        self._clock = clock
+        self._platform_version = platform_version
+        self._log = structlog.get_logger("hivemesh.registry")
+
+    async def register(
+        self, peer: Peer, instance_id: str, registration: Registration
+    ) -> RegistrationReply:
+        """Take an instance into the directory.
+
+        Raises:
+            NotAuthorizedError: the peer is not that very instance.
+            CapabilityNotConsentedError, ManifestMismatchError, InstanceDuplicateError, InvalidError.
+        """
+        _check_owner(peer, instance_id, registration.worker)
+        manifest = _manifest(registration)
+        reason = incompatibility(manifest, registration.protocol, self._platform_version)
+        if not reason:
+            check_registration(registration, manifest, self._installed(registration))
+        now = self._clock.monotonic()
+        check_incarnation(self._directory.get(instance_id), registration.incarnation, now)
+        instance = self._instance(peer, instance_id, registration, manifest, reason)
+        await self._directory.put(instance)
+        self._log.info(
+            "instance_registered",
+            instance=instance_id,
+            worker=instance.worker,
+            version=instance.version,
+            incompatible=reason,
+        )
+        return RegistrationReply(state="incompatible" if reason else "live", reason=reason)
+
+    async def heartbeat(
+        self, peer: Peer, instance_id: str, heartbeat: Heartbeat, bundle_sequence: int
+    ) -> HeartbeatReply:
+        """Renew the lease.
+
+        Raises:
+            NotAuthorizedError: the peer is not that very instance.
+            InstanceUnknownError: it has to register again.
+        """
+        self._check_known(peer, instance_id)
+        await self._directory.beat(instance_id, heartbeat)
+        return HeartbeatReply(bundle_sequence=bundle_sequence)
+
+    async def deregister(self, peer: Peer, instance_id: str) -> None:
+        """Forget an instance that ends.
+
+        Raises:
+            NotAuthorizedError: the peer is not that very instance.
+            InstanceUnknownError: it is not registered.
+        """
+        self._check_known(peer, instance_id)
+        await self._directory.remove(instance_id)
+        self._log.info("instance_deregistered", instance=instance_id)
+
+    async def discover(self, after: int, wait_s: float) -> Discovery:
+        """The live endpoints; waits for a change where the caller knows this version already."""
+        version = await self._directory.changed(after, wait_s)
+        endpoints = [
+            _endpoint(listing.instance)
+            for listing in self.instances()
+            if listing.state is InstanceState.LIVE
+        ]
+        return Discovery(version=version, endpoints=endpoints)
+
+    def instances(self) -> Sequence[Listing]:
+        """Every known instance with its state, by worker and id."""
+        now = self._clock.monotonic()
+        known = sorted(self._directory.all(), key=lambda one: (one.worker, one.id))
+        return [Listing(one, one.state(now), max(0.0, now - one.heartbeat_at)) for one in known]
+
+    def instance(self, instance_id: str) -> Listing | None:
+        """One known instance with its state."""
+        return next((one for one in self.instances() if one.instance.id == instance_id), None)
+
+    def installed(self, worker: str) -> WorkerType | None:
+        """The installed type of this name."""
+        found = self._types.get(worker)
+        return found.type if found is not None else None
+
+    def types(self) -> Sequence[WorkerType]:
+        """All installed types."""
+        return [worker.type for worker in self._types.all()]
+
+    async def forget(self, instance_id: str) -> None:
+        """Drop an instance whose process is known to have ended."""
+        await self._directory.remove(instance_id)
+
+    async def changed(self, after: int, timeout_s: float) -> int:
+        """Wait for a change of the directory; returns its version."""
+        return await self._directory.changed(after, timeout_s)
+
+    def _check_known(self, peer: Peer, instance_id: str) -> None:
+        known = self._directory.get(instance_id)
+        if known is None:
+            if peer.id.kind is not Kind.WORKER or peer.id.instance != instance_id:
+                raise _not_yours(peer, instance_id)
+            message = f"instance {instance_id!r} is not registered"
+            raise InstanceUnknownError(message)
+        if peer.uri != known.identity:
+            raise _not_yours(peer, instance_id)
+
+    def _installed(self, registration: Registration) -> WorkerType:
+        installed = self.installed(registration.worker)
+        if installed is None or installed.digest != registration.manifest_digest:
+            self._types.refresh()  # the operator may have changed the file a moment ago
+            installed = self.installed(registration.worker)
+        if installed is None:
+            message = f"worker {registration.worker!r} is not installed here"
+            raise ManifestMismatchError(message)
+        return installed
+
+    def _instance(
+        self,
+        peer: Peer,
+        instance_id: str,
+        registration: Registration,
+        manifest: Manifest,
+        reason: str,
+    ) -> Instance:
+        capabilities = frozenset(capability.id for capability in manifest.capabilities)
+        return Instance(
+            id=instance_id,
+            worker=registration.worker,
+            version=manifest.metadata.version,
+            identity=peer.uri,
+            host=registration.host,
+            port=registration.port,
+            incarnation=registration.incarnation,
+            manifest_digest=registration.manifest_digest,
+            capabilities=capabilities,
+            slots={
+                name: min(max(0, count), MAX_SLOTS)
+                for name, count in registration.slots.items()
+                if name in capabilities
+            },
+            labels={**manifest.labels, **registration.labels},
+            pid=registration.pid,
+            incompatible=reason,
+            registered_at=self._clock.now(),
+            certificate_expires_at=peer.not_after,
+            heartbeat_at=self._clock.monotonic(),
+        )
+
+
+def _manifest(registration: Registration) -> Manifest:
+    try:
+        return Manifest.model_validate(registration.manifest)
+    except ValidationError as error:
+        message = "the manifest of the registration is not valid"
+        raise InvalidError(message, errors=field_problems(error, Manifest)) from error
+
+
+def _check_owner(peer: Peer, instance_id: str, worker: str) -> None:
+    if peer.id.path != ("worker", worker, instance_id):
+        raise _not_yours(peer, instance_id)
+
+
+def _not_yours(peer: Peer, instance_id: str) -> NotAuthorizedError:
+    return NotAuthorizedError(f"{peer.uri} may not speak for instance {instance_id!r}")
+
+
+def _endpoint(instance: Instance) -> Endpoint:
+    return Endpoint(
+        instance=instance.id,
+        worker=instance.worker,
+        version=instance.version,
+        identity=instance.identity,
+        host=instance.host,
+        port=instance.port,
+        capabilities=sorted(instance.capabilities),
+        labels=instance.labels,
+        load=max(instance.cpu, instance.memory),
+    )

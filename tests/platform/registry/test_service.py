@@ -1,0 +1,155 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hivemesh_platform.registry.embedded import EmbeddedDirectory
+from hivemesh_platform.registry.model import (
+    CapabilityNotConsentedError,
+    InstanceDuplicateError,
+    InstanceState,
+    InstanceUnknownError,
+    ManifestMismatchError,
+)
+from hivemesh_platform.registry.service import RegistryService
+from hivemesh_platform.registry.types import WorkerTypes
+from hivemesh_sdk.errors import InvalidError, NotAuthorizedError
+from hivemesh_sdk.testing.clock import ManualClock
+from hivemesh_sdk.trust.identity import Peer, SpiffeId
+from registry_support import TRUST_DOMAIN, heartbeat, manifest, registration
+
+
+def peer(identity: SpiffeId) -> Peer:
+    return Peer(
+        id=identity, not_after=datetime(2036, 1, 1, tzinfo=UTC), serial=7, uri=str(identity)
+    )
+
+
+def worker(name: str = "i1", worker_name: str = "echo") -> Peer:
+    return peer(SpiffeId.worker(TRUST_DOMAIN, worker_name, name))
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+def write_manifest(folder: Path, **changes: object) -> None:
+    (folder / "echo").mkdir(exist_ok=True)
+    # JSON is YAML
+    (folder / "echo" / "plugin.yaml").write_text(manifest(**changes).model_dump_json())
+
+
+@pytest.fixture
+def service(clock: ManualClock, tmp_path: Path) -> RegistryService:
+    write_manifest(tmp_path)
+    types = WorkerTypes([tmp_path])
+    types.refresh()
+    return RegistryService(EmbeddedDirectory(clock), types, clock, "0.1.0")
+
+
+async def test_a_registered_instance_is_discovered(service: RegistryService) -> None:
+    reply = await service.register(worker(), "i1", registration(manifest()))
+    found = await service.discover(0, 0.0)
+    assert reply.state == "live"
+    assert [(one.instance, one.capabilities) for one in found.endpoints] == [("i1", ["echo.say@1"])]
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [
+        worker("i2"),
+        worker("i1", "other"),
+        peer(SpiffeId.user(TRUST_DOMAIN, "operator")),
+        peer(SpiffeId.platform(TRUST_DOMAIN, "i1")),
+    ],
+)
+async def test_only_the_very_instance_may_register(
+    service: RegistryService, stranger: Peer
+) -> None:
+    with pytest.raises(NotAuthorizedError):
+        await service.register(stranger, "i1", registration(manifest()))
+
+
+async def test_only_the_very_instance_may_beat_and_leave(service: RegistryService) -> None:
+    await service.register(worker(), "i1", registration(manifest()))
+    with pytest.raises(NotAuthorizedError):
+        await service.heartbeat(worker("i2"), "i1", heartbeat(), 1)
+    with pytest.raises(NotAuthorizedError):
+        await service.deregister(worker("i2"), "i1")
+
+
+async def test_an_unlisted_capability_is_refused(service: RegistryService) -> None:
+    more = manifest(capabilities=[{"id": "echo.steal@1", "kind": "call"}])
+    with pytest.raises(CapabilityNotConsentedError):
+        await service.register(worker(), "i1", registration(more))
+
+
+async def test_a_worker_that_is_not_installed_is_refused(service: RegistryService) -> None:
+    other = manifest("other")
+    with pytest.raises(ManifestMismatchError, match="not installed"):
+        await service.register(worker("i1", "other"), "i1", registration(other))
+
+
+async def test_a_changed_manifest_is_read_again_when_it_registers(
+    service: RegistryService, tmp_path: Path
+) -> None:
+    changed = manifest(labels={"gpu": "true"})
+    write_manifest(tmp_path, labels={"gpu": "true"})
+    assert (await service.register(worker(), "i1", registration(changed))).state == "live"
+
+
+async def test_a_manifest_that_is_none_is_invalid(service: RegistryService) -> None:
+    broken = registration(manifest(), manifest={"kind": "Worker"})
+    with pytest.raises(InvalidError) as caught:
+        await service.register(worker(), "i1", broken)
+    assert "/metadata" in {error.pointer for error in caught.value.errors}
+
+
+async def test_another_platform_range_is_registered_as_incompatible(
+    service: RegistryService, tmp_path: Path
+) -> None:
+    write_manifest(tmp_path, platform=">=2")
+    reply = await service.register(worker(), "i1", registration(manifest(platform=">=2")))
+    assert reply.state == "incompatible"
+    assert ">=2" in reply.reason
+    assert not (await service.discover(0, 0.0)).endpoints
+    assert service.instances()[0].state is InstanceState.INCOMPATIBLE
+
+
+async def test_registering_again_is_no_error(service: RegistryService) -> None:
+    await service.register(worker(), "i1", registration(manifest()))
+    await service.register(worker(), "i1", registration(manifest(), port=4009))
+    assert [one.instance.port for one in service.instances()] == [4009]
+
+
+async def test_a_second_living_process_is_refused(service: RegistryService) -> None:
+    await service.register(worker(), "i1", registration(manifest()))
+    with pytest.raises(InstanceDuplicateError):
+        await service.register(worker(), "i1", registration(manifest(), incarnation="b"))
+
+
+async def test_a_lease_ends_after_four_missed_heartbeats(
+    service: RegistryService, clock: ManualClock
+) -> None:
+    await service.register(worker(), "i1", registration(manifest()))
+    clock.advance(8.1)
+    assert service.instances()[0].state is InstanceState.OFFLINE
+    assert not (await service.discover(0, 0.0)).endpoints
+
+
+async def test_who_is_unknown_is_told_to_register(service: RegistryService) -> None:
+    with pytest.raises(InstanceUnknownError):
+        await service.heartbeat(worker(), "i1", heartbeat(), 1)
+
+
+async def test_a_heartbeat_is_told_the_number_of_the_trust_bundle(
+    service: RegistryService,
+) -> None:
+    await service.register(worker(), "i1", registration(manifest()))
+    assert (await service.heartbeat(worker(), "i1", heartbeat(), 5)).bundle_sequence == 5
+
+
+async def test_who_leaves_is_forgotten(service: RegistryService) -> None:
+    await service.register(worker(), "i1", registration(manifest()))
+    await service.deregister(worker(), "i1")
+    assert not service.instances()
