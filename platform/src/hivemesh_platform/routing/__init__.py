@@ -1,0 +1,1 @@
+"""Which live instance takes a step, and why."""

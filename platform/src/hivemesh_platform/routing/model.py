@@ -1,0 +1,121 @@
+"""Requirements, the load score, and what a decision records. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+ACTIVE_UNIT = 10  # active steps are counted in tens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """How much each part of the load counts."""
+
+    cpu: float = 0.4
+    memory: float = 0.3
+    active: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The load of one instance: fractions of its own limits, and its active steps."""
+
+    cpu: float
+    memory: float
+    active: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirements:
+    """What a step asks of an instance. Hashable: it names a pool of matching instances."""
+
+    capability: str
+    labels: tuple[tuple[str, str], ...] = ()
+    version: str = ""  # a version range such as ">=1.2,<2", or "" for any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """What of an instance decides whether it fits."""
+
+    capabilities: frozenset[str]
+    labels: Mapping[str, str]
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One instance that fitted, as it stood at the decision."""
+
+    instance: str
+    score: float
+    cpu: float
+    memory: float
+    active: int
+    free: int
+
+    def parts(self, weights: Weights) -> dict[str, float]:
+        """The three terms of the score."""
+        return load_parts(Load(self.cpu, self.memory, self.active), weights)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Which instance was chosen among which, and why; `chosen` is None where none could be."""
+
+    chosen: str | None
+    reason: str
+    candidates: tuple[Candidate, ...] = field(repr=False)
+
+
+def requirements(
+    capability: str, labels: Mapping[str, str] | None = None, version: str = ""
+) -> Requirements:
+    """Put requirements into their one form."""
+    ordered = tuple(sorted((labels or {}).items()))
+    return Requirements(capability=capability, labels=ordered, version=version)
+
+
+def load_parts(load: Load, weights: Weights) -> dict[str, float]:
+    """The three terms of the load score."""
+    return {
+        "cpu": weights.cpu * load.cpu,
+        "memory": weights.memory * load.memory,
+        "active": weights.active * load.active / ACTIVE_UNIT,
+    }
+
+
+def load_score(load: Load, weights: Weights) -> float:
+    """The load score; the lowest is chosen."""
+    return (
+        weights.cpu * load.cpu
+        + weights.memory * load.memory
+        + weights.active * load.active / ACTIVE_UNIT
+    )
+
+
+def unmet(features: Features, wanted: Requirements) -> str:
+    """The first requirement that an instance does not meet, in words, or ""."""
+    if wanted.capability not in features.capabilities:
+        return wanted.capability
+    for name, value in wanted.labels:
+        if features.labels.get(name) != value:
+            return f"{name}={value}"
+    if wanted.version and not _in_range(features.version, wanted.version):
+        return f"version {wanted.version}"
+    return ""
+
+
+def why_none(instances: list[Features], wanted: Requirements) -> str:
+    """Say why no instance fits, naming the requirement that the nearest ones miss."""
+    serving = [one for one in instances if wanted.capability in one.capabilities]
+    if not serving:
+        return f"no live instance serves {wanted.capability}"
+    missed = sorted({unmet(one, wanted) for one in serving} - {""})
+    return f"no live instance satisfies {' or '.join(missed)}"
+
+
+def _in_range(version: str, wanted: str) -> bool:
+    return SpecifierSet(wanted).contains(Version(version), prereleases=True)
