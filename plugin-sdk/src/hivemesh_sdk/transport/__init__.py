@@ -1,6 +1,7 @@
 """The mesh's HTTP: the mutual-TLS server protocol and the pooled client. Knows identities, not steps."""
 
-from hivemesh_sdk.transport.client import MeshClient, Response, Target
+from hivemesh_sdk.transport.client import MeshClient
+from hivemesh_sdk.transport.connection import Response, Target, call_once
 from hivemesh_sdk.transport.errors import (
     DeadlineExceededError,
     PeerRefusedError,
@@ -20,6 +21,7 @@ __all__ = [
     "Target",
     "TransportError",
     "WorkerUnreachableError",
+    "call_once",
     "enrolment_listener",
     "serve",
 ]

@@ -6,72 +6,32 @@ repeated here: an error says whether the request may have been seen, and the led
 """
 
 import asyncio
-import ssl
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
-import httptools
-import msgspec
-
 from hivemesh_sdk.clock import Clock, SystemClock
-from hivemesh_sdk.contracts.names import DEADLINE_HEADER
-from hivemesh_sdk.transport.errors import (
-    DeadlineExceededError,
-    PeerRefusedError,
-    TransportError,
-    WorkerUnreachableError,
+from hivemesh_sdk.transport.connection import (
+    CLOSE_S,
+    MAX_BODY,
+    Connection,
+    Response,
+    Target,
+    dial,
+    explained,
+    request_head,
 )
-from hivemesh_sdk.trust.chains import verified_root
-from hivemesh_sdk.trust.identity import PeerIdentityError, SpiffeId, covers, peer_identity
-from hivemesh_sdk.trust.keys import Svid
-from hivemesh_sdk.trust.refusals import Reason, handshake_detail
+from hivemesh_sdk.transport.errors import PeerRefusedError, WorkerUnreachableError
+from hivemesh_sdk.trust.refusals import Reason
 from hivemesh_sdk.trust.source import IdentitySource
 
-MAX_BODY = 16 * 1024 * 1024  # two pages of 8 MiB
-ONE_WRITE = 64 * 1024  # below this head and body are joined into one TLS record
 IDLE_S = 30.0  # the server allows 75, so that the client is the one to close
 AGE_S = 600.0  # the server allows 900
 CONNECTIONS_PER_TARGET = 64
 SWEEP_EVERY_S = 5.0
-CLOSE_S = 1.0
 _MARGIN = timedelta(seconds=1)  # no call starts on a certificate in its last second
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where to connect and who must answer there."""
-
-    host: str
-    port: int
-    identity: str  # exact SPIFFE ID, or a prefix that ends in /*
-    server_name: str
-
-    @classmethod
-    def instance(cls, host: str, port: int, identity: SpiffeId) -> "Target":
-        """One instance and nobody else."""
-        return cls(host, port, str(identity), identity.dns_names[0])
-
-    @classmethod
-    def any_sibling(cls, host: str, port: int, identity: SpiffeId) -> "Target":
-        """Any replica of the platform, or any instance of the worker, that `identity` is one of."""
-        return cls(host, port, identity.prefix, identity.dns_names[-1])
-
-    @classmethod
-    def platform(cls, host: str, port: int, trust_domain: str) -> "Target":
-        """Any replica of the platform."""
-        return cls(host, port, f"spiffe://{trust_domain}/platform/*", f"platform.{trust_domain}")
-
-
-class Response(msgspec.Struct, frozen=True, gc=False):
-    """A whole answer; header names are lower case."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
 
 
 class MeshClient:
@@ -125,7 +85,7 @@ class MeshClient:
         if pool is None:
             pool = self._pools[target] = _Pool(target, self._source, self._clock, self._limit)
         chunks = (body,) if isinstance(body, bytes) else body
-        head = _head(target, method, path, headers, sum(map(len, chunks)), deadline_s)
+        head = request_head(target, method, path, headers, sum(map(len, chunks)), deadline_s)
         loop = asyncio.get_running_loop()
         until = loop.time() + deadline_s
         connection = pool.take()
@@ -175,131 +135,6 @@ class MeshClient:
             pool.retire_untrusted(roots)
 
 
-class _Connection(asyncio.Protocol):
-    """One TLS connection; carries one exchange at a time."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._loop = asyncio.get_running_loop()
-        self._parser = httptools.HttpResponseParser(self)
-        self._waiter: asyncio.Future[Response] | None = None
-        self._chunks: list[bytes] = []
-        self._headers: dict[str, str] = {}
-        self._status = 0
-        self._left = 0
-        self.transport: asyncio.Transport
-        self.lost: asyncio.Future[None] = self._loop.create_future()
-        self.reusable = True
-        self.fresh = True
-        self.retire_at = 0.0
-        self.idle_since = 0.0
-        self.expires: datetime
-        self.root = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]  # a TLS transport is a Transport
-
-    def exchange(
-        self, head: bytes, chunks: Sequence[bytes], max_body: int
-    ) -> asyncio.Future[Response]:
-        """Send one request; the answer comes later."""
-        waiter: asyncio.Future[Response] = self._loop.create_future()
-        if self.lost.done():  # between the handshake and now
-            waiter.set_exception(self._lost_error(None))
-            return waiter
-        self._waiter = waiter
-        self._left = max_body
-        if len(chunks) == 1 and len(chunks[0]) <= ONE_WRITE:
-            self.transport.write(head + chunks[0])
-        else:
-            self.transport.writelines([head, *chunks])
-        return waiter
-
-    def data_received(self, data: bytes) -> None:
-        if self._waiter is None:
-            self.abort()  # an answer that nobody asked for
-            return
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(self._unreachable(f"answered no valid HTTP: {error}"))
-            self.abort()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        key, text = name.lower().decode("latin-1"), value.decode("latin-1")
-        present = self._headers.get(key)
-        self._headers[key] = text if present is None else f"{present}, {text}"
-
-    def on_headers_complete(self) -> None:
-        self._status = self._parser.get_status_code()
-
-    def on_body(self, body: bytes) -> None:
-        self._left -= len(body)
-        if self._left < 0:
-            self._fail(self._unreachable("answered with a larger body than was asked for"))
-            self.abort()
-            return
-        self._chunks.append(body)
-
-    def on_message_complete(self) -> None:
-        headers, self._headers = self._headers, {}
-        chunks, self._chunks = self._chunks, []
-        if self._status < 200:
-            return
-        waiter, self._waiter = self._waiter, None
-        self.fresh = False
-        if not self._parser.should_keep_alive():
-            self.reusable = False
-        if waiter is not None and not waiter.done():
-            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            waiter.set_result(Response(self._status, headers, body))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.reusable = False
-        if not self.lost.done():
-            self.lost.set_result(None)
-        if self._waiter is not None:
-            self._fail(self._lost_error(exc))
-
-    def expire(self) -> None:
-        """End the present exchange: its deadline passed."""
-        where = f"{self._target.identity} at {self._target.host}:{self._target.port}"
-        self._fail(DeadlineExceededError(f"{where} did not answer in time", sent=True))
-        self.abort()
-
-    def abort(self) -> None:
-        """Close at once; whatever is still to come is of no use."""
-        self.reusable = False
-        self.transport.abort()
-
-    def close(self) -> None:
-        """Close in good order."""
-        self.reusable = False
-        self.transport.close()
-
-    def _fail(self, error: TransportError) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(error)
-
-    def _unreachable(self, what: str) -> WorkerUnreachableError:
-        where = f"{self._target.identity} at {self._target.host}:{self._target.port}"
-        return WorkerUnreachableError(f"{where} {what}", sent=True)
-
-    def _lost_error(self, exc: Exception | None) -> TransportError:
-        where = f"{self._target.identity} at {self._target.host}:{self._target.port}"
-        if isinstance(exc, ssl.SSLError):
-            # An alert about certificates ends the handshake: no request byte was read over there.
-            detail = f"{where} refused our certificate: {handshake_detail(exc)}"
-            return PeerRefusedError(detail, sent=False)
-        if self.fresh:
-            return self._unreachable(
-                "dropped the new connection without an answer; with TLS 1.3 a refused client "
-                "certificate looks like this too: see the refusals that it logs"
-            )
-        return self._unreachable("dropped the connection before it answered")
-
-
 class _Pool:
     """The connections to one target, the last used on top."""
 
@@ -308,10 +143,10 @@ class _Pool:
         self._source = source
         self._clock = clock
         self._limit = limit
-        self._idle: list[_Connection] = []
+        self._idle: list[Connection] = []
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._connecting = 0
-        self.all: set[_Connection] = set()
+        self.all: set[Connection] = set()
 
     @property
     def busy(self) -> int:
@@ -323,7 +158,7 @@ class _Pool:
         """Say whether the pool can be forgotten."""
         return not (self.all or self._connecting or self._waiters)
 
-    def take(self) -> _Connection | None:
+    def take(self) -> Connection | None:
         """Take an idle connection that is still good."""
         if not self._idle:
             return None
@@ -335,45 +170,34 @@ class _Pool:
             self._retire(connection)
         return None
 
-    async def connect(self, until: float) -> _Connection:
+    async def connect(self, until: float) -> Connection:
         """Open a connection, or wait for one where the limit is reached.
 
         Raises:
             TransportError: it was not possible until the deadline.
         """
         try:
-            async with asyncio.timeout_at(until):
-                while len(self.all) + self._connecting >= self._limit:
-                    await self._wait()
-                    connection = self.take()
-                    if connection is not None:
-                        return connection
-                return await self._open()
-        except TimeoutError as error:
-            detail = f"no connection to {self._where()} in time"
-            raise DeadlineExceededError(detail, sent=False) from error
-        except ssl.SSLCertVerificationError as error:
-            detail = f"the certificate of {self._where()} is not accepted: {error.verify_message}"
-            raise PeerRefusedError(detail, sent=False) from error
-        except ssl.SSLError as error:
-            detail = f"no TLS connection to {self._where()}: {handshake_detail(error)}"
-            raise PeerRefusedError(detail, sent=False) from error
-        except OSError as error:
-            detail = f"{self._where()} cannot be reached: {error.strerror or error}"
-            raise WorkerUnreachableError(detail, sent=False) from error
+            with explained(self._target):
+                async with asyncio.timeout_at(until):
+                    while len(self.all) + self._connecting >= self._limit:
+                        await self._wait()
+                        connection = self.take()
+                        if connection is not None:
+                            return connection
+                    return await self._open()
+        except BaseException:
+            self._wake()  # our turn passes to the next one
+            raise
 
-    def give_back(self, connection: _Connection) -> None:
+    def give_back(self, connection: Connection) -> None:
         """Return a connection after its exchange."""
         if connection.reusable:
             connection.idle_since = self._clock.monotonic()
             self._idle.append(connection)
         else:
             self._retire(connection)
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                break
+        if self._waiters:
+            self._wake()
 
     def retire_idle(self) -> None:
         """Close what nobody used for a while."""
@@ -393,7 +217,9 @@ class _Pool:
     def close(self) -> list[asyncio.Future[None]]:
         """Close every connection; returns what to wait for."""
         for waiter in self._waiters:
-            waiter.cancel()
+            if not waiter.done():
+                detail = f"the client was closed while a call to {self._target} waited"
+                waiter.set_exception(WorkerUnreachableError(detail, sent=False))
         connections = tuple(self.all)
         for connection in connections:
             connection.close()
@@ -405,63 +231,47 @@ class _Pool:
         try:
             await waiter
         finally:
-            if not waiter.done() or waiter.cancelled():
-                self._waiters = deque(item for item in self._waiters if item is not waiter)
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
 
-    async def _open(self) -> _Connection:
+    def _wake(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    async def _open(self) -> Connection:
         svid = self._source.svid()
-        connection = _Connection(self._target)
         self._connecting += 1
         try:
-            await asyncio.get_running_loop().create_connection(
-                lambda: connection,
-                self._target.host,
-                self._target.port,
-                ssl=self._source.client_context(),
-                server_hostname=self._target.server_name,
+            connection, peer = await dial(
+                self._source.client_context(), self._source.trust_domain, self._target
             )
+        except PeerRefusedError as error:
+            self._source.refusals.add(Reason.IDENTITY, error.detail, peer=self._target.identity)
+            raise
         finally:
             self._connecting -= 1
+        now = self._clock.now()
+        own_life = (svid.not_after - now).total_seconds()
+        connection.expires = min(peer.not_after, svid.not_after) - _MARGIN
+        connection.retire_at = self._clock.monotonic() + min(AGE_S, own_life / 4)
         self.all.add(connection)
         connection.lost.add_done_callback(lambda _: self._forget(connection))
-        self._verify(connection, svid)
         return connection
 
-    def _verify(self, connection: _Connection, svid: Svid) -> None:
-        tls: ssl.SSLObject = connection.transport.get_extra_info("ssl_object")
-        try:
-            not_after = self._expected_peer(tls)
-        except PeerIdentityError as error:
-            connection.abort()
-            self._source.refusals.add(Reason.IDENTITY, error.reason, peer=self._target.identity)
-            detail = f"{self._where()} is not who it should be: {error.reason}"
-            raise PeerRefusedError(detail, sent=False) from error
-        lifetime = (svid.not_after - svid.not_before).total_seconds()
-        connection.root = verified_root(tls)
-        connection.expires = min(not_after, svid.not_after) - _MARGIN
-        connection.retire_at = self._clock.monotonic() + min(AGE_S, lifetime / 4)
-
-    def _expected_peer(self, tls: ssl.SSLObject) -> datetime:
-        peer = peer_identity(tls.getpeercert(binary_form=True) or b"", self._source.trust_domain)
-        if not covers(self._target.identity, peer.uri):
-            message = f"{peer.uri} answered instead"
-            raise PeerIdentityError(message)
-        return peer.not_after
-
-    def _retire(self, connection: _Connection) -> None:
+    def _retire(self, connection: Connection) -> None:
         self.all.discard(connection)
         connection.close()
 
-    def _forget(self, connection: _Connection) -> None:
+    def _forget(self, connection: Connection) -> None:
         self.all.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
 
-    def _where(self) -> str:
-        return f"{self._target.identity} at {self._target.host}:{self._target.port}"
 
-
-def _usable(connection: _Connection, monotonic: float, now: datetime) -> bool:
+def _usable(connection: Connection, monotonic: float, now: datetime) -> bool:
     return (
         connection.reusable
         and monotonic < connection.retire_at
@@ -469,29 +279,3 @@ def _usable(connection: _Connection, monotonic: float, now: datetime) -> bool:
         and now < connection.expires
         and not connection.transport.is_closing()
     )
-
-
-def _head(
-    target: Target,
-    method: str,
-    path: str,
-    headers: Mapping[str, str] | None,
-    length: int,
-    deadline_s: float,
-) -> bytes:
-    lines = [
-        f"{method} {path} HTTP/1.1\r\n",
-        f"host: {target.server_name}\r\n",
-        f"content-length: {length}\r\n",
-        f"{DEADLINE_HEADER}: {int(deadline_s * 1000)}\r\n",
-    ]
-    rows = 5
-    if headers:
-        lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
-        rows += len(headers)
-    lines.append("\r\n")
-    head = "".join(lines).encode("latin-1")
-    if head.count(b"\n") != rows or head.count(b"\r") != rows or " " in path or b"\0" in head:
-        message = "method, path or a header holds a space, line break or NUL"
-        raise ValueError(message)
-    return head

@@ -1,0 +1,295 @@
+"""One TLS connection of the client: whom it leads to, how it is opened, one exchange at a time."""
+
+import asyncio
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import httptools
+import msgspec
+
+from hivemesh_sdk.contracts.names import DEADLINE_HEADER
+from hivemesh_sdk.transport.errors import (
+    DeadlineExceededError,
+    PeerRefusedError,
+    TransportError,
+    WorkerUnreachableError,
+)
+from hivemesh_sdk.trust.chains import verified_root
+from hivemesh_sdk.trust.identity import (
+    Peer,
+    PeerIdentityError,
+    SpiffeId,
+    covers,
+    peer_identity,
+)
+from hivemesh_sdk.trust.refusals import handshake_detail
+
+MAX_BODY = 16 * 1024 * 1024  # two pages of 8 MiB
+ONE_WRITE = 64 * 1024  # below this head and body are joined into one TLS record
+CLOSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to connect and who must answer there."""
+
+    host: str
+    port: int
+    identity: str  # exact SPIFFE ID, or a prefix that ends in /*
+    server_name: str
+
+    @classmethod
+    def instance(cls, host: str, port: int, identity: SpiffeId) -> "Target":
+        """One instance and nobody else."""
+        return cls(host, port, str(identity), identity.dns_names[0])
+
+    @classmethod
+    def any_sibling(cls, host: str, port: int, identity: SpiffeId) -> "Target":
+        """Any replica of the platform, or any instance of the worker, that `identity` is one of."""
+        return cls(host, port, identity.prefix, identity.dns_names[-1])
+
+    @classmethod
+    def platform(cls, host: str, port: int, trust_domain: str) -> "Target":
+        """Any replica of the platform."""
+        return cls(host, port, f"spiffe://{trust_domain}/platform/*", f"platform.{trust_domain}")
+
+    def __str__(self) -> str:
+        return f"{self.identity} at {self.host}:{self.port}"
+
+
+class Response(msgspec.Struct, frozen=True, gc=False):
+    """A whole answer; header names are lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Connection(asyncio.Protocol):
+    """One TLS connection; carries one exchange at a time."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[Response] | None = None
+        self._chunks: list[bytes] = []
+        self._headers: dict[str, str] = {}
+        self._status = 0
+        self._left = 0
+        self.transport: asyncio.Transport
+        self.lost: asyncio.Future[None] = self._loop.create_future()
+        self.reusable = True
+        self.fresh = True
+        self.retire_at = 0.0
+        self.idle_since = 0.0
+        self.expires: datetime
+        self.root = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # a TLS transport is a Transport
+
+    def exchange(
+        self, head: bytes, chunks: Sequence[bytes], max_body: int
+    ) -> asyncio.Future[Response]:
+        """Send one request; the answer comes later."""
+        waiter: asyncio.Future[Response] = self._loop.create_future()
+        if self.lost.done():  # between the handshake and now
+            waiter.set_exception(self._lost_error(None))
+            return waiter
+        self._waiter = waiter
+        self._left = max_body
+        if len(chunks) == 1 and len(chunks[0]) <= ONE_WRITE:
+            self.transport.write(head + chunks[0])
+        else:
+            self.transport.writelines([head, *chunks])
+        return waiter
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiter is None:
+            self.abort()  # an answer that nobody asked for
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail(self._unreachable(f"answered no valid HTTP: {error}"))
+            self.abort()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key, text = name.lower().decode("latin-1"), value.decode("latin-1")
+        present = self._headers.get(key)
+        self._headers[key] = text if present is None else f"{present}, {text}"
+
+    def on_headers_complete(self) -> None:
+        self._status = self._parser.get_status_code()
+
+    def on_body(self, body: bytes) -> None:
+        self._left -= len(body)
+        if self._left < 0:
+            self._fail(self._unreachable("answered with a larger body than was asked for"))
+            self.abort()
+            return
+        self._chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        headers, self._headers = self._headers, {}
+        chunks, self._chunks = self._chunks, []
+        if self._status < 200:
+            return
+        waiter, self._waiter = self._waiter, None
+        self.fresh = False
+        if not self._parser.should_keep_alive():
+            self.reusable = False
+        if waiter is not None and not waiter.done():
+            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            waiter.set_result(Response(self._status, headers, body))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.reusable = False
+        if not self.lost.done():
+            self.lost.set_result(None)
+        if self._waiter is not None:
+            self._fail(self._lost_error(exc))
+
+    def expire(self) -> None:
+        """End the present exchange: its deadline passed."""
+        self._fail(DeadlineExceededError(f"{self._target} did not answer in time", sent=True))
+        self.abort()
+
+    def abort(self) -> None:
+        """Close at once; whatever is still to come is of no use."""
+        self.reusable = False
+        self.transport.abort()
+
+    def close(self) -> None:
+        """Close in good order."""
+        self.reusable = False
+        self.transport.close()
+
+    def _fail(self, error: TransportError) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
+
+    def _unreachable(self, what: str) -> WorkerUnreachableError:
+        return WorkerUnreachableError(f"{self._target} {what}", sent=True)
+
+    def _lost_error(self, exc: Exception | None) -> TransportError:
+        if isinstance(exc, ssl.SSLError):
+            # An alert about certificates ends the handshake: no request byte was read over there.
+            detail = f"{self._target} refused our certificate: {handshake_detail(exc)}"
+            return PeerRefusedError(detail, sent=False)
+        if self.fresh:
+            return self._unreachable(
+                "dropped the new connection without an answer; with TLS 1.3 a refused client "
+                "certificate looks like this too: see the refusals that it logs"
+            )
+        return self._unreachable("dropped the connection before it answered")
+
+
+async def call_once(
+    context: ssl.SSLContext,
+    trust_domain: str,
+    target: Target,
+    request: tuple[str, str],
+    *,
+    body: bytes = b"",
+    deadline_s: float,
+) -> Response:
+    """Send one request (method, path) on a connection of its own, as enrolment must.
+
+    Raises:
+        TransportError: there is no answer.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + deadline_s
+    with explained(target):
+        async with asyncio.timeout_at(until):
+            connection, _ = await dial(context, trust_domain, target)
+    timer = loop.call_at(until, connection.expire)
+    headers = {"content-type": "application/json", "connection": "close"}
+    head = request_head(target, *request, headers, len(body), deadline_s)
+    try:
+        return await connection.exchange(head, (body,), MAX_BODY)
+    finally:
+        timer.cancel()
+        connection.close()
+        await asyncio.wait([connection.lost], timeout=CLOSE_S)
+
+
+async def dial(
+    context: ssl.SSLContext, trust_domain: str, target: Target
+) -> tuple[Connection, Peer]:
+    """Connect and verify who answers, before any byte of a request."""
+    connection = Connection(target)
+    await asyncio.get_running_loop().create_connection(
+        lambda: connection,
+        target.host,
+        target.port,
+        ssl=context,
+        server_hostname=target.server_name,
+    )
+    tls: ssl.SSLObject = connection.transport.get_extra_info("ssl_object")
+    try:
+        peer = peer_identity(tls.getpeercert(binary_form=True) or b"", trust_domain)
+        _expect(target, peer)
+    except PeerIdentityError as error:
+        connection.abort()
+        detail = f"{target} is not who it should be: {error.reason}"
+        raise PeerRefusedError(detail, sent=False) from error
+    connection.root = verified_root(tls)
+    return connection, peer
+
+
+def _expect(target: Target, peer: Peer) -> None:
+    if not covers(target.identity, peer.uri):
+        message = f"{peer.uri} answered instead"
+        raise PeerIdentityError(message)
+
+
+@contextmanager
+def explained(target: Target) -> Iterator[None]:
+    """Translate what may go wrong while connecting; no request byte has left then."""
+    try:
+        yield
+    except TimeoutError as error:
+        detail = f"no connection to {target} in time"
+        raise DeadlineExceededError(detail, sent=False) from error
+    except ssl.SSLCertVerificationError as error:
+        detail = f"the certificate of {target} is not accepted: {error.verify_message}"
+        raise PeerRefusedError(detail, sent=False) from error
+    except ssl.SSLError as error:
+        detail = f"no TLS connection to {target}: {handshake_detail(error)}"
+        raise PeerRefusedError(detail, sent=False) from error
+    except OSError as error:
+        detail = f"{target} cannot be reached: {error.strerror or error}"
+        raise WorkerUnreachableError(detail, sent=False) from error
+
+
+def request_head(
+    target: Target,
+    method: str,
+    path: str,
+    headers: Mapping[str, str] | None,
+    length: int,
+    deadline_s: float,
+) -> bytes:
+    lines = [
+        f"{method} {path} HTTP/1.1\r\n",
+        f"host: {target.server_name}\r\n",
+        f"content-length: {length}\r\n",
+        f"{DEADLINE_HEADER}: {int(deadline_s * 1000)}\r\n",
+    ]
+    rows = 5
+    if headers:
+        lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
+        rows += len(headers)
+    lines.append("\r\n")
+    head = "".join(lines).encode("latin-1")
+    if head.count(b"\n") != rows or head.count(b"\r") != rows or " " in path or b"\0" in head:
+        message = "method, path or a header holds a space, line break or NUL"
+        raise ValueError(message)
+    return head

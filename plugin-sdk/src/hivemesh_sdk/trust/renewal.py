@@ -1,0 +1,107 @@
+"""Keeps an identity alive: renews at half of its life, enrols again where it has expired.
+
+Each tick looks at the wall clock. Monotonic timers stand still while a laptop sleeps, so a timer
+set for half an hour would fire long after the certificate has expired.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+import structlog
+
+from hivemesh_sdk.clock import Clock, SystemClock
+from hivemesh_sdk.errors import HivemeshError
+from hivemesh_sdk.trust.enrolment import Identity, Renewal, identity
+from hivemesh_sdk.trust.identity import PeerIdentityError
+from hivemesh_sdk.trust.keys import PrivateKey, certificate_request, new_key
+from hivemesh_sdk.trust.source import IdentitySource
+
+TICK_S = 1.0
+LONGEST_RETRY = timedelta(seconds=30)
+Enrolment = Callable[[], Awaitable[Identity]]
+
+
+class Renewer:
+    """Renews the identity of one source for as long as `run` runs."""
+
+    def __init__(
+        self,
+        source: IdentitySource,
+        renew: Renewal,
+        *,
+        re_enrol: Enrolment | None = None,
+        clock: Clock | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._source = source
+        self._renew = renew
+        self._re_enrol = re_enrol
+        self._clock = clock or SystemClock()
+        self._chance = chance
+        self._log = structlog.get_logger("hivemesh.trust")
+        self._pending: PrivateKey | None = None
+        self._serial = 0
+        self._life = timedelta()
+        self._due = self._clock.now()
+        self._plan()
+        self.renewals = 0
+        self.failures = 0
+
+    @property
+    def due(self) -> datetime:
+        """When the next renewal is tried."""
+        return self._due
+
+    async def run(self) -> None:
+        """Tick until cancelled."""
+        while True:
+            await self.tick()
+            await asyncio.sleep(TICK_S)
+
+    async def tick(self) -> None:
+        """Renew if it is time; an error is logged, counted and tried again later."""
+        if self._source.svid().serial != self._serial:
+            self._plan()
+        if self._clock.now() < self._due:
+            return
+        try:
+            await self._replace()
+        except (HivemeshError, PeerIdentityError) as error:
+            self.failures += 1
+            self._due = self._clock.now() + self._pause()
+            self._report(error)
+        else:
+            self.renewals += 1
+            self._plan()
+
+    async def _replace(self) -> None:
+        if self._clock.now() >= self._source.svid().not_after and self._re_enrol is not None:
+            fresh = await self._re_enrol()
+        else:
+            # The same key until it is answered: two keys from one certificate look like theft.
+            self._pending = self._pending or new_key()
+            answer = await self._renew(certificate_request(self._pending))
+            fresh = identity(answer, self._pending, self._source.svid().id)
+        self._pending = None
+        self._source.update(svid=fresh.svid, bundle=fresh.bundle)
+
+    def _plan(self) -> None:
+        svid, now = self._source.svid(), self._clock.now()
+        self._serial = svid.serial
+        self._life = max(svid.not_after - now, timedelta())
+        self._due = now + self._life * (0.4 + 0.2 * self._chance())
+
+    def _pause(self) -> timedelta:
+        return min(self._life / 20, LONGEST_RETRY) * (0.5 + self._chance())
+
+    def _report(self, error: Exception) -> None:
+        left = self._source.svid().not_after - self._clock.now()
+        report = self._log.info if left > self._life / 4 else self._log.warning
+        report(
+            "identity_renewal_failed",
+            detail=str(error),
+            seconds_left=round(left.total_seconds()),
+            supervised=self._re_enrol is not None,
+        )
