@@ -1,0 +1,86 @@
+# Hivemesh: every step of development and CI is a target. `make help` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+WORKERS := $(notdir $(patsubst %/,%,$(dir $(wildcard workers/*/plugin.yaml))))
+PACKAGES := hivemesh_sdk hivemesh_platform
+SOURCES := platform plugin-sdk workers tests bench scripts
+ifneq ($(wildcard ../shared/data/README.md),)
+export HIVEMESH_TEST_DATA ?= $(abspath ../shared/data)
+endif
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+COMPOSE_FILE := docker-compose.multi-worker.yml
+
+.DEFAULT_GOAL := help
+.PHONY: help install runtime workers format fix lint types imports unit test check build demo bench chaos eval certs up down demo-compose docs clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+runtime:
+	@$(PYTHON) scripts/environments.py runtime
+
+install: ## make .venv with the platform, the SDK and the development tools
+	@$(PYTHON) scripts/environments.py dev
+
+workers: install ## make an environment for each worker, for its tests
+	@for worker in $(WORKERS); do $(PYTHON) scripts/environments.py worker $$worker || exit 1; done
+
+format: install ## format the code
+	@$(BIN)/ruff format -q $(SOURCES)
+
+fix: install ## mend what the linter can mend, then format
+	@$(BIN)/ruff check -q --fix $(SOURCES); $(BIN)/ruff format -q $(SOURCES)
+
+lint: install ## lint, and check the format
+	@$(BIN)/ruff check -q $(SOURCES) && $(BIN)/ruff format -q --check $(SOURCES)
+
+types: install ## check the types of the SDK and the platform
+	@$(BIN)/mypy $(addprefix -p ,$(PACKAGES))
+
+imports: install ## check the dependency rules
+	@$(BIN)/lint-imports
+
+unit: install ## run the tests that start no other process
+	@$(BIN)/pytest -q -m "not integration and not e2e and not chaos" --timeout 120
+
+check: lint types imports unit ## what a change must pass before review
+
+test: install workers ## run all tests, the short form of every drill, and each worker's own
+	@$(BIN)/pytest -q -m "not chaos" --timeout 300
+	@for worker in $(WORKERS); do echo "== $$worker"; \
+	  $(BIN)/mypy --python-executable workers/$$worker/.venv/bin/python -p worker_$$(echo $$worker | tr - _) \
+	  && (cd workers/$$worker && .venv/bin/python -m pytest -q -c ../../pyproject.toml --rootdir . --timeout 300 tests) || exit 1; done
+
+build: install ## build the wheels of all distributions into dist/
+	@rm -rf dist && for part in plugin-sdk platform $(addprefix workers/,$(WORKERS)); do \
+	  $(BIN)/python -m build -q --wheel --outdir dist $$part || exit 1; done; ls dist
+
+demo: runtime ## run the e-mail pipeline on the sample, or on MBOX=path
+	@$(BIN)/hivemesh demo email $(if $(MBOX),--mbox "$(MBOX)")
+
+bench: install workers ## measure; prints a table and writes bench/results.json
+	@$(BIN)/python bench/run.py
+
+chaos: install workers ## the long form of every drill; writes bench/chaos.json
+	@$(BIN)/pytest -q -m chaos --timeout 1800 tests
+
+eval: workers ## precision, recall and false positives of the classifier
+	@cd workers/email-classifier && .venv/bin/python -m worker_email_classifier.evaluation
+
+docs: install ## generate the reference pages and schemas
+	@$(BIN)/python scripts/reference.py
+
+certs: runtime ## make the CA, bundle and worker credentials for Compose in certs/
+	@$(BIN)/hivemesh init --folder certs
+
+up: certs ## start platform and workers in containers
+	@$(COMPOSE) -f $(COMPOSE_FILE) up -d --build
+
+demo-compose: ## run the e-mail pipeline in the containers of `make up`
+	@$(COMPOSE) -f $(COMPOSE_FILE) exec -T platform hivemesh demo email
+
+down: ## stop and remove the containers of `make up`
+	@$(COMPOSE) -f $(COMPOSE_FILE) down
+
+clean: ## remove environments, caches and build results; state folders stay
+	@rm -rf .venv workers/*/.venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

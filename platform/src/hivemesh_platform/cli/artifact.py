@@ -1,0 +1,86 @@
+"""`hivemesh artifact`: store bytes under their digest and get them back."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hivemesh_platform.cli import output, session
+
+if TYPE_CHECKING:
+    from hivemesh_sdk.client import Client
+    from hivemesh_sdk.contracts.api import ArtifactView
+    from pydantic import JsonValue
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+def put(
+    path: Annotated[Path, typer.Argument(help="A file, or a folder (stored as a tree).")],
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> None:
+    """Store a file or a folder and print its digest.
+
+    Examples:  hivemesh artifact put mail.mbox  ·  hivemesh artifact put ~/Maildir -o json
+    """
+    with session.client(state) as client:
+        view = upload(client, path)
+    if fmt == "table":
+        typer.echo(view.sha256)
+    else:
+        output.show_one(view, fmt, name="sha256")
+
+
+@app.command()
+def get(
+    sha256: Annotated[str, typer.Argument(help="The artifact's digest.")],
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Write to this file instead of stdout.")
+    ] = None,
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> None:
+    """Write the bytes of an artifact to stdout or a file.
+
+    Example:  hivemesh artifact get 2c26b46b… --file mail.mbox
+    """
+    with session.client(state) as client:
+        output.save(client.artifact(sha256), file, fmt)
+
+
+def upload(client: "Client", path: Path) -> "ArtifactView":
+    """Store a file, or every file of a folder and then the tree that names them."""
+    if not path.is_dir():
+        with path.open("rb") as source:
+            return client.put_artifact(source, name=path.name)
+    import io
+
+    import msgspec
+    from hivemesh_sdk.contracts.artifacts import Artifact, Tree
+    from hivemesh_sdk.contracts.names import TREE_MEDIA_TYPE
+
+    entries = {}
+    for file in sorted(one for one in path.rglob("*") if one.is_file() and not one.is_symlink()):
+        view = upload(client, file)
+        name = file.relative_to(path).as_posix()
+        entries[name] = Artifact(sha256=view.sha256, size=view.size, name=file.name)
+    tree = io.BytesIO(msgspec.json.encode(Tree(entries=entries)))
+    return client.put_artifact(tree, name=path.name, media_type=TREE_MEDIA_TYPE)
+
+
+def stored(client: "Client", values: "Mapping[str, JsonValue]") -> "dict[str, JsonValue]":
+    """Store what is written as `@path` and put the artifact's reference in its place."""
+    return {
+        key: reference(upload(client, Path(value[1:]).expanduser()))
+        if isinstance(value, str) and value.startswith("@")
+        else value
+        for key, value in values.items()
+    }
+
+
+def reference(view: "ArtifactView") -> "dict[str, JsonValue]":
+    """The reference to an artifact as parameters and options carry it."""
+    return view.model_dump(mode="json", include={"sha256", "size", "media_type", "name"})

@@ -1,0 +1,142 @@
+"""`hivemesh completion`: what makes a shell complete commands, options and names."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hivemesh_platform.cli import output
+
+app = typer.Typer(no_args_is_help=True)
+
+Shell = Annotated[
+    Literal["bash", "zsh", "fish"] | None, typer.Argument(help="Default: the shell of $SHELL.")
+]
+
+
+@app.command()
+def install(shell: Shell = None, fmt: output.Format = "table") -> None:
+    """Write the completion script where the shell looks for it.
+
+    Example:  hivemesh completion install bash   (undo: delete the file that it names)
+    """
+    name = shell or _current_shell()
+    target = _target(name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(script(name))
+    if fmt in {"json", "yaml"}:
+        output.show_document({"shell": name, "file": str(target)}, fmt)
+    else:
+        typer.echo(f"{target} written; it is in force in the next {name} (undo: rm {target})")
+
+
+@app.command("show")
+def show_(shell: Shell = None) -> None:
+    """Print the completion script.
+
+    Example:  hivemesh completion show zsh
+    """
+    typer.echo(script(shell or _current_shell()), nl=False)
+
+
+@app.command(hidden=True)
+def names(kind: str, state: Path | None = None) -> None:
+    """Print the names of a kind of object, for the completion scripts."""
+    from hivemesh_sdk.errors import HivemeshError
+
+    from hivemesh_platform.cli import session
+
+    try:
+        with session.client(state, timeout_s=2) as client:
+            found = {
+                "worker": lambda: [one.name for one in client.workers()],
+                "capability": lambda: [one.id for one in client.capabilities()],
+                "pipeline": lambda: [one.name for one in client.pipelines()],
+                "run": lambda: [one.id for one in client.runs(limit=20)],
+                "dataset": lambda: [one.name for one in client.datasets()],
+            }[kind]()
+    except (HivemeshError, KeyError):
+        return  # a completion never complains
+    for name in found:
+        typer.echo(name)
+
+
+def script(shell: str) -> str:
+    """The completion script of a shell, made from the commands themselves."""
+    words = command_words()
+    if shell == "fish":
+        return _fish(words)
+    body = _bash(words)
+    return (
+        f"#compdef hivemesh\nautoload -U +X bashcompinit && bashcompinit\n{body}"
+        if shell == "zsh"
+        else body
+    )
+
+
+def command_words() -> dict[str, list[str]]:
+    """Each command with its subcommands, in the order of the help page."""
+    from hivemesh_platform.cli.main import COMMANDS, GROUPS, build
+
+    application = build([], everything=True)
+    words: dict[str, list[str]] = {name: [] for name in COMMANDS}
+    for group in application.registered_groups:
+        if group.name in GROUPS and group.typer_instance is not None:
+            words[group.name] = [
+                command.name or (command.callback.__name__ if command.callback else "")
+                for command in group.typer_instance.registered_commands
+                if not command.hidden
+            ]
+    return words
+
+
+def _bash(words: dict[str, list[str]]) -> str:
+    cases = "\n".join(
+        f'    {name}) words="{" ".join(verbs)}" ;;' for name, verbs in words.items() if verbs
+    )
+    return f"""_hivemesh() {{
+  local current="${{COMP_WORDS[COMP_CWORD]}}" words=""
+  if [ "$COMP_CWORD" -eq 1 ]; then
+    words="{" ".join(words)}"
+  elif [ "$COMP_CWORD" -eq 2 ]; then
+    case "${{COMP_WORDS[1]}}" in
+{cases}
+    esac
+  elif [ "$COMP_CWORD" -eq 3 ]; then
+    words="$(hivemesh completion names "${{COMP_WORDS[1]}}" 2>/dev/null)"
+  fi
+  COMPREPLY=($(compgen -W "$words" -- "$current"))
+  [ ${{#COMPREPLY[@]}} -gt 0 ] || COMPREPLY=($(compgen -f -- "$current"))
+}}
+complete -F _hivemesh hivemesh
+"""
+
+
+def _fish(words: dict[str, list[str]]) -> str:
+    lines = [f"complete -c hivemesh -n __fish_use_subcommand -a '{' '.join(words)}'"]
+    for name, verbs in words.items():
+        if verbs:
+            lines.append(
+                f"complete -c hivemesh -n '__fish_seen_subcommand_from {name}' -a '{' '.join(verbs)}'"
+            )
+            lines.append(
+                f"complete -c hivemesh -n '__fish_seen_subcommand_from {name}' "
+                f"-a '(hivemesh completion names {name} 2>/dev/null)'"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _current_shell() -> str:
+    name = Path(os.environ.get("SHELL", "bash")).name
+    return name if name in {"bash", "zsh", "fish"} else "bash"
+
+
+def _target(shell: str) -> Path:
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return {
+        "bash": data / "bash-completion/completions/hivemesh",
+        "zsh": data / "zsh/site-functions/_hivemesh",
+        "fish": config / "fish/completions/hivemesh.fish",
+    }[shell]

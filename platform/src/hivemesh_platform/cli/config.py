@@ -1,0 +1,64 @@
+"""`hivemesh config`: the settings in force and where each came from."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hivemesh_platform.cli import output
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+def show(
+    key: Annotated[str, typer.Argument(help="Only keys that begin so, for example api.")] = "",
+    origin: Annotated[
+        bool, typer.Option("--origin", help="Also show where each value came from.")
+    ] = False,
+    fmt: output.Format = "table",
+) -> None:
+    """Show the settings: flag > environment > ./hivemesh.yaml > user file > system file > default.
+
+    Examples:  hivemesh config show --origin  ·  hivemesh config show api -o json
+    """
+    from hivemesh_platform.configuration import Surroundings, load
+
+    rows = [row for row in load(Surroundings.of_process()).rows() if row[0].startswith(key)]
+    if fmt in {"json", "yaml"}:
+        output.show_document(
+            {name: {"value": value, "origin": source} for name, value, source in rows}, fmt
+        )
+    elif fmt == "name":
+        for name, _, _ in rows:
+            typer.echo(name)
+    else:
+        titles = ["key", "value", "origin"] if origin else ["key", "value"]
+        cells = [[name, output.cell(value), source][: len(titles)] for name, value, source in rows]
+        typer.echo(output.table(titles, cells))
+
+
+@app.command()
+def validate(
+    file: Annotated[
+        Path | None, typer.Argument(help="Check this folder's hivemesh.yaml instead of ./")
+    ] = None,
+    fmt: output.Format = "table",
+) -> None:
+    """Check the settings without starting anything.
+
+    Example:  hivemesh config validate
+    """
+    from dataclasses import replace
+
+    from hivemesh_platform.configuration import Surroundings, load
+
+    surroundings = Surroundings.of_process()
+    if file is not None:
+        folder = file if file.is_dir() else file.parent
+        surroundings = replace(surroundings, working_folder=folder.resolve())
+    loaded = load(surroundings)
+    if fmt == "table":
+        typer.echo("the settings are valid")
+    else:
+        output.show_document({"valid": True, "state_folder": str(loaded.state_folder)}, fmt)

@@ -1,0 +1,203 @@
+"""`hivemesh doctor`: checks the installation and says how to mend what is wrong."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hivemesh_platform.cli import output, session
+
+if TYPE_CHECKING:
+    from hivemesh_sdk.client import Client
+
+Verdict = Literal["ok", "warning", "failure"]
+MARKS: dict[str, str] = {"ok": "✓", "warning": "!", "failure": "✗"}
+FREE_BYTES = 1024**3
+PRIVATE = 0o077
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at; `fix` is a command or an instruction."""
+
+    section: str
+    check: str
+    verdict: Verdict
+    cause: str = ""
+    fix: str = ""
+    docs: str = ""
+
+
+def doctor(
+    pre: Annotated[
+        bool, typer.Option("--pre", help="Only what is needed before the start.")
+    ] = False,
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> int:
+    """Check machine, settings, state folder, platform and workers; exit 1 on a failure.
+
+    Examples:  hivemesh doctor  ·  hivemesh doctor --pre  ·  hivemesh doctor -o json
+    """
+    folder = session.state_folder(state)
+    findings = [*_machine(folder), *_settings()]
+    if not pre:
+        findings += _running(folder)
+    if fmt in {"json", "yaml"}:
+        output.show_document([asdict(one) for one in findings], fmt)
+    else:
+        typer.echo(_text(findings))
+    return 1 if any(one.verdict == "failure" for one in findings) else 0
+
+
+def _machine(folder: Path) -> Iterator[Finding]:
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    yield Finding(
+        section="machine",
+        check="Python 3.11 to 3.13",
+        verdict="ok" if supported else "failure",
+        cause="" if supported else f"this is {sys.version.split()[0]}",
+        fix="" if supported else "install Python 3.11, 3.12 or 3.13 and make the environment again",
+    )
+    place = next(one for one in (folder, *folder.parents) if one.exists())
+    free = shutil.disk_usage(place).free
+    yield Finding(
+        section="machine",
+        check="1 GiB of free disk space",
+        verdict="ok" if free >= FREE_BYTES else "failure",
+        cause="" if free >= FREE_BYTES else f"{output.size_text(free)} are free in {place}",
+        fix="" if free >= FREE_BYTES else "free space, or choose another folder with --state",
+        docs="HM-1504",
+    )
+    writable = os.access(place, os.W_OK)
+    yield Finding(
+        section="state",
+        check="the state folder can be written",
+        verdict="ok" if writable else "failure",
+        cause="" if writable else f"{place} is not writable for this user",
+        fix="" if writable else "choose another folder with --state",
+        docs="HM-1607",
+    )
+    if folder.exists():
+        private = folder.stat().st_mode & PRIVATE == 0
+        yield Finding(
+            section="state",
+            check="the state folder is private",
+            verdict="ok" if private else "failure",
+            cause="" if private else f"others may read {folder}",
+            fix="" if private else f"chmod 700 {folder}",
+        )
+
+
+def _settings() -> Iterator[Finding]:
+    from hivemesh_sdk.errors import HivemeshError
+
+    from hivemesh_platform.configuration import Surroundings, load
+
+    try:
+        load(Surroundings.of_process())
+    except HivemeshError as error:
+        yield Finding(
+            section="settings",
+            check="the settings are valid",
+            verdict="failure",
+            cause=error.detail,
+            fix="hivemesh config validate",
+            docs="HM-1601",
+        )
+    else:
+        yield Finding(section="settings", check="the settings are valid", verdict="ok")
+
+
+def _running(folder: Path) -> Iterator[Finding]:
+    from hivemesh_sdk.errors import HivemeshError
+
+    from hivemesh_platform.cli.lifecycle import running_pid
+
+    if running_pid(folder) is None:
+        yield Finding(
+            section="platform",
+            check="the platform runs",
+            verdict="failure",
+            cause=f"nothing runs on {folder}",
+            fix="hivemesh up -d",
+            docs="HM-1605",
+        )
+        return
+    try:
+        with session.client(folder, timeout_s=5) as client:
+            yield from _platform(client)
+            yield from _workers(client)
+    except HivemeshError as error:
+        document = error.problem()
+        yield Finding(
+            section="platform",
+            check="the platform answers",
+            verdict="failure",
+            cause=document.detail,
+            fix=document.remedy,
+            docs=document.code,
+        )
+
+
+def _platform(client: "Client") -> Iterator[Finding]:
+    seen = client.status()
+    yield Finding(
+        section="platform", check=f"the platform answers at {seen.mesh_url}", verdict="ok"
+    )
+    left = datetime.fromisoformat(seen.issuer_expires_at) - datetime.now(UTC)
+    fresh = left.total_seconds() > 0
+    yield Finding(
+        section="platform",
+        check="the issuing certificate is valid",
+        verdict="ok" if fresh else "failure",
+        cause="" if fresh else f"it expired at {seen.issuer_expires_at}",
+        fix="" if fresh else "hivemesh down && hivemesh up -d",
+    )
+
+
+def _workers(client: "Client") -> Iterator[Finding]:
+    for worker in client.workers():
+        good = worker.live >= worker.wanted and worker.state != "incompatible"
+        waiting = worker.state in {"building", "starting"}
+        verdict: Verdict = "ok" if good else "warning" if waiting else "failure"
+        yield Finding(
+            section="workers",
+            check=f"{worker.name}: {worker.live} of {worker.wanted} instances live",
+            verdict=verdict,
+            cause="" if good else worker.reason or worker.state,
+            fix="" if good else f"hivemesh worker logs {worker.name}",
+            docs="" if good else "HM-1608",
+        )
+
+
+def _text(findings: list[Finding]) -> str:
+    lines: list[str] = []
+    section = ""
+    number = 0
+    for one in findings:
+        if one.section != section:
+            section = one.section
+            lines.append(section)
+        lines.append(f"  {MARKS[one.verdict]} {one.check}{f': {one.cause}' if one.cause else ''}")
+        if one.fix:
+            number += 1
+            anchor = f"   docs/reference/errors.md#{one.docs.lower()}" if one.docs else ""
+            lines.append(f"      fix {number}: {one.fix}{anchor}")
+    lines.append(_conclusion(findings))
+    return "\n".join(lines)
+
+
+def _conclusion(findings: list[Finding]) -> str:
+
+    verdicts = [one.verdict for one in findings]
+    bad, odd = verdicts.count("failure"), verdicts.count("warning")
+    if not bad and not odd:
+        return "all is well"
+    return f"{bad} failures, {odd} warnings"

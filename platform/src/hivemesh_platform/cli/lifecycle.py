@@ -1,0 +1,224 @@
+"""`hivemesh up`, `down` and `serve`: the platform as a process of this machine."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hivemesh_platform.cli import output, session
+
+if TYPE_CHECKING:
+    from hivemesh_sdk.client import Client
+    from hivemesh_sdk.contracts.api import SystemStatus, WorkerView
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 45.0
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting for this start, key=value; see `config show`."),
+]
+
+
+def up(
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when it is ready.")
+    ] = False,
+    set_: Set = None,
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> int:
+    """Start the platform and its workers; Ctrl-C (or `hivemesh down`) stops them.
+
+    Examples:  hivemesh up  ·  hivemesh up -d  ·  hivemesh up --set workers.instances='{"email-classifier": 2}'
+    """
+    folder = session.state_folder(state)
+    process = start(folder, set_ or [])
+    with session.client(folder) as client:
+        seen = client.status()
+        workers = client.workers()
+    if fmt in {"json", "yaml", "name"}:
+        output.show_one(seen, fmt, name="mesh_url")
+    else:
+        _say_ready(seen, workers)
+    if detach:
+        return 0
+    return _stay(process)
+
+
+def down(
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Also delete the state folder, data included.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --purge.")] = False,
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> None:
+    """Stop the platform and its workers; running steps are drained first.
+
+    Examples:  hivemesh down  ·  hivemesh down --purge --yes
+    """
+    folder = session.state_folder(state)
+    stopped = stop(folder)
+    if purge:
+        _purge(folder, sure=yes)
+    if fmt in {"json", "yaml"}:
+        output.show_document({"stopped": stopped, "purged": purge}, fmt)
+    else:
+        typer.echo("stopped" if stopped else "nothing was running", err=True)
+        if purge:
+            typer.echo(f"{folder} deleted", err=True)
+
+
+def serve(set_: Set = None, state: session.State = None) -> None:
+    """Run the platform in this process until it is told to stop; for containers and services.
+
+    Example:  hivemesh serve --state /var/lib/hivemesh
+    """
+    os.execv(sys.executable, _command(session.state_folder(state), set_ or []))  # noqa: S606 - our own interpreter, no shell
+
+
+def start(folder: Path, settings: list[str]) -> "subprocess.Popen[bytes]":
+    """Start a platform on the state folder and wait until it says that it is ready.
+
+    Raises:
+        RemoteError: it ended before it was ready; the problem says why.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ready, told = os.pipe()
+    process = subprocess.Popen(  # noqa: S603 - our own interpreter, no shell
+        [*_command(folder, settings), "--ready-fd", str(told)],
+        pass_fds=[told],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C reaches the command, and it stops the platform in order
+    )
+    os.close(told)
+    try:
+        message = _message(ready, process)
+    except BaseException:
+        process.terminate()
+        raise
+    finally:
+        os.close(ready)
+    if message != b"ready":
+        _raise_problem(message, folder)
+    return process
+
+
+def stop(folder: Path) -> bool:
+    """Stop the platform of a state folder; False where none was running."""
+    pid = running_pid(folder)
+    if pid is None:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while running_pid(folder) == pid:
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            break
+        select.select([], [], [], 0.05)
+    return True
+
+
+def running_pid(folder: Path) -> int | None:
+    """The process that holds the state folder's lock, or None."""
+    from hivemesh_platform.lock import holder
+
+    return holder(folder)
+
+
+@contextmanager
+def running(folder: Path) -> "Iterator[Client]":
+    """A client of the platform on the folder; one that had to be started is stopped at the end."""
+    ours = running_pid(folder) is None
+    if ours:
+        start(folder, [])
+    try:
+        with session.client(folder) as client:
+            yield client
+    finally:
+        if ours:
+            stop(folder)
+
+
+def _command(folder: Path, settings: list[str]) -> list[str]:
+    words = [sys.executable, "-m", "hivemesh_platform.serve", "--state", str(folder)]
+    for setting in settings:
+        words += ["--set", setting]
+    return words
+
+
+def _message(ready: int, process: "subprocess.Popen[bytes]") -> bytes:
+    """What the platform says when it is ready, or the problem that stopped it."""
+    message = b""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if not select.select([ready], [], [], 0.2)[0]:
+            continue
+        block = os.read(ready, 65_536)
+        message += block
+        if not block or message == b"ready":
+            break
+    else:
+        process.terminate()
+    return message
+
+
+def _raise_problem(message: bytes, folder: Path) -> None:
+    import msgspec
+    from hivemesh_sdk.contracts.problems import Problem, problem
+    from hivemesh_sdk.errors import RemoteError
+
+    try:
+        document = msgspec.json.decode(message, type=Problem)
+    except msgspec.MsgspecError:
+        log = folder / "logs" / "platform.log"
+        document = problem("internal", f"the platform ended before it was ready; see {str(log)!r}")
+    raise RemoteError(document)
+
+
+def _say_ready(seen: "SystemStatus", workers: "list[WorkerView]") -> None:
+    tick = "✓" if output.colour_allowed() else "ok"
+    typer.echo(
+        f"{tick} trust domain {seen.trust_domain}, certificates renew by themselves", err=True
+    )
+    typer.echo(f"{tick} API {seen.mesh_url} (mutual TLS), pid {seen.pid}", err=True)
+    names = ", ".join(one.name for one in workers) or "none"
+    typer.echo(f"{tick} {len(workers)} workers: {names}", err=True)
+    typer.echo(f"state in {seen.state_folder} (undo: hivemesh down --purge)", err=True)
+    typer.echo("next: hivemesh demo email · hivemesh status · hivemesh down", err=True)
+
+
+def _stay(process: "subprocess.Popen[bytes]") -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager stops us so
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        typer.echo("stopping: workers finish their steps; Ctrl-C again ends them at once", err=True)
+        process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except (KeyboardInterrupt, subprocess.TimeoutExpired):
+        with suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+    return 0
+
+
+def _purge(folder: Path, *, sure: bool) -> None:
+    import shutil
+
+    if not sure and not typer.confirm(f"delete {folder} with all data in it?"):
+        raise typer.Abort
+    if folder.exists():
+        shutil.rmtree(folder)

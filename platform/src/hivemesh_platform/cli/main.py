@@ -1,0 +1,102 @@
+"""Entry of the `hivemesh` command: which command lives in which module, loaded when it is asked for.
+
+A help page must not wait for modules that it does not need, so only the named group is imported.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+import typer
+
+from hivemesh_platform.cli.failures import run_guarded
+
+# name -> (module, help); the attribute `app` of the module is a Typer
+GROUPS = {
+    "worker": ("hivemesh_platform.cli.worker", "Workers: list, show, logs, call, scale."),
+    "capability": ("hivemesh_platform.cli.capability", "Capabilities and their schemas."),
+    "pipeline": ("hivemesh_platform.cli.pipeline", "Pipelines: list, validate, run."),
+    "run": ("hivemesh_platform.cli.run", "Runs: list, show, watch, cancel, output, explain."),
+    "dataset": ("hivemesh_platform.cli.dataset", "Datasets: list, show, export."),
+    "artifact": ("hivemesh_platform.cli.artifact", "Artifacts: put and get bytes."),
+    "config": (
+        "hivemesh_platform.cli.config",
+        "Settings: show each value and its origin, validate.",
+    ),
+    "state": ("hivemesh_platform.cli.state", "The state folder: show its version, upgrade it."),
+    "completion": ("hivemesh_platform.cli.completion", "Shell completion: install or print it."),
+    "demo": ("hivemesh_platform.cli.demo", "Demonstrations on shipped data: email."),
+}
+# name -> (module, attribute): commands without a group
+COMMANDS = {
+    "up": ("hivemesh_platform.cli.lifecycle", "up", "Start the platform and its workers."),
+    "down": ("hivemesh_platform.cli.lifecycle", "down", "Stop them; --purge removes the state."),
+    "serve": ("hivemesh_platform.cli.lifecycle", "serve", "Run the platform in this process."),
+    "init": ("hivemesh_platform.cli.init", "init", "Make the CA and credentials for containers."),
+    "status": ("hivemesh_platform.cli.status", "status", "The installation at a glance."),
+    "health": ("hivemesh_platform.cli.status", "health", "Exit 0 when the platform is ready."),
+    "doctor": ("hivemesh_platform.cli.doctor", "doctor", "Find what is wrong and how to mend it."),
+}
+EPILOG = "First steps: hivemesh up -d · hivemesh demo email · hivemesh status · hivemesh down"
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    sys.exit(run_guarded(lambda: build(sys.argv[1:])(prog_name="hivemesh", standalone_mode=False)))
+
+
+def build(arguments: Sequence[str], *, everything: bool = False) -> typer.Typer:
+    """Make the application with the named group or command loaded, the others by name only."""
+    app = typer.Typer(
+        help="Hivemesh: one secure data-processing system out of independent workers.",
+        epilog=EPILOG,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    wanted = next((word for word in arguments if not word.startswith("-")), "")
+    for name, (module, attribute, text) in COMMANDS.items():
+        loaded = getattr(_load(module), attribute) if everything or name == wanted else _nothing
+        app.command(name, help=loaded.__doc__ if loaded is not _nothing else text, short_help=text)(
+            loaded
+        )
+    for name, (module, text) in GROUPS.items():
+        group = _load(module).app if everything or name == wanted else typer.Typer()
+        if not group.registered_commands:
+            group.command("…")(_nothing)
+        group.rich_markup_mode = None
+        app.add_typer(group, name=name, help=text)
+    return app
+
+
+def _load(module: str) -> ModuleType:
+    return importlib.import_module(module)
+
+
+def _nothing() -> None:
+    """Stand in for a command that was not asked for."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from hivemesh_platform.cli.version import text
+
+        typer.echo(text())
+        raise typer.Exit
+
+
+def _root(
+    *,
+    version: bool = typer.Option(
+        False,
+        "--version",
+        callback=_version,
+        is_eager=True,
+        help="Print the versions of platform, SDK, API and protocol.",
+    ),
+) -> None:
+    """Hivemesh: one secure data-processing system out of independent workers."""

@@ -1,0 +1,163 @@
+"""Prints what a command found: a table for people, JSON or YAML with stable keys for programs."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Format = Annotated[
+    Literal["table", "wide", "json", "yaml", "name"],
+    typer.Option("--output", "-o", help="table, wide, json, yaml or name.", show_default=False),
+]
+
+
+def show_list(
+    items: "Sequence[BaseModel]",
+    columns: Sequence[tuple[str, str]],
+    output: str,
+    *,
+    wide: Sequence[tuple[str, str]] = (),
+    empty: str = "nothing here",
+) -> None:
+    """Print items; `columns` are (title, attribute) pairs and the first one is the name.
+
+    `empty` tells the next command where there is nothing to list.
+    """
+    if output in {"json", "yaml"}:
+        _dump([item.model_dump(mode="json") for item in items], output)
+    elif output == "name":
+        for item in items:
+            typer.echo(getattr(item, columns[0][1]))
+    elif not items:
+        typer.echo(empty, err=True)
+    else:
+        shown = [*columns, *wide] if output == "wide" else columns
+        rows = [[cell(getattr(item, attribute)) for _, attribute in shown] for item in items]
+        typer.echo(table([title for title, _ in shown], rows))
+
+
+def show_one(item: "BaseModel", output: str, *, name: str = "id") -> None:
+    """Print one object: its fields as lines for people."""
+    if output in {"json", "yaml"}:
+        _dump(item.model_dump(mode="json"), output)
+    elif output == "name":
+        typer.echo(getattr(item, name))
+    else:
+        for field, value in item.model_dump(mode="json").items():
+            _show_field(field, value)
+
+
+def show_document(document: object, output: str) -> None:
+    """Print a JSON document; the formats for people show it as YAML."""
+    _dump(document, output if output in {"json", "yaml"} else "yaml")
+
+
+def save(blocks: Iterable[bytes], file: Path | None, output: str) -> None:
+    """Write bytes to standard output, or to a file and say how much."""
+    if file is None:
+        sys.stdout.buffer.writelines(blocks)
+        sys.stdout.buffer.flush()
+        return
+    with file.open("wb") as target:
+        target.writelines(blocks)
+    size = file.stat().st_size
+    if output in {"json", "yaml"}:
+        _dump({"file": str(file), "bytes": size}, output)
+    else:
+        typer.echo(f"{file}: {size_text(size)}", err=True)
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Align columns by two blanks; the last column is not padded."""
+    lines = [[title.upper() for title in titles], *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def cell(value: object) -> str:
+    """One value as it stands in a table."""
+    if value is None or value in ("", [], {}):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if isinstance(value, list | tuple):
+        return ",".join(str(one) for one in value)
+    if isinstance(value, dict):
+        return ",".join(f"{key}={one}" for key, one in value.items())
+    text = str(value)
+    return local_time(text) if _looks_like_time(text) else text
+
+
+def local_time(text: str) -> str:
+    """An ISO time in the zone of the reader."""
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def age(text: str | None) -> str:
+    """How long ago an ISO time was."""
+    if text is None:
+        return "-"
+    seconds = int((datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds())
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{max(seconds, 0)}s"
+
+
+def size_text(count: float) -> str:
+    """A number of bytes as people read it."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError
+
+
+def colour_allowed() -> bool:
+    """Colour and moving lines only on a terminal whose owner did not refuse them."""
+    return sys.stderr.isatty() and "NO_COLOR" not in os.environ
+
+
+def _show_field(field: str, value: object) -> None:
+    title = field.replace("_", " ")
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        typer.echo(f"{title}:")
+        columns = [key for key, one in value[0].items() if not isinstance(one, dict | list)]
+        rows = [[cell(row.get(key)) for key in columns] for row in value]
+        for line in table(columns, rows).splitlines():
+            typer.echo(f"  {line}")
+    elif isinstance(value, dict) and value:
+        typer.echo(f"{title}:")
+        for key, one in value.items():
+            text = (
+                json.dumps(one, ensure_ascii=False) if isinstance(one, dict | list) else cell(one)
+            )
+            typer.echo(f"  {key}: {text}")
+    else:
+        typer.echo(f"{title}: {cell(value)}")
+
+
+def _looks_like_time(text: str) -> bool:
+    return len(text) >= 19 and text[4:5] == "-" and text[10:11] == "T" and text[13:14] == ":"
+
+
+def _dump(document: object, output: str) -> None:
+    if output == "yaml":
+        import yaml
+
+        typer.echo(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), nl=False)
+    else:
+        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))

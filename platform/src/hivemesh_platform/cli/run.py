@@ -1,0 +1,136 @@
+"""`hivemesh run`: what runs did, are doing, and gave."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hivemesh_platform.cli import output, session
+
+app = typer.Typer(no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="The run's id, as `run list` shows it.")]
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 20,
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> None:
+    """Show the newest runs and jobs.
+
+    Examples:  hivemesh run list  ·  hivemesh run list --limit 5 -o json
+    """
+    with session.client(state) as client:
+        output.show_list(
+            client.runs(limit=limit),
+            [
+                ("id", "id"),
+                ("pipeline", "pipeline"),
+                ("state", "state"),
+                ("created", "created_at"),
+                ("ended", "ended_at"),
+                ("rejected", "rejected"),
+                ("reason", "reason"),
+            ],
+            fmt,
+            wide=[("submitter", "submitter"), ("version", "version")],
+            empty="no runs yet; start one with `hivemesh demo email` or `hivemesh pipeline run`",
+        )
+
+
+@app.command()
+def show(id_: Id, fmt: output.Format = "table", state: session.State = None) -> None:
+    """Show one run: its steps with attempts, records and problems, and its outputs.
+
+    Example:  hivemesh run show run_0193a5…
+    """
+    with session.client(state) as client:
+        output.show_one(client.run(id_), fmt)
+
+
+@app.command()
+def watch(id_: Id, fmt: output.Format = "table", state: session.State = None) -> int:
+    """Follow a run until it ends. Ctrl-C stops watching; the run goes on.
+
+    Example:  hivemesh run watch run_0193a5…
+    """
+    from hivemesh_platform.cli.pipeline import exit_code
+    from hivemesh_platform.cli.progress import follow
+
+    with session.client(state) as client:
+        run = follow(client, id_)
+        output.show_one(run, fmt)
+    return exit_code(run.state)
+
+
+@app.command()
+def cancel(id_: Id, fmt: output.Format = "table", state: session.State = None) -> None:
+    """Cancel a run: running steps are told to stop, and ended after five seconds.
+
+    Example:  hivemesh run cancel run_0193a5…
+    """
+    with session.client(state) as client:
+        run = client.cancel(id_)
+    if fmt == "table":
+        typer.echo(f"{run.id}: {run.state}")
+    else:
+        output.show_one(run, fmt)
+
+
+@app.command("output")
+def output_(
+    id_: Id,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The output's name, as `run show` lists it.")
+    ],
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Write to this file instead of stdout.")
+    ] = None,
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> None:
+    """Print or save one output of a run: NDJSON for records, JSON for values, bytes for artifacts.
+
+    Example:  hivemesh run output run_0193a5… report --file report.html
+    """
+    with session.client(state) as client:
+        output.save(client.output(id_, name), file, fmt)
+
+
+@app.command()
+def rejected(id_: Id, fmt: output.Format = "table", state: session.State = None) -> None:
+    """Show records that were refused during a run, with reason and place.
+
+    Example:  hivemesh run rejected run_0193a5…
+    """
+    with session.client(state) as client:
+        output.show_list(
+            client.rejected(id_),
+            [
+                ("step", "node"),
+                ("batch", "seq"),
+                ("reason", "reason"),
+                ("position", "position"),
+                ("detail", "detail"),
+            ],
+            fmt,
+            empty="no record was refused",
+        )
+
+
+@app.command()
+def explain(id_: Id, fmt: output.Format = "table", state: session.State = None) -> None:
+    """Show why each attempt was placed where it was, with every candidate's score.
+
+    Example:  hivemesh run explain run_0193a5… -o json
+    """
+    with session.client(state) as client:
+        output.show_list(
+            client.explain(id_),
+            [("key", "key"), ("attempt", "attempt"), ("chosen", "chosen"), ("reason", "reason")],
+            fmt,
+            wide=[("candidates", "candidates")],
+            empty="nothing has been placed yet",
+        )

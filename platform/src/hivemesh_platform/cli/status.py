@@ -1,0 +1,49 @@
+"""`hivemesh status` and `hivemesh health`: the installation at a glance."""
+
+import typer
+
+from hivemesh_platform.cli import output, session
+
+
+def status(fmt: output.Format = "table", state: session.State = None) -> None:
+    """Show the installation, its workers and what runs.
+
+    Examples:  hivemesh status  ·  hivemesh status -o json
+    """
+    with session.client(state) as client:
+        seen = client.status()
+        workers = client.workers()
+    if fmt in {"json", "yaml"}:
+        document = seen.model_dump(mode="json")
+        document["workers"] = [one.model_dump(mode="json") for one in workers]
+        output.show_document(document, fmt)
+        return
+    typer.echo(
+        f"hivemesh {seen.version} · {'ready' if seen.ready else 'starting'} · {seen.mode} · "
+        f"{seen.mesh_url} (mutual TLS) · pid {seen.pid} · up {output.age(seen.started_at)}"
+    )
+    typer.echo(
+        f"{seen.live_instances} of {seen.wanted_instances} instances live · "
+        f"{seen.runs_active} runs active · trust domain {seen.trust_domain} · "
+        f"issuer until {output.local_time(seen.issuer_expires_at)}"
+    )
+    rows = [
+        [one.name, one.version, one.state, f"{one.live}/{one.wanted}", one.reason or "-"]
+        for one in workers
+    ]
+    if rows:
+        typer.echo("\n" + output.table(["worker", "version", "state", "live", "reason"], rows))
+
+
+def health(state: session.State = None, fmt: output.Format = "table") -> int:
+    """Exit 0 when the platform is ready, 7 when it is not; for container health checks.
+
+    Example:  hivemesh health && echo ready
+    """
+    with session.client(state, timeout_s=5) as client:
+        ready = client.status().ready
+    if fmt in {"json", "yaml"}:
+        output.show_document({"ready": ready}, fmt)
+    else:
+        typer.echo("ready" if ready else "not ready")
+    return 0 if ready else 7

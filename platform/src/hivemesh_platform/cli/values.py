@@ -1,0 +1,53 @@
+"""Values that people write on the command line: `key=value` pairs and JSON files."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hivemesh_sdk.contracts.problems import FieldProblem
+from hivemesh_sdk.errors import ConfigurationError
+from pydantic import JsonValue
+
+
+def parse_pairs(pairs: Sequence[str]) -> "dict[str, JsonValue]":
+    """Read `key=value` pairs; a value that is JSON is taken as JSON, any other as text.
+
+    Raises:
+        ConfigurationError: a pair has no `=`.
+    """
+    values: dict[str, JsonValue] = {}
+    for pair in pairs:
+        key, sign, text = pair.partition("=")
+        if not sign or not key:
+            problem = FieldProblem(
+                pointer=f"/{key}", message=f"{pair!r} is not of the form key=value"
+            )
+            detail = "an option cannot be read"
+            raise ConfigurationError(detail, errors=[problem])
+        values[key] = parse_value(text)
+    return values
+
+
+def parse_value(text: str) -> "JsonValue":
+    """A value as JSON where it is JSON, else as text."""
+    try:
+        value: JsonValue = json.loads(text)
+    except ValueError:
+        return text
+    return value
+
+
+def read_json(source: str) -> "JsonValue":
+    """Read a JSON document from a file, or from standard input for `-`.
+
+    Raises:
+        ConfigurationError: the text is not JSON.
+    """
+    text = sys.stdin.read() if source == "-" else Path(source).read_text()
+    try:
+        value: JsonValue = json.loads(text)
+    except ValueError as error:
+        message = f"{source!r} holds no JSON document: {error}"
+        raise ConfigurationError(message, slug="malformed") from error
+    return value

@@ -1,0 +1,371 @@
+"""`Client`: the platform's API from Python, over mutual TLS with an operator certificate.
+
+One connection at a time and the standard library's HTTP client: the command starts fast with it.
+Workers call each other through `hivemesh_sdk.transport`, never through this.
+"""
+
+import http.client
+import json
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Self, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+from pydantic import JsonValue
+
+from hivemesh_sdk.contracts.api import (
+    ArtifactView,
+    CapabilityView,
+    DatasetView,
+    ExplainView,
+    Page,
+    PipelineView,
+    RejectedView,
+    RunView,
+    SystemStatus,
+    View,
+    WorkerView,
+)
+from hivemesh_sdk.contracts.problems import Problem, problem
+from hivemesh_sdk.errors import RemoteError
+
+V = TypeVar("V", bound=View)
+
+OPERATOR_FOLDER = "operator"
+ENDPOINT_FILE = "endpoint.json"
+BLOCK = 1024 * 1024
+_PROBLEM = msgspec.json.Decoder(Problem)
+
+
+class Client:
+    """Call the platform's API; usable as a context manager.
+
+    Every method raises `RemoteError` with the platform's problem document, or with
+    `platform-unreachable` where nobody answers.
+    """
+
+    def __init__(  # noqa: PLR0913 - what a mutual TLS connection consists of
+        self,
+        *,
+        host: str,
+        port: int,
+        server_name: str,
+        certificate: Path,
+        key: Path,
+        roots: Path,
+        timeout_s: float = 30.0,
+    ) -> None:
+        self._address = (host, port)
+        self._server_name = server_name
+        self._files = (certificate, key, roots)
+        self._timeout_s = timeout_s
+        self._connection: _Connection | None = None
+
+    @classmethod
+    def from_state(cls, folder: Path, *, timeout_s: float = 30.0) -> "Client":
+        """Read endpoint and operator certificate that the platform keeps in its state folder.
+
+        Raises:
+            RemoteError: `platform-unreachable` or `credential-missing`.
+        """
+        operator = folder / OPERATOR_FOLDER
+        try:
+            endpoint = json.loads((operator / ENDPOINT_FILE).read_text())
+        except FileNotFoundError as error:
+            detail = f"no platform has been started with the state folder {str(folder)!r}"
+            raise RemoteError(problem("platform-unreachable", detail)) from error
+        except PermissionError as error:
+            detail = f"the operator files in {str(operator)!r} cannot be read by this user"
+            raise RemoteError(problem("credential-missing", detail)) from error
+        return cls(
+            host=endpoint["host"],
+            port=endpoint["port"],
+            server_name=endpoint["server_name"],
+            certificate=operator / "certificate.pem",
+            key=operator / "key.pem",
+            roots=operator / "bundle.pem",
+            timeout_s=timeout_s,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the next call opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # -- installation ---------------------------------------------------------------------
+
+    def status(self) -> SystemStatus:
+        """The installation at a glance."""
+        return self._view(SystemStatus, "GET", "/v1/status")
+
+    def workers(self) -> list[WorkerView]:
+        """Installed worker types with their instances."""
+        return self._all(WorkerView, "/v1/workers")
+
+    def worker(self, name: str) -> WorkerView:
+        """One worker type."""
+        return self._view(WorkerView, "GET", f"/v1/workers/{quote(name, safe='')}")
+
+    def scale(self, name: str, instances: int) -> WorkerView:
+        """Set how many instances of a worker the supervisor keeps running."""
+        path = f"/v1/workers/{quote(name, safe='')}/scale"
+        return self._view(WorkerView, "POST", path, {"instances": instances})
+
+    def worker_log(self, name: str, *, lines: int = 200) -> str:
+        """The end of a worker's log."""
+        path = f"/v1/workers/{quote(name, safe='')}/logs?{urlencode({'lines': lines})}"
+        return self._read("GET", path).decode(errors="replace")
+
+    def capabilities(self) -> list[CapabilityView]:
+        """Capabilities of the installed workers."""
+        return self._all(CapabilityView, "/v1/capabilities")
+
+    # -- pipelines and runs ---------------------------------------------------------------
+
+    def pipelines(self) -> list[PipelineView]:
+        """Stored pipelines, newest version of each."""
+        return self._all(PipelineView, "/v1/pipelines")
+
+    def validate(self, document: Mapping[str, JsonValue]) -> PipelineView:
+        """Check a pipeline without running it."""
+        return self._view(PipelineView, "POST", "/v1/pipelines/validate", dict(document))
+
+    def start_run(
+        self,
+        pipeline: str | Mapping[str, JsonValue],
+        parameters: Mapping[str, JsonValue] | None = None,
+    ) -> RunView:
+        """Start a stored pipeline (by name) or a whole pipeline document."""
+        which: dict[str, JsonValue] = (
+            {"pipeline": pipeline} if isinstance(pipeline, str) else {"document": dict(pipeline)}
+        )
+        return self._view(
+            RunView, "POST", "/v1/runs", {**which, "parameters": dict(parameters or {})}
+        )
+
+    def runs(self, *, limit: int = 50) -> list[RunView]:
+        """The newest runs and jobs."""
+        return self._some(RunView, "/v1/runs", limit)
+
+    def run(self, run_id: str) -> RunView:
+        """One run."""
+        return self._view(RunView, "GET", f"/v1/runs/{quote(run_id, safe='')}")
+
+    def watch(self, run_id: str) -> Iterator[RunView]:
+        """Yield the run whenever it has changed, the last time when it has ended."""
+        after = 0
+        while True:
+            query = urlencode({"after": after, "wait": 10})
+            path = f"/v1/runs/{quote(run_id, safe='')}/changes?{query}"
+            answer = json.loads(self._read("GET", path))
+            after = answer["version"]
+            run = RunView.model_validate(answer["run"])
+            yield run
+            if run.state.ended:
+                return
+
+    def cancel(self, run_id: str) -> RunView:
+        """Cancel a run or job."""
+        return self._view(RunView, "POST", f"/v1/runs/{quote(run_id, safe='')}/cancel", {})
+
+    def output(self, run_id: str, name: str) -> Iterator[bytes]:
+        """The bytes of one output of a run, in blocks."""
+        run, output = quote(run_id, safe=""), quote(name, safe="")
+        yield from self._stream(f"/v1/runs/{run}/outputs/{output}")
+
+    def rejected(self, run_id: str) -> list[RejectedView]:
+        """Records that were refused during a run."""
+        return self._all(RejectedView, f"/v1/runs/{quote(run_id, safe='')}/rejected")
+
+    def explain(self, run_id: str) -> list[ExplainView]:
+        """Why each attempt of a run or job was placed where it was."""
+        return self._all(ExplainView, f"/v1/runs/{quote(run_id, safe='')}/explain")
+
+    def call(
+        self,
+        capability: str,
+        value: JsonValue = None,
+        options: Mapping[str, JsonValue] | None = None,
+        *,
+        wait_s: float = 20.0,
+    ) -> RunView:
+        """Call one capability as a job and wait up to `wait_s` for its end."""
+        body: dict[str, JsonValue] = {
+            "capability": capability,
+            "input": value,
+            "options": dict(options or {}),
+            "wait_s": wait_s,
+        }
+        return self._view(RunView, "POST", "/v1/jobs", body)
+
+    # -- data -----------------------------------------------------------------------------
+
+    def datasets(self) -> list[DatasetView]:
+        """Datasets, newest version of each."""
+        return self._all(DatasetView, "/v1/datasets")
+
+    def dataset(self, name: str, version: int | None = None) -> DatasetView:
+        """One dataset; the newest version unless another is named."""
+        return self._view(DatasetView, "GET", _dataset_path(name, version))
+
+    def records(self, name: str, version: int | None = None) -> Iterator[bytes]:
+        """The records of a dataset as NDJSON, in blocks."""
+        yield from self._stream(_dataset_path(name, version, "/records"))
+
+    def put_artifact(
+        self, source: BinaryIO, *, name: str | None = None, media_type: str | None = None
+    ) -> ArtifactView:
+        """Store bytes; the platform answers with their digest and size."""
+        query = urlencode({"name": name} if name else {})
+        headers = {"content-type": media_type or "application/octet-stream"}
+        with self._exchange("POST", f"/v1/artifacts?{query}", source, headers) as response:
+            return ArtifactView.model_validate_json(response.read())
+
+    def artifact(self, sha256: str) -> Iterator[bytes]:
+        """The bytes of an artifact, in blocks."""
+        yield from self._stream(f"/v1/artifacts/{quote(sha256, safe='')}")
+
+    # -- exchange -------------------------------------------------------------------------
+
+    def _view(
+        self, kind: type[V], method: str, path: str, body: dict[str, JsonValue] | None = None
+    ) -> V:
+        return kind.model_validate_json(self._read(method, path, body))
+
+    def _some(self, kind: type[V], path: str, limit: int) -> list[V]:
+        answer = self._read("GET", f"{path}?{urlencode({'limit': limit})}")
+        return Page[kind].model_validate_json(answer).items  # type: ignore[valid-type]  # a type chosen at run time
+
+    def _all(self, kind: type[V], path: str) -> list[V]:
+        items: list[V] = []
+        after = ""
+        while True:
+            query = f"?{urlencode({'after': after})}" if after else ""
+            page = Page[kind].model_validate_json(self._read("GET", path + query))  # type: ignore[valid-type]  # as above
+            items.extend(page.items)
+            if page.next is None:
+                return items
+            after = page.next
+
+    def _read(self, method: str, path: str, body: dict[str, JsonValue] | None = None) -> bytes:
+        data = None if body is None else json.dumps(body, allow_nan=False).encode()
+        headers = {} if data is None else {"content-type": "application/json"}
+        with self._exchange(method, path, data, headers) as response:
+            return response.read()
+
+    def _stream(self, path: str) -> Iterator[bytes]:
+        with self._exchange("GET", path, None, {}) as response:
+            while block := response.read(BLOCK):
+                yield block
+
+    @contextmanager
+    def _exchange(
+        self, method: str, path: str, body: bytes | BinaryIO | None, headers: dict[str, str]
+    ) -> Iterator[http.client.HTTPResponse]:
+        try:
+            response = _accepted(self._send(method, path, body, headers))
+            yield response
+            response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise RemoteError(problem("platform-unreachable", _words(error))) from error
+        except BaseException:
+            self.close()  # half an answer may still be on its way
+            raise
+
+    def _send(
+        self, method: str, path: str, body: bytes | BinaryIO | None, headers: dict[str, str]
+    ) -> http.client.HTTPResponse:
+        if self._connection is not None:
+            try:
+                self._connection.request(method, path, body, headers)
+                return self._connection.getresponse()
+            except (http.client.RemoteDisconnected, ConnectionError, ssl.SSLError):
+                self.close()  # the platform closes idle and aged connections
+                if body is not None and not isinstance(body, bytes):
+                    body.seek(0)
+                elif method != "GET":
+                    raise
+        self._connection = _Connection(
+            self._address, self._server_name, self._context(), self._timeout_s
+        )
+        self._connection.request(method, path, body, headers, encode_chunked=hasattr(body, "read"))
+        return self._connection.getresponse()
+
+    def _context(self) -> ssl.SSLContext:
+        certificate, key, roots = self._files
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        try:
+            context.load_verify_locations(cafile=str(roots))
+            context.load_cert_chain(str(certificate), str(key))
+        except OSError as error:
+            detail = f"the operator certificate {str(certificate)!r} cannot be used: {error}"
+            raise RemoteError(problem("credential-missing", detail)) from error
+        return context
+
+
+class _Connection(http.client.HTTPSConnection):
+    """Verifies the platform's certificate for its own name, whatever address is dialled."""
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        server_name: str,
+        context: ssl.SSLContext,
+        timeout_s: float,
+    ) -> None:
+        super().__init__(
+            address[0], address[1], context=context, timeout=timeout_s, blocksize=BLOCK
+        )
+        self._server_name = server_name
+        self._tls = context
+
+    def connect(self) -> None:
+        plain = socket.create_connection((self.host, self.port), self.timeout)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock = self._tls.wrap_socket(plain, server_hostname=self._server_name)
+
+
+def _dataset_path(name: str, version: int | None, rest: str = "") -> str:
+    query = f"?{urlencode({'version': version})}" if version is not None else ""
+    return f"/v1/datasets/{quote(name, safe='')}{rest}{query}"
+
+
+def _accepted(response: http.client.HTTPResponse) -> http.client.HTTPResponse:
+    if response.status >= 400:  # the first status that says no
+        raise RemoteError(_document(response))
+    return response
+
+
+def _document(response: http.client.HTTPResponse) -> Problem:
+    body = response.read()
+    try:
+        return _PROBLEM.decode(body)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return problem(
+            "internal", f"the platform answered {response.status} without a problem document"
+        )
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the platform's certificate was not accepted: {error.verify_message}"
+    if isinstance(error, http.client.RemoteDisconnected | ConnectionResetError | ssl.SSLError):
+        # With TLS 1.3 a refused client certificate shows as a connection that ends.
+        return "the connection was closed; the platform may have refused the operator certificate"
+    if isinstance(error, ConnectionRefusedError):
+        return "nobody listens at the platform's address"
+    return str(error) or type(error).__name__

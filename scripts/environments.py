@@ -1,0 +1,120 @@
+"""Makes the environments of this checkout: `.venv` at the root, `workers/<name>/.venv` for tests.
+
+Standard library only, since it runs before anything is installed. Uses uv from the package index
+and pip where uv cannot run; a digest of what was asked for makes a second call instant.
+
+    python3 scripts/environments.py runtime            what `hivemesh` needs
+    python3 scripts/environments.py dev                the same and the development tools
+    python3 scripts/environments.py worker NAME [dev]  one worker and its test tools
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FIRST_PARTY = ("plugin-sdk", "platform")
+OLDEST, NEWEST = (3, 11), (3, 13)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Make one environment; answer with the exit code."""
+    if not OLDEST <= sys.version_info[:2] <= NEWEST:
+        found = sys.version.split()[0]
+        print(f"error: Python 3.11 to 3.13 is needed, this is {found}; fix: make PYTHON=python3.12")
+        return 1
+    if arguments[:1] == ["worker"] and len(arguments) > 1:
+        folder = ROOT / "workers" / arguments[1]
+        wanted = ["-e", f"{ROOT / 'plugin-sdk'}[testing]", "-e", f"{folder}[test]"]
+        return _make(folder / ".venv", wanted, [folder, ROOT / "plugin-sdk"])
+    wanted = ["-c", str(ROOT / "constraints.txt")]  # workers resolve alone, this one is pinned
+    wanted += [word for name in FIRST_PARTY for word in ("-e", str(ROOT / name))]
+    if arguments == ["dev"]:
+        wanted += ["-r", str(ROOT / "requirements-dev.txt")]
+    elif arguments != ["runtime"]:
+        print(__doc__)
+        return 2
+    return _make(ROOT / ".venv", wanted, [ROOT / name for name in FIRST_PARTY])
+
+
+def _make(folder: Path, wanted: list[str], sources: list[Path]) -> int:
+    files = [source / "pyproject.toml" for source in sources]
+    files += [ROOT / "constraints.txt", ROOT / "requirements-dev.txt"]
+    digest = _digest(wanted, files)
+    stamp = folder / ".made"
+    if stamp.is_file() and digest in stamp.read_text().split():
+        return 0
+    print(f"making {folder.relative_to(ROOT)} …", flush=True)
+    if not (folder / "bin" / "python").exists():
+        venv.create(folder, with_pip=folder == ROOT / ".venv", symlinks=True)
+    code = _install(folder, wanted)
+    if code == 0:
+        with stamp.open("a") as file:
+            file.write(digest + "\n")
+    return code
+
+
+def _install(folder: Path, wanted: list[str]) -> int:
+    python = str(folder / "bin" / "python")
+    uv = ROOT / ".venv" / "bin" / "uv"
+    if not uv.exists():
+        _run([str(ROOT / ".venv/bin/python"), "-m", "pip", "install", "-q", "uv"])
+    if uv.exists():
+        command = [str(uv), "pip", "install", "-q", "--python", python, *wanted]
+        if _run(command, {**os.environ, **_index_settings()}) == 0:
+            return 0
+        print("uv could not do it; trying pip", flush=True)
+    if not (folder / "bin" / "pip").exists():
+        _run([python, "-m", "ensurepip", "-q"])
+    return _run([python, "-m", "pip", "install", "-q", *wanted])
+
+
+def _index_settings() -> dict[str, str]:
+    """Pip's index, certificate and wheel folders, as uv reads them; uv knows no pip settings."""
+    names = {
+        "index-url": "UV_DEFAULT_INDEX",
+        "extra-index-url": "UV_INDEX",
+        "find-links": "UV_FIND_LINKS",
+        "cert": "SSL_CERT_FILE",
+    }
+    listing = subprocess.run(
+        [str(ROOT / ".venv/bin/python"), "-m", "pip", "config", "list"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    found: dict[str, str] = {}
+    for line in listing.splitlines():
+        key, _, value = line.partition("=")
+        variable = names.get(key.rpartition(".")[2])
+        words = [word for word in value.strip("'\"").replace("\\n", " ").split() if _usable(word)]
+        if variable is not None and words:
+            found[variable] = (
+                words[0] if variable.startswith(("SSL", "UV_DEF")) else " ".join(words)
+            )
+    return {key: value for key, value in found.items() if key not in os.environ}
+
+
+def _usable(word: str) -> bool:
+    """Whether a folder of wheels that the settings name is there; uv refuses one that is not."""
+    path = word.removeprefix("file://")
+    return not path.startswith("/") or Path(path).exists()
+
+
+def _run(command: list[str], environment: dict[str, str] | None = None) -> int:
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _digest(wanted: list[str], files: list[Path]) -> str:
+    digest = hashlib.sha256(repr((sys.version, wanted)).encode())
+    for file in files:
+        digest.update(file.read_bytes() if file.exists() else b"")
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
