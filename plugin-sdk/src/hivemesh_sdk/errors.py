@@ -61,7 +61,7 @@ class FatalError(HivemeshError):
 class SkippedError(HivemeshError):
     """There is nothing to do for this input; the step counts as skipped, not as failed."""
 
-    slug = "step-fatal"
+    slug = "skipped"
 
 
 class ConfigurationError(HivemeshError):

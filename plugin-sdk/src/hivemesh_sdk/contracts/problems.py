@@ -328,6 +328,7 @@ _ROWS = (
         "see `detail`; the step is repeated",
         retryable=True,
     ),
+    _type(1220, "skipped", 422, "there was nothing to do for this input", "see `detail`"),
     # 13xx: registry and routing
     _type(
         1301,

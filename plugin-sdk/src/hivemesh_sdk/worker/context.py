@@ -88,17 +88,23 @@ class StepPort(Protocol):
 class Context:
     """The surroundings of one execution of one step."""
 
-    __slots__ = ("_port", "artifacts", "capability", "key", "log", "scratch")
+    __slots__ = ("_port", "_scratch", "artifacts", "capability", "key", "log")
 
     def __init__(
         self, *, key: str, capability: str, scratch: Path, artifacts: Artifacts, port: StepPort
     ) -> None:
         self.key = key  # the same for every attempt: use it to make effects idempotent
         self.capability = capability
-        self.scratch = scratch  # a folder of this execution alone, removed afterwards
         self.artifacts = artifacts
         self.log: Log = StepLog(port)
         self._port = port
+        self._scratch = scratch
+
+    @property
+    def scratch(self) -> Path:
+        """A folder of this execution alone, removed afterwards."""
+        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self._scratch
 
     @property
     def cancelled(self) -> bool:

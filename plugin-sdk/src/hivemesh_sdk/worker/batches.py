@@ -1,0 +1,256 @@
+"""Cuts records into batches of NDJSON and reads batches, record by record where one is bad."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from hivemesh_sdk.contracts.steps import MAX_RECORD_BYTES, Limits
+from hivemesh_sdk.errors import FatalError
+from hivemesh_sdk.worker.codec import Codec, encode, encode_record, field_problems
+from hivemesh_sdk.worker.failures import StepCancelledError
+from hivemesh_sdk.worker.records import Rejected
+
+MAX_REJECTED_HELD = 500  # so that a file without one good record takes no memory
+MAX_ANSWER_BYTES = 12 * 1024 * 1024  # a batch or result that travels inside one page
+_UNCHANGING = (int, str, float, bytes, type(None))
+
+Emit = Callable[[Sequence[Rejected], "Batch | None"], None]
+
+_encode_into = msgspec.json.Encoder().encode_into
+_encode_lines = msgspec.json.Encoder().encode_lines
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records as NDJSON; `checkpoint` is JSON and holds after the last of them."""
+
+    data: bytes
+    count: int
+    checkpoint: bytes = b"null"
+
+    def digest(self) -> str:
+        """SHA-256 of the bytes."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+class Cutter:
+    """Collects what a source yields and emits a batch when a limit is reached.
+
+    Rejected records are emitted just before the batch whose checkpoint covers them. `add` is
+    called by the source's thread and `flush_due` by a ticking one.
+    """
+
+    def __init__(self, limits: Limits, emit: Emit) -> None:
+        self._limits = limits
+        self._emit = emit
+        self._lock = threading.Lock()
+        self._lines = bytearray()
+        self._count = 0
+        self._checkpoint: object = None
+        self._rejected: list[Rejected] = []
+        self._since = 0.0
+
+    def add(self, record: object, checkpoint: object) -> bool:
+        """Take one record and say whether a batch was emitted.
+
+        Raises:
+            FatalError: the record cannot be written as JSON.
+        """
+        if not isinstance(checkpoint, _UNCHANGING):
+            checkpoint = msgspec.Raw(encode(checkpoint))  # the source may change it later
+        with self._lock:
+            emitted = self._take(record, checkpoint)
+            if self._due():
+                self._cut()
+                return True
+            return emitted
+
+    def flush_due(self) -> None:
+        """Emit what waits longer than the limit of time."""
+        with self._lock:
+            if self._due():
+                self._cut()
+
+    def finish(self) -> None:
+        """Emit the rest."""
+        with self._lock:
+            if self._count or self._rejected:
+                self._cut()
+
+    def _take(self, record: object, checkpoint: object) -> bool:
+        if not self._count and not self._rejected:
+            self._since = time.monotonic()
+        if isinstance(record, Rejected):
+            self._rejected.append(record)
+            self._checkpoint = checkpoint
+            return False
+        before = len(self._lines)
+        _append(record, self._lines)
+        size = len(self._lines) - before
+        if size > MAX_RECORD_BYTES:
+            del self._lines[before:]
+            self._rejected.append(_too_large(size, checkpoint))
+            self._checkpoint = checkpoint
+            return False
+        too_much = bool(before) and len(self._lines) > self._limits.bytes
+        if too_much:
+            line = bytes(self._lines[before:])
+            del self._lines[before:]
+            self._cut()
+            self._since = time.monotonic()
+            self._lines += line
+        self._count += 1
+        self._checkpoint = checkpoint
+        return too_much
+
+    def _due(self) -> bool:
+        if self._count >= self._limits.records or len(self._lines) >= self._limits.bytes:
+            return True
+        if len(self._rejected) >= MAX_REJECTED_HELD:
+            return True
+        return (
+            bool(self._count or self._rejected)
+            and time.monotonic() - self._since >= self._limits.seconds
+        )
+
+    def _cut(self) -> None:
+        batch = None
+        if self._count:
+            batch = Batch(bytes(self._lines), self._count, encode(self._checkpoint))
+        rejected, self._rejected = self._rejected, []
+        self._lines.clear()
+        self._count = 0
+        self._emit(rejected, batch)
+
+
+@contextmanager
+def ticking(act: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Call `act` again and again from a thread while the block runs, four times per `seconds`."""
+    ended = threading.Event()
+
+    def tick() -> None:
+        with suppress(StepCancelledError):  # the source's thread learns of it by itself
+            while not ended.wait(max(seconds / 4, 0.02)):
+                act()
+
+    thread = threading.Thread(target=tick, name="batch-clock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def read_batch(codec: Codec, data: bytes) -> tuple[list[Any], list[int], list[Rejected]]:
+    """Decode a batch into records, the line number of each, and the lines that do not fit.
+
+    One bad line costs that record, never the batch.
+    """
+    try:
+        records = codec.decode_lines(data)
+    except Exception as error:
+        if field_problems(error) is None:
+            raise
+        return _read_lines(codec, data)
+    return records, list(range(len(records))), []
+
+
+def join_answers(
+    answers: Sequence[object], positions: Sequence[int]
+) -> tuple[Batch, list[Rejected]]:
+    """Encode the answers of a map; `positions` are the line numbers of the records they answer.
+
+    Raises:
+        FatalError: an answer cannot be written as JSON, or all together are too large.
+    """
+    rejected = [
+        _placed(answer, position)
+        for answer, position in zip(answers, positions, strict=True)
+        if isinstance(answer, Rejected)
+    ]
+    kept = [one for one in answers if not isinstance(one, Rejected)] if rejected else answers
+    data = _lines_of(kept)
+    if len(data) > MAX_RECORD_BYTES:
+        lines = [encode_record(one) for one in kept]
+        large = [len(line) > MAX_RECORD_BYTES for line in lines]
+        rejected += [
+            _too_large(len(line), number)
+            for number, (line, over) in enumerate(zip(lines, large, strict=True))
+            if over
+        ]
+        lines = [line for line, over in zip(lines, large, strict=True) if not over]
+        data = b"".join(line + b"\n" for line in lines)
+        kept = lines
+    if len(data) > MAX_ANSWER_BYTES:
+        message = (
+            f"the answers of one batch take {len(data)} bytes; declare large fields as Artifact"
+        )
+        raise FatalError(message, slug="output-invalid")
+    return Batch(data, len(kept)), rejected
+
+
+def _lines_of(records: Sequence[object]) -> bytes:
+    try:
+        data = _encode_lines(records)
+    except TypeError:  # a Pydantic model, or nothing that JSON knows
+        data = b"".join(_line(record) for record in records)
+    if data.count(b"\n") != len(records):
+        message = "a raw record contains a line break"
+        raise FatalError(message, slug="output-invalid")
+    return data
+
+
+def _line(record: object) -> bytes:
+    try:
+        return encode_record(record) + b"\n"
+    except TypeError as error:
+        message = f"the answer cannot be written as JSON: {error}"
+        raise FatalError(message, slug="output-invalid") from error
+
+
+def _append(record: object, lines: bytearray) -> None:
+    start = len(lines)
+    try:
+        _encode_into(record, lines, -1)
+        lines += b"\n"
+    except TypeError:
+        del lines[start:]
+        lines += _line(record)
+    if isinstance(record, msgspec.Raw) and lines.find(b"\n", start) != len(lines) - 1:
+        message = "a raw record contains a line break"
+        raise FatalError(message, slug="output-invalid")
+
+
+def _read_lines(codec: Codec, data: bytes) -> tuple[list[Any], list[int], list[Rejected]]:
+    records, positions, rejected = [], [], []
+    for number, line in enumerate(data.split(b"\n")):
+        if not line.strip():
+            continue
+        try:
+            records.append(codec.decode(line))
+        except Exception as error:
+            problems = field_problems(error)
+            if problems is None:
+                raise
+            detail = f"{problems[0].pointer or '/'}: {problems[0].message}"
+            rejected.append(Rejected("input-invalid", detail, number))
+        else:
+            positions.append(number)
+    return records, positions, rejected
+
+
+def _placed(rejected: Rejected, position: int) -> Rejected:
+    if rejected.position is not None:
+        return rejected
+    return Rejected(rejected.reason, rejected.detail, position)
+
+
+def _too_large(size: int, position: object) -> Rejected:
+    return Rejected("record-too-large", f"{size} bytes; declare large fields as Artifact", position)

@@ -1,0 +1,147 @@
+"""The process that computes: imports the worker once, then runs one step at a time.
+
+Started by `pool.py` as a fresh interpreter with a socket and a clean environment; it has no
+keys and no way to the platform, and asks its front for artifacts. It must stay slim: no web
+framework, no TLS, no Pydantic of its own.
+"""
+
+import ctypes
+import gc
+import importlib
+import os
+import resource
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hivemesh_sdk.contracts.problems import problem
+from hivemesh_sdk.errors import ConfigurationError, HivemeshError
+from hivemesh_sdk.worker import channel
+from hivemesh_sdk.worker.context import Context
+from hivemesh_sdk.worker.definition import Worker
+from hivemesh_sdk.worker.failures import StepCancelledError, problem_of
+from hivemesh_sdk.worker.kinds import Capability, Job, Sink
+from hivemesh_sdk.worker.line import Line, StepLine
+from hivemesh_sdk.worker.remote_artifacts import RemoteArtifacts, StoringSink, inputs
+
+_PR_SET_PDEATHSIG = 1
+
+Outcome = tuple[channel.Ended | channel.Failed | channel.Refused, bytes]
+
+
+def main(file_descriptor: int) -> int:
+    """Serve the channel; the process ends when the other end closes."""
+    os.dup2(2, 1)  # what the author's code prints goes to the log
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the front, which then stops us
+    line = Line(socket.socket(fileno=file_descriptor))
+    load = line.receive_load()
+    _die_with(load.parent)
+    _limit(load)
+    capabilities = _import(load, line)
+    if capabilities is None:
+        return 1
+    while True:
+        step, begin, body = line.next_step()
+        line.send(*_run(step, begin, body, capabilities))
+
+
+def load_worker(entrypoint: str, search_path: Sequence[str]) -> Worker:
+    """Import `module:attribute`.
+
+    Raises:
+        ConfigurationError: the attribute is not there or is no Worker.
+    """
+    sys.path[:0] = [entry for entry in search_path if entry not in sys.path]
+    module, _, attribute = entrypoint.partition(":")
+    worker = getattr(importlib.import_module(module), attribute, None)
+    if not isinstance(worker, Worker):
+        message = f"{entrypoint!r} is no hivemesh_sdk.Worker; correct `runtime.entrypoint`"
+        raise ConfigurationError(message)
+    return worker
+
+
+def _die_with(parent: int) -> None:
+    """Let the kernel end this process with its front, even while C code computes."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def _limit(load: channel.Load) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if load.file_bytes:
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        limit = load.file_bytes if hard == resource.RLIM_INFINITY else min(load.file_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+
+
+def _import(load: channel.Load, line: Line) -> Mapping[str, Capability] | None:
+    try:
+        worker = load_worker(load.entrypoint, load.search_path)
+        capabilities = {name: Capability(one) for name, one in worker.capabilities.items()}
+    except Exception as error:  # noqa: BLE001 - whatever an import raises is reported
+        traceback.print_exc()
+        line.send(channel.LoadFailed(problem=problem_of(error)))
+        return None
+    gc.freeze()  # what was imported stays; later collections need not look at it
+    line.send(channel.Ready())
+    return capabilities
+
+
+def _run(
+    step: StepLine, begin: channel.Begin, body: bytes, capabilities: Mapping[str, Capability]
+) -> Outcome:
+    capability = capabilities.get(begin.capability)
+    if capability is None:
+        missing = f"{begin.capability!r} is in the manifest and not in the code"
+        return channel.Refused(problem=problem("unknown-capability", missing)), b""
+    scratch = Path(begin.scratch)
+    artifacts = RemoteArtifacts(step, scratch)
+    job = Job(
+        kind=begin.kind,
+        inputs=inputs(begin.inputs, body, artifacts),
+        parameters=begin.parameters,
+        checkpoint=begin.checkpoint,
+        limits=begin.limits,
+    )
+    try:
+        options = capability.accept(job)
+    except HivemeshError as error:
+        return channel.Refused(problem=problem_of(error)), b""
+    step.accepted()
+    context = Context(
+        key=begin.key,
+        capability=begin.capability,
+        scratch=scratch,
+        artifacts=artifacts,
+        port=step,
+    )
+    sink = StoringSink(step, artifacts) if begin.bodies == "direct" else step
+    return _compute(capability, job, options, context, sink, artifacts)
+
+
+def _compute(
+    capability: Capability,
+    job: Job,
+    options: object,
+    context: Context,
+    sink: Sink,
+    artifacts: RemoteArtifacts,
+) -> Outcome:
+    try:
+        result = capability.run(job, options, context, sink)
+    except (HivemeshError, StepCancelledError) as error:
+        return channel.Failed(problem=problem_of(error)), b""
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the boundary of the author's code
+        print(f"step {context.key} of {capability.id} raised:", file=sys.stderr)  # noqa: T201 - the worker's log
+        traceback.print_exc()
+        return channel.Failed(problem=problem_of(error)), b""
+    ended = channel.Ended(has_result=result is not None, artifacts=list(artifacts.stored.values()))
+    return ended, result or b""
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

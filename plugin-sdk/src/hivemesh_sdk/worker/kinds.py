@@ -1,0 +1,238 @@
+"""Runs one step of each kind: decodes what it takes, calls the author's code, encodes the answer.
+
+Knows neither processes nor the network: the executor, the second loop and the local run give it
+the bytes and take its batches.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, assert_never
+
+from hivemesh_sdk.contracts.steps import Limits, StepKind
+from hivemesh_sdk.errors import FatalError, InvalidError
+from hivemesh_sdk.worker.batches import (
+    MAX_ANSWER_BYTES,
+    Batch,
+    Cutter,
+    join_answers,
+    read_batch,
+    ticking,
+)
+from hivemesh_sdk.worker.codec import Codec, encode_record, field_problems, options_of
+from hivemesh_sdk.worker.context import Context
+from hivemesh_sdk.worker.definition import Definition
+from hivemesh_sdk.worker.records import Rejected
+from hivemesh_sdk.worker.signature import Kind, arguments
+
+NOTHING = b"null"
+DEFAULT_LIMITS = Limits()
+STEP_KINDS: Mapping[Kind, frozenset[StepKind]] = {
+    "call": frozenset({"call"}),
+    "map": frozenset({"map", "call"}),
+    "source": frozenset({"source"}),
+    "reducer": frozenset({"add", "merge", "result"}),
+}
+
+
+class Sink(Protocol):
+    """Where batches and rejected records go; `emit` waits until there is room."""
+
+    def emit(self, rejected: Sequence[Rejected], batch: Batch | None) -> None: ...
+
+
+class WaitingSink(Protocol):
+    """The same on a loop: `emit` takes at once, `room` is awaited afterwards."""
+
+    def emit(self, rejected: Sequence[Rejected], batch: Batch | None) -> None: ...
+
+    async def room(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What one step was asked to do; `inputs` are batches or JSON documents, read one by one."""
+
+    kind: StepKind
+    inputs: Iterable[bytes] = ()
+    parameters: Mapping[str, object]
+    checkpoint: bytes = NOTHING
+    limits: Limits = DEFAULT_LIMITS
+
+
+class Capability:
+    """A definition with its codecs made, ready to run any number of steps."""
+
+    def __init__(self, definition: Definition) -> None:
+        signature = definition.signature()
+        self.id = definition.id
+        self.kind = definition.kind
+        self.run_in = definition.run_in
+        self._target: Callable[..., Any] = definition.target
+        self._signature = signature
+        self._input = Codec(signature.input)
+        self._options = None if signature.options is None else Codec(signature.options)
+        self._checkpoint = Codec(signature.checkpoint)
+        self._state = Codec(definition.target if definition.kind == "reducer" else None)
+
+    def accept(self, job: Job) -> object:
+        """Check kind and options before anything runs, and return the options.
+
+        Raises:
+            ConfigurationError: an option is unknown, missing or wrong.
+            InvalidError: the capability has no steps of this kind.
+        """
+        if job.kind not in STEP_KINDS[self.kind]:
+            message = f"{self.id} is a {self.kind} and has no step {job.kind!r}"
+            raise InvalidError(message, slug="input-invalid")
+        if self.kind == "reducer" and job.kind != "result":
+            return None
+        return options_of(self._options, job.parameters)
+
+    def run(self, job: Job, options: object, context: Context, sink: Sink) -> bytes | None:
+        """Run to the end and return the JSON of the result, None where only batches were made."""
+        match job.kind:
+            case "source":
+                self._read(job, options, context, sink)
+                return None
+            case "call" | "map":
+                taken = self._take(job)
+                answer = self._target(**self._arguments(taken.value, options, context))
+                if inspect.isawaitable(answer):
+                    answer = asyncio.run(_value(answer))
+                return self._give(taken, answer, sink)
+            case "add" | "merge":
+                return self._encode(self._accumulate(job, context, sink))
+            case "result":
+                return self._encode(self._result(job, options, context))
+            case _ as never:
+                assert_never(never)
+
+    async def run_waiting(
+        self, job: Job, options: object, context: Context, sink: WaitingSink
+    ) -> bytes | None:
+        """The same for an `async def`, on the loop that runs."""
+        if job.kind == "source":
+            await self._read_waiting(job, options, context, sink)
+            return None
+        taken = self._take(job)
+        answer = await self._target(**self._arguments(taken.value, options, context))
+        return self._give(taken, answer, sink)
+
+    def _read(self, job: Job, options: object, context: Context, sink: Sink) -> None:
+        if inspect.isasyncgenfunction(self._target):
+            asyncio.run(self._read_waiting(job, options, context, _Blocking(sink)))
+            return
+        cutter = Cutter(job.limits, sink.emit)
+        with ticking(cutter.flush_due, job.limits.seconds):
+            for record, checkpoint in self._target(**self._start(job, options, context)):
+                cutter.add(record, checkpoint)
+        cutter.finish()
+
+    async def _read_waiting(
+        self, job: Job, options: object, context: Context, sink: WaitingSink
+    ) -> None:
+        cutter = Cutter(job.limits, sink.emit)
+        async for record, checkpoint in self._target(**self._start(job, options, context)):
+            if cutter.add(record, checkpoint):
+                await sink.room()
+        cutter.finish()
+
+    def _start(self, job: Job, options: object, context: Context) -> dict[str, object]:
+        start = None if job.checkpoint == NOTHING else self._checkpoint.decode(job.checkpoint)
+        return self._arguments(None, options, context, start)
+
+    def _arguments(
+        self, taken: object, options: object, context: Context, start: object = None
+    ) -> dict[str, object]:
+        values = {"input": taken, "options": options, "context": context, "start": start}
+        return arguments(self._signature.roles, values)
+
+    def _take(self, job: Job) -> "_Taken":
+        data = b"".join(job.inputs)
+        if job.kind == "map":
+            return _Taken(*read_batch(self._input, data))
+        value = self._document(self._input, data or NOTHING)
+        return _Taken([value] if self.kind == "map" else value, None, [])
+
+    def _give(self, taken: "_Taken", answer: Any, sink: Sink | WaitingSink) -> bytes | None:
+        if self.kind == "call":
+            return self._encode(answer)
+        if len(answer) != len(taken.value):
+            message = f"{len(answer)} answers for {len(taken.value)} records"
+            raise FatalError(message, slug="output-invalid")
+        if taken.positions is None:
+            return self._encode(_accepted(answer[0]))
+        batch, rejected = join_answers(answer, taken.positions)
+        sink.emit([*taken.rejected, *rejected], batch)
+        return None
+
+    def _accumulate(self, job: Job, context: Context, sink: Sink) -> Any:
+        states = self._states(job) if job.kind == "merge" else iter(())
+        state: Any = next(states, None) or self._target()
+        for other in states:
+            state.merge(other)
+        if job.kind == "add":
+            for data in job.inputs:
+                taken = _Taken(*read_batch(self._input, data))
+                sink.emit(taken.rejected, None)
+                state.add(**self._arguments(taken.value, None, context))
+        return state
+
+    def _states(self, job: Job) -> Iterator[Any]:
+        return (self._document(self._state, data) for data in job.inputs)
+
+    def _result(self, job: Job, options: object, context: Context) -> object:
+        state: Any = next(self._states(job), None) or self._target()
+        values = {"options": options, "context": context}
+        return state.result(**arguments(self._signature.result_roles, values))
+
+    def _document(self, codec: Codec, data: bytes) -> Any:
+        try:
+            return codec.decode(data)
+        except Exception as error:
+            problems = field_problems(error)
+            if problems is None:
+                raise
+            detail = f"{problems[0].pointer or '/'}: {problems[0].message}"
+            raise InvalidError(detail, slug="input-invalid", errors=problems) from error
+
+    def _encode(self, value: object) -> bytes:
+        try:
+            data = encode_record(value)
+        except TypeError as error:
+            message = f"the answer cannot be written as JSON: {error}"
+            raise FatalError(message, slug="output-invalid") from error
+        if len(data) > MAX_ANSWER_BYTES:
+            message = f"the answer takes {len(data)} bytes; store it as an artifact and name it"
+            raise FatalError(message, slug="output-invalid")
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    value: Any
+    positions: Sequence[int] | None  # None: one record, given as a call
+    rejected: list[Rejected]
+
+
+class _Blocking:
+    """Lets an `async def` of an executor use its sink, which waits by itself."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.emit = sink.emit
+
+    async def room(self) -> None:
+        """Nothing to wait for: `emit` has waited."""
+
+
+async def _value(answer: Awaitable[object]) -> object:
+    return await answer
+
+
+def _accepted(answer: object) -> object:
+    if isinstance(answer, Rejected):
+        message = f"{answer.reason}: {answer.detail}" if answer.detail else answer.reason
+        raise FatalError(message)
+    return answer

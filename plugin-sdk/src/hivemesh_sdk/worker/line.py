@@ -1,0 +1,254 @@
+"""The executor's end of the channel: sends what a step emits, receives what it is told.
+
+One thread reads, so that a cancel and an acknowledgement arrive while the author's code runs;
+any thread may send. When the front closes the channel the process ends at once.
+"""
+
+import os
+import queue
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from hivemesh_sdk.contracts.artifacts import Artifact
+from hivemesh_sdk.errors import RemoteError
+from hivemesh_sdk.worker import channel
+from hivemesh_sdk.worker.batches import Batch
+from hivemesh_sdk.worker.codec import encode
+from hivemesh_sdk.worker.failures import StepCancelledError
+from hivemesh_sdk.worker.records import Rejected
+
+PROGRESS_S = 0.25  # a person does not see more
+MAX_LOG_LINES = 1000  # per step; the rest is counted
+_READ_BYTES = 256 * 1024
+_ASK_POLL_S = 0.5
+
+Answered = tuple[channel.Answer, bytes]
+
+
+class Line:
+    """Frames over the socket; knows the step that is being computed."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._deframer = channel.Deframer()
+        self._arrived: deque[tuple[bytes, bytes]] = deque()
+        self._sending = threading.Lock()
+        self._steps: queue.SimpleQueue[tuple[StepLine, channel.Begin, bytes]] = queue.SimpleQueue()
+        self._step: StepLine | None = None
+
+    def receive_load(self) -> channel.Load:
+        """Wait for the first message, then listen from a thread of its own."""
+        document, _ = self._receive()
+        message = channel.decode_to_executor(document)
+        if not isinstance(message, channel.Load):
+            raise TypeError(message)
+        threading.Thread(target=self._listen, name="channel", daemon=True).start()
+        return message
+
+    def next_step(self) -> tuple["StepLine", channel.Begin, bytes]:
+        """Wait for a step."""
+        return self._steps.get()
+
+    def send(self, message: channel.FromExecutor, body: bytes = b"") -> int:
+        """Send a frame and return what it counts for."""
+        head = channel.frame(message, len(body))
+        try:
+            with self._sending:
+                self._socket.sendall(head)
+                if body:
+                    self._socket.sendall(body)
+        except OSError:
+            os._exit(0)  # the front is gone and nobody wants the result
+        return len(head) + len(body)
+
+    def _listen(self) -> None:
+        while True:
+            document, body = self._receive()
+            match channel.decode_to_executor(document):
+                case channel.Begin() as begin:
+                    self._step = StepLine(self, begin)
+                    self._steps.put((self._step, begin, body))
+                case channel.Cancel(execution=execution):
+                    if self._step is not None and self._step.execution == execution:
+                        self._step.cancel()
+                case channel.Credit(execution=execution, bytes=count):
+                    if self._step is not None and self._step.execution == execution:
+                        self._step.acknowledged(count)
+                case channel.Answer() as answer:
+                    if self._step is not None:
+                        self._step.answered(answer, body)
+                case channel.Load():
+                    pass
+
+    def _receive(self) -> tuple[bytes, bytes]:
+        while not self._arrived:
+            try:
+                data = self._socket.recv(_READ_BYTES)
+            except OSError:
+                data = b""
+            if not data:
+                os._exit(0)  # the front is gone
+            self._arrived.extend(self._deframer.feed(data))
+        return self._arrived.popleft()
+
+
+class StepLine:
+    """The channel as one step sees it: its sink, and the port of its context."""
+
+    def __init__(self, line: Line, begin: channel.Begin) -> None:
+        self.execution = begin.execution
+        self.bodies = begin.bodies
+        self._line = line
+        self._kind = begin.kind
+        self._ends_at = None if begin.remaining_s is None else time.monotonic() + begin.remaining_s
+        self._state = threading.Condition()
+        self._cancelled = False
+        self._unacknowledged = 0
+        self._told_at = 0.0
+        self._lines = 0
+        self._answers: dict[int, queue.SimpleQueue[Answered]] = {}
+        self._calls = 0
+
+    def cancel(self) -> None:
+        """Note that the step is not wanted any more, and wake what waits."""
+        with self._state:
+            self._cancelled = True
+            self._state.notify_all()
+
+    def acknowledged(self, count: int) -> None:
+        """Note that so many bytes may follow."""
+        with self._state:
+            self._unacknowledged -= count
+            self._state.notify_all()
+
+    def answered(self, answer: channel.Answer, body: bytes) -> None:
+        """Hand an answer to the thread that asked."""
+        waiting = self._answers.pop(answer.call, None)
+        if waiting is not None:
+            waiting.put((answer, body))
+
+    def accepted(self) -> None:
+        """Tell that the step begins."""
+        self._line.send(channel.Accepted())
+
+    def emit(self, rejected: Sequence[Rejected], batch: Batch | None) -> None:
+        """Send rejected records and the batch that follows them, when there is room.
+
+        Raises:
+            StepCancelledError: the step is not wanted any more.
+        """
+        follows = batch is not None or self._kind != "source"
+        for one in rejected:
+            self._send_counted(
+                channel.RejectedRecord(
+                    reason=one.reason,
+                    detail=one.detail,
+                    position=encode(one.position),
+                    more=follows,
+                )
+            )
+        if batch is not None:
+            self.send_batch(batch, None)
+
+    def send_batch(self, batch: Batch, artifact: Artifact | None) -> None:
+        """Send a batch inline, or where it was stored as an artifact its reference."""
+        message = channel.Records(
+            count=batch.count,
+            sha256=batch.digest(),
+            checkpoint=batch.checkpoint,
+            artifact=artifact,
+            more=self._kind != "source",
+        )
+        self._send_counted(message, b"" if artifact else batch.data)
+
+    def ask(
+        self, question: channel.ReadBlock | channel.Store, body: bytes = b""
+    ) -> "queue.SimpleQueue[Answered]":
+        """Send a question; `wait` for its answer with what this returns."""
+        answers: queue.SimpleQueue[Answered] = queue.SimpleQueue()
+        self._answers[question.call] = answers
+        self._line.send(question, body)
+        return answers
+
+    def wait(self, answers: "queue.SimpleQueue[Answered]") -> bytes:
+        """Wait for the answer and return its body.
+
+        Raises:
+            RemoteError: the platform refused or could not be reached.
+            StepCancelledError: the step is not wanted any more.
+        """
+        while True:
+            try:
+                answer, body = answers.get(timeout=_ASK_POLL_S)
+            except queue.Empty:
+                self._stop_if_cancelled()
+                continue
+            if answer.problem is not None:
+                raise RemoteError(answer.problem)
+            return body
+
+    def next_call(self) -> int:
+        """A number for a question."""
+        with self._state:
+            self._calls += 1
+            return self._calls
+
+    def cancelled(self) -> bool:
+        """Whether the step is not wanted any more."""
+        return self._cancelled
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Tell how far the step is; the last word within a quarter second may be left out."""
+        now = time.monotonic()
+        if now - self._told_at >= PROGRESS_S or done == total:
+            self._told_at = now
+            self._line.send(channel.Progress(done=done, total=total, unit=unit))
+
+    def log(self, level: str, event: str, fields: Mapping[str, object]) -> None:
+        """Send a line of the log; of a flood only the beginning."""
+        self._lines += 1
+        if self._lines > MAX_LOG_LINES:
+            return
+        if self._lines == MAX_LOG_LINES:
+            level, event, fields = "warning", "log_truncated", {"lines": MAX_LOG_LINES}
+        message = channel.LogLine(level=level, message=event, fields=_printable(fields))
+        sent = self._line.send(message)
+        with self._state:
+            self._unacknowledged += sent
+
+    def remaining_s(self) -> float | None:
+        """Seconds until the deadline."""
+        return None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
+
+    def _send_counted(
+        self, message: channel.Records | channel.RejectedRecord, body: bytes = b""
+    ) -> None:
+        with self._state:
+            self._await_room(len(body))
+        sent = self._line.send(message, body)
+        with self._state:
+            self._unacknowledged += sent
+
+    def _await_room(self, size: int) -> None:
+        self._stop_if_cancelled()
+        told = False
+        while self._unacknowledged > 0 and self._unacknowledged + size > channel.CREDIT_BYTES:
+            if not told:
+                self._line.send(channel.Suspended())
+                told = True
+            self._state.wait()
+            self._stop_if_cancelled()
+
+    def _stop_if_cancelled(self) -> None:
+        if self._cancelled:
+            raise StepCancelledError
+
+
+def _printable(fields: Mapping[str, object]) -> bytes:
+    try:
+        return encode(fields)
+    except TypeError:
+        return encode({name: str(value) for name, value in fields.items()})
