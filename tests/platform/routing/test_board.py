@@ -25,7 +25,7 @@ def choose(found: Board) -> str | None:
 
 def test_the_lowest_score_is_chosen() -> None:
     loaded, idle = seat("loaded", 0.5, 0.4), seat("idle", 0.2, 0.2)
-    loaded.foreign, idle.foreign = {"a.do@1": 2}, {"a.do@1": 10}
+    loaded.reported, idle.reported = 2, 10
     assert choose(board(loaded, idle)) == "loaded"
 
 

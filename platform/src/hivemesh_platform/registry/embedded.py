@@ -17,6 +17,7 @@ class EmbeddedDirectory:
         self._instances: dict[str, Instance] = {}
         self._states: dict[str, InstanceState] = {}
         self._version = 0
+        self._updates: dict[str, None] = {}
         self._waiters: set[asyncio.Future[None]] = set()
         self._rearm = asyncio.Event()
 
@@ -28,6 +29,7 @@ class EmbeddedDirectory:
     async def put(self, instance: Instance) -> None:
         """Add an instance or replace the one with its id."""
         self._instances[instance.id] = instance
+        self._updates[instance.id] = None
         self._states[instance.id] = instance.state(self._clock.monotonic())
         self._bump()
 
@@ -44,6 +46,7 @@ class EmbeddedDirectory:
         now = self._clock.monotonic()
         instance = known.beaten(heartbeat, now)
         self._instances[instance_id] = instance
+        self._updates[instance_id] = None
         state = instance.state(now)
         if state is not self._states[instance_id] or instance.slots != known.slots:
             self._states[instance_id] = state
@@ -54,6 +57,7 @@ class EmbeddedDirectory:
         """Forget an instance; no error where it is not there."""
         if self._instances.pop(instance_id, None) is not None:
             del self._states[instance_id]
+            self._updates[instance_id] = None
             self._bump()
 
     def get(self, instance_id: str) -> Instance | None:
@@ -63,6 +67,11 @@ class EmbeddedDirectory:
     def all(self) -> Sequence[Instance]:
         """Every instance that has not been forgotten."""
         return tuple(self._instances.values())
+
+    def updates(self) -> Sequence[str]:
+        """Ids put, beaten or removed since the last call; there is one caller, routing."""
+        ids, self._updates = tuple(self._updates), {}
+        return ids
 
     async def changed(self, after: int, timeout_s: float) -> int:
         """Wait until `version` is above `after`, at most `timeout_s`; returns the version."""
@@ -81,8 +90,10 @@ class EmbeddedDirectory:
         changed = False
         for key, instance in self._instances.items():
             state = instance.state(now)
-            changed = changed or state is not self._states[key]
-            self._states[key] = state
+            if state is not self._states[key]:
+                changed = True
+                self._states[key] = state
+                self._updates[key] = None
         if changed:
             self._bump()
 

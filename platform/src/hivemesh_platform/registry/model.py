@@ -4,7 +4,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
-from hivemesh_sdk.contracts.instances import HEARTBEAT_S, LEASE_S, Heartbeat, Registration
+from hivemesh_sdk.contracts.instances import (
+    HEARTBEAT_S,
+    LEASE_S,
+    Endpoint,
+    Heartbeat,
+    Registration,
+)
 from hivemesh_sdk.contracts.manifest import Manifest
 from hivemesh_sdk.contracts.names import PROTOCOLS
 from hivemesh_sdk.errors import ConflictError, FatalError
@@ -112,6 +118,20 @@ class Instance:
     def free(self, capability: str) -> int:
         """Slots of a capability that the instance says are free."""
         return max(0, self.slots.get(capability, 0) - self.active.get(capability, 0))
+
+    def endpoint(self) -> Endpoint:
+        """How others call the instance."""
+        return Endpoint(
+            instance=self.id,
+            worker=self.worker,
+            version=self.version,
+            identity=self.identity,
+            host=self.host,
+            port=self.port,
+            capabilities=sorted(self.capabilities),
+            labels=self.labels,
+            load=max(self.cpu, self.memory),
+        )
 
     def beaten(self, heartbeat: Heartbeat, now: float) -> "Instance":
         """The instance after a heartbeat. Slots beyond the registered capabilities are ignored."""

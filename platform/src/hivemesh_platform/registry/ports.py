@@ -44,6 +44,10 @@ class InstanceDirectory(Protocol):
         """Every instance that has not been forgotten."""
         ...
 
+    def updates(self) -> Sequence[str]:
+        """Ids put, beaten or removed since the last call; there is one caller, routing."""
+        ...
+
     async def changed(self, after: int, timeout_s: float) -> int:
         """Wait until `version` is above `after`, at most `timeout_s`; returns the version."""
         ...

@@ -7,7 +7,6 @@ import structlog
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.instances import (
     Discovery,
-    Endpoint,
     Heartbeat,
     HeartbeatReply,
     Registration,
@@ -111,7 +110,7 @@ class RegistryService:
         """The live endpoints; waits for a change where the caller knows this version already."""
         version = await self._directory.changed(after, wait_s)
         endpoints = [
-            _endpoint(listing.instance)
+            listing.instance.endpoint()
             for listing in self.instances()
             if listing.state is InstanceState.LIVE
         ]
@@ -212,17 +211,3 @@ def _check_owner(peer: Peer, instance_id: str, worker: str) -> None:
 
 def _not_yours(peer: Peer, instance_id: str) -> NotAuthorizedError:
     return NotAuthorizedError(f"{peer.uri} may not speak for instance {instance_id!r}")
-
-
-def _endpoint(instance: Instance) -> Endpoint:
-    return Endpoint(
-        instance=instance.id,
-        worker=instance.worker,
-        version=instance.version,
-        identity=instance.identity,
-        host=instance.host,
-        port=instance.port,
-        capabilities=sorted(instance.capabilities),
-        labels=instance.labels,
-        load=max(instance.cpu, instance.memory),
-    )

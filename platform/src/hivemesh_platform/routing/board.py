@@ -27,25 +27,31 @@ _Row = tuple[float, float, float, int, int]  # score, cpu, memory, active, free
 
 @dataclass(slots=True)
 class Seat:
-    """One live instance and what we have given it."""
+    """One live instance and what we have given it.
+
+    Its own report of active steps is up to a heartbeat old, so it counts for the load alone;
+    which slots are free follows from our own choices, and the worker's 429 is the last word.
+    """
 
     instance: str
     features: Features
     slots: Mapping[str, int]
     cpu: float
     memory: float
-    foreign: dict[str, int] = field(default_factory=dict)  # active, but not by us
+    reported: int = 0  # active steps, as the instance says
+    refused: set[str] = field(default_factory=set)  # capabilities it answered 429 for
     in_flight: dict[str, int] = field(default_factory=dict)
     last_chosen: int = 0
 
     def free(self, capability: str) -> int:
-        """Slots of a capability that nobody uses."""
-        used = self.in_flight.get(capability, 0) + self.foreign.get(capability, 0)
-        return self.slots.get(capability, 0) - used
+        """Slots of a capability that can be given."""
+        if capability in self.refused:
+            return 0
+        return self.slots.get(capability, 0) - self.in_flight.get(capability, 0)
 
     def load(self) -> Load:
         """The load with our own steps of this moment."""
-        active = sum(self.in_flight.values()) + sum(self.foreign.values())
+        active = max(self.reported, sum(self.in_flight.values()))
         return Load(self.cpu, self.memory, active)
 
 
@@ -79,12 +85,21 @@ class _Pool:
         self._stamps.pop(instance, None)
         self.rows.pop(instance, None)
 
-    def best(self) -> str | None:
-        while self._heap:
-            if self._is_current(self._heap[0]):
-                return self._heap[0][2]
+    def best(self, avoid: str = "") -> str | None:
+        self._skip_outdated()
+        if not self._heap:
+            return None
+        if self._heap[0][2] != avoid:
+            return self._heap[0][2]
+        avoided = heappop(self._heap)
+        self._skip_outdated()
+        second = self._heap[0][2] if self._heap else avoid
+        heappush(self._heap, avoided)
+        return second
+
+    def _skip_outdated(self) -> None:
+        while self._heap and not self._is_current(self._heap[0]):
             heappop(self._heap)
-        return None
 
     def _is_current(self, entry: tuple[float, int, str, int]) -> bool:
         return self._stamps.get(entry[2]) == entry[3]
@@ -142,18 +157,21 @@ class Board:
             for pool in self._pools.values():
                 pool.drop(instance)
 
-    def choose(self, wanted: Requirements) -> int:
-        """Decide and count the step as in flight; returns the number of the decision."""
+    def choose(self, wanted: Requirements, avoid: str = "") -> int:
+        """Decide and count the step as in flight; returns the number of the decision.
+
+        The instance `avoid` is chosen only where it is the only one with a free slot.
+        """
         pool = self._pool(wanted)
         rows = pool.rows.copy()
-        best = pool.best()
+        best = pool.best(avoid)
         if best is None:
             return self._keep(_Kept(None, self._why_none(wanted, pool), rows))
         seat = self._seats[best]
         self._number += 1
         seat.last_chosen = self._number
         self._count(seat, wanted.capability, 1)
-        reason = "lowest load score" if len(rows) > 1 else "the only instance"
+        reason = _reason(len(rows), best, avoid)
         return self._keep(_Kept(best, reason, rows))
 
     def release(self, instance: str, capability: str) -> None:
@@ -177,6 +195,11 @@ class Board:
         kept = self._decisions.get(number)
         return kept.reason if kept is not None else ""
 
+    def absent(self, wanted: Requirements) -> str:
+        """Why no live instance fits, or "" where some do, even if they are busy."""
+        pool = self._pool(wanted)
+        return "" if pool.rows else self._why_none(wanted, pool)
+
     def free(self, capability: str) -> int:
         """Free slots of a capability over all live instances."""
         return sum(
@@ -197,6 +220,13 @@ class Board:
     def instances(self) -> frozenset[str]:
         """The live instances."""
         return frozenset(self._seats)
+
+    def saturate(self, instance: str, capability: str) -> None:
+        """The instance has no free slot after all; holds until it tells its load again."""
+        seat = self._seats.get(instance)
+        if seat is not None:
+            seat.refused.add(capability)
+            self._count(seat, capability, 0)
 
     def _count(self, seat: Seat, capability: str, change: int) -> None:
         seat.in_flight[capability] = seat.in_flight.get(capability, 0) + change
@@ -232,3 +262,11 @@ class Board:
         ):
             self._kept_rows -= len(self._decisions.pop(self._order.popleft()).rows)
         return self._number
+
+
+def _reason(candidates: int, chosen: str, avoid: str) -> str:
+    if candidates == 1:
+        return "the only instance"
+    if avoid == chosen:
+        return "the only instance with a free slot"
+    return "lowest load score" + (" without the one that failed" if avoid else "")

@@ -1,0 +1,166 @@
+import asyncio
+
+import pytest
+from hivemesh_platform.execution.ports import Choice, NoCandidate, Outcome, Requirement
+from hivemesh_platform.registry.embedded import EmbeddedDirectory
+from hivemesh_platform.routing.model import Weights
+from hivemesh_platform.routing.service import RoutingService
+from hivemesh_sdk.testing.clock import ManualClock
+from registry_support import heartbeat, instance
+
+SAY = Requirement(capability="echo.say@1")
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def directory(clock: ManualClock) -> EmbeddedDirectory:
+    return EmbeddedDirectory(clock)
+
+
+@pytest.fixture
+def routing(directory: EmbeddedDirectory, clock: ManualClock) -> RoutingService:
+    return RoutingService(directory, clock, Weights())
+
+
+def placed(routing: RoutingService, requirement: Requirement = SAY) -> Choice:
+    choice = routing.choose(requirement)
+    assert isinstance(choice, Choice), choice
+    return choice
+
+
+async def test_a_registered_instance_is_chosen_with_its_address(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    await directory.put(instance(clock))
+    assert placed(routing).endpoint.port == 4001
+
+
+async def test_held_slots_are_not_free(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    await directory.put(instance(clock))
+    choice = placed(routing)
+    assert routing.free_slots() == {"echo.say@1": 1}
+    routing.report(choice, Outcome.COMPLETED, 0.1)
+    assert routing.free_slots() == {"echo.say@1": 2}
+
+
+async def test_an_old_report_of_active_steps_takes_no_slot(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    await directory.put(instance(clock))
+    choice = placed(routing)
+    await directory.beat("i1", heartbeat(active=1))
+    routing.report(choice, Outcome.COMPLETED, 0.1)
+    assert routing.free_slots() == {"echo.say@1": 2}
+
+
+async def test_steps_of_others_count_as_load(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    await directory.put(instance(clock, "i1"))
+    await directory.put(instance(clock, "i2"))
+    await directory.beat("i1", heartbeat(active=2))
+    await directory.beat("i2", heartbeat(active=0))
+    assert placed(routing).endpoint.instance == "i2"
+
+
+@pytest.mark.parametrize("silence", [4.5, 9.0])
+async def test_a_silent_instance_is_not_chosen(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock, silence: float
+) -> None:
+    await directory.put(instance(clock))
+    placed(routing)
+    clock.advance(silence)
+    directory.expire()
+    refused = routing.choose(SAY)
+    assert refused == NoCandidate("no live instance serves echo.say@1")
+    assert routing.absent("echo.say@1") == "no live instance serves echo.say@1"
+
+
+async def test_a_draining_instance_is_not_chosen(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    await directory.put(instance(clock))
+    await directory.beat("i1", heartbeat(draining=True))
+    assert isinstance(routing.choose(SAY), NoCandidate)
+
+
+async def test_busy_instances_are_not_absent(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    await directory.put(instance(clock, slots={"echo.say@1": 1}))
+    placed(routing)
+    assert routing.absent("echo.say@1") == ""
+    assert routing.choose(SAY) == NoCandidate("all 1 live instances of echo.say@1 are busy")
+
+
+async def test_an_overloaded_instance_is_left_alone_until_its_next_heartbeat(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    await directory.put(instance(clock))
+    routing.report(placed(routing), Outcome.OVERLOADED, 0.1)
+    assert isinstance(routing.choose(SAY), NoCandidate)
+    await directory.beat("i1", heartbeat())
+    assert isinstance(routing.choose(SAY), Choice)
+
+
+async def test_a_lost_instance_is_not_chosen_until_it_beats_again(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    await directory.put(instance(clock))
+    routing.report(placed(routing), Outcome.LOST, 6.0)
+    assert isinstance(routing.choose(SAY), NoCandidate)
+    async with asyncio.timeout(5):
+        assert await routing.suspects() == {"i1"}
+    await directory.beat("i1", heartbeat())
+    assert isinstance(routing.choose(SAY), Choice)
+
+
+async def test_the_instance_that_failed_is_avoided_while_there_is_another(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    again = Requirement(capability="echo.say@1", avoid="i1")
+    await directory.put(instance(clock))
+    assert placed(routing, again).endpoint.instance == "i1"
+    await directory.put(instance(clock, "i2", cpu=0.9))
+    assert placed(routing, again).endpoint.instance == "i2"
+
+
+async def test_the_explanation_lists_all_candidates_with_their_scores(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    await directory.put(instance(clock, "i1", cpu=0.5))
+    await directory.put(instance(clock, "i2", cpu=0.2))
+    explanation = placed(routing).explanation
+    assert explanation["chosen"] == "i2"
+    assert [one["instance"] for one in explanation["candidates"]] == ["i2", "i1"]
+    assert explanation["candidates"][0]["parts"] == {"cpu": 0.08, "memory": 0.0, "active": 0.0}
+
+
+async def test_waiting_ends_when_a_slot_is_given_back(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    await directory.put(instance(clock))
+    choice = placed(routing)
+    waiting = asyncio.create_task(routing.wait_for_change())
+    routing.report(choice, Outcome.COMPLETED, 0.1)
+    async with asyncio.timeout(5):
+        await waiting
+
+
+async def test_waiting_ends_when_an_instance_comes(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    running = asyncio.create_task(routing.run())
+    waiting = asyncio.create_task(routing.wait_for_change())
+    await asyncio.sleep(0)
+    await directory.put(instance(clock))
+    async with asyncio.timeout(5):
+        await waiting
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
