@@ -1,9 +1,7 @@
 """JSON Schemas (2020-12) of every document of the wire contract, made from the types themselves."""
 
 from collections.abc import Mapping
-from typing import Union, get_args
 
-import msgspec
 from pydantic import BaseModel, JsonValue
 
 from hivemesh_sdk.contracts.artifacts import Artifact, Grant, GrantRequest, Tree
@@ -16,6 +14,7 @@ from hivemesh_sdk.contracts.instances import (
 )
 from hivemesh_sdk.contracts.manifest import Manifest
 from hivemesh_sdk.contracts.pipeline import Pipeline
+from hivemesh_sdk.contracts.printable import schema, schema_components
 from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.contracts.steps import (
     Command,
@@ -57,8 +56,7 @@ def documents() -> dict[str, JsonValue]:
 def components() -> dict[str, JsonValue]:
     """The machine messages as the components of an OpenAPI document."""
     template = "#/components/schemas/{name}"
-    types = [_twin(kind) for kind in MESSAGES.values()]
-    roots, found = msgspec.json.schema_components(types, schema_hook=_any, ref_template=template)
+    roots, found = schema_components(list(MESSAGES.values()), template)
     event = list(MESSAGES).index("event")
     return dict(sorted({**found, "Event": roots[event]}.items()))
 
@@ -68,42 +66,8 @@ def _written(name: str, model: type[BaseModel]) -> JsonValue:
 
 
 def _message(name: str, kind: object) -> JsonValue:
-    return {**_head(name), **msgspec.json.schema(_twin(kind), schema_hook=_any)}
+    return {**_head(name), **schema(kind)}
 
 
 def _head(name: str) -> dict[str, JsonValue]:
     return {"$schema": DIALECT, "$id": f"urn:hivemesh:schema:v1:{name}"}
-
-
-def _any(kind: type) -> dict[str, JsonValue]:
-    if kind is not object:
-        message = f"{kind} has no JSON form"
-        raise TypeError(message)
-    return {"description": "any JSON value"}
-
-
-def _twin(kind: object) -> object:
-    """The same type with optional fields in place of raw defaults, which msgspec cannot print."""
-    if get_args(kind):
-        return Union[tuple(_twin(one) for one in get_args(kind))]  # noqa: UP007 - built from a tuple
-    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
-        return kind
-    fields = msgspec.structs.fields(kind)
-    if not any(isinstance(field.default, msgspec.Raw) for field in fields):
-        return kind
-    return msgspec.defstruct(
-        kind.__name__,
-        [_twin_field(field) for field in fields],
-        namespace={"__doc__": kind.__doc__},
-        kw_only=True,
-        tag=kind.__struct_config__.tag,
-        tag_field=kind.__struct_config__.tag_field,
-    )
-
-
-def _twin_field(field: msgspec.structs.FieldInfo) -> tuple[str, object, object]:
-    if isinstance(field.default, msgspec.Raw):
-        return field.name, object | msgspec.UnsetType, msgspec.UNSET
-    if field.default_factory is not msgspec.NODEFAULT:
-        return field.name, field.type, msgspec.field(default_factory=field.default_factory)
-    return field.name, field.type, msgspec.field(default=field.default)

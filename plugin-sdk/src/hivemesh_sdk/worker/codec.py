@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from hivemesh_sdk.contracts.printable import schema_components
 from hivemesh_sdk.contracts.problems import FieldProblem
 from hivemesh_sdk.errors import ConfigurationError
 
@@ -107,9 +108,7 @@ def json_schema(declared: Type) -> dict[str, object]:
     if _is_pydantic(declared):
         schema: dict[str, object] = declared.model_json_schema()
         return schema
-    (schema,), definitions = msgspec.json.schema_components(
-        [declared], ref_template="#/$defs/{name}"
-    )
+    (schema,), definitions = schema_components([declared], "#/$defs/{name}")
     reference = schema.get("$ref")
     if isinstance(reference, str):
         schema = definitions.pop(reference.rsplit("/", 1)[1])
