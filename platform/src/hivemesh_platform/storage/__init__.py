@@ -1,0 +1,1 @@
+"""The platform's database: transactions, the one writer, schema versions."""

@@ -1,0 +1,33 @@
+"""What can be wrong with the database, as errors that carry the decision."""
+
+import errno
+import sqlite3
+
+from hivemesh_sdk.errors import ConflictError, RetryableError
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class StorageFullError(RetryableError):
+    """No space is left; nothing that was accepted is lost, and the work goes on by itself."""
+
+    slug = "storage-full"
+
+
+class StorageError(RetryableError):
+    """The database refused a statement that should have worked."""
+
+    slug = "internal"
+
+
+class StateIncompatibleError(ConflictError):
+    """The state folder was written by another version."""
+
+    slug = "state-incompatible"
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error of the driver or the system says that the disk is full."""
+    if isinstance(error, sqlite3.OperationalError):
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and error.errno in _FULL
