@@ -1,0 +1,440 @@
+"""What follows from a row's end: rows of later nodes, ends of nodes, the end of the run.
+
+Everything happens in the transaction that ends the row, so a restart finds nothing half done.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+from hivemesh_sdk.contracts.api import RunState
+from hivemesh_sdk.contracts.steps import MAX_PAGE_BYTES, StepKind
+
+from hivemesh_platform.execution.ledger import Effects, Finished
+from hivemesh_platform.execution.model import (
+    FAN_IN,
+    LEVEL,
+    BatchRef,
+    Output,
+    WorkKey,
+    next_tree_rows,
+    node_state,
+    run_state,
+)
+from hivemesh_platform.storage.transaction import Row, Transaction
+
+COST = 1.0  # of a row in the fair queue
+
+_INSERT_ROW = """
+INSERT INTO work (run, node, seq, kind, capability, submitter, priority, rank, state, input, spec,
+                  created_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_INSERT_BATCH = """
+INSERT INTO batch (run, node, seq, sha256, count, bytes, encoding) VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+
+
+class DatasetParts(Protocol):
+    """What the graph needs of the datasets, inside its own transaction."""
+
+    def add_part(self, tx: Transaction, name: str, version: int, seq: int, batch: BatchRef) -> None:
+        """Add the part `seq` to a version that is being written."""
+        ...
+
+    def close(self, tx: Transaction, name: str, version: int, state: str) -> None:
+        """End the writing of a version."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRow:
+    """A row of work that is to be queued (or blocked until its options are known)."""
+
+    key: WorkKey
+    kind: StepKind
+    capability: str
+    submitter: str
+    priority: int
+    inputs: tuple[BatchRef, ...] = ()
+    spec: str | None = None
+    blocked: bool = False
+
+
+def row_of_node(node: Row, seq: int, kind: StepKind, inputs: tuple[BatchRef, ...]) -> NewRow:
+    """Make a row with what it has from its node."""
+    return NewRow(
+        key=WorkKey(node["run"], node["name"], seq),
+        kind=kind,
+        capability=node["capability"],
+        submitter=node["submitter"],
+        priority=node["priority"],
+        inputs=inputs,
+        blocked=node["options"] is None,
+    )
+
+
+def enqueue(tx: Transaction, row: NewRow, now: int) -> None:
+    """Insert a row with its place in the weighted fair queue."""
+    tx.execute(
+        _INSERT_ROW,
+        (
+            row.key.run,
+            row.key.node,
+            row.key.seq,
+            row.kind,
+            row.capability,
+            row.submitter,
+            row.priority,
+            _next_rank(tx, row.submitter, row.priority),
+            "blocked" if row.blocked else "queued",
+            msgspec.json.encode(row.inputs).decode(),
+            row.spec,
+            now,
+        ),
+    )
+
+
+def _next_rank(tx: Transaction, submitter: str, priority: int) -> float:
+    """`max(v, last rank of this submitter and priority) + cost / 2^priority`.
+
+    v is the rank of the last claimed row: who was idle gains nothing by it, and who submits much
+    waits behind his own rows.
+    """
+    clock = tx.one("SELECT v FROM queue_clock")
+    if clock is None:
+        tx.execute("INSERT INTO queue_clock (v) VALUES (0)")
+    now = 0.0 if clock is None else float(clock["v"])
+    share = tx.one(
+        "SELECT last_rank FROM queue_share WHERE submitter = ? AND priority = ?",
+        (submitter, priority),
+    )
+    rank = max(now, 0.0 if share is None else float(share["last_rank"])) + COST / 2.0**priority
+    tx.execute(
+        """INSERT INTO queue_share (submitter, priority, last_rank) VALUES (?, ?, ?)
+           ON CONFLICT DO UPDATE SET last_rank = excluded.last_rank""",
+        (submitter, priority, rank),
+    )
+    return rank
+
+
+def log_event(
+    tx: Transaction,
+    run: str,
+    kind: str,
+    now: int,
+    *,
+    node: str = "",
+    data: dict[str, object] | None = None,
+) -> None:
+    """Append to the run's event log, which people follow by offset."""
+    tx.execute(
+        """INSERT INTO run_event (run, no, at, type, node, data)
+           SELECT ?, coalesce(max(no), 0) + 1, ?, ?, ?, ? FROM run_event WHERE run = ?""",
+        (run, now, kind, node, msgspec.json.encode(data or {}).decode(), run),
+    )
+
+
+class Change:
+    """One change of the graph inside one transaction, and what it has set free."""
+
+    def __init__(self, tx: Transaction, datasets: DatasetParts, now: int) -> None:
+        self._tx = tx
+        self._datasets = datasets
+        self._now = now
+        self._queued = False
+        self._ended_runs: list[str] = []
+        self._ended_nodes: list[tuple[str, str]] = []
+
+    def effects(self) -> Effects:
+        """What the caller has to wake."""
+        return Effects(self._queued, tuple(self._ended_runs), tuple(self._ended_nodes))
+
+    def batch_ended(self, node: Row, seq: int, batch: BatchRef | None) -> None:
+        """A source or map has given batch `seq` (None: that row failed and gives nothing)."""
+        ref = batch or BatchRef("")
+        run, name = node["run"], node["name"]
+        self._tx.execute(
+            _INSERT_BATCH, (run, name, seq, ref.sha256, ref.count, ref.bytes, ref.encoding)
+        )
+        self._tx.execute(
+            """UPDATE node SET records_out = records_out + ?, batches_known = batches_known + ?,
+                      batches_done = batches_done + ? WHERE run = ? AND name = ?""",
+            (ref.count, int(node["kind"] == "source"), int(node["kind"] == "source"), run, name),
+        )
+        if node["dataset"] and ref.count:
+            self._datasets.add_part(self._tx, node["dataset"], node["dataset_version"], seq, ref)
+        for child in self._children(run, name):
+            self._feed(child, seq, ref)
+
+    def row_completed(self, node: Row, row: Row, end: Finished) -> None:
+        """A row has ended well."""
+        run, name = node["run"], node["name"]
+        match node["kind"]:
+            case "map":
+                self._tx.execute(
+                    """UPDATE node SET batches_done = batches_done + 1, records_in = records_in + ?
+                        WHERE run = ? AND name = ?""",
+                    (_records_in(row), run, name),
+                )
+                self.batch_ended(node, row["seq"], end.batch or BatchRef(""))
+                self._end_map_if_done(run, name)
+            case "reduce":
+                self._reduced(node, row, end)
+            case "source":
+                self._end_node(node, node_state(completed=1, failed=0, rejected=self._count(node)))
+            case _:
+                self._tx.execute(
+                    "UPDATE node SET output = ?, records_out = 1 WHERE run = ? AND name = ?",
+                    (end.output, run, name),
+                )
+                self._end_node(node, RunState.COMPLETED)
+
+    def row_failed(self, node: Row, row: Row, problem: str, *, every: bool) -> None:
+        """A row has ended badly; `every` says that no other row of the node can do better."""
+        run, name = node["run"], node["name"]
+        self._tx.execute(
+            """UPDATE node SET batches_failed = batches_failed + 1,
+                      problem = coalesce(problem, ?) WHERE run = ? AND name = ?""",
+            (problem, run, name),
+        )
+        data = {"seq": row["seq"]}
+        log_event(self._tx, run, "row_failed", self._now, node=name, data=data)
+        if node["kind"] == "map" and not every:
+            self.batch_ended(node, row["seq"], None)
+            self._end_map_if_done(run, name)
+        else:
+            self._end_node(node, RunState.FAILED)
+
+    def cancel(self, run: str) -> None:
+        """Cancel what has not ended."""
+        self._close_rows(run)
+        nodes = self._tx.all(
+            """UPDATE node SET state = 'cancelled', ended_at = ?
+                WHERE run = ? AND ended_at IS NULL RETURNING name""",
+            (self._now, run),
+        )
+        self._ended_nodes += [(run, node["name"]) for node in nodes]
+        if self._tx.one("SELECT 1 FROM run WHERE id = ? AND ended_at IS NULL", (run,)):
+            self._end_run(run, RunState.CANCELLED)
+        self._ended_runs.append(run)
+
+    def _children(self, run: str, name: str) -> list[Row]:
+        return self._tx.all(
+            "SELECT * FROM node WHERE run = ? AND upstream = ? AND ended_at IS NULL", (run, name)
+        )
+
+    def _feed(self, child: Row, seq: int, batch: BatchRef) -> None:
+        """Hand a batch on to a node that maps or reduces it."""
+        run, name = child["run"], child["name"]
+        self._tx.execute(
+            "UPDATE node SET batches_known = batches_known + 1 WHERE run = ? AND name = ?",
+            (run, name),
+        )
+        if child["kind"] == "reduce":
+            self._group(child, closed=False)
+        elif batch.count:
+            enqueue(self._tx, row_of_node(child, seq, "map", (batch,)), self._now)
+            self._queued = True
+        else:
+            self._tx.execute(
+                "UPDATE node SET batches_done = batches_done + 1 WHERE run = ? AND name = ?",
+                (run, name),
+            )
+            self.batch_ended(child, seq, BatchRef(""))
+
+    def _group(self, node: Row, *, closed: bool) -> None:
+        """Cut the upstream's batches, in order of seq, into inputs of `add` rows.
+
+        A group has at most 16 batches and at most a page of bytes; it takes only batches before
+        which no batch is missing, so its content does not depend on who finished first.
+        """
+        run, name = node["run"], node["name"]
+        place = self._tx.one(
+            "SELECT grouped, adds FROM node WHERE run = ? AND name = ?", (run, name)
+        )
+        grouped, adds = (0, 0) if place is None else (place["grouped"], place["adds"])
+        batches = self._tx.all(
+            "SELECT * FROM batch WHERE run = ? AND node = ? AND seq > ? ORDER BY seq LIMIT ?",
+            (run, node["upstream"], grouped, LEVEL if closed else FAN_IN + 1),
+        )
+        for group, last in _cut(batches, grouped, closed=closed):
+            adds += 1
+            grouped = last
+            enqueue(self._tx, row_of_node(node, adds, "add", group), self._now)
+            self._queued = True
+        if closed and not adds:
+            adds = 1
+            enqueue(self._tx, row_of_node(node, 1, "add", ()), self._now)
+            self._queued = True
+        self._tx.execute(
+            "UPDATE node SET grouped = ?, adds = ? WHERE run = ? AND name = ?",
+            (grouped, adds, run, name),
+        )
+        if closed:
+            self._grow_tree(node, total=adds)
+
+    def _reduced(self, node: Row, row: Row, end: Finished) -> None:
+        run, name = node["run"], node["name"]
+        if row["kind"] == "result":
+            self._tx.execute(
+                """UPDATE node SET output = ?, records_out = 1, batches_done = batches_known
+                    WHERE run = ? AND name = ?""",
+                (end.output, run, name),
+            )
+            self._end_node(node, node_state(completed=1, failed=0, rejected=self._count(node)))
+            return
+        if row["kind"] == "add":
+            inputs = msgspec.json.decode(row["input"], type=list[BatchRef])
+            self._tx.execute(
+                """UPDATE node SET batches_done = batches_done + ?, records_in = records_in + ?
+                    WHERE run = ? AND name = ?""",
+                (len(inputs), sum(one.count for one in inputs), run, name),
+            )
+        upstream = self._tx.one(
+            "SELECT ended_at FROM node WHERE run = ? AND name = ?", (run, node["upstream"])
+        )
+        closed = upstream is not None and upstream["ended_at"] is not None
+        self._grow_tree(node, total=node["adds"] if closed else None)
+
+    def _grow_tree(self, node: Row, total: int | None) -> None:
+        run, name = node["run"], node["name"]
+        rows = self._tx.all("SELECT seq, state FROM work WHERE run = ? AND node = ?", (run, name))
+        known = frozenset(int(row["seq"]) for row in rows)
+        done = frozenset(int(row["seq"]) for row in rows if row["state"] == "completed")
+        for new in next_tree_rows(done, known, total):
+            states = tuple(self._state(run, name, seq) for seq in new.children)
+            enqueue(self._tx, row_of_node(node, new.seq, new.kind, states), self._now)
+            self._queued = True
+
+    def _state(self, run: str, name: str, seq: int) -> BatchRef:
+        row = self._tx.one(
+            "SELECT output FROM work WHERE run = ? AND node = ? AND seq = ?", (run, name, seq)
+        )
+        output = msgspec.json.decode("{}" if row is None else row["output"], type=Output)
+        if output.artifact is None:
+            message = f"the state of {run}.{name}.{seq} was not stored"
+            raise AssertionError(message)
+        return output.artifact
+
+    def _end_map_if_done(self, run: str, name: str) -> None:
+        node = self._tx.one("SELECT * FROM node WHERE run = ? AND name = ?", (run, name))
+        if node is None or node["ended_at"] is not None:
+            return
+        upstream = self._tx.one(
+            "SELECT ended_at FROM node WHERE run = ? AND name = ?", (run, node["upstream"])
+        )
+        if upstream is None or upstream["ended_at"] is None or self._has_open_rows(run, name):
+            return
+        state = node_state(
+            completed=node["batches_done"],
+            failed=node["batches_failed"],
+            rejected=node["rejected"],
+        )
+        self._end_node(node, state)
+
+    def _has_open_rows(self, run: str, name: str) -> bool:
+        found = self._tx.one(
+            "SELECT 1 FROM work WHERE run = ? AND node = ? AND ended_at IS NULL LIMIT 1",
+            (run, name),
+        )
+        return found is not None
+
+    def _count(self, node: Row) -> int:
+        row = self._tx.one(
+            "SELECT rejected FROM node WHERE run = ? AND name = ?", (node["run"], node["name"])
+        )
+        return 0 if row is None else int(row["rejected"])
+
+    def _end_node(self, node: Row, state: RunState) -> None:
+        run, name = node["run"], node["name"]
+        self._tx.execute(
+            """UPDATE node SET state = ?, reason = '', ended_at = ?,
+                      started_at = coalesce(started_at, ?) WHERE run = ? AND name = ?""",
+            (state.value, self._now, self._now, run, name),
+        )
+        log_event(self._tx, run, f"node_{state.value}", self._now, node=name)
+        self._ended_nodes.append((run, name))
+        if state is RunState.FAILED:
+            self._give_up(run, name)
+            return
+        for child in self._children(run, name):
+            if child["kind"] == "reduce":
+                self._group(child, closed=True)
+            else:
+                self._end_map_if_done(run, child["name"])
+        self._end_run_if_done(run)
+
+    def _give_up(self, run: str, failed: str) -> None:
+        """A node has failed: nothing that is left of the run can matter."""
+        self._close_rows(run)
+        nodes = self._tx.all(
+            """UPDATE node SET state = 'skipped', reason = ?, ended_at = ?
+                WHERE run = ? AND ended_at IS NULL RETURNING name""",
+            (f"{failed} failed", self._now, run),
+        )
+        self._ended_nodes += [(run, node["name"]) for node in nodes]
+        self._end_run_if_done(run)
+
+    def _close_rows(self, run: str) -> None:
+        self._tx.execute(
+            """UPDATE attempt SET ended_at = ?, outcome = 'cancelled'
+                WHERE run = ? AND ended_at IS NULL""",
+            (self._now, run),
+        )
+        self._tx.execute(
+            "UPDATE work SET state = 'cancelled', ended_at = ? WHERE run = ? AND ended_at IS NULL",
+            (self._now, run),
+        )
+
+    def _end_run_if_done(self, run: str) -> None:
+        nodes = self._tx.all(
+            "SELECT name, state, ended_at, problem FROM node WHERE run = ? ORDER BY position",
+            (run,),
+        )
+        if any(node["ended_at"] is None for node in nodes):
+            return
+        if self._tx.one("SELECT 1 FROM run WHERE id = ? AND ended_at IS NULL", (run,)) is None:
+            return
+        problem = next((node["problem"] for node in nodes if node["problem"]), None)
+        self._end_run(run, run_state(RunState(node["state"]) for node in nodes), problem)
+        self._ended_runs.append(run)
+
+    def _end_run(self, run: str, state: RunState, problem: str | None = None) -> None:
+        self._tx.execute(
+            "UPDATE run SET state = ?, reason = '', problem = ?, ended_at = ? WHERE id = ?",
+            (state.value, problem, self._now, run),
+        )
+        good = {RunState.COMPLETED: "complete", RunState.PARTIAL: "partial"}
+        for node in self._tx.all("SELECT * FROM node WHERE run = ? AND dataset != ''", (run,)):
+            self._datasets.close(
+                self._tx, node["dataset"], node["dataset_version"], good.get(state, "abandoned")
+            )
+        log_event(self._tx, run, f"run_{state.value}", self._now)
+
+
+def _records_in(row: Row) -> int:
+    return sum(one.count for one in msgspec.json.decode(row["input"], type=list[BatchRef]))
+
+
+def _cut(
+    batches: list[Row], grouped: int, *, closed: bool
+) -> list[tuple[tuple[BatchRef, ...], int]]:
+    """Cut batches without a gap into full groups; the last one need not be full when `closed`."""
+    groups: list[tuple[tuple[BatchRef, ...], int]] = []
+    group: list[BatchRef] = []
+    size = taken = 0
+    expected = grouped + 1
+    for row in batches:
+        if int(row["seq"]) != expected:
+            break
+        batch = BatchRef(row["sha256"], row["count"], row["bytes"], row["encoding"])
+        if taken == FAN_IN or (group and size + batch.bytes > MAX_PAGE_BYTES):
+            groups.append((tuple(group), expected - 1))
+            group, size, taken = [], 0, 0
+        if batch.count:
+            group.append(batch)
+        size, taken, expected = size + batch.bytes, taken + 1, expected + 1
+    if taken == FAN_IN or (closed and taken):
+        groups.append((tuple(group), expected - 1))
+    return groups

@@ -1,0 +1,253 @@
+"""What the ledger keeps and answers: rows of work, their claims, records and ends.
+
+The statements are in `ledger_sqlite`; every method runs inside the transaction it is given.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hivemesh_sdk.contracts.problems import Problem
+from hivemesh_sdk.contracts.steps import StepKind
+from hivemesh_sdk.errors import ConflictError
+
+from hivemesh_platform.execution.model import (
+    AttemptOutcome,
+    BatchRef,
+    Fence,
+    NodeKind,
+    RejectedRecord,
+    RetryPolicy,
+    WorkKey,
+)
+from hivemesh_platform.storage.transaction import Transaction
+
+
+class StaleAttemptError(ConflictError):
+    """The row has gone to a later attempt or reader; what this one says does not count."""
+
+    slug = "stale-attempt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewNode:
+    """A node of a run that is accepted. `options` is JSON once all references are known."""
+
+    name: str
+    position: int
+    capability: str
+    kind: NodeKind
+    upstream: str
+    options: str | None
+    labels: str
+    policy: RetryPolicy
+    deadline_ms: int
+    idle_timeout_ms: int
+    dataset: str
+    dataset_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRun:
+    """A run that is accepted, with all of its nodes."""
+
+    id: str
+    pipeline: str
+    version: int
+    document: str
+    parameters: str
+    labels: str
+    submitter: str
+    priority: int
+    nodes: Sequence[NewNode]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job that is accepted; `spec` is the JSON of its JobSpec."""
+
+    id: str
+    capability: str
+    submitter: str
+    priority: int
+    spec: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A row that this process holds, with everything that its dispatch needs."""
+
+    key: WorkKey
+    fence: Fence
+    kind: StepKind
+    capability: str
+    inputs: tuple[BatchRef, ...]
+    spec: str | None  # jobs only
+    options: str
+    labels: str
+    policy: RetryPolicy
+    deadline_ms: int
+    idle_timeout_ms: int
+    retries: int
+    losses: int
+    last_instance: str
+    execution: str = ""  # sources: what runs at the worker already
+    after: int = 0
+    checkpoint: str = "null"
+    endpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """Where an attempt runs and why."""
+
+    instance: str
+    identity: str
+    worker: str
+    explanation: str
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far an execution says it is."""
+
+    done: float
+    total: float
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What a page of a source brings: stored in one transaction with the checkpoint after it."""
+
+    execution: str
+    after: int
+    checkpoint: str
+    batches: tuple[BatchRef, ...] = ()
+    rejected: tuple[RejectedRecord, ...] = ()
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The good end of a row: a batch (map), or an answer (call, add, merge, result), or neither."""
+
+    batch: BatchRef | None = None
+    output: str | None = None  # JSON of an Output
+    rejected: tuple[RejectedRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The bad end of an attempt that is followed by another one, not before a time."""
+
+    problem: Problem
+    outcome: AttemptOutcome
+    not_before: int
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a change has set free or ended, so that the caller wakes whom it concerns."""
+
+    queued: bool = False
+    ended_runs: tuple[str, ...] = ()
+    ended_nodes: tuple[tuple[str, str], ...] = ()
+
+
+class Ledger(Protocol):
+    """Rows of work. Time is given as milliseconds since 1970."""
+
+    def add_run(self, tx: Transaction, run: NewRun, now: int) -> None:
+        """Accept a run: its nodes wait, and nothing is queued until they are activated."""
+        ...
+
+    def add_job(self, tx: Transaction, job: NewJob, now: int) -> None:
+        """Accept a job: one row, queued."""
+        ...
+
+    def activate(self, tx: Transaction, run: str, node: str, options: str, now: int) -> Effects:
+        """Give a node its options; rows that waited for them are queued. Idempotent."""
+        ...
+
+    def claim(self, tx: Transaction, capability: str, limit: int, now: int) -> list[Claim]:
+        """Take up to `limit` queued rows of a capability in order of rank; each is a new attempt."""
+        ...
+
+    def placed(self, tx: Transaction, key: WorkKey, fence: Fence, placed: Placed, now: int) -> None:
+        """Keep where the attempt runs and why."""
+        ...
+
+    def release(
+        self, tx: Transaction, key: WorkKey, fence: Fence, reason: str, not_before: int
+    ) -> None:
+        """Put a claimed row back, because nobody can take it; costs no retry."""
+        ...
+
+    def record(
+        self, tx: Transaction, key: WorkKey, fence: Fence, page: Recorded, now: int
+    ) -> Effects:
+        """Record a page of a source and create the rows that map or reduce its batches.
+
+        Raises:
+            StaleAttemptError: the fence is not the row's.
+        """
+        ...
+
+    def finish(
+        self, tx: Transaction, key: WorkKey, fence: Fence, end: Finished, now: int
+    ) -> Effects:
+        """End a row well, add its part to the dataset, and create what follows from it.
+
+        Raises:
+            StaleAttemptError: the fence is not the row's.
+        """
+        ...
+
+    def retry(
+        self, tx: Transaction, key: WorkKey, fence: Fence, failure: Failure, now: int
+    ) -> None:
+        """End the attempt and queue the row for another one.
+
+        Raises:
+            StaleAttemptError: the fence is not the row's.
+        """
+        ...
+
+    def fail(
+        self, tx: Transaction, key: WorkKey, fence: Fence, problem: Problem, now: int
+    ) -> Effects:
+        """End a row with its problem.
+
+        Raises:
+            StaleAttemptError: the fence is not the row's.
+        """
+        ...
+
+    def cancel(self, tx: Transaction, run: str, now: int) -> Effects:
+        """Cancel what has not ended of a run or job."""
+        ...
+
+    def recover(self, tx: Transaction, now: int) -> list[Claim]:
+        """After a start: queue the rows that were held, and return the sources to go on with.
+
+        Their epoch is raised, so that whoever read them before is refused.
+        """
+        ...
+
+    def open_rows(self, tx: Transaction, run: str, node: str) -> int:
+        """Count the rows behind a source that have not ended."""
+        ...
+
+    def waiting(self, tx: Transaction, now: int) -> dict[str, int]:
+        """Count the queued rows per capability whose time has come."""
+        ...
+
+    def next_time(self, tx: Transaction, now: int) -> int | None:
+        """Return when the next delayed row may be claimed."""
+        ...
+
+    def explain_waiting(self, tx: Transaction, capability: str, reason: str) -> None:
+        """Show people why the rows of a capability wait; "" takes the reason away."""
+        ...

@@ -1,0 +1,486 @@
+"""The ledger's statements for SQLite: claim, record, finish, fail, cancel, recover.
+
+What follows from a row's end (rows of later nodes, ends of nodes and runs) is in `graph_sqlite`.
+"""
+
+import msgspec
+from hivemesh_sdk.contracts.problems import Problem
+
+from hivemesh_platform.execution import graph_sqlite
+from hivemesh_platform.execution.graph_sqlite import Change, DatasetParts, enqueue
+from hivemesh_platform.execution.ledger import (
+    Claim,
+    Effects,
+    Failure,
+    Finished,
+    NewJob,
+    NewNode,
+    NewRun,
+    Placed,
+    Progress,
+    Recorded,
+    StaleAttemptError,
+)
+from hivemesh_platform.execution.model import (
+    JOB_NODE,
+    AttemptOutcome,
+    BatchRef,
+    Fence,
+    RejectedRecord,
+    RetryPolicy,
+    WorkKey,
+    fails_every_row,
+)
+from hivemesh_platform.storage.transaction import Row, Transaction
+
+MAX_REJECTED_KEPT = 1000  # per node: the others are counted, not kept
+
+_decode_inputs = msgspec.json.Decoder(tuple[BatchRef, ...]).decode
+
+_CLAIM = """
+UPDATE work SET state = 'running', attempt = attempt + 1, epoch = epoch + 1, reason = '',
+       started_at = coalesce(started_at, :now)
+ WHERE rowid IN (SELECT rowid FROM work
+                  WHERE state = 'queued' AND capability = :capability AND not_before <= :now
+                  ORDER BY rank LIMIT :limit)
+RETURNING *
+"""
+_NODE_OF_ROW = "SELECT * FROM node WHERE run = ? AND name = ?"
+_STARTED_NODE = """
+UPDATE node SET state = 'running', reason = '', started_at = coalesce(started_at, :now),
+       attempts = attempts + 1
+ WHERE run = :run AND name = :node
+"""
+_STARTED_RUN = """
+UPDATE run SET state = 'running', reason = '', started_at = :now WHERE id = :run AND state = 'queued'
+"""
+_HOLD = """
+SELECT * FROM work WHERE run = ? AND node = ? AND seq = ? AND attempt = ? AND epoch = ?
+   AND state = 'running'
+"""
+_PLACED = """
+INSERT INTO attempt (run, node, seq, attempt, instance, identity, worker, explanation, started_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+"""
+_ATTEMPT_ENDED = """
+UPDATE attempt SET ended_at = ?, outcome = ?, problem = ?
+ WHERE run = ? AND node = ? AND seq = ? AND attempt = ?
+"""
+_REJECTED = """
+INSERT INTO rejected (run, node, seq, no, reason, detail, position)
+VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+"""
+
+
+class SqliteLedger:
+    """Rows of work in SQLite; all of its methods run in the writer thread."""
+
+    def __init__(self, datasets: DatasetParts) -> None:
+        self._datasets = datasets
+
+    def add_run(self, tx: Transaction, run: NewRun, now: int) -> None:
+        """Accept a run: its nodes wait, and nothing is queued until they are activated."""
+        tx.execute(
+            """INSERT INTO run (id, pipeline, version, document, parameters, labels, submitter,
+                                state, created_at)
+               VALUES (?, ?, ?, ?, ?, ?, ?, 'queued', ?)""",
+            (
+                run.id,
+                run.pipeline,
+                run.version,
+                run.document,
+                run.parameters,
+                run.labels,
+                run.submitter,
+                now,
+            ),
+        )
+        for node in run.nodes:
+            _add_node(tx, run, node)
+        graph_sqlite.log_event(tx, run.id, "run_accepted", now)
+
+    def add_job(self, tx: Transaction, job: NewJob, now: int) -> None:
+        """Accept a job: one row, queued."""
+        enqueue(
+            tx,
+            graph_sqlite.NewRow(
+                key=WorkKey(job.id, JOB_NODE, 0),
+                kind="call",
+                capability=job.capability,
+                submitter=job.submitter,
+                priority=job.priority,
+                spec=job.spec,
+            ),
+            now,
+        )
+
+    def activate(self, tx: Transaction, run: str, node: str, options: str, now: int) -> Effects:
+        """Give a node its options; rows that waited for them are queued. Idempotent."""
+        row = tx.one("SELECT * FROM node WHERE run = ? AND name = ?", (run, node))
+        if row is None or row["ended_at"] is not None:
+            return Effects()
+        tx.execute(
+            "UPDATE node SET options = ? WHERE run = ? AND name = ? AND options IS NULL",
+            (options, run, node),
+        )
+        if row["kind"] in {"call", "source"}:
+            _add_first_row(tx, row, now)
+        tx.execute(
+            """UPDATE work SET state = 'queued' WHERE run = ? AND node = ? AND state = 'blocked'
+                  AND ended_at IS NULL""",
+            (run, node),
+        )
+        return Effects(queued=True)
+
+    def claim(self, tx: Transaction, capability: str, limit: int, now: int) -> list[Claim]:
+        """Take up to `limit` queued rows of a capability in order of rank; each is a new attempt."""
+        rows = tx.all(_CLAIM, {"capability": capability, "limit": limit, "now": now})
+        if not rows:
+            return []
+        rows.sort(key=lambda row: row["rank"])
+        tx.execute("UPDATE queue_clock SET v = max(v, ?)", (rows[-1]["rank"],))
+        return [_claimed(tx, row, now) for row in rows]
+
+    def placed(self, tx: Transaction, key: WorkKey, fence: Fence, placed: Placed, now: int) -> None:
+        """Keep where the attempt runs and why."""
+        where = (key.run, key.node, key.seq)
+        tx.execute(
+            _PLACED,
+            (
+                *where,
+                fence.attempt,
+                placed.instance,
+                placed.identity,
+                placed.worker,
+                placed.explanation,
+                now,
+            ),
+        )
+        tx.execute(
+            "UPDATE work SET instance = ? WHERE run = ? AND node = ? AND seq = ? AND attempt = ?",
+            (placed.instance, *where, fence.attempt),
+        )
+        tx.execute(
+            "UPDATE source SET endpoint = ?, execution = '' WHERE run = ? AND node = ?",
+            (placed.endpoint, key.run, key.node),
+        )
+
+    def release(
+        self, tx: Transaction, key: WorkKey, fence: Fence, reason: str, not_before: int
+    ) -> None:
+        """Put a claimed row back, because nobody can take it; costs no retry."""
+        tx.execute(
+            """UPDATE work SET state = 'queued', reason = ?, not_before = ?
+                WHERE run = ? AND node = ? AND seq = ? AND attempt = ? AND epoch = ?
+                  AND state = 'running'""",
+            (reason, not_before, key.run, key.node, key.seq, fence.attempt, fence.epoch),
+        )
+        tx.execute(
+            "UPDATE node SET reason = ? WHERE run = ? AND name = ?", (reason, key.run, key.node)
+        )
+
+    def record(
+        self, tx: Transaction, key: WorkKey, fence: Fence, page: Recorded, now: int
+    ) -> Effects:
+        """Record a page of a source and create the rows that map or reduce its batches."""
+        _hold(tx, key, fence)
+        node = _node(tx, key)
+        place = tx.one(
+            "SELECT next_seq FROM source WHERE run = ? AND node = ?", (key.run, key.node)
+        )
+        first = 1 if place is None else int(place["next_seq"])
+        change = Change(tx, self._datasets, now)
+        for seq, batch in enumerate(page.batches, first):
+            change.batch_ended(node, seq, batch)
+        tx.execute(
+            """UPDATE source SET execution = ?, after = ?, checkpoint = ?, next_seq = ?
+                WHERE run = ? AND node = ?""",
+            (
+                page.execution,
+                page.after,
+                page.checkpoint,
+                first + len(page.batches),
+                key.run,
+                key.node,
+            ),
+        )
+        if page.batches:
+            tx.execute(
+                "UPDATE work SET crashes = 0, retries = 0 WHERE run = ? AND node = ? AND seq = ?",
+                (key.run, key.node, key.seq),
+            )
+        _keep_rejected(tx, node, key.seq, page.rejected)
+        _count_progress(tx, key, page.progress)
+        return change.effects()
+
+    def finish(
+        self, tx: Transaction, key: WorkKey, fence: Fence, end: Finished, now: int
+    ) -> Effects:
+        """End a row well, add its part to the dataset, and create what follows from it."""
+        row = _hold(tx, key, fence)
+        tx.execute(
+            """UPDATE work SET state = 'completed', ended_at = ?, output = ?, problem = NULL
+                WHERE run = ? AND node = ? AND seq = ?""",
+            (now, end.output, key.run, key.node, key.seq),
+        )
+        _end_attempt(tx, key, fence, AttemptOutcome.COMPLETED, None, now)
+        if key.node == JOB_NODE:
+            return Effects(ended_runs=(key.run,))
+        node = _node(tx, key)
+        _keep_rejected(tx, node, key.seq, end.rejected)
+        change = Change(tx, self._datasets, now)
+        change.row_completed(node, row, end)
+        return change.effects()
+
+    def retry(
+        self, tx: Transaction, key: WorkKey, fence: Fence, failure: Failure, now: int
+    ) -> None:
+        """End the attempt and queue the row for another one."""
+        _hold(tx, key, fence)
+        problem, lost = failure.problem, failure.outcome is AttemptOutcome.LOST
+        document = msgspec.json.encode(problem).decode()
+        tx.execute(
+            """UPDATE work SET state = 'queued', not_before = ?, problem = ?, reason = ?,
+                      retries = retries + ?, crashes = crashes + ?
+                WHERE run = ? AND node = ? AND seq = ?""",
+            (
+                failure.not_before,
+                document,
+                problem.detail or problem.title,
+                int(not lost),
+                int(lost),
+                key.run,
+                key.node,
+                key.seq,
+            ),
+        )
+        _end_attempt(tx, key, fence, failure.outcome, document, now)
+        if key.node != JOB_NODE:
+            kind = "attempt_lost" if lost else "attempt_failed"
+            data = {"seq": key.seq, "attempt": fence.attempt, "detail": problem.detail}
+            graph_sqlite.log_event(tx, key.run, kind, now, node=key.node, data=data)
+
+    def fail(
+        self, tx: Transaction, key: WorkKey, fence: Fence, problem: Problem, now: int
+    ) -> Effects:
+        """End a row with its problem."""
+        row = _hold(tx, key, fence)
+        document = msgspec.json.encode(problem).decode()
+        tx.execute(
+            """UPDATE work SET state = 'failed', ended_at = ?, problem = ?
+                WHERE run = ? AND node = ? AND seq = ?""",
+            (now, document, key.run, key.node, key.seq),
+        )
+        _end_attempt(tx, key, fence, AttemptOutcome.FAILED, document, now)
+        if key.node == JOB_NODE:
+            return Effects(ended_runs=(key.run,))
+        change = Change(tx, self._datasets, now)
+        change.row_failed(_node(tx, key), row, document, every=fails_every_row(problem))
+        return change.effects()
+
+    def cancel(self, tx: Transaction, run: str, now: int) -> Effects:
+        """Cancel what has not ended of a run or job."""
+        change = Change(tx, self._datasets, now)
+        change.cancel(run)
+        return change.effects()
+
+    def recover(self, tx: Transaction, now: int) -> list[Claim]:
+        """After a start: queue the rows that were held, and return the sources to go on with."""
+        tx.execute(
+            """UPDATE attempt SET ended_at = ?, outcome = 'interrupted'
+                WHERE ended_at IS NULL AND (run, node, seq) IN (
+                      SELECT run, node, seq FROM work WHERE state = 'running')
+                  AND NOT EXISTS (SELECT 1 FROM source
+                                   WHERE source.run = attempt.run AND source.node = attempt.node
+                                     AND source.execution != '')""",
+            (now,),
+        )
+        tx.execute(
+            """UPDATE work SET state = 'queued', epoch = epoch + 1
+                WHERE state = 'running'
+                  AND NOT EXISTS (SELECT 1 FROM source
+                                   WHERE source.run = work.run AND source.node = work.node
+                                     AND source.execution != '')"""
+        )
+        rows = tx.all(
+            "UPDATE work SET epoch = epoch + 1 WHERE state = 'running' AND ended_at IS NULL RETURNING *"
+        )
+        return [_claim_of(tx, row) for row in rows]
+
+    def open_rows(self, tx: Transaction, run: str, node: str) -> int:
+        """Count the rows behind a source that have not ended."""
+        row = tx.one(
+            "SELECT count(*) AS n FROM work WHERE run = ? AND node != ? AND ended_at IS NULL",
+            (run, node),
+        )
+        return 0 if row is None else int(row["n"])
+
+    def waiting(self, tx: Transaction, now: int) -> dict[str, int]:
+        """Count the queued rows per capability whose time has come."""
+        rows = tx.all(
+            """SELECT capability, count(*) AS n FROM work
+                WHERE state = 'queued' AND not_before <= ? GROUP BY capability""",
+            (now,),
+        )
+        return {row["capability"]: int(row["n"]) for row in rows}
+
+    def next_time(self, tx: Transaction, now: int) -> int | None:
+        """Return when the next delayed row may be claimed."""
+        row = tx.one(
+            "SELECT min(not_before) AS at FROM work WHERE state = 'queued' AND not_before > ?",
+            (now,),
+        )
+        return None if row is None or row["at"] is None else int(row["at"])
+
+    def explain_waiting(self, tx: Transaction, capability: str, reason: str) -> None:
+        """Show people why the rows of a capability wait; "" takes the reason away."""
+        tx.execute(
+            """UPDATE node SET reason = ? WHERE capability = ? AND ended_at IS NULL
+                  AND reason != ? AND (run, name) IN (
+                      SELECT run, node FROM work WHERE state = 'queued' AND capability = ?)""",
+            (reason, capability, reason, capability),
+        )
+        tx.execute(
+            """UPDATE work SET reason = ? WHERE state = 'queued' AND capability = ?
+                  AND node = 'job' AND reason != ?""",
+            (reason, capability, reason),
+        )
+
+
+def _add_node(tx: Transaction, run: NewRun, node: NewNode) -> None:
+    tx.execute(
+        """INSERT INTO node (run, name, position, capability, kind, upstream, options, labels,
+                             submitter, priority, max_retries, retry_base_s, deadline_ms,
+                             idle_timeout_ms, dataset, dataset_version, state)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued')""",
+        (
+            run.id,
+            node.name,
+            node.position,
+            node.capability,
+            node.kind,
+            node.upstream,
+            node.options,
+            node.labels,
+            run.submitter,
+            run.priority,
+            node.policy.max_retries,
+            node.policy.base_s,
+            node.deadline_ms,
+            node.idle_timeout_ms,
+            node.dataset,
+            node.dataset_version,
+        ),
+    )
+
+
+def _add_first_row(tx: Transaction, node: Row, now: int) -> None:
+    """A source or call is row 0 of its node."""
+    key = WorkKey(node["run"], node["name"], 0)
+    if tx.one("SELECT 1 FROM work WHERE run = ? AND node = ? AND seq = 0", (key.run, key.node)):
+        return
+    if node["kind"] == "source":
+        tx.execute("INSERT INTO source (run, node) VALUES (?, ?)", (key.run, key.node))
+    enqueue(tx, graph_sqlite.row_of_node(node, 0, node["kind"], ()), now)
+
+
+def _claimed(tx: Transaction, row: Row, now: int) -> Claim:
+    names = {"run": row["run"], "node": row["node"], "now": now}
+    if row["node"] != JOB_NODE:
+        tx.execute(_STARTED_NODE, names)
+        if tx.execute(_STARTED_RUN, {"run": row["run"], "now": now}):
+            graph_sqlite.log_event(tx, row["run"], "run_started", now)
+    return _claim_of(tx, row)
+
+
+def _claim_of(tx: Transaction, row: Row) -> Claim:
+    node = source = None
+    if row["node"] != JOB_NODE:
+        node = tx.one(_NODE_OF_ROW, (row["run"], row["node"]))
+    if row["kind"] == "source":
+        source = tx.one(
+            "SELECT * FROM source WHERE run = ? AND node = ?", (row["run"], row["node"])
+        )
+    return Claim(
+        key=WorkKey(row["run"], row["node"], row["seq"]),
+        fence=Fence(row["attempt"], row["epoch"]),
+        kind=row["kind"],
+        capability=row["capability"],
+        inputs=_decode_inputs(row["input"]),
+        spec=row["spec"],
+        options="{}" if node is None else node["options"] or "{}",
+        labels="{}" if node is None else node["labels"],
+        policy=RetryPolicy()
+        if node is None
+        else RetryPolicy(node["max_retries"], node["retry_base_s"]),
+        deadline_ms=0 if node is None else node["deadline_ms"],
+        idle_timeout_ms=0 if node is None else node["idle_timeout_ms"],
+        retries=row["retries"],
+        losses=row["crashes"],
+        last_instance=row["instance"],
+        execution="" if source is None else source["execution"],
+        after=0 if source is None else source["after"],
+        checkpoint="null" if source is None else source["checkpoint"],
+        endpoint="" if source is None else source["endpoint"],
+    )
+
+
+def _hold(tx: Transaction, key: WorkKey, fence: Fence) -> Row:
+    """Return the row if the fence is still its own.
+
+    Raises:
+        StaleAttemptError: it is not.
+    """
+    row = tx.one(_HOLD, (key.run, key.node, key.seq, fence.attempt, fence.epoch))
+    if row is None:
+        message = f"attempt {fence.attempt} of {key} is over"
+        raise StaleAttemptError(message)
+    return row
+
+
+def _node(tx: Transaction, key: WorkKey) -> Row:
+    row = tx.one(_NODE_OF_ROW, (key.run, key.node))
+    if row is None:
+        message = f"attempt of {key}: its run is gone"
+        raise StaleAttemptError(message)
+    return row
+
+
+def _end_attempt(
+    tx: Transaction,
+    key: WorkKey,
+    fence: Fence,
+    outcome: AttemptOutcome,
+    problem: str | None,
+    now: int,
+) -> None:
+    tx.execute(
+        _ATTEMPT_ENDED,
+        (now, outcome.value, problem, key.run, key.node, key.seq, fence.attempt),
+    )
+
+
+def _keep_rejected(
+    tx: Transaction, node: Row, seq: int, rejected: tuple[RejectedRecord, ...]
+) -> None:
+    if not rejected:
+        return
+    run, name = node["run"], node["name"]
+    room = max(0, MAX_REJECTED_KEPT - int(node["rejected"]))
+    tx.execute_many(
+        _REJECTED,
+        [(run, name, seq, one.no, one.reason, one.detail, one.position) for one in rejected[:room]],
+    )
+    tx.execute(
+        "UPDATE node SET rejected = rejected + ? WHERE run = ? AND name = ?",
+        (len(rejected), run, name),
+    )
+
+
+def _count_progress(tx: Transaction, key: WorkKey, progress: Progress | None) -> None:
+    if progress is None:
+        return
+    tx.execute(
+        "UPDATE node SET done = ?, total = ?, unit = ? WHERE run = ? AND name = ?",
+        (progress.done, progress.total, progress.unit, key.run, key.node),
+    )

@@ -1,0 +1,231 @@
+"""Rules of execution: states, keys, what follows a failure. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+from hivemesh_sdk.contracts.api import RunState
+from hivemesh_sdk.contracts.names import step_key
+from hivemesh_sdk.contracts.problems import Problem, slug_of
+from hivemesh_sdk.contracts.steps import Encoding, StepKind
+
+NodeKind = Literal["call", "source", "map", "reduce"]
+JOB_NODE = "job"
+FAN_IN = 16
+LEVEL = 1_000_000_000  # seq of a merge row: level * LEVEL + index
+
+_LEGAL: Mapping[RunState, frozenset[RunState]] = {
+    RunState.BLOCKED: frozenset({RunState.QUEUED, RunState.CANCELLED, RunState.SKIPPED}),
+    RunState.QUEUED: frozenset(
+        {RunState.RUNNING, RunState.WAITING, RunState.CANCELLED, RunState.SKIPPED}
+    ),
+    RunState.WAITING: frozenset(
+        {RunState.QUEUED, RunState.RUNNING, RunState.CANCELLED, RunState.SKIPPED}
+    ),
+    RunState.RUNNING: frozenset(
+        {
+            RunState.QUEUED,  # a further attempt
+            RunState.COMPLETED,
+            RunState.PARTIAL,
+            RunState.FAILED,
+            RunState.CANCELLED,
+            RunState.SKIPPED,
+        }
+    ),
+}
+
+
+def is_legal(before: RunState, after: RunState) -> bool:
+    """Whether a row, node or run may go from one state to the other."""
+    return after in _LEGAL.get(before, frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class WorkKey:
+    """Names a row of work."""
+
+    run: str
+    node: str
+    seq: int
+
+    def __str__(self) -> str:
+        return step_key(self.run, self.node, self.seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """What a result must show to count: the attempt that made it, the epoch that reads it."""
+
+    attempt: int
+    epoch: int
+
+
+class BatchRef(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A stored batch or state: its digest, how many records, how many bytes."""
+
+    sha256: str
+    count: int = 0
+    bytes: int = 0
+    encoding: Encoding = "identity"
+
+
+class Output(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The answer of a unary step: the JSON itself, or the artifact that holds it."""
+
+    value: msgspec.Raw | None = None
+    artifact: BatchRef | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedRecord:
+    """A record that the capability refused."""
+
+    no: int
+    reason: str
+    detail: str
+    position: str  # JSON
+
+
+class AttemptOutcome(StrEnum):
+    """How an attempt ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    LOST = "lost"
+    INTERRUPTED = "interrupted"  # the platform went away
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how soon a failed attempt is repeated: base, 2x, 4x … seconds."""
+
+    max_retries: int = 3
+    base_s: float = 1.0
+    max_losses: int = 20  # workers that died while they held the row; bounds a poisoned input
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Repeat the row after `delay_s`."""
+
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The row ends with its problem."""
+
+
+def after_failure(
+    problem: Problem, policy: RetryPolicy, *, retries: int, losses: int, jitter: float
+) -> Again | GiveUp:
+    """Decide what follows a failed attempt; `jitter` lies in 0..1 and spreads the delay.
+
+    A lost worker costs no retry: the input is not to blame until it has happened often.
+    """
+    if is_loss(problem):
+        return Again(0.0) if losses < policy.max_losses else GiveUp()
+    if not problem.retryable or retries >= policy.max_retries:
+        return GiveUp()
+    delay = policy.base_s * 2**retries * (0.8 + 0.4 * jitter)
+    return Again(max(delay, problem.retry_after_s or 0.0))
+
+
+def is_loss(problem: Problem) -> bool:
+    """Whether the worker went away, as opposed to the step going wrong."""
+    return slug_of(problem) in _LOSSES
+
+
+def fails_every_row(problem: Problem) -> bool:
+    """Whether the problem lies in the step's configuration, so that no batch can succeed."""
+    return slug_of(problem) in _CONFIGURATION
+
+
+_LOSSES = frozenset({"worker-lost", "worker-unreachable", "execution-unknown"})
+_CONFIGURATION = frozenset(
+    {
+        "options-invalid",
+        "configuration",
+        "unknown-capability",
+        "capability-not-consented",
+        "not-authorized",
+    }
+)
+
+
+def node_state(*, completed: int, failed: int, rejected: int) -> RunState:
+    """The state of a node whose rows have all ended."""
+    if failed and not completed:
+        return RunState.FAILED
+    return RunState.PARTIAL if failed or rejected else RunState.COMPLETED
+
+
+def run_state(states: Iterable[RunState]) -> RunState:
+    """The state of a run whose nodes have all ended."""
+    found = set(states)
+    for decisive in (RunState.FAILED, RunState.CANCELLED):
+        if decisive in found:
+            return decisive
+    if found & {RunState.PARTIAL, RunState.SKIPPED}:
+        return RunState.PARTIAL
+    return RunState.COMPLETED
+
+
+@dataclass(frozen=True, slots=True)
+class TreeRow:
+    """A row of a reduce tree that is to be created: its inputs are outputs of `children`."""
+
+    seq: int
+    kind: StepKind
+    children: tuple[int, ...]
+
+
+RESULT_SEQ = 0
+
+
+def next_tree_rows(
+    completed: frozenset[int], known: frozenset[int], total: int | None
+) -> list[TreeRow]:
+    """Say which merge and result rows can be created now.
+
+    `completed` and `known` are seqs of the node's rows, `total` is the number of `add` rows once
+    no more will come. Rows of level 0 are the adds 1..total; level L+1 merges up to 16 of level L;
+    the single row of the last level goes into the result. Depends on seqs alone, so it gives the
+    same tree after any restart and in any order of completion.
+    """
+    rows: list[TreeRow] = []
+    level, count = 0, total
+    while True:
+        if count == 1:
+            rows += _result_row(level, completed, known)
+            return rows
+        found = max((seq % LEVEL for seq in known if seq and seq // LEVEL == level), default=0)
+        rows += _merge_rows(level, found, count, completed, known)
+        if count is None and found <= FAN_IN:
+            return rows
+        level, count = level + 1, None if count is None else -(-count // FAN_IN)
+
+
+def _result_row(level: int, completed: frozenset[int], known: frozenset[int]) -> list[TreeRow]:
+    top = level * LEVEL + 1
+    if top in completed and RESULT_SEQ not in known:
+        return [TreeRow(RESULT_SEQ, "result", (top,))]
+    return []
+
+
+def _merge_rows(
+    level: int, found: int, count: int | None, completed: frozenset[int], known: frozenset[int]
+) -> list[TreeRow]:
+    rows = []
+    for index in range(1, -(-found // FAN_IN) + 1):
+        first, last = (index - 1) * FAN_IN + 1, index * FAN_IN
+        if count is not None:
+            last = min(last, count)
+        seq = (level + 1) * LEVEL + index
+        children = tuple(level * LEVEL + child for child in range(first, last + 1))
+        if seq not in known and completed.issuperset(children):
+            rows.append(TreeRow(seq, "merge", children))
+    return rows

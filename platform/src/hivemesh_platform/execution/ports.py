@@ -1,0 +1,158 @@
+"""What execution needs of its neighbours: where work runs, how steps are spoken, what exists.
+
+Adapters are named by `app.py`; `tests/support` has a fake per port.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from hivemesh_sdk.contracts.instances import Endpoint
+from hivemesh_sdk.contracts.manifest import Capability
+from hivemesh_sdk.contracts.problems import Problem
+from hivemesh_sdk.contracts.steps import WorkerStatus
+from hivemesh_sdk.errors import RetryableError
+from pydantic import JsonValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirement:
+    """What a row asks of the instance that takes it."""
+
+    capability: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    avoid: str = ""  # the instance where the last attempt failed; taken only if it is the only one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """An instance that was chosen, with a slot held there, and why (all candidates' scores)."""
+
+    endpoint: Endpoint
+    capability: str
+    explanation: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class NoCandidate:
+    """Nobody can take it at the moment; `reason` is a sentence for people."""
+
+    reason: str
+
+
+class Outcome(StrEnum):
+    """How an exchange with an instance ended, as outlier ejection counts it."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"  # the capability said so: not the instance's fault
+    OVERLOADED = "overloaded"  # 429 or 503: the slots were not free after all
+    UNREACHABLE = "unreachable"
+    LOST = "lost"  # three status questions without an answer
+    CANCELLED = "cancelled"
+
+
+class Placement(Protocol):
+    """Chooses instances. Called from the event loop, answers at once, does no I/O."""
+
+    def free_slots(self) -> Mapping[str, int]:
+        """Return per capability how many steps could be placed now (choices held are not free)."""
+        ...
+
+    def choose(self, requirement: Requirement) -> Choice | NoCandidate:
+        """Choose an instance and hold one slot there until `report`."""
+        ...
+
+    def report(self, choice: Choice, outcome: Outcome, seconds: float) -> None:
+        """Give the slot back and tell how it went."""
+        ...
+
+    def absent(self, capability: str) -> str:
+        """Say why nothing serves the capability; "" where live instances are merely busy."""
+        ...
+
+    async def wait_for_change(self) -> None:
+        """Return when instances or slots have changed since the last return."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownCapability:
+    """A capability as an installed manifest declares it."""
+
+    worker: str
+    version: str
+    declared: Capability
+
+
+class Catalogue(Protocol):
+    """The capabilities of the installed workers, live or not."""
+
+    def find(self, capability: str) -> KnownCapability | None:
+        """Return the capability, or None where no installed manifest declares it."""
+        ...
+
+    def names(self) -> list[str]:
+        """Return the ids of all installed capabilities."""
+        ...
+
+
+class UnreachableError(RetryableError):
+    """No answer came: refused, reset, timed out, or the peer is not who it should be."""
+
+    slug = "worker-unreachable"
+
+
+class StepRefusedError(RetryableError):
+    """The worker answered with a problem document instead of a page."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail or problem.title)
+        self.document = problem
+
+    def problem(self, *, instance: str = "", request_id: str = "") -> Problem:
+        """The document as it was received."""
+        return self.document
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of events as it came, with the execution that it belongs to."""
+
+    execution: str
+    body: bytes
+
+
+class StepTransport(Protocol):
+    """Speaks the step protocol with one instance.
+
+    Every method raises UnreachableError where no answer came and StepRefusedError where the
+    answer is a problem document.
+    """
+
+    async def put_step(
+        self, endpoint: Endpoint, key: str, body: list[bytes], *, wait_s: float
+    ) -> Page:
+        """Create the step and return its first page."""
+        ...
+
+    async def get_events(
+        self,
+        endpoint: Endpoint,
+        key: str,
+        execution: str,
+        *,
+        epoch: int,
+        after: int,
+        wait_s: float,
+    ) -> Page:
+        """Acknowledge events up to `after` and return the next page; empty where none came."""
+        ...
+
+    async def delete_step(self, endpoint: Endpoint, key: str, attempt: int) -> None:
+        """Cancel a running execution; acknowledge and forget an ended one."""
+        ...
+
+    async def status(self, endpoint: Endpoint, *, timeout_s: float) -> WorkerStatus:
+        """Ask what the instance does, on a connection of its own."""
+        ...
