@@ -1,0 +1,1 @@
+"""Content-addressed bytes: stored once, verified on read, handed out by grants."""

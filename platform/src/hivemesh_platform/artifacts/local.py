@@ -1,0 +1,335 @@
+"""Artifacts in a folder: two levels by digest, written to a temporary file, synced, renamed.
+
+Beside a large file stands a file of CRC-32 sums, one per block, so that a range can be verified
+without reading the whole; small files are verified by their SHA-256.
+"""
+
+import asyncio
+import hashlib
+import os
+import secrets
+import struct
+import zlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self, TypeVar
+
+from hivemesh_sdk.contracts.names import SHA256
+
+from hivemesh_platform.artifacts.errors import (
+    ArtifactDamagedError,
+    ArtifactMissingError,
+    DigestMismatchError,
+)
+from hivemesh_platform.artifacts.ports import Stored
+from hivemesh_platform.storage.errors import StorageFullError, is_full
+
+T = TypeVar("T")
+
+BLOCK = 1024 * 1024  # of which each has its own sum
+SMALL = 8 * 1024 * 1024  # up to this size the whole file is read and verified at once
+CACHE_BYTES = 16 * 1024 * 1024  # recent batches on their way from one worker to the next
+_THREADS = 2  # a disk is not faster with more, and each thread keeps its own heap
+
+
+class LocalArtifactStore:
+    """Keeps artifacts under one folder, up to `quota_bytes` (0: no limit)."""
+
+    def __init__(self, folder: Path, quota_bytes: int = 0) -> None:
+        self._folder = folder
+        self._temporary = folder / "tmp"
+        self._quota = quota_bytes
+        self._used = 0
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="artifacts")
+        self._recent: OrderedDict[str, bytes] = OrderedDict()
+        self._recent_bytes = 0
+
+    async def __aenter__(self) -> Self:
+        await self._in_thread(self._open)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self._threads.shutdown)
+
+    @property
+    def used_bytes(self) -> int:
+        """What all artifacts take on disk."""
+        return self._used
+
+    async def put(self, data: bytes, sha256: str) -> Stored:
+        """Store bytes under the announced digest; "" accepts any. Durable on return."""
+        stored = await self._in_thread(self._put, data, sha256)
+        self._remember(stored.sha256, data)
+        return stored
+
+    async def put_stream(self, chunks: AsyncIterator[bytes], sha256: str) -> Stored:
+        """Store a stream of unknown length, without holding it in memory."""
+        upload = await self._in_thread(_Upload, self._temporary)
+        try:
+            async for chunk in chunks:
+                self._check_quota(upload.size + len(chunk))
+                await self._in_thread(upload.write, chunk)
+            return await self._in_thread(self._keep, upload, sha256)
+        finally:
+            await self._in_thread(upload.discard)
+
+    async def read(self, sha256: str) -> bytes:
+        """Return a whole artifact (a batch, a state), verified."""
+        recent = self._recent.get(sha256)
+        if recent is not None:
+            self._recent.move_to_end(sha256)
+            return recent
+        return await self._in_thread(self._read, sha256)
+
+    async def size(self, sha256: str) -> int | None:
+        """Return the size, or None where there is no such artifact."""
+        return await self._in_thread(self._size, sha256)
+
+    async def read_range(self, sha256: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """Yield the bytes from `start` up to `end` (exclusive) in blocks, each verified."""
+        size = await self.size(sha256)
+        if size is None:
+            raise _missing(sha256)
+        if size <= SMALL:
+            yield (await self.read(sha256))[start:end]
+            return
+        for block in range(start // BLOCK, -(-end // BLOCK)):
+            data = await self._in_thread(self._read_block, sha256, block)
+            yield data[max(0, start - block * BLOCK) : end - block * BLOCK]
+
+    def digests(self, older_than: float) -> Iterator[str]:
+        """Yield the digests of artifacts that were stored before a time (seconds since 1970)."""
+        for path in self._files():
+            if path.stat().st_mtime < older_than:
+                yield path.parent.name + path.name
+
+    async def delete(self, sha256: str) -> None:
+        """Remove an artifact; none is fine."""
+        self._forget(sha256)
+        await self._in_thread(self._delete, sha256)
+
+    def _open(self) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._temporary.mkdir(mode=0o700, exist_ok=True)
+        for left in self._temporary.iterdir():  # a process that was killed
+            left.unlink()
+        self._used = sum(path.stat().st_size for path in self._files())
+
+    def _files(self) -> Iterator[Path]:
+        for folder in self._folder.iterdir():
+            if len(folder.name) == 2:
+                yield from (path for path in folder.iterdir() if path.suffix != ".sums")
+
+    def _path(self, sha256: str) -> Path:
+        if SHA256.fullmatch(sha256) is None:
+            raise _missing(sha256)
+        return self._folder / sha256[:2] / sha256[2:]
+
+    def _put(self, data: bytes, announced: str) -> Stored:
+        digest = hashlib.sha256(data).hexdigest()
+        _check_digest(digest, announced)
+        path = self._path(digest)
+        if self._touch(path):
+            return Stored(digest, len(data))
+        self._check_quota(len(data))
+        upload = _Upload(self._temporary)
+        try:
+            upload.write(data)
+            return self._keep(upload, announced)
+        finally:
+            upload.discard()
+
+    def _keep(self, upload: "_Upload", announced: str) -> Stored:
+        stored, sums = upload.finish()
+        _check_digest(stored.sha256, announced)
+        path = self._path(stored.sha256)
+        if self._touch(path):
+            return stored
+        with _disk_errors():
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            if stored.size > SMALL:
+                _write_synced(path.with_suffix(".sums"), sums)
+            upload.move_to(path)
+        self._used += stored.size
+        return stored
+
+    def _touch(self, path: Path) -> bool:
+        """Say whether it is there already, and make it young again for the collector."""
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _read(self, sha256: str) -> bytes:
+        try:
+            data = self._path(sha256).read_bytes()
+        except FileNotFoundError as error:
+            raise _missing(sha256) from error
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise _damaged(sha256)
+        return data
+
+    def _read_block(self, sha256: str, block: int) -> bytes:
+        path = self._path(sha256)
+        try:
+            with path.open("rb") as file:
+                file.seek(block * BLOCK)
+                data = file.read(BLOCK)
+            with path.with_suffix(".sums").open("rb") as file:
+                file.seek(block * 4)
+                expected = file.read(4)
+        except FileNotFoundError as error:
+            raise _missing(sha256) from error
+        if struct.pack("<I", zlib.crc32(data)) != expected:
+            raise _damaged(sha256)
+        return data
+
+    def _size(self, sha256: str) -> int | None:
+        try:
+            return self._path(sha256).stat().st_size
+        except (FileNotFoundError, ArtifactMissingError):
+            return None
+
+    def _delete(self, sha256: str) -> None:
+        size = self._size(sha256)
+        if size is None:
+            return
+        path = self._path(sha256)
+        path.unlink(missing_ok=True)
+        path.with_suffix(".sums").unlink(missing_ok=True)
+        self._used -= size
+
+    def _check_quota(self, size: int) -> None:
+        if self._quota and self._used + size > self._quota:
+            message = f"the quota of {self._quota} bytes is reached; raise storage.quota_bytes"
+            raise StorageFullError(message, delay_s=5.0)
+
+    def _remember(self, sha256: str, data: bytes) -> None:
+        if len(data) > CACHE_BYTES or sha256 in self._recent:
+            return
+        self._recent[sha256] = data
+        self._recent_bytes += len(data)
+        while self._recent_bytes > CACHE_BYTES:
+            _, oldest = self._recent.popitem(last=False)
+            self._recent_bytes -= len(oldest)
+
+    def _forget(self, sha256: str) -> None:
+        data = self._recent.pop(sha256, b"")
+        self._recent_bytes -= len(data)
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, function, *arguments)
+
+
+class _Upload:
+    """A temporary file that becomes an artifact, or nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / secrets.token_hex(16)
+        self._hash = hashlib.sha256()
+        self._sums: list[int] = []
+        self._block = 0  # CRC of the block that is being filled
+        self.size = 0
+        with _disk_errors():
+            descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            self._file: BinaryIO | None = os.fdopen(descriptor, "wb", buffering=0)
+
+    def write(self, chunk: bytes) -> None:
+        """Add bytes."""
+        if self._file is None:
+            return
+        self._hash.update(chunk)
+        self._sum(chunk)
+        with _disk_errors():
+            view = memoryview(chunk)
+            while view:
+                view = view[self._file.write(view) :]
+
+    def finish(self) -> tuple[Stored, bytes]:
+        """Sync the file; returns what it is, and the sums of its blocks."""
+        if self._file is not None:
+            with _disk_errors():
+                os.fsync(self._file.fileno())
+                self._file.close()
+        self._file = None
+        sums = [*self._sums, self._block] if self.size % BLOCK else self._sums
+        return Stored(self._hash.hexdigest(), self.size), struct.pack(f"<{len(sums)}I", *sums)
+
+    def move_to(self, path: Path) -> None:
+        """Give the synced file its name, durably."""
+        self._path.rename(path)
+        _sync_folder(path.parent)
+
+    def discard(self) -> None:
+        """Remove what was not moved."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._path.unlink(missing_ok=True)
+
+    def _sum(self, chunk: bytes) -> None:
+        view = memoryview(chunk)
+        while view:
+            room = BLOCK - self.size % BLOCK
+            part, view = view[:room], view[room:]
+            self._block = zlib.crc32(part, self._block)
+            self.size += len(part)
+            if self.size % BLOCK == 0:
+                self._sums.append(self._block)
+                self._block = 0
+
+
+class _disk_errors:  # noqa: N801 - used as a statement
+    """Turns a full disk into our error."""
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None and is_full(error):
+            message = "the disk of the artifact folder is full"
+            raise StorageFullError(message, delay_s=5.0) from error
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check_digest(found: str, announced: str) -> None:
+    if announced and found != announced:
+        message = f"announced {announced}, received {found}"
+        raise DigestMismatchError(message)
+
+
+def _missing(sha256: str) -> ArtifactMissingError:
+    return ArtifactMissingError(f"there is no artifact {sha256!r}")
+
+
+def _damaged(sha256: str) -> ArtifactDamagedError:
+    return ArtifactDamagedError(f"the stored bytes of {sha256} do not match their digest")

@@ -1,0 +1,105 @@
+"""Datasets: written part by part inside the ledger's transactions, read in order."""
+
+from collections.abc import AsyncIterator
+
+from hivemesh_sdk.errors import NotFoundError
+from pydantic import JsonValue
+
+from hivemesh_platform.artifacts.ports import ArtifactStore
+from hivemesh_platform.execution.model import BatchRef
+from hivemesh_platform.knowledge import store
+from hivemesh_platform.knowledge.model import DatasetState, DatasetVersion, Part
+from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.transaction import Transaction
+
+PARTS_PER_READ = 64
+
+
+class DatasetWriter:
+    """What happens to datasets inside other services' transactions."""
+
+    def open(
+        self,
+        tx: Transaction,
+        name: str,
+        run: str,
+        node: str,
+        provenance: dict[str, JsonValue],
+        now: int,
+    ) -> int:
+        """Start a new version and return its number."""
+        version = store.next_version(tx, name)
+        store.insert(
+            tx,
+            DatasetVersion(
+                name=name,
+                version=version,
+                state=DatasetState.WRITING,
+                run=run,
+                node=node,
+                records=0,
+                bytes=0,
+                created_at=now,
+                provenance=provenance,
+            ),
+        )
+        return version
+
+    def add_part(self, tx: Transaction, name: str, version: int, seq: int, batch: BatchRef) -> None:
+        """Add the part `seq` to a version that is being written; a second one is an error."""
+        part = Part(seq, batch.sha256, batch.count, batch.bytes, batch.encoding)
+        store.insert_part(tx, name, version, part)
+
+    def close(self, tx: Transaction, name: str, version: int, state: str) -> None:
+        """End the writing of a version."""
+        store.set_state(tx, name, version, DatasetState(state))
+
+
+class DatasetService:
+    """Lists dataset versions and streams their records."""
+
+    def __init__(self, database: Database, artifacts: ArtifactStore) -> None:
+        self._database = database
+        self._artifacts = artifacts
+
+    async def get(self, name: str, version: int | None = None) -> DatasetVersion:
+        """Return a version with its provenance; without a number the newest usable one.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        found = await self._database.read(lambda tx: _found(tx, name, version))
+        if found is None:
+            message = f"there is no dataset {name!r}" + (f" version {version}" if version else "")
+            raise NotFoundError(message)
+        return found
+
+    async def page(self, after: tuple[str, int], limit: int) -> list[DatasetVersion]:
+        """Return versions by name, newest first, behind a name and version."""
+        return await self._database.read(lambda tx: store.page(tx, after, limit))
+
+    async def records(self, version: DatasetVersion) -> AsyncIterator[bytes]:
+        """Yield the NDJSON of all records, part by part in order.
+
+        Raises:
+            ArtifactDamagedError: a part does not match its digest; what follows is not served.
+        """
+        after = -1
+        while parts := await self._parts(version, after):
+            for part in parts:
+                yield await self._artifacts.read(part.sha256)
+            after = parts[-1].seq
+
+    async def _parts(self, version: DatasetVersion, after: int) -> list[Part]:
+        return await self._database.read(
+            lambda tx: store.parts(tx, version.name, version.version, after, PARTS_PER_READ)
+        )
+
+
+def _found(tx: Transaction, name: str, version: int | None) -> DatasetVersion | None:
+    """Find a version and name the workers that made it."""
+    found = store.find(tx, name, version)
+    if found is not None:
+        found.provenance["workers"] = list(store.workers_of(tx, found.run, found.node))
+        found.provenance["identities"] = list(store.identities_of(tx, found.run, found.node))
+    return found

@@ -1,0 +1,121 @@
+"""The statements on datasets."""
+
+from typing import Any
+
+import msgspec
+
+from hivemesh_platform.knowledge.model import DatasetState, DatasetVersion, Part
+from hivemesh_platform.storage.transaction import Row, Transaction
+
+
+def next_version(tx: Transaction, name: str) -> int:
+    """Return the number of the version that comes next."""
+    row = tx.one("SELECT max(version) AS v FROM dataset WHERE name = ?", (name,))
+    return 1 + (0 if row is None or row["v"] is None else int(row["v"]))
+
+
+def insert(tx: Transaction, version: DatasetVersion) -> None:
+    """Add a version without parts."""
+    tx.execute(
+        """INSERT INTO dataset (name, version, state, run, node, provenance, created_at)
+           VALUES (?, ?, ?, ?, ?, ?, ?)""",
+        (
+            version.name,
+            version.version,
+            version.state.value,
+            version.run,
+            version.node,
+            msgspec.json.encode(version.provenance).decode(),
+            version.created_at,
+        ),
+    )
+
+
+def insert_part(tx: Transaction, name: str, version: int, part: Part) -> None:
+    """Add a part and count its records."""
+    tx.execute(
+        """INSERT INTO dataset_part (name, version, seq, sha256, count, bytes, encoding)
+           VALUES (?, ?, ?, ?, ?, ?, ?)""",
+        (name, version, part.seq, part.sha256, part.count, part.bytes, part.encoding),
+    )
+    tx.execute(
+        """UPDATE dataset SET records = records + ?, bytes = bytes + ?
+            WHERE name = ? AND version = ?""",
+        (part.count, part.bytes, name, version),
+    )
+
+
+def set_state(tx: Transaction, name: str, version: int, state: DatasetState) -> None:
+    """End the writing of a version, with what its run can say of its provenance."""
+    tx.execute(
+        "UPDATE dataset SET state = ? WHERE name = ? AND version = ?", (state.value, name, version)
+    )
+
+
+def find(tx: Transaction, name: str, version: int | None) -> DatasetVersion | None:
+    """Return a version; without a number the newest that is not abandoned, else the newest."""
+    if version is not None:
+        row = tx.one("SELECT * FROM dataset WHERE name = ? AND version = ?", (name, version))
+    else:
+        row = tx.one(
+            """SELECT * FROM dataset WHERE name = ?
+                ORDER BY state = 'abandoned', version DESC LIMIT 1""",
+            (name,),
+        )
+    return None if row is None else _version(row)
+
+
+def page(tx: Transaction, after: tuple[str, int], limit: int) -> list[DatasetVersion]:
+    """Return versions by name, newest first, behind a name and version."""
+    name, version = after
+    rows = tx.all(
+        """SELECT * FROM dataset WHERE name > ? OR (name = ? AND version < ?)
+            ORDER BY name, version DESC LIMIT ?""",
+        (name, name, version, limit),
+    )
+    return [_version(row) for row in rows]
+
+
+def parts(tx: Transaction, name: str, version: int, after: int, limit: int) -> list[Part]:
+    """Return the parts behind a seq, in order."""
+    rows = tx.all(
+        """SELECT * FROM dataset_part WHERE name = ? AND version = ? AND seq > ?
+            ORDER BY seq LIMIT ?""",
+        (name, version, after, limit),
+    )
+    return [Part(r["seq"], r["sha256"], r["count"], r["bytes"], r["encoding"]) for r in rows]
+
+
+def workers_of(tx: Transaction, run: str, node: str) -> list[str]:
+    """Return the worker types with version that made the batches of a node."""
+    rows = tx.all(
+        """SELECT DISTINCT worker FROM attempt
+            WHERE run = ? AND node = ? AND worker != '' ORDER BY worker""",
+        (run, node),
+    )
+    return [row["worker"] for row in rows]
+
+
+def identities_of(tx: Transaction, run: str, node: str) -> list[str]:
+    """Return the identities of the instances that made the batches of a node."""
+    rows = tx.all(
+        """SELECT DISTINCT identity FROM attempt
+            WHERE run = ? AND node = ? AND identity != '' ORDER BY identity LIMIT 100""",
+        (run, node),
+    )
+    return [row["identity"] for row in rows]
+
+
+def _version(row: Row) -> DatasetVersion:
+    provenance: dict[str, Any] = msgspec.json.decode(row["provenance"])
+    return DatasetVersion(
+        name=row["name"],
+        version=row["version"],
+        state=DatasetState(row["state"]),
+        run=row["run"],
+        node=row["node"],
+        records=row["records"],
+        bytes=row["bytes"],
+        created_at=row["created_at"],
+        provenance=provenance,
+    )
