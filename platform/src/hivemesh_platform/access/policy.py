@@ -1,0 +1,64 @@
+"""Which kind of peer may do which action. Pure; what is not listed is denied."""
+
+from hivemesh_sdk.errors import NotAuthorizedError
+from hivemesh_sdk.trust.identity import Kind, Peer
+
+# Ownership (this instance, the step that is held) is checked by the service that knows it.
+_WORKER = frozenset(
+    {
+        "artifacts:grant",
+        "artifacts:transfer",
+        "bundle:read",
+        "discovery:read",
+        "identity:renew",
+        "instances:self",
+    }
+)
+_OPERATOR = frozenset(
+    {
+        "artifacts:read",
+        "artifacts:write",
+        "bundle:read",
+        "capabilities:read",
+        "config:read",
+        "datasets:read",
+        "datasets:write",
+        "discovery:read",
+        "enrolment:write",
+        "identity:renew",
+        "jobs:read",
+        "jobs:write",
+        "metrics:read",
+        "pipelines:read",
+        "pipelines:write",
+        "runs:read",
+        "runs:write",
+        "status:read",
+        "workers:read",
+        "workers:write",
+    }
+)
+_REPLICA = frozenset({"bundle:read", "discovery:read", "metrics:read", "status:read"})
+
+RULES: dict[Kind, frozenset[str]] = {
+    Kind.WORKER: _WORKER,
+    Kind.USER: _OPERATOR,
+    Kind.PLATFORM: _REPLICA,
+}
+ACTIONS = frozenset().union(*RULES.values())
+
+
+def allows(peer: Peer, action: str) -> bool:
+    """Say whether the peer may do the action."""
+    return action in RULES.get(peer.id.kind, frozenset())
+
+
+def check(peer: Peer, action: str) -> None:
+    """Refuse what is not allowed.
+
+    Raises:
+        NotAuthorizedError: no rule allows it.
+    """
+    if not allows(peer, action):
+        message = f"{peer.uri} has no rule that allows {action}"
+        raise NotAuthorizedError(message)

@@ -1,0 +1,133 @@
+"""Reads request bodies strictly: bounded, JSON by media type, no duplicate keys, our own errors."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from hivemesh_sdk.contracts.problems import FieldProblem
+from hivemesh_sdk.errors import FatalError, InvalidError
+from hivemesh_sdk.safeio.documents import validated
+from hivemesh_sdk.safeio.json import parse_json
+from hivemesh_sdk.safeio.problems import MalformedError
+from pydantic import BaseModel, JsonValue
+
+MAX_BYTES = 1024 * 1024
+_READS_BODY = frozenset({"POST", "PUT", "PATCH"})
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class TooLargeError(FatalError):
+    """The body is larger than this resource takes."""
+
+    slug = "too-large"
+
+
+class MediaTypeError(FatalError):
+    """The body is not JSON."""
+
+    slug = "media-type-unsupported"
+
+
+class StrictRequest(Request):
+    """What FastAPI reads declared bodies from."""
+
+    async def body(self) -> bytes:
+        """The whole body, at most 1 MiB."""
+        if not hasattr(self, "_body"):
+            self._body = await bounded(self)
+        return self._body
+
+    async def json(self) -> JsonValue:
+        """The body as JSON that means one thing."""
+        return parse_json(await self.body(), name="the body")
+
+
+class StrictRoute(APIRoute):
+    """A route whose declared body is read by `StrictRequest`."""
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]  # a coroutine is an awaitable
+        """Check the media type before anything is read."""
+        handle = super().get_route_handler()
+        has_body = self.body_field is not None
+
+        async def strictly(request: Request) -> Response:
+            if has_body and request.method in _READS_BODY:
+                check_json(request)
+            try:
+                return await handle(StrictRequest(request.scope, request.receive))
+            except RequestValidationError as error:
+                self._explain(error)
+                raise
+
+        return strictly
+
+    def _explain(self, error: RequestValidationError) -> None:
+        """Raise `InvalidError`, which knows the keys that could have been meant."""
+        model = self.body_field.field_info.annotation if self.body_field is not None else None
+        if isinstance(model, type) and issubclass(model, BaseModel) and error.body is not None:
+            validated(model, error.body, name="the body")
+
+
+def router() -> APIRouter:
+    """A router whose declared bodies are read strictly."""
+    return APIRouter(route_class=StrictRoute)
+
+
+def check_json(request: Request) -> None:
+    """Refuse a body of another media type.
+
+    Raises:
+        MediaTypeError: it is not JSON.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        message = f"the body is {media_type or 'of no media type'!r}; send application/json"
+        raise MediaTypeError(message)
+
+
+async def bounded(request: Request, limit: int = MAX_BYTES) -> bytes:
+    """The whole body.
+
+    Raises:
+        TooLargeError: it is larger than `limit`.
+    """
+    blocks: list[bytes] = []
+    size = 0
+    async for block in request.stream():
+        size += len(block)
+        if size > limit:
+            message = f"the body is larger than {limit} bytes"
+            raise TooLargeError(message)
+        blocks.append(block)
+    return b"".join(blocks)
+
+
+async def decoded(request: Request, kind: type[S]) -> S:
+    """A machine message.
+
+    Raises:
+        MalformedError: it is no JSON.
+        InvalidError: it has the wrong shape.
+    """
+    data = await bounded(request)
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        problem = _field_problem(str(error))
+        raise InvalidError(problem.message, errors=[problem]) from error
+    except msgspec.DecodeError as error:
+        message = f"the body is no JSON: {error}"
+        raise MalformedError(message, code="json-syntax") from error
+
+
+def _field_problem(text: str) -> FieldProblem:
+    """Split msgspec's "Expected `int`, got `str` - at `$.slots[...]`" into message and place."""
+    message, separator, place = text.rpartition(" - at `$")
+    if not separator:
+        return FieldProblem(pointer="", message=text)
+    path = place.rstrip("`").replace("[...]", "").replace("[", ".").replace("]", "")
+    return FieldProblem(pointer=path.replace(".", "/"), message=message)
