@@ -1,0 +1,1 @@
+"""Turns message records into figures about an archive: one mergeable state, one JSON document, one report."""
