@@ -1,0 +1,1 @@
+"""E-mail archives as records: mbox, single messages, maildirs; plain or gzip."""
