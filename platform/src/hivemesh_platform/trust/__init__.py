@@ -1,0 +1,1 @@
+"""The certificate authority of an installation: enrolment, renewal lineage, trust bundle."""
