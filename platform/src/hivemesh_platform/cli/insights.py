@@ -55,7 +55,7 @@ class _Point(_View):
 
 class _Timeline(_View):
     unit: str
-    points: list[_Point]
+    periods: list[_Point]
 
 
 class _Threads(_View):
@@ -106,8 +106,10 @@ def _parts(seen: _Insights) -> Iterator[str]:
     yield _ranking("top senders", seen.senders)
     yield _ranking("categories", seen.categories)
     rows = [
-        [one.currency, str(one.documents), one.sum, one.max]
-        + [str(one.bills.documents), str(one.receipts.documents)]
+        [
+            *(one.currency, str(one.documents), one.sum, one.max),
+            *(str(one.bills.documents), str(one.receipts.documents)),
+        ]
         for one in seen.amounts.currencies
     ]
     yield (
@@ -122,12 +124,12 @@ def _ranking(title: str, ranking: _Ranking) -> str:
 
 
 def _bars(timeline: _Timeline) -> str:
-    most = max((point.messages for point in timeline.points), default=0)
+    most = max((point.messages for point in timeline.periods), default=0)
     if not most:
         return ""
     rows = [
         [point.start, f"{point.messages:,}", "█" * round(BAR * point.messages / most)]
-        for point in timeline.points
+        for point in timeline.periods
     ]
     return table([f"per {timeline.unit}", "messages", ""], rows)
 
