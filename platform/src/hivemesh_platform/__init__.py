@@ -1,1 +1,3 @@
 """The Hivemesh control plane."""
+
+__version__ = "0.1.0"

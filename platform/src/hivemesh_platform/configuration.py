@@ -112,6 +112,11 @@ def load(surroundings: Surroundings, flags: Mapping[str, JsonValue] | None = Non
     )
 
 
+def from_text(dotted: str, text: str) -> JsonValue:
+    """A value as `--set key=value` gives it; raises as `load`."""
+    return _from_text(tuple(dotted.split(".")), text)
+
+
 def default_state_folder() -> Path:
     """The state folder that the settings of this process name.
 

@@ -118,10 +118,6 @@ class WorkersSettings(Section):
         default="auto",
         description="What builds the environments: auto = uv, and pip where uv cannot run.",
     )
-    index_url: str = Field(
-        default="",
-        description="Package index. Default: what pip is configured to use.",
-    )
     host: str = Field(
         default="127.0.0.1", description="Address on which supervised workers listen."
     )

@@ -102,6 +102,11 @@ class Authority:
         """Fingerprint of the root in use, as tokens carry it."""
         return hashlib.sha256(self._state.root.certificate.public_bytes(_DER)).hexdigest()
 
+    @property
+    def issuer_expires_at(self) -> datetime:
+        """When the issuer in use expires; the next one replaces it at half of its life."""
+        return self._state.issuer.certificate.not_valid_after_utc
+
     def bundle(self) -> Bundle:
         """The roots to trust now."""
         return self._state.bundle()

@@ -1,0 +1,71 @@
+"""How processes get their identity: enrolment for newcomers, renewal and the bundle for members.
+
+`newcomers` is the whole of the enrolment listener; `members` belongs to the mesh listener.
+"""
+
+from datetime import timedelta
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from hivemesh_sdk.contracts.api import Body, View
+from hivemesh_sdk.trust.wire import BUNDLE_PATH, ENROL_PATH, RENEW_PATH, EnrolRequest, RenewRequest
+from pydantic import Field
+
+from hivemesh_platform.api.access import require
+from hivemesh_platform.api.bodies import decoded
+from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.trust.authority import Authority
+from hivemesh_platform.trust.service import EnrolmentService
+
+JSON = "application/json"
+
+
+class TokenRequest(Body):
+    """`POST /v1/tokens`: a join token for one enrolment of a worker."""
+
+    worker: str
+    lifetime_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+
+
+class TokenView(View):
+    """A token, shown once."""
+
+    token: str
+
+
+def newcomers(enrolment: EnrolmentService) -> APIRouter:
+    """The only route of the enrolment listener."""
+    routes = strict_router()
+
+    @routes.post(ENROL_PATH)
+    async def enrol(request: Request) -> Response:
+        address = request.client.host if request.client is not None else ""
+        answer = await enrolment.enrol(await decoded(request, EnrolRequest), address)
+        return Response(msgspec.json.encode(answer), media_type=JSON)
+
+    return routes
+
+
+def members(enrolment: EnrolmentService, authority: Authority) -> APIRouter:
+    """Renewal, the bundle, and new tokens."""
+    routes = strict_router()
+
+    @routes.post(RENEW_PATH)
+    async def renew(request: Request) -> Response:
+        peer = require(request, "identity:renew")
+        answer = await enrolment.renew(peer, (await decoded(request, RenewRequest)).csr)
+        return Response(msgspec.json.encode(answer), media_type=JSON)
+
+    @routes.get(BUNDLE_PATH)
+    async def bundle(request: Request) -> Response:
+        require(request, "bundle:read")
+        return Response(msgspec.json.encode(authority.bundle().document()), media_type=JSON)
+
+    @routes.post("/v1/tokens", status_code=201)
+    async def create_token(body: TokenRequest, request: Request) -> TokenView:
+        require(request, "enrolment:write")
+        lifetime = timedelta(seconds=body.lifetime_s)
+        return TokenView(token=await enrolment.create_token(body.worker, lifetime=lifetime))
+
+    return routes

@@ -1,0 +1,47 @@
+"""Instances register, beat and leave; everybody may ask who is live."""
+
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
+from hivemesh_sdk.contracts.instances import Heartbeat, Registration
+from hivemesh_sdk.contracts.steps import MAX_WAIT_S
+
+from hivemesh_platform.api.access import require
+from hivemesh_platform.api.bodies import decoded
+from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.registry.service import RegistryService
+from hivemesh_platform.trust.authority import Authority
+
+JSON = "application/json"
+Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_S)]
+
+
+def router(registry: RegistryService, authority: Authority) -> APIRouter:
+    """The routes of the registry."""
+    routes = strict_router()
+
+    @routes.put("/v1/instances/{instance_id}")
+    async def register(instance_id: str, request: Request) -> Response:
+        peer = require(request, "instances:self")
+        reply = await registry.register(peer, instance_id, await decoded(request, Registration))
+        return Response(msgspec.json.encode(reply), media_type=JSON)
+
+    @routes.post("/v1/instances/{instance_id}/heartbeat")
+    async def heartbeat(instance_id: str, request: Request) -> Response:
+        peer = require(request, "instances:self")
+        beat, sequence = await decoded(request, Heartbeat), authority.bundle().sequence
+        reply = await registry.heartbeat(peer, instance_id, beat, sequence)
+        return Response(msgspec.json.encode(reply), media_type=JSON)
+
+    @routes.delete("/v1/instances/{instance_id}", status_code=204)
+    async def deregister(instance_id: str, request: Request) -> None:
+        await registry.deregister(require(request, "instances:self"), instance_id)
+
+    @routes.get("/v1/discovery")
+    async def discovery(request: Request, after: int = -1, wait: Wait = 0.0) -> Response:
+        require(request, "discovery:read")
+        found = await registry.discover(after, wait)
+        return Response(msgspec.json.encode(found), media_type=JSON)
+
+    return routes

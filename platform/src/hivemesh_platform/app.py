@@ -1,0 +1,214 @@
+"""The composition root: reads settings, builds every adapter and service, injects them.
+
+Nothing is opened at import. `open_platform` opens, in order, what the rest stands on, and closes
+it in reverse.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI
+from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.api import SystemStatus
+from hivemesh_sdk.contracts.names import PROTOCOL
+from hivemesh_sdk.trust.denials import Denials
+from hivemesh_sdk.trust.identity import SpiffeId
+from hivemesh_sdk.trust.source import IdentitySource
+from starlette.types import ASGIApp
+
+from hivemesh_platform import __version__
+from hivemesh_platform.api import capabilities, config, enrolment, errors, instances, status
+from hivemesh_platform.api.requests import RequestIds
+from hivemesh_platform.configuration import Loaded
+from hivemesh_platform.registry.embedded import EmbeddedDirectory
+from hivemesh_platform.registry.model import InstanceState
+from hivemesh_platform.registry.service import RegistryService
+from hivemesh_platform.registry.types import WorkerTypes
+from hivemesh_platform.routing.model import Weights
+from hivemesh_platform.routing.service import RoutingService
+from hivemesh_platform.settings import Settings
+from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.migrate import ensure_schema
+from hivemesh_platform.telemetry.metrics import Metrics
+from hivemesh_platform.trust.authority import Authority, open_authority
+from hivemesh_platform.trust.profile import Lifetimes, check_lifetimes
+from hivemesh_platform.trust.service import EnrolmentService
+from hivemesh_platform.trust.store import SqlEnrolmentStore
+
+REPLICA = "p1"  # the embedded adapters serve one replica
+OPERATOR = "operator"
+DATABASE = "platform.db"
+
+Background = Callable[[], Coroutine[None, None, None]]
+
+
+@dataclass(kw_only=True)
+class Platform:
+    """Everything that one running platform consists of."""
+
+    loaded: Loaded
+    clock: Clock
+    authority: Authority
+    source: IdentitySource
+    denials: Denials
+    enrolment: EnrolmentService
+    registry: RegistryService
+    routing: RoutingService
+    metrics: Metrics
+    started_at: datetime
+    mesh_app: ASGIApp
+    enrolment_app: ASGIApp
+    background: list[tuple[str, Background]] = field(default_factory=list)
+    mesh_url: str = ""
+    enrolment_url: str = ""
+    ready: bool = False
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self.loaded.settings
+
+    @property
+    def state_folder(self) -> Path:
+        """Where everything is written."""
+        return self.loaded.state_folder
+
+
+@asynccontextmanager
+async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]:
+    """Build the platform on its state folder; the caller holds the folder's lock."""
+    settings, folder = loaded.settings, loaded.state_folder
+    authority = _authority(settings, folder, clock)
+    own = SpiffeId.platform(authority.trust_domain, REPLICA)
+    source = IdentitySource(authority.svid(own), authority.bundle())
+    path = folder / DATABASE
+    ensure_schema(path)
+    async with Database(path) as database:
+        yield _assemble(loaded, clock, authority, source, database)
+
+
+def _assemble(
+    loaded: Loaded, clock: Clock, authority: Authority, source: IdentitySource, database: Database
+) -> Platform:
+    settings = loaded.settings
+    types = WorkerTypes(worker_folders(loaded))
+    types.refresh()
+    directory = EmbeddedDirectory(clock)
+    registry = RegistryService(directory, types, clock, __version__)
+    routing = RoutingService(
+        directory, clock, _weights(settings), kept=settings.routing.explanations
+    )
+    enroller = EnrolmentService(
+        authority,
+        SqlEnrolmentStore(database),
+        clock,
+        is_live=lambda identity: _is_live(registry, identity),
+    )
+    metrics = Metrics()
+    source.refusals.subscribe(lambda reason: metrics.peers_refused.labels(reason.value).inc())
+    platform = Platform(
+        loaded=loaded,
+        clock=clock,
+        authority=authority,
+        source=source,
+        denials=Denials(),
+        enrolment=enroller,
+        registry=registry,
+        routing=routing,
+        metrics=metrics,
+        started_at=clock.now(),
+        mesh_app=_nothing,
+        enrolment_app=_application("enrolment", [enrolment.newcomers(enroller)]),
+    )
+    platform.mesh_app = _application("mesh", _mesh_routers(platform))
+    platform.background += [("directory", directory.watch), ("routing", routing.run)]
+    return platform
+
+
+def _mesh_routers(platform: Platform) -> list[APIRouter]:
+    return [
+        status.router(lambda: system_status(platform), lambda: _measured(platform)),
+        instances.router(platform.registry, platform.authority),
+        enrolment.members(platform.enrolment, platform.authority),
+        capabilities.router(platform.registry, platform.routing),
+        config.router(platform.loaded),
+    ]
+
+
+def worker_folders(loaded: Loaded) -> list[Path]:
+    """The configured folders of workers, relative ones below the checkout or project."""
+    base = loaded.project or loaded.state_folder
+    return [base / Path(folder).expanduser() for folder in loaded.settings.workers.folders]
+
+
+def system_status(platform: Platform) -> SystemStatus:
+    """The installation at a glance."""
+    listings = platform.registry.instances()
+    live = sum(listing.state is InstanceState.LIVE for listing in listings)
+    return SystemStatus(
+        version=__version__,
+        api_version=PROTOCOL,
+        replica=REPLICA,
+        trust_domain=platform.authority.trust_domain,
+        mode=platform.settings.mode,
+        started_at=platform.started_at.isoformat(),
+        ready=platform.ready,
+        live_instances=live,
+        wanted_instances=0,
+        runs_active=0,
+        mesh_url=platform.mesh_url,
+        state_folder=str(platform.state_folder),
+        pid=os.getpid(),
+        issuer_expires_at=platform.authority.issuer_expires_at.isoformat(),
+    )
+
+
+def _application(name: str, routers: list[APIRouter]) -> ASGIApp:
+    app = FastAPI(title=f"Hivemesh {name} API", version=__version__, docs_url=None, redoc_url=None)
+    for router in routers:
+        app.include_router(router)
+    errors.install(app)
+    return RequestIds(app)
+
+
+def _authority(settings: Settings, folder: Path, clock: Clock) -> Authority:
+    trust = settings.trust
+    lifetimes = Lifetimes(
+        root=timedelta(seconds=trust.root_lifetime_s),
+        issuer=timedelta(seconds=trust.issuer_lifetime_s),
+        svid=timedelta(seconds=trust.svid_lifetime_s),
+    )
+    check_lifetimes(lifetimes, local=settings.mode == "local")
+    return open_authority(folder / "trust", clock, lifetimes, trust_domain=trust.trust_domain)
+
+
+def _weights(settings: Settings) -> Weights:
+    routing = settings.routing
+    return Weights(
+        cpu=routing.cpu_weight, memory=routing.memory_weight, active=routing.active_weight
+    )
+
+
+def _is_live(registry: RegistryService, identity: str) -> bool:
+    return any(
+        listing.instance.identity == identity and listing.state is not InstanceState.OFFLINE
+        for listing in registry.instances()
+    )
+
+
+def _measured(platform: Platform) -> Metrics:
+    for worker in platform.registry.types():
+        live = sum(
+            listing.instance.worker == worker.name and listing.state is InstanceState.LIVE
+            for listing in platform.registry.instances()
+        )
+        platform.metrics.worker(worker.name, live=live, wanted=live)
+    return platform.metrics
+
+
+async def _nothing(_scope: object, _receive: object, _send: object) -> None:
+    """Stands for the application until its routers are made."""

@@ -1,0 +1,115 @@
+"""The platform's own certificate and the operator's: made at the start, renewed at half life.
+
+Looks at the wall clock on each tick, because monotonic timers stand still while a laptop sleeps.
+"""
+
+import asyncio
+import json
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import Encoding
+from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.trust.denials import Denials
+from hivemesh_sdk.trust.identity import SpiffeId
+from hivemesh_sdk.trust.keys import new_key, pem, write_private_file
+from hivemesh_sdk.trust.source import IdentitySource
+
+from hivemesh_platform.trust.authority import Authority
+
+TICK_S = 1.0
+
+
+class OperatorFiles:
+    """`operator/` in the state folder: what the `hivemesh` command shows as its identity.
+
+    One key per start of the platform, so that a reader never meets a key and a certificate that
+    do not belong together.
+    """
+
+    def __init__(self, folder: Path, authority: Authority, clock: Clock) -> None:
+        self._folder = folder
+        self._authority = authority
+        self._clock = clock
+        self._key = new_key()
+        self._identity = SpiffeId.user(authority.trust_domain, "operator")
+        self._renew_at = clock.now()
+
+    def write_endpoint(self, host: str, port: int) -> None:
+        """Say where the mesh listener is; written last, when it answers."""
+        document = {
+            "host": host,
+            "port": port,
+            "server_name": f"platform.{self._authority.trust_domain}",
+        }
+        self._write("endpoint.json", json.dumps(document).encode())
+
+    def renew(self, *, force: bool = False) -> None:
+        """Write key, certificate and bundle where half of the certificate's life is over."""
+        now = self._clock.now()
+        if not force and now < self._renew_at:
+            return
+        issued = self._authority.issue(self._identity, self._key.public_key())
+        self._renew_at = now + (issued.not_after - now) / 2
+        private = self._key.private_bytes(
+            Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        self._write("bundle.pem", pem(self._authority.bundle().roots))
+        self._write("key.pem", private)
+        self._write("certificate.pem", issued.pem.encode("ascii"))
+
+    def remove(self) -> None:
+        """Take the endpoint and the key away when the platform stops."""
+        for name in ("endpoint.json", "key.pem", "certificate.pem"):
+            (self._folder / name).unlink(missing_ok=True)
+
+    def _write(self, name: str, content: bytes) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private_file(self._folder / name, content)
+
+
+class OwnIdentity:
+    """Keeps the certificates of this process and of its operator fresh."""
+
+    def __init__(
+        self, source: IdentitySource, authority: Authority, operator: OperatorFiles, clock: Clock
+    ) -> None:
+        self._source = source
+        self._authority = authority
+        self._operator = operator
+        self._clock = clock
+        self._log = structlog.get_logger("hivemesh.trust")
+
+    async def run(self) -> None:
+        """Tick until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            await self.tick()
+
+    async def tick(self) -> None:
+        """Renew what has lived half of its life; announce a changed bundle."""
+        bundle = self._authority.bundle()
+        changed = bundle.sequence != self._source.bundle().sequence
+        if changed or self._clock.now() >= self._due():
+            svid = await asyncio.to_thread(self._authority.svid, self._source.svid().id)
+            self._source.update(svid=svid, bundle=bundle)
+        try:
+            await asyncio.to_thread(self._operator.renew, force=changed)
+        except OSError as error:
+            self._log.warning("operator_files_not_written", detail=str(error))
+
+    def _due(self) -> datetime:
+        svid = self._source.svid()
+        return svid.not_before + (svid.not_after - svid.not_before) / 2
+
+
+def refuse(denials: Denials, rules: tuple[str, ...]) -> None:
+    """Put the authority's denials into force; `serial:<hex>` names one certificate."""
+    serials = [int(rule.removeprefix("serial:"), 16) for rule in rules if _is_serial(rule)]
+    denials.replace(serials=serials, identities=[rule for rule in rules if not _is_serial(rule)])
+
+
+def _is_serial(rule: str) -> bool:
+    return rule.startswith("serial:")

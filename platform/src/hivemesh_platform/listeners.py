@@ -1,0 +1,91 @@
+"""The sockets of both listeners, opened before anything else so that a taken port is told at once."""
+
+import errno
+import json
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from hivemesh_sdk.errors import ConfigurationError, ConflictError
+
+from hivemesh_platform.settings import ApiSettings
+
+
+class PortTakenError(ConflictError):
+    """Another program listens on the port."""
+
+    slug = "port-taken"
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """One bound socket per listener."""
+
+    mesh: socket.socket
+    enrolment: socket.socket
+
+    @classmethod
+    def open(cls, api: ApiSettings, memory: Path) -> Self:
+        """Bind both; port 0 takes the one of the last start where it is free, else any.
+
+        Workers that outlived a killed platform find the next one at the same port.
+
+        Raises:
+            PortTakenError: a fixed port is taken.
+            ConfigurationError: the host is no address of this machine.
+        """
+        last = _remembered(memory)
+        mesh = _bind(api.host, api.port, last.get("mesh", 0), "port")
+        try:
+            enrolment = _bind(
+                api.host, api.enrolment_port, last.get("enrolment", 0), "enrolment_port"
+            )
+        except BaseException:
+            mesh.close()
+            raise
+        ports = {"mesh": mesh.getsockname()[1], "enrolment": enrolment.getsockname()[1]}
+        memory.write_text(json.dumps(ports))
+        return cls(mesh, enrolment)
+
+    def close(self) -> None:
+        """Close both."""
+        self.mesh.close()
+        self.enrolment.close()
+
+
+def _bind(host: str, port: int, last: int, key: str) -> socket.socket:
+    if port == 0 and last:
+        try:
+            return _bound(host, last)
+        except OSError:
+            pass
+    try:
+        return _bound(host, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            message = f"port {port} of {host} is taken; set api.{key} (0 = any free one)"
+            raise PortTakenError(message) from error
+        message = f"cannot listen on {host!r} port {port}: {error.strerror or error}"
+        raise ConfigurationError(message, slug="configuration-invalid") from error
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+        found.listen(2048)
+    except BaseException:
+        found.close()
+        raise
+    return found
+
+
+def _remembered(memory: Path) -> dict[str, int]:
+    try:
+        document = json.loads(memory.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return {key: value for key, value in document.items() if isinstance(value, int)}

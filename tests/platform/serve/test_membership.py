@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pytest
+from hivemesh_sdk.errors import RemoteError
+from platform_support import ask, install, join, member, platform
+from registry_support import heartbeat, manifest
+
+pytestmark = pytest.mark.integration
+
+
+async def test_a_worker_enrols_registers_and_is_listed(tmp_path: Path) -> None:
+    worker = install(tmp_path)
+    async with platform(tmp_path) as found, member(found, worker) as (instance, client):
+        await client.heartbeat(instance, heartbeat(active=1))
+        status = await ask(found, "status")
+        (capability,) = await ask(found, "capabilities")
+        endpoints = (await client.discovery(-1)).endpoints
+    assert status.live_instances == 1
+    assert (capability.id, capability.live_instances) == ("echo.say@1", 1)
+    assert [endpoint.instance for endpoint in endpoints] == [instance]
+
+
+async def test_a_token_is_used_once(tmp_path: Path) -> None:
+    worker = install(tmp_path)
+    async with platform(tmp_path) as found:
+        token = await found.enrolment.create_token("echo")
+        await join(found, worker, token=token)
+        with pytest.raises(RemoteError) as refused:
+            await join(found, worker, token=token)
+    assert refused.value.document.code == "HM-1106"
+
+
+async def test_a_worker_may_not_speak_for_another(tmp_path: Path) -> None:
+    worker = install(tmp_path)
+    async with (
+        platform(tmp_path) as found,
+        member(found, worker) as (instance, _),
+        member(found, worker) as (_, other),
+    ):
+        with pytest.raises(RemoteError) as refused:
+            await other.heartbeat(instance, heartbeat())
+    assert refused.value.document.code == "HM-1105"
+
+
+async def test_an_undeclared_capability_is_refused(tmp_path: Path) -> None:
+    install(tmp_path)
+    more = manifest(capabilities=[{"id": "echo.steal@1", "kind": "call"}])
+    async with platform(tmp_path) as found:
+        with pytest.raises(RemoteError) as refused:
+            async with member(found, more):
+                pass
+    assert refused.value.document.code == "HM-1304"
+
+
+async def test_who_leaves_is_gone_at_once(tmp_path: Path) -> None:
+    worker = install(tmp_path)
+    async with platform(tmp_path) as found, member(found, worker) as (instance, client):
+        await client.deregister(instance)
+        assert not (await client.discovery(-1)).endpoints
