@@ -189,9 +189,9 @@ def _deviating(
 
 def _wrong_builder(public_key: PublicKey, issuer: Signer, how: Wrong) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
-    subject = x509.Name(
-        [x509.NameAttribute(x509.NameOID.COMMON_NAME, "nameless")] if how.no_names else []
-    )
+    # OpenSSL's strict mode refuses an empty subject where there are no names, and for authorities.
+    named = how.no_names or how.authority
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "wrong")] if named else [])
     usage = key_usage(digital_signature=True, authority=how.authority)
     return (
         x509.CertificateBuilder()

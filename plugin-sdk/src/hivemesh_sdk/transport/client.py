@@ -48,7 +48,7 @@ class MeshClient:
         self._clock = clock or SystemClock()
         self._limit = connections_per_target
         self._pools: dict[Target, _Pool] = {}
-        self._unsubscribe = source.subscribe(self._drop_untrusted)
+        self._unsubscribe = source.subscribe(self._refresh)
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
@@ -129,10 +129,10 @@ class MeshClient:
                 del self._pools[target]
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_EVERY_S, self._sweep)
 
-    def _drop_untrusted(self, source: IdentitySource) -> None:
-        roots = source.bundle().roots
+    def _refresh(self, source: IdentitySource) -> None:
+        roots, serial = source.bundle().roots, source.svid().serial
         for pool in self._pools.values():
-            pool.retire_untrusted(roots)
+            pool.retire_outdated(roots, serial)
 
 
 class _Pool:
@@ -207,10 +207,13 @@ class _Pool:
                 self._idle.remove(connection)
                 self._retire(connection)
 
-    def retire_untrusted(self, roots: Sequence[bytes]) -> None:
-        """Use no connection again whose root is no longer in the bundle."""
+    def retire_outdated(self, roots: Sequence[bytes], serial: int) -> None:
+        """Use no connection again that speaks for an older identity or trusts a removed root.
+
+        A connection of the old identity would be refused once the root behind it is removed.
+        """
         for connection in tuple(self.all):
-            if connection.root not in roots:
+            if connection.root not in roots or connection.own_serial != serial:
                 connection.reusable = False
         self.retire_idle()
 
@@ -255,6 +258,7 @@ class _Pool:
             self._connecting -= 1
         now = self._clock.now()
         own_life = (svid.not_after - now).total_seconds()
+        connection.own_serial = svid.serial
         connection.expires = min(peer.not_after, svid.not_after) - _MARGIN
         connection.retire_at = self._clock.monotonic() + min(AGE_S, own_life / 4)
         self.all.add(connection)

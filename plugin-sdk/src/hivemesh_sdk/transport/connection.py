@@ -88,6 +88,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self.expires: datetime
         self.root = b""
+        self.own_serial = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # a TLS transport is a Transport
@@ -117,6 +118,10 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(self._unreachable(f"answered no valid HTTP: {error}"))
             self.abort()
+
+    def on_message_begin(self) -> None:
+        if self._waiter is None:
+            self.abort()  # a second answer, which the next call would take for its own
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key, text = name.lower().decode("latin-1"), value.decode("latin-1")

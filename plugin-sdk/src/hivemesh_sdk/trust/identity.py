@@ -132,7 +132,7 @@ class PeerIdentityError(Exception):
 
 def covers(rule: str, uri: str) -> bool:
     """Say whether a rule (an exact ID, or a prefix that ends in `/*`) covers an ID."""
-    if rule.endswith("/*"):
+    if rule.endswith("/*") and rule.count("/") > 2:  # never every trust domain
         return uri.startswith(rule[:-1]) and len(uri) >= len(rule)
     return uri == rule
 

@@ -62,7 +62,12 @@ class IdentitySource:
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call `subscriber` after each update; returns the function that ends it."""
         self._subscribers.append(subscriber)
-        return lambda: self._subscribers.remove(subscriber)
+
+        def unsubscribe() -> None:
+            if subscriber in self._subscribers:
+                self._subscribers.remove(subscriber)
+
+        return unsubscribe
 
     def client_context(self) -> ssl.SSLContext:
         """The context of new outgoing connections."""
