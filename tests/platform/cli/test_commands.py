@@ -1,0 +1,124 @@
+"""Every command explains itself and refuses bad input in the one form."""
+
+import importlib
+import json
+import sys
+
+import pytest
+from hivemesh_platform.cli import failures, output
+from hivemesh_platform.cli.completion import command_words, script
+from hivemesh_platform.cli.main import COMMANDS, GROUPS, build
+from hivemesh_platform.cli.values import parse_pairs, parse_value
+from hivemesh_sdk.contracts.problems import FieldProblem, problem
+from hivemesh_sdk.errors import ConfigurationError, RemoteError
+
+ALL = [(command, verb) for command, verbs in command_words().items() for verb in (verbs or [""])]
+
+
+def run(monkeypatch, capsys, *words):
+    monkeypatch.setattr(sys, "argv", ["hivemesh", *words])
+    code = failures.run_guarded(
+        lambda: build(list(words))(list(words), prog_name="hivemesh", standalone_mode=False)
+    )
+    seen = capsys.readouterr()
+    return code, seen.out, seen.err
+
+
+@pytest.mark.parametrize(("command", "verb"), ALL)
+def test_help_of_every_command_has_an_example(monkeypatch, capsys, command, verb):
+    code, out, _ = run(monkeypatch, capsys, command, *([verb] if verb else []), "--help")
+    assert code == 0
+    assert "Example" in out
+
+
+@pytest.mark.parametrize("name", sorted(GROUPS))
+def test_group_help_imports_neither_server_nor_engine(name):
+    module = importlib.import_module(GROUPS[name][0])
+    source = module.__file__
+    assert source is not None
+    heavy = ("fastapi", "dbos", "sqlalchemy", "uvicorn")
+    with open(source) as file:  # noqa: PTH123 - a module's own source
+        lines = [line for line in file if line.startswith(("import ", "from "))]
+    assert not [line for line in lines if any(word in line for word in heavy)]
+
+
+def test_unknown_command_is_a_usage_error_with_a_hint(monkeypatch, capsys):
+    code, _, err = run(monkeypatch, capsys, "wroker")
+    assert code == failures.USAGE
+    assert "wroker" in err
+    assert "--help" in err
+
+
+def test_platform_that_does_not_run_is_unavailable_with_the_command_that_starts_it(
+    monkeypatch, capsys, tmp_path
+):
+    code, _, err = run(monkeypatch, capsys, "status", "--state", str(tmp_path))
+    assert code == failures.UNAVAILABLE
+    assert "HM-1605" in err
+    assert "hivemesh up" in err
+
+
+def test_json_output_of_an_error_is_the_problem_document(monkeypatch, capsys, tmp_path):
+    _, out, _ = run(monkeypatch, capsys, "status", "--state", str(tmp_path), "-o", "json")
+    assert json.loads(out)["code"] == "HM-1605"
+
+
+def test_error_shows_code_cause_place_and_fix(capsys):
+    errors = [FieldProblem(pointer="/steps/a", message="names itself")]
+    document = problem("pipeline-invalid", "a cycle", errors=errors)
+    assert failures.show(RemoteError(document)) == failures.USAGE
+    err = capsys.readouterr().err
+    assert "error[HM-1401]" in err
+    assert "why: a cycle" in err
+    assert "at /steps/a: names itself" in err
+    assert "fix: " in err
+
+
+def test_unexpected_error_shows_no_stack_trace(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["hivemesh"])
+
+    def broken():
+        raise ZeroDivisionError
+
+    assert failures.run_guarded(broken) == failures.FAILURE
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_interrupted_command_exits_with_130():
+    def interrupted():
+        raise KeyboardInterrupt
+
+    assert failures.run_guarded(interrupted) == failures.INTERRUPTED
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ('["a"]', ["a"]),
+        ("true", True),
+        ("plain text", "plain text"),
+        ("", ""),
+        ("a=b", "a=b"),
+    ],
+)
+def test_value_is_json_where_it_is_json(text, value):
+    assert parse_value(text) == value
+
+
+def test_pair_without_equals_sign_is_refused_by_name():
+    with pytest.raises(ConfigurationError) as caught:
+        parse_pairs(["types"])
+    assert "types" in caught.value.errors[0].message
+
+
+def test_table_aligns_columns_and_shows_absence_as_a_dash():
+    text = output.table(["name", "n"], [["a", output.cell(None)], ["longer", "2"]])
+    assert text.splitlines() == ["NAME    N", "a       -", "longer  2"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_command(shell):
+    text = script(shell)
+    assert all(name in text for name in (*COMMANDS, *GROUPS))
+    assert "validate" in text
