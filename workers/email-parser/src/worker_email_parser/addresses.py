@@ -13,6 +13,7 @@ import msgspec
 from worker_email_parser.headers import WHITE, decoded
 
 _CACHED_LENGTH: Final = 200  # the same few people write and are written to
+LENGTH_LIMIT: Final = 1000  # characters of one name or address; RFC 5321 allows 320
 ADDRESS_LIMIT: Final = 5000  # addresses kept of one field
 
 _PLAIN = re.compile(r"\s*([^\s<>(),;:\"\\\[\]@]+@[^\s<>(),;:\"\\\[\]@]+)\s*\Z", re.ASCII)
@@ -213,4 +214,6 @@ class _Reader:
             self._add(comment, phrase.replace(" ", ""))
 
     def _add(self, name: str, address: str) -> None:
-        self._found.append(Mailbox(_name(name, self._defects), _address(address)))
+        self._found.append(
+            Mailbox(_name(name[:LENGTH_LIMIT], self._defects), _address(address[:LENGTH_LIMIT]))
+        )

@@ -10,7 +10,7 @@ from typing import Final
 
 from worker_email_parser.charsets import decode
 
-VALUE_LIMIT: Final = 1024 * 1024  # characters of one field that are looked at
+VALUE_LIMIT: Final = 256 * 1024  # characters of one field that are looked at
 WHITE: Final = " \t\r\n\f\v"  # of bytes: str.strip() would take the byte A0 of a UTF-8 letter too
 FIELD_LIMIT: Final = 10_000  # fields of one message that are looked at
 

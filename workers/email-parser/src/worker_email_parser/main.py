@@ -101,7 +101,9 @@ def _messages(
                 return
             yield found
     except ArchiveError as error:
-        problem = FieldProblem(pointer="/archive", message=str(error), code=error.code)
-        raise FatalError(
-            f"{error.code}: {error}", slug="input-invalid", errors=[problem]
-        ) from error
+        raise _refusal(error) from error
+
+
+def _refusal(error: ArchiveError) -> FatalError:
+    problem = FieldProblem(pointer="/archive", message=str(error), code=error.code)
+    return FatalError(f"{error.code}: {error}", slug="input-invalid", errors=[problem])

@@ -11,7 +11,7 @@ from hivemesh_sdk import Artifact
 from worker_email_parser.addresses import Mailbox, parse_addresses
 from worker_email_parser.charsets import decode
 from worker_email_parser.dates import parse_date
-from worker_email_parser.headers import Headers, collapse, decoded
+from worker_email_parser.headers import VALUE_LIMIT, Headers, collapse, decoded
 from worker_email_parser.parts import Part, read_parts, split_header
 
 TEXT_LIMIT: Final = 256 * 1024  # characters of text and of html that a record carries
@@ -136,12 +136,15 @@ def _mailboxes(headers: Headers, name: str, defects: list[str]) -> list[Mailbox]
     values = headers.fields.get(name)
     if values is None:
         return []
-    if len(values) == 1:
-        return parse_addresses(values[0], defects)
-    if name not in {"to", "cc"}:
-        defects.append("header-repeated")
-        return parse_addresses(values[0], defects)
-    return parse_addresses(",".join(values), defects)
+    value = values[0]
+    if len(values) > 1:
+        if name in {"to", "cc"}:
+            value = ",".join(values)
+        else:
+            defects.append("header-repeated")
+    if len(value) > VALUE_LIMIT:
+        defects.append("addresses-truncated")
+    return parse_addresses(value[:VALUE_LIMIT], defects)
 
 
 class _Contents:

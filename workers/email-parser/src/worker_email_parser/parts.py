@@ -18,6 +18,7 @@ from worker_email_parser.transfer import ENCODED, encoding_token, undo
 
 PART_LIMIT: Final = 2000  # parts kept of one message
 LIBRARY_DEPTH: Final = 100  # of multiparts that the standard library, being recursive, is given
+_NAMING: Final = 8192  # characters of a field that may hold a file name
 _UNREADABLE: Final = "mime-unreadable"
 
 
@@ -135,7 +136,7 @@ def _library_name(headers: Headers, defects: list[str]) -> str | None:
     probe = LibraryMessage()
     for field in ("content-disposition", "content-type"):
         if field in headers.fields:
-            probe[field] = headers.text(field, defects)
+            probe[field] = headers.text(field, defects)[:_NAMING]
     try:
         return probe.get_filename() or None
     except (LookupError, ValueError, TypeError, AttributeError):

@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 Style = Literal["dated", "undated", "mmdf"]
 
+_AFTER_DELIMITER: Final = b"-\r\n \t"  # anything else: another boundary with the same beginning
 MMDF_LINE: Final = b"\x01\x01\x01\x01"
 LOOK_BEHIND: Final = 200  # bytes before a separator that may hold a "Begin Included Message" line
 LINE_LIMIT: Final = 1024  # a longer line is no separator (RFC 5322 2.1.1 allows 998)
@@ -110,10 +111,20 @@ def header_end(data: bytes, start: int, stop: int) -> int:
     return unix if dos < 0 else dos
 
 
-def multipart_delimiter(header: bytes) -> bytes | None:
-    """Return the delimiter line (with the line break before it) that a header block declares."""
+def multipart_delimiter(header: bytes) -> bytes:
+    """Return the delimiter (with the line break before it) that a header declares, b"" if none."""
     match = _BOUNDARY.search(header)
-    return b"\n--" + (match[1] or match[2]) if match else None
+    return b"\n--" + (match[1] or match[2]) if match else b""
+
+
+def find_delimiter(data: bytes, delimiter: bytes, start: int, stop: int) -> int:
+    """Return where a line of this delimiter begins in data[start:stop], or -1."""
+    while True:
+        at = data.find(delimiter, start, stop)
+        end = at + len(delimiter)
+        if at < 0 or end >= len(data) or data[end] in _AFTER_DELIMITER:
+            return at
+        start = end
 
 
 def declared_length(header: bytes) -> int | None:

@@ -18,6 +18,7 @@ from worker_email_parser.separators import (
     begins_message,
     declared_length,
     ends_with_separator,
+    find_delimiter,
     first_style,
     frames_itself,
     header_end,
@@ -57,6 +58,34 @@ class Span(msgspec.Struct, frozen=True, gc=False):
         return self.offset + self.length
 
 
+class _Frame:
+    """What one message says about its own end; positions are relative to its beginning."""
+
+    __slots__ = ("_searched", "closed", "delimiter", "end", "opened")
+
+    def __init__(self, delimiter: bytes = b"", body: int = 0, end: int = -1) -> None:
+        self.delimiter = delimiter
+        self.end = end  # by a Content-Length that is right, else -1
+        self.opened = False
+        self.closed = False
+        self._searched = body
+
+    def search(self, window: bytes, start: int, candidate: int) -> None:
+        """Look for delimiter lines before the candidate; never twice at the same place."""
+        while not self.closed:
+            at = find_delimiter(window, self.delimiter, start + self._searched, start + candidate)
+            if at < 0:
+                break
+            end = at + len(self.delimiter)
+            self._searched = end - start
+            self.closed = window.startswith(b"--", end)
+            self.opened = True
+        self._searched = max(self._searched, candidate - 1)
+
+
+_PLAIN: Final = _Frame()
+
+
 class Splitter:
     """Iterates over the messages of one mbox.
 
@@ -80,6 +109,7 @@ class Splitter:
         self._start = 0  # in the window: the separator line of the current message
         self._complete = False  # the window reaches the end of the archive
         self._line = -1  # length of the current message's separator line; -1: not looked at yet
+        self._frame: _Frame | None = None  # of the current message, read when it is needed
         self._resumed = offset > 0
         self._max_message = max_message
 
@@ -170,15 +200,24 @@ class Splitter:
 
         Positions are relative to the current message.
         """
+        frame = self._frame
+        if frame is None:
+            frame = self._frame = self._read_frame(candidate, style)
+        if frame.end > candidate:
+            return frame.end
+        if frame.delimiter and self._in_open_multipart(frame, candidate):
+            return 0
+        return candidate
+
+    def _read_frame(self, candidate: int, style: Style) -> "_Frame":
+        """Read what the header of the current message says about its end."""
         start = self._start
         stop = header_end(self._window, start, start + candidate)
         fields = frames_itself(self._window, start, stop) if stop > 0 else b""
         if not fields:
-            return candidate
-        declared = self._declared_end(fields, stop - start, style)
-        if declared > candidate:
-            return declared
-        return 0 if self._in_open_multipart(fields, stop - start, candidate) else candidate
+            return _PLAIN
+        stop -= start
+        return _Frame(multipart_delimiter(fields), stop, self._declared_end(fields, stop, style))
 
     def _declared_end(self, fields: bytes, stop: int, style: Style) -> int:
         """Return the end of the message by its Content-Length, or -1 where that is not right."""
@@ -193,22 +232,18 @@ class Splitter:
         )
         return end - self._start if end > 0 else -1
 
-    def _in_open_multipart(self, fields: bytes, stop: int, candidate: int) -> bool:
+    def _in_open_multipart(self, frame: "_Frame", candidate: int) -> bool:
         """Say whether the candidate stands in a part of the current message."""
-        delimiter = multipart_delimiter(fields)
-        if delimiter is None:
-            return False
-        body, at = self._start + stop, self._start + candidate
-        opened = self._window.find(delimiter, body, at) >= 0
-        if not opened or self._window.find(delimiter + b"--", body, at) >= 0:
+        frame.search(self._window, self._start, candidate)
+        if frame.closed or not frame.opened:
             return False
         self._ensure(candidate + DELIMITER_WINDOW)
         at = self._start + candidate
-        found = self._window.find(delimiter, at, at + DELIMITER_WINDOW)
+        found = find_delimiter(self._window, frame.delimiter, at, at + DELIMITER_WINDOW)
         if found < 0:
             return False
-        header = header_end(self._window, at, found)
-        return header < 0 or multipart_delimiter(self._window[at:header]) != delimiter
+        header = header_end(self._window, at, found + 1)
+        return header < 0 or multipart_delimiter(self._window[at:header]) != frame.delimiter
 
     def _cut(self, length: int, next_line: int) -> Span:
         """Make the span of the current message and go to its end."""
@@ -216,6 +251,7 @@ class Splitter:
         content = start + self._line
         self._start = stop
         self._line = next_line
+        self._frame = None
         if length > self._max_message:
             return Span(begin, length, None)
         raw = self._window[content:stop]
@@ -229,6 +265,7 @@ class Splitter:
         """Pass over a message larger than the limit without holding it."""
         begin = self._base + self._start
         self._line = -1
+        self._frame = None
         while True:
             at = self._window.find(b"\nFrom ", self._start)
             if at < 0:
