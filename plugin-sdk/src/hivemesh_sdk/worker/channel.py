@@ -35,7 +35,7 @@ class Begin(msgspec.Struct, tag="begin", frozen=True, kw_only=True):
     capability: str
     kind: StepKind
     inputs: list[InputPart]
-    parameters: dict[str, object]
+    parameters: bytes  # JSON
     checkpoint: bytes
     limits: Limits
     bodies: Bodies
@@ -130,6 +130,7 @@ class Ended(msgspec.Struct, tag="ended", frozen=True, kw_only=True):
     """The step ended well; the JSON of the result follows as body where `has_result`."""
 
     has_result: bool
+    sha256: str = ""
     artifacts: list[Artifact] = []
 
 

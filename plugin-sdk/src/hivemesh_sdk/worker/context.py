@@ -88,10 +88,16 @@ class StepPort(Protocol):
 class Context:
     """The surroundings of one execution of one step."""
 
-    __slots__ = ("_port", "_scratch", "artifacts", "capability", "key", "log")
+    __slots__ = ("_port", "_scratch", "artifacts", "capability", "key", "log", "scratch_used")
 
     def __init__(
-        self, *, key: str, capability: str, scratch: Path, artifacts: Artifacts, port: StepPort
+        self,
+        *,
+        key: str,
+        capability: str,
+        scratch: Path | str,
+        artifacts: Artifacts,
+        port: StepPort,
     ) -> None:
         self.key = key  # the same for every attempt: use it to make effects idempotent
         self.capability = capability
@@ -99,12 +105,15 @@ class Context:
         self.log: Log = StepLog(port)
         self._port = port
         self._scratch = scratch
+        self.scratch_used = False
 
     @property
     def scratch(self) -> Path:
         """A folder of this execution alone, removed afterwards."""
-        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return self._scratch
+        folder = Path(self._scratch)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.scratch_used = True
+        return folder
 
     @property
     def cancelled(self) -> bool:

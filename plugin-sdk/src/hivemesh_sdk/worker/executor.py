@@ -7,6 +7,7 @@ framework, no TLS, no Pydantic of its own.
 
 import ctypes
 import gc
+import hashlib
 import importlib
 import os
 import resource
@@ -16,6 +17,8 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import msgspec
 
 from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.errors import ConfigurationError, HivemeshError
@@ -103,7 +106,7 @@ def _run(
     job = Job(
         kind=begin.kind,
         inputs=inputs(begin.inputs, body, artifacts),
-        parameters=begin.parameters,
+        parameters=msgspec.json.decode(begin.parameters),
         checkpoint=begin.checkpoint,
         limits=begin.limits,
     )
@@ -139,8 +142,11 @@ def _compute(
         print(f"step {context.key} of {capability.id} raised:", file=sys.stderr)  # noqa: T201 - the worker's log
         traceback.print_exc()
         return channel.Failed(problem=problem_of(error)), b""
-    ended = channel.Ended(has_result=result is not None, artifacts=list(artifacts.stored.values()))
-    return ended, result or b""
+    stored = list(artifacts.stored.values())
+    if result is None:
+        return channel.Ended(has_result=False, artifacts=stored), b""
+    digest = hashlib.sha256(result).hexdigest()
+    return channel.Ended(has_result=True, sha256=digest, artifacts=stored), result
 
 
 if __name__ == "__main__":

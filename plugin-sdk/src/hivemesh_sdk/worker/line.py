@@ -20,7 +20,7 @@ from hivemesh_sdk.worker.codec import encode
 from hivemesh_sdk.worker.failures import StepCancelledError
 from hivemesh_sdk.worker.records import Rejected
 
-PROGRESS_S = 0.25  # a person does not see more
+PROGRESS_S = 1.0  # each word on progress costs the reader a page
 MAX_LOG_LINES = 1000  # per step; the rest is counted
 _READ_BYTES = 256 * 1024
 _ASK_POLL_S = 0.5
@@ -201,7 +201,7 @@ class StepLine:
         return self._cancelled
 
     def progress(self, done: int, total: int, unit: str) -> None:
-        """Tell how far the step is; the last word within a quarter second may be left out."""
+        """Tell how far the step is; words within a second are left out."""
         now = time.monotonic()
         if now - self._told_at >= PROGRESS_S or done == total:
             self._told_at = now
@@ -214,7 +214,7 @@ class StepLine:
             return
         if self._lines == MAX_LOG_LINES:
             level, event, fields = "warning", "log_truncated", {"lines": MAX_LOG_LINES}
-        message = channel.LogLine(level=level, message=event, fields=_printable(fields))
+        message = channel.LogLine(level=level, message=event, fields=printable(fields))
         sent = self._line.send(message)
         with self._state:
             self._unacknowledged += sent
@@ -247,7 +247,8 @@ class StepLine:
             raise StepCancelledError
 
 
-def _printable(fields: Mapping[str, object]) -> bytes:
+def printable(fields: Mapping[str, object]) -> bytes:
+    """The fields of a log line as JSON, whatever they are."""
     try:
         return encode(fields)
     except TypeError:

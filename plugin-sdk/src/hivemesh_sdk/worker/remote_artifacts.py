@@ -199,14 +199,15 @@ def inputs(parts: Sequence[InputPart], body: bytes, artifacts: RemoteArtifacts) 
     for part in parts:
         if part.artifact is None:
             end = start + (part.bytes or 0)
-            yield _decoded(body[start:end], part.encoding)
+            yield decoded(body[start:end], part.encoding)
             start = end
         else:
             with artifacts.open(part.artifact) as reader:
-                yield _decoded(reader.read(), part.encoding)
+                yield decoded(reader.read(), part.encoding)
 
 
-def _decoded(data: bytes, encoding: Encoding) -> bytes:
+def decoded(data: bytes, encoding: Encoding) -> bytes:
+    """The bytes of an input as they were before they were encoded for travel."""
     if encoding == "identity":
         return data
     try:

@@ -1,0 +1,66 @@
+"""The few ASGI pieces that the step routes need: body in, answer out."""
+
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+import msgspec
+
+from hivemesh_sdk.contracts.names import PROBLEM_MEDIA_TYPE
+from hivemesh_sdk.contracts.problems import Problem
+from hivemesh_sdk.errors import FatalError
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+MAX_REQUEST_BYTES = 16 * 1024 * 1024  # two pages; more comes by reference
+_ONE_WRITE_BYTES = 64 * 1024
+_encode = msgspec.json.Encoder().encode
+
+
+async def read_body(receive: Receive) -> bytes:
+    """The whole body of a request.
+
+    Raises:
+        FatalError: `too-large`, or `malformed` where the client went away.
+    """
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        return body
+    parts, size = [body], len(body)
+    while message.get("more_body"):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            text = "the client went away"
+            raise FatalError(text, slug="malformed")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > MAX_REQUEST_BYTES:
+            text = f"more than {MAX_REQUEST_BYTES} bytes; send large inputs by reference"
+            raise FatalError(text, slug="too-large")
+    return b"".join(parts)
+
+
+async def answer(send: Send, status: int, headers: Headers, chunks: Sequence[bytes]) -> None:
+    """Send an answer: a small one in one piece, a large one without copying it."""
+    size = sum(map(len, chunks))
+    headers.append((b"content-length", b"%d" % size))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    if size <= _ONE_WRITE_BYTES:
+        await send({"type": "http.response.body", "body": b"".join(chunks)})
+        return
+    for chunk in chunks:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def answer_problem(send: Send, problem: Problem, headers: Headers) -> None:
+    """Send a problem document, with `Retry-After` where it is worth a try."""
+    headers.append((b"content-type", PROBLEM_MEDIA_TYPE.encode()))
+    if problem.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % max(1, round(problem.retry_after_s))))
+    await answer(send, problem.status, headers, (_encode(problem),))

@@ -1,0 +1,337 @@
+"""One execution of one step: its numbered events, who waits for them, and when it ends.
+
+Lives on the loop that serves; runners report to it there and nowhere else.
+"""
+
+import asyncio
+import itertools
+import os
+from typing import Protocol
+
+import msgspec
+
+from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.artifacts import Artifact
+from hivemesh_sdk.contracts.problems import Problem
+from hivemesh_sdk.contracts.steps import (
+    MAX_PAGE_BYTES,
+    Encoding,
+    Event,
+    ExecutionState,
+    ExecutionStatus,
+    LogEvent,
+    ProblemEvent,
+    ProgressEvent,
+    RecordsEvent,
+    RejectedEvent,
+    ResultEvent,
+    StepRequest,
+)
+
+UNARY = frozenset({"call", "add", "merge", "result"})  # one result and nothing else
+ENTRY_BYTES = 1500  # what an entry without events takes
+
+_PROCESS = os.urandom(10).hex()  # so that an id of another process is never taken for one of ours
+_numbers = itertools.count(1)
+_encode = msgspec.json.Encoder().encode
+
+
+class Control(Protocol):
+    """How a running execution is steered; made by the runner that runs it."""
+
+    def cancel(self) -> None:
+        """Ask the code to stop."""
+        ...
+
+    def kill(self) -> None:
+        """Stop it, whatever it does."""
+        ...
+
+    def credit(self, count: int) -> None:
+        """Tell that so many bytes were acknowledged."""
+        ...
+
+    def cpu_s(self) -> float:
+        """CPU seconds of the process that computes, 0 where it is not a process of its own."""
+        ...
+
+
+class Buffered(msgspec.Struct, gc=False):
+    """An event as it travels, and what it counts for in the runner's account."""
+
+    no: int
+    line: bytes
+    body: bytes
+    cost: int
+
+    @property
+    def size(self) -> int:
+        """Bytes on the wire."""
+        return len(self.line) + len(self.body)
+
+
+class Execution:
+    """The entry of one key: attempt, digest, random id, state and the events not yet acknowledged."""
+
+    __slots__ = (
+        "_events",
+        "_monotonic",
+        "_ready",
+        "_suspended",
+        "_unseen_progress",
+        "_waiters",
+        "active_at",
+        "asked_at",
+        "attempt",
+        "buffered",
+        "capability",
+        "control",
+        "cpu_base",
+        "cpu_seen",
+        "deadline_at",
+        "digest",
+        "ended",
+        "epoch",
+        "event_at",
+        "failed",
+        "id",
+        "idle_timeout_s",
+        "key",
+        "kill_at",
+        "kind",
+        "last_no",
+        "on_end",
+        "on_release",
+        "refused",
+        "released",
+        "started_at",
+        "ticket",
+    )
+
+    def __init__(
+        self, key: str, request: StepRequest, digest: bytes, clock: Clock, listener: "Listener"
+    ) -> None:
+        self._monotonic = clock.monotonic
+        now = self._monotonic()
+        self.key = key
+        self.id = f"{_PROCESS}{next(_numbers):x}"
+        self.attempt = request.attempt
+        self.epoch = request.epoch
+        self.capability = request.capability
+        self.kind = request.kind
+        self.digest = digest
+        self.ticket = request.ticket
+        self.started_at = self.asked_at = self.active_at = self.event_at = now
+        self.deadline_at = now + request.deadline_ms / 1000 if request.deadline_ms else None
+        self.idle_timeout_s = request.idle_timeout_ms / 1000
+        self.kill_at: float | None = None
+        self.control: Control | None = None
+        self.cpu_base = self.cpu_seen = 0.0
+        self.ended = self.failed = self.released = False
+        self.refused: Problem | None = None
+        self.last_no = self.buffered = 0
+        self.on_end = listener.execution_ended
+        self.on_release = listener.execution_released
+        self._events: list[Buffered] = []
+        self._waiters: list[asyncio.Future[None]] = []
+        self._ready = 0  # the last event that wakes a reader
+        self._suspended = False
+        self._unseen_progress = False
+
+    @property
+    def waited_for(self) -> bool:
+        """Whether a reader waits at the moment."""
+        return bool(self._waiters)
+
+    def has_news(self, after: int) -> bool:
+        """Whether a page after this number would not be empty."""
+        return self._ready > after or self.ended
+
+    def waiter(self) -> "asyncio.Future[None]":
+        """A future that is done at the next event; `forget` it in any case."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        return waiter
+
+    def forget(self, waiter: "asyncio.Future[None]") -> None:
+        """The reader waits no more."""
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+
+    def page(self, after: int) -> list[bytes]:
+        """The next events after this number, up to the size of a page and at least one."""
+        self._unseen_progress = False
+        chunks: list[bytes] = []
+        size = 0
+        for event in self._events:
+            if event.no <= after:
+                continue
+            size += event.size
+            if chunks and size > MAX_PAGE_BYTES:
+                break
+            chunks.append(event.line)
+            if event.body:
+                chunks.append(event.body)
+        return chunks
+
+    def acknowledge(self, after: int) -> None:
+        """Drop the events up to this number and let the runner make as many more."""
+        gone = 0
+        cost = 0
+        for event in self._events:
+            if event.no > after:
+                break
+            gone += 1
+            cost += event.cost
+            self.buffered -= event.size
+        if not gone:
+            return
+        del self._events[:gone]
+        if cost and self.control is not None and not self.released:
+            self._suspended = False
+            self.control.credit(cost)
+
+    @property
+    def read_to_the_end(self) -> bool:
+        """Whether it ended and every event was acknowledged."""
+        return self.ended and not self._events
+
+    def status(self) -> ExecutionStatus:
+        """What `GET /v1/status` tells."""
+        return ExecutionStatus(
+            key=self.key,
+            execution=self.id,
+            attempt=self.attempt,
+            epoch=self.epoch,
+            capability=self.capability,
+            kind=self.kind,
+            state=self._state(),
+            last_event=self.last_no,
+            idle_s=max(0.0, self._monotonic() - self.event_at),
+            executor_cpu_s=self.cpu_s(),
+            buffered_bytes=self.buffered,
+        )
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the code waits until a reader acknowledges something."""
+        return self._suspended and not self.ended
+
+    def cpu_s(self) -> float:
+        """CPU seconds of its process since it began."""
+        if self.control is None or self.released:
+            return self.cpu_seen
+        self.cpu_seen = max(0.0, self.control.cpu_s() - self.cpu_base)
+        return self.cpu_seen
+
+    def records(  # noqa: PLR0913 - the members of the event
+        self,
+        body: bytes,
+        *,
+        count: int,
+        sha256: str,
+        checkpoint: bytes,
+        cost: int,
+        more: bool,
+        artifact: Artifact | None = None,
+        encoding: Encoding = "identity",
+    ) -> None:
+        """A batch; `more` says that the next event follows at once, so that nobody is woken."""
+        event = RecordsEvent(
+            no=self.last_no + 1,
+            count=count,
+            sha256=sha256,
+            bytes=len(body) if artifact is None else None,
+            artifact=artifact,
+            encoding=encoding,
+            checkpoint=msgspec.Raw(checkpoint),
+        )
+        self._append(event, body, cost, wake=not more)
+
+    def rejected(self, reason: str, detail: str, position: bytes, *, cost: int, more: bool) -> None:
+        """A record that was refused."""
+        event = RejectedEvent(
+            no=self.last_no + 1, reason=reason, detail=detail, position=msgspec.Raw(position)
+        )
+        self._append(event, b"", cost, wake=not more)
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """How far it is; replaces a word on progress that no reader has seen."""
+        unseen = self._unseen_progress
+        number = self.last_no if unseen else self.last_no + 1
+        event = ProgressEvent(no=number, done=done, total=total, unit=unit)
+        if unseen:
+            last = self._events.pop()
+            self.buffered -= last.size
+            self.last_no -= 1
+        self._append(event, b"", 0, wake=True)
+        self._unseen_progress = True
+
+    def log(self, level: str, message: str, fields: dict[str, object], *, cost: int) -> None:
+        """A line of the capability's log."""
+        event = LogEvent(no=self.last_no + 1, level=level, message=message, fields=fields)
+        self._append(event, b"", cost, wake=True)
+
+    def suspend(self) -> None:
+        """The code waits until a reader acknowledges something."""
+        self._suspended = True
+
+    def succeed(self, body: bytes | None, sha256: str, artifacts: list[Artifact]) -> None:
+        """It ended well, with a JSON document or without."""
+        if self.ended:
+            return
+        event = ResultEvent(
+            no=self.last_no + 1,
+            bytes=None if body is None else len(body),
+            sha256=sha256,
+            artifacts=artifacts,
+        )
+        self.ended = True
+        self._append(event, body or b"", 0, wake=True)
+        self.on_end(self)
+
+    def fail(self, problem: Problem, *, refused: bool = False) -> None:
+        """It ended with a problem; `refused` where nothing had begun."""
+        if self.ended:
+            return
+        if refused:
+            self.refused = problem
+        self.ended = self.failed = True
+        self._append(ProblemEvent(no=self.last_no + 1, problem=problem), b"", 0, wake=True)
+        self.on_end(self)
+
+    def release(self) -> None:
+        """Its code has stopped: the slot is free."""
+        if not self.released:
+            self.cpu_s()
+            self.released = True
+            self.on_release(self)
+
+    def _append(self, event: Event, body: bytes, cost: int, *, wake: bool) -> None:
+        if self.ended and not isinstance(event, ResultEvent | ProblemEvent):
+            return  # what a cancelled or superseded execution says later counts for nothing
+        buffered = Buffered(event.no, _encode(event) + b"\n", body, cost)
+        self._events.append(buffered)
+        self._unseen_progress = False
+        self.event_at = self.active_at = self._monotonic()
+        self.last_no = event.no
+        self.buffered += buffered.size
+        if wake:
+            self._ready = event.no
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._waiters.clear()
+
+    def _state(self) -> ExecutionState:
+        if self.ended:
+            return ExecutionState.ENDED
+        return ExecutionState.SUSPENDED if self._suspended else ExecutionState.RUNNING
+
+
+class Listener(Protocol):
+    """The table that holds the executions."""
+
+    def execution_ended(self, execution: Execution) -> None: ...
+
+    def execution_released(self, execution: Execution) -> None: ...

@@ -1,0 +1,109 @@
+"""The second loop: runs `async def` capabilities in a thread of its own, and notices blocking."""
+
+import asyncio
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from hivemesh_sdk.contracts.steps import StepRequest
+from hivemesh_sdk.errors import HivemeshError
+from hivemesh_sdk.worker.channel import BLOCK_BYTES
+from hivemesh_sdk.worker.execution import Control, Execution
+from hivemesh_sdk.worker.failures import problem_of
+from hivemesh_sdk.worker.inline_step import InlineStep
+from hivemesh_sdk.worker.kinds import Capability
+from hivemesh_sdk.worker.mailbox import Mailbox
+from hivemesh_sdk.worker.platform import ArtifactService
+from hivemesh_sdk.worker.remote_artifacts import decoded
+
+BLOCKED_S = 0.1  # code that holds the loop for longer makes its neighbours wait
+
+Bodies = Sequence[bytes | None]
+
+_log = structlog.get_logger("hivemesh.inline")
+
+
+class InlineRunner:
+    """Runs executions of `async def` capabilities."""
+
+    def __init__(
+        self, capabilities: Mapping[str, Capability], artifacts: ArtifactService, scratch: Path
+    ) -> None:
+        self._capabilities = capabilities
+        self._artifacts = artifacts
+        self._scratch = scratch
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pinged_at: float | None = None
+        self._reported = False
+        self.blocked = 0
+
+    def open(self) -> None:
+        """Start the thread and its loop; called on the loop that serves."""
+        front = asyncio.get_running_loop()
+        self._loop = type(front)()  # of the same kind: uvloop where the server uses it
+        self._front = Mailbox(front)
+        self._inside = Mailbox(self._loop)
+        self._thread = threading.Thread(target=self._serve, name="inline", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop the loop; code that blocks it is left behind."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=1.0)
+
+    def start(self, execution: Execution, request: StepRequest, bodies: Bodies) -> Control:
+        """Give the execution to the second loop."""
+        capability = self._capabilities[request.capability]
+        scratch = f"{self._scratch}/{execution.id}"
+        step = InlineStep(self._front, self._inside, capability, execution, request, scratch)
+        if all(part.artifact is None for part in request.inputs):
+            self._inside.post(partial(step.begin, bodies))
+        else:
+            task = asyncio.get_running_loop().create_task(self._fetch(step, request, bodies))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return step
+
+    def watch(self) -> None:
+        """Report code that has held the second loop since the last look; call every 0.1 s."""
+        if self._pinged_at is None:
+            self._pinged_at = time.monotonic()
+            self._inside.post(self._pong)
+        elif not self._reported and time.monotonic() - self._pinged_at >= BLOCKED_S:
+            self._reported = True
+            self.blocked += 1
+            _log.warning("inline_blocked", at=self._whereabouts())
+
+    def _pong(self) -> None:
+        self._pinged_at = None
+        self._reported = False
+
+    def _whereabouts(self) -> list[str]:
+        frame = sys._current_frames().get(self._thread.ident or 0)  # noqa: SLF001 - the documented way to another thread's stack
+        stack = traceback.extract_stack(frame)[-3:]
+        return [f"{one.filename}:{one.lineno} {one.name}" for one in stack]
+
+    async def _fetch(self, step: InlineStep, request: StepRequest, bodies: Bodies) -> None:
+        whole = list(bodies)
+        try:
+            for index, part in enumerate(request.inputs):
+                if part.artifact is not None:
+                    data = await self._artifacts.read_all(step.holder, part.artifact, BLOCK_BYTES)
+                    whole[index] = decoded(data, part.encoding)
+        except HivemeshError as error:
+            step.end(problem_of(error))
+        else:
+            self._inside.post(partial(step.begin, whole))
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()

@@ -1,0 +1,58 @@
+"""Ended executions that nobody has acknowledged yet, bounded in time and in bytes."""
+
+from collections.abc import Iterator
+
+from hivemesh_sdk.worker.execution import UNARY, Execution
+
+
+class Kept:
+    """Two queues in order of their end: what is over the bound is dropped, unary results first.
+
+    A dropped result costs one repeated attempt and never a wrong one.
+    """
+
+    def __init__(self, seconds: float, size: int) -> None:
+        self._seconds = seconds
+        self._limit = size
+        self._size = 0
+        self._unary: dict[Execution, tuple[float, int]] = {}
+        self._others: dict[Execution, tuple[float, int]] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes held, with a flat rate for each entry."""
+        return self._size
+
+    def add(self, execution: Execution, now: float, size: int) -> Iterator[Execution]:
+        """Hold an execution and yield those that have to go for it."""
+        queue = self._unary if execution.kind in UNARY else self._others
+        queue[execution] = (now, size)
+        self._size += size
+        while self._size > self._limit:
+            oldest = next(iter(self._unary), None) or next(iter(self._others))
+            self.discard(oldest)
+            yield oldest
+
+    def shrink(self, execution: Execution, size: int) -> None:
+        """So many bytes of it were acknowledged."""
+        queue = self._unary if execution.kind in UNARY else self._others
+        if execution in queue:
+            since, held = queue[execution]
+            queue[execution] = (since, held - size)
+            self._size -= size
+
+    def discard(self, execution: Execution) -> None:
+        """Hold it no longer."""
+        held = self._unary.pop(execution, None) or self._others.pop(execution, None)
+        if held is not None:
+            self._size -= held[1]
+
+    def expired(self, now: float) -> list[Execution]:
+        """Those that are kept for too long; they stay until discarded."""
+        found = []
+        for queue in (self._unary, self._others):
+            for execution, (since, _) in queue.items():
+                if now - since < self._seconds:
+                    break
+                found.append(execution)
+        return found

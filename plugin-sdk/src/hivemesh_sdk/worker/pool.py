@@ -1,0 +1,97 @@
+"""The executors of this worker: starts them, gives them steps, watches them, buries them.
+
+An executor is a fresh interpreter with one socket to this process, a clean environment and its
+own process group. Whatever it does, this loop goes on answering.
+"""
+
+import shutil
+from collections.abc import Sequence
+
+import psutil
+
+from hivemesh_sdk.contracts.steps import StepRequest
+from hivemesh_sdk.worker.execution import Control, Execution
+from hivemesh_sdk.worker.executor_process import Executor, ExecutorSettings
+from hivemesh_sdk.worker.platform import ArtifactService
+
+Bodies = Sequence[bytes | None]
+
+
+class ExecutorPool:
+    """Executors for all process capabilities; the table's slots bound how many there are."""
+
+    def __init__(self, settings: ExecutorSettings, artifacts: ArtifactService) -> None:
+        self._settings = settings
+        self._artifacts = artifacts
+        self._executors: set[Executor] = set()
+        self._idle: list[Executor] = []
+        self._stopping = False
+        self.crashes = 0
+        self.memory_kills = 0
+
+    def start(self, execution: Execution, request: StepRequest, bodies: Bodies) -> Control:
+        """Give the execution to an idle executor, the last one that ran its capability first."""
+        executor = self._take(execution.capability) or self._spawn()
+        executor.begin(execution, request, bodies)
+        return executor
+
+    def warm(self) -> None:
+        """Start one executor before it is needed."""
+        if not self._executors:
+            self._idle.append(self._spawn())
+
+    def watch(self) -> None:
+        """Kill the largest executor where all together hold more memory than the manifest allows."""
+        total = self.rss()
+        if not self._executors or total <= self._settings.memory_bytes:
+            return
+        largest = max(self._executors, key=Executor.rss)
+        megabytes = self._settings.memory_bytes >> 20
+        self.memory_kills += 1
+        largest.kill(f"the worker held {total >> 20} MiB, its manifest allows {megabytes} MiB")
+
+    def rss(self) -> int:
+        """Resident bytes of this process and its executors."""
+        own = int(psutil.Process().memory_info().rss)
+        return own + sum(executor.rss() for executor in self._executors)
+
+    @property
+    def processes(self) -> int:
+        """How many executors there are."""
+        return len(self._executors)
+
+    async def close(self) -> None:
+        """End every executor and wait until it is gone."""
+        self._stopping = True
+        executors = tuple(self._executors)
+        for executor in executors:
+            executor.kill("the worker stops")
+        for executor in executors:
+            await executor.gone.wait()
+        shutil.rmtree(self._settings.scratch, ignore_errors=True)
+
+    def executor_idle(self, executor: Executor) -> None:
+        """An executor has ended its step."""
+        self._idle.append(executor)
+
+    def executor_gone(self, executor: Executor, *, crashed: bool, was_ready: bool) -> None:
+        """An executor has ended; one that had worked is replaced."""
+        self._executors.discard(executor)
+        if executor in self._idle:
+            self._idle.remove(executor)
+        if crashed:
+            self.crashes += 1
+        if was_ready and not self._stopping:
+            self.warm()
+
+    def _take(self, capability: str) -> Executor | None:
+        for index in range(len(self._idle) - 1, -1, -1):
+            if self._idle[index].last_capability == capability:
+                return self._idle.pop(index)
+        return self._idle.pop() if self._idle else None
+
+    def _spawn(self) -> Executor:
+        executor = Executor(self._settings, self._artifacts, self)
+        self._executors.add(executor)
+        executor.spawn()
+        return executor

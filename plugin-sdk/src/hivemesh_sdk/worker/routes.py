@@ -1,0 +1,224 @@
+"""The step routes: bare ASGI in front of the shell, because this is the hot path.
+
+`PUT` creates and answers with the first page, `GET …/events` goes on, `DELETE` ends.
+"""
+
+import asyncio
+import itertools
+import re
+from collections.abc import Mapping
+from typing import NoReturn
+
+import msgspec
+import structlog
+
+from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.names import (
+    DEADLINE_HEADER,
+    EXECUTION_HEADER,
+    PAGE_MEDIA_TYPE,
+    REQUEST_ID_HEADER,
+    TICKET_HEADER,
+)
+from hivemesh_sdk.contracts.pages import FramingError, decode_request
+from hivemesh_sdk.contracts.problems import Problem, problem
+from hivemesh_sdk.contracts.steps import MAX_WAIT_S
+from hivemesh_sdk.errors import FatalError, HivemeshError, InvalidError, NotFoundError
+from hivemesh_sdk.worker.access import Access
+from hivemesh_sdk.worker.asgi import (
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    answer,
+    answer_problem,
+    read_body,
+)
+from hivemesh_sdk.worker.execution import Execution
+from hivemesh_sdk.worker.steps import StepTable
+
+PREFIX = "/v1/steps/"
+ANSWER_S = 0.05  # of the caller's deadline, kept for the way back
+
+_KEY = re.compile(r"[A-Za-z0-9_.-]{1,256}")
+_WAIT = re.compile(rb"(?:^|[,; ])wait=(\d{1,4}(?:\.\d+)?)")
+_METHODS = {"": "GET, PUT, DELETE", "events": "GET"}
+_PAGE_TYPE = (b"content-type", PAGE_MEDIA_TYPE.encode())
+_JSON_TYPE = (b"content-type", b"application/json")
+_EXECUTION = EXECUTION_HEADER.encode()
+_DEADLINE = DEADLINE_HEADER.encode()
+_REQUEST_ID = REQUEST_ID_HEADER.encode()
+_TICKET = TICKET_HEADER.encode()
+
+_log = structlog.get_logger("hivemesh.routes")
+_encode = msgspec.json.Encoder().encode
+
+RequestHeaders = Mapping[bytes, bytes]
+
+
+class StepRoutes:
+    """Translates between HTTP and the table of steps."""
+
+    def __init__(self, table: StepTable, access: Access, clock: Clock) -> None:
+        self._table = table
+        self._access = access
+        self._clock = clock
+        self._waiting: dict[asyncio.Future[None], float] = {}
+        self._numbers = itertools.count(1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request below `/v1/steps/`."""
+        headers = dict(scope["headers"])
+        request_id = headers.get(_REQUEST_ID) or b"w-%d" % next(self._numbers)
+        given: Headers = [(_REQUEST_ID, request_id)]
+        try:
+            await self._answer(scope, headers, receive, send, given)
+        except HivemeshError as error:
+            document = error.problem(instance=scope["path"], request_id=request_id.decode())
+            await answer_problem(send, _traced(document, headers), given)
+        except FramingError as error:
+            document = problem("malformed", str(error), request_id=request_id.decode())
+            await answer_problem(send, _traced(document, headers), given)
+
+    def tick(self) -> None:
+        """Let those answer who have waited long enough."""
+        now = self._clock.monotonic()
+        for waiter, until in self._waiting.items():
+            if now >= until and not waiter.done():
+                waiter.set_result(None)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anybody waits for an event."""
+        return bool(self._waiting)
+
+    async def _answer(  # the shape of an ASGI application, and what was read already
+        self, scope: Scope, headers: RequestHeaders, receive: Receive, send: Send, given: Headers
+    ) -> None:
+        key, _, rest = scope["path"][len(PREFIX) :].partition("/")
+        if not _KEY.fullmatch(key) or rest not in _METHODS:
+            raise NotFoundError(scope["path"])
+        match (scope["method"], rest):
+            case ("PUT", ""):
+                await self._put(key, scope, headers, receive, send, given)
+            case ("GET", "events"):
+                await self._events(key, scope, headers, send, given)
+            case ("GET", ""):
+                self._access.require_reader(scope)
+                await self._status(self._table.look(key), 200, send, given)
+            case ("DELETE", ""):
+                await self._delete(key, scope, send, given)
+            case _:
+                _refuse_method(given, rest)
+
+    async def _put(
+        self,
+        key: str,
+        scope: Scope,
+        headers: RequestHeaders,
+        receive: Receive,
+        send: Send,
+        given: Headers,
+    ) -> None:
+        self._access.require_platform(scope)
+        request, bodies = decode_request(await read_body(receive))
+        execution = self._table.put(key, request, bodies)
+        await self._page(execution, 0, headers, send, given)
+
+    async def _events(
+        self, key: str, scope: Scope, headers: RequestHeaders, send: Send, given: Headers
+    ) -> None:
+        self._access.require_platform(scope)
+        query = _query(scope)
+        after = _number(query, "after")
+        execution = self._table.find(key, query.get("execution", ""), _number(query, "epoch"))
+        if after > execution.last_no:
+            message = f"event {after} has not happened; the last one is {execution.last_no}"
+            raise InvalidError(message)
+        self._table.acknowledge(execution, after)
+        await self._page(execution, after, headers, send, given)
+
+    async def _delete(self, key: str, scope: Scope, send: Send, given: Headers) -> None:
+        self._access.require_platform(scope)
+        execution = self._table.delete(key, _number(_query(scope), "attempt"))
+        if execution is None:
+            message = f"key {key!r}"
+            raise NotFoundError(message, slug="execution-unknown")
+        await self._status(execution, 200 if execution.released else 202, send, given)
+
+    async def _page(
+        self,
+        execution: Execution,
+        after: int,
+        headers: RequestHeaders,
+        send: Send,
+        given: Headers,
+    ) -> None:
+        ticket = headers.get(_TICKET)
+        if ticket:
+            execution.ticket = ticket.decode("ascii", "replace")
+        if not execution.has_news(after):
+            await self._wait(execution, _patience(headers))
+        if execution.refused is not None:
+            self._table.forget(execution)
+            await answer_problem(send, _traced(execution.refused, headers), given)
+            return
+        given.append(_PAGE_TYPE)
+        given.append((_EXECUTION, execution.id.encode()))
+        await answer(send, 200, given, execution.page(after))
+
+    async def _wait(self, execution: Execution, seconds: float) -> None:
+        if seconds <= 0:
+            return
+        waiter = execution.waiter()
+        self._waiting[waiter] = self._clock.monotonic() + seconds
+        try:
+            await waiter
+        finally:
+            del self._waiting[waiter]
+            execution.forget(waiter)
+
+    async def _status(self, execution: Execution, status: int, send: Send, given: Headers) -> None:
+        given.append(_JSON_TYPE)
+        given.append((_EXECUTION, execution.id.encode()))
+        await answer(send, status, given, (_encode(execution.status()),))
+
+
+def _patience(headers: RequestHeaders) -> float:
+    """Seconds to wait: what is preferred, at most 20, and less than the caller's deadline."""
+    seconds = MAX_WAIT_S
+    preferred = headers.get(b"prefer")
+    if preferred is not None:
+        match = _WAIT.search(preferred)
+        if match is not None:
+            seconds = min(seconds, float(match[1]))
+    deadline = headers.get(_DEADLINE)
+    if deadline is not None and deadline.isdigit():
+        seconds = min(seconds, int(deadline) / 1000 - ANSWER_S)
+    return seconds
+
+
+def _query(scope: Scope) -> dict[str, str]:
+    pairs = scope["query_string"].decode("ascii", "replace").split("&")
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
+
+
+def _number(query: Mapping[str, str], name: str) -> int:
+    text = query.get(name, "0")
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        message = f"{name}={text!r} is no number"
+        raise InvalidError(message)
+    return int(text)
+
+
+def _refuse_method(given: Headers, rest: str) -> NoReturn:
+    given.append((b"allow", _METHODS[rest].encode()))
+    message = f"this address takes {_METHODS[rest]}"
+    raise FatalError(message, slug="method-not-allowed")
+
+
+def _traced(document: Problem, headers: RequestHeaders) -> Problem:
+    parts = headers.get(b"traceparent", b"").split(b"-")
+    if len(parts) != 4:
+        return document
+    return msgspec.structs.replace(document, trace_id=parts[1].decode("ascii", "replace"))

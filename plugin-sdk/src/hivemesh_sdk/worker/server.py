@@ -1,0 +1,267 @@
+"""Puts a worker together: table, runners, routes and shell; starts, drains and stops them.
+
+What listens (mutual TLS) and what enrols stands above; tests call `app` without a socket.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from hivemesh_sdk.clock import Clock, SystemClock
+from hivemesh_sdk.contracts.manifest import Manifest
+from hivemesh_sdk.contracts.names import PROTOCOL
+from hivemesh_sdk.contracts.steps import WorkerStatus
+from hivemesh_sdk.errors import ConfigurationError
+from hivemesh_sdk.worker import metrics
+from hivemesh_sdk.worker.access import Access
+from hivemesh_sdk.worker.app import build_shell
+from hivemesh_sdk.worker.asgi import Receive, Scope, Send
+from hivemesh_sdk.worker.definition import Worker
+from hivemesh_sdk.worker.executor import load_worker
+from hivemesh_sdk.worker.executor_process import ExecutorSettings
+from hivemesh_sdk.worker.inline import InlineRunner
+from hivemesh_sdk.worker.kinds import Capability
+from hivemesh_sdk.worker.platform import ArtifactService, PlatformPort
+from hivemesh_sdk.worker.pool import ExecutorPool
+from hivemesh_sdk.worker.routes import PREFIX, StepRoutes
+from hivemesh_sdk.worker.steps import Runner, Slots, StepTable, Timing
+
+TICK_S = 0.1  # while anything runs or waits
+IDLE_TICK_S = 0.5
+WATCH_EVERY = 10  # ticks between two looks at the executors' memory
+LAST_PAGES_S = 1.0  # for readers to fetch what ended while draining
+
+MIB = 1024 * 1024
+
+
+class Usage(Protocol):
+    """CPU and memory of the instance; fractions of its own limits."""
+
+    @property
+    def cpu(self) -> float: ...
+
+    @property
+    def memory(self) -> float: ...
+
+    @property
+    def rss_bytes(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoUsage:
+    """Where nobody measures."""
+
+    cpu: float = 0.0
+    memory: float = 0.0
+    rss_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """What an instance is started with."""
+
+    scratch: Path  # of this instance alone: emptied at start, removed at stop
+    instance: str = ""
+    search_path: tuple[str, ...] = ()  # of a checkout; an installed worker needs none
+    callers: tuple[str, ...] = ()  # SPIFFE rules that may run steps besides the platform
+    timing: Timing = field(default_factory=Timing)
+    warm: bool = True  # start an executor before the first step
+
+
+class WorkerServer:
+    """One instance of a worker. `app` serves; call `start` first and `stop` at the end."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        platform: PlatformPort,
+        settings: ServerSettings,
+        *,
+        worker: Worker | None = None,
+        clock: Clock | None = None,
+        usage: Callable[[], Usage] = NoUsage,
+    ) -> None:
+        self._manifest = manifest
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._usage = usage
+        self._started_at = self._clock.monotonic()
+        artifacts = ArtifactService(platform, self._clock)
+        self._pool = ExecutorPool(_executor_settings(manifest, settings), artifacts)
+        self._inline = _inline(manifest, settings, worker, artifacts)
+        self._slots = {
+            one.id: Slots(one.slots, self._runner(one.run_in), metrics.StepMetrics())
+            for one in manifest.capabilities
+        }
+        access = Access(settings.callers)
+        self._table = StepTable(self._slots, self._clock, settings.timing)
+        self._routes = StepRoutes(self._table, access, self._clock)
+        self._shell = build_shell(self, access)
+        self._expected: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._ticker: asyncio.Task[None] | None = None
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request: steps by the shortest way, the rest through the shell."""
+        if scope["type"] == "http" and scope["path"].startswith(PREFIX):
+            await self._routes(scope, receive, send)
+        else:
+            await self._shell(scope, receive, send)
+
+    async def start(self) -> None:
+        """Empty the scratch folder, start the second loop and a first executor."""
+        shutil.rmtree(self._settings.scratch, ignore_errors=True)
+        self._settings.scratch.mkdir(mode=0o700, parents=True)
+        if self._inline is not None:
+            self._inline.open()
+        if self._settings.warm and any(
+            one.run_in == "process" for one in self._manifest.capabilities
+        ):
+            self._pool.warm()
+        self._ticker = asyncio.get_running_loop().create_task(self._tick_on())
+
+    async def drain(self, seconds: float = 30.0) -> None:
+        """Refuse new steps and wait until the running ones have ended, then end them."""
+        self._table.draining = True
+        await self._until(lambda: not self._table.busy, seconds)
+        self._table.stop_all()
+        await self._until(lambda: not self._routes.waiting, LAST_PAGES_S)
+
+    async def stop(self) -> None:
+        """End what runs and every process and thread of this instance."""
+        self._table.draining = True
+        self._table.stop_all()
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.wait((self._ticker,))
+        if self._inline is not None:
+            self._inline.close()
+        await self._pool.close()
+
+    def begin_drain(self) -> None:
+        """Refuse new steps from now on."""
+        self._table.draining = True
+
+    @property
+    def draining(self) -> bool:
+        """Whether new steps are refused."""
+        return self._table.draining
+
+    @property
+    def busy(self) -> bool:
+        """Whether any step runs."""
+        return self._table.busy
+
+    @property
+    def manifest(self) -> Manifest:
+        """What this instance serves."""
+        return self._manifest
+
+    def slots(self) -> dict[str, int]:
+        """Slots by capability, for registration and heartbeats."""
+        return {name: slots.total for name, slots in self._slots.items()}
+
+    def active(self) -> dict[str, int]:
+        """Slots in use by capability."""
+        return {name: slots.active for name, slots in self._slots.items()}
+
+    def status(self) -> WorkerStatus:
+        """The answer to `GET /v1/status`."""
+        usage = self._usage()
+        return WorkerStatus(
+            worker=self._manifest.metadata.name,
+            version=self._manifest.metadata.version,
+            instance=self._settings.instance,
+            protocol=PROTOCOL,
+            draining=self._table.draining,
+            uptime_s=self._clock.monotonic() - self._started_at,
+            cpu=usage.cpu,
+            memory=usage.memory,
+            rss_bytes=usage.rss_bytes,
+            slots=self._table.slot_status(),
+            executions=self._table.statuses(),
+        )
+
+    def metrics(self) -> bytes:
+        """The answer to `GET /metrics`."""
+        readings = [
+            metrics.Reading(name, one.total, one.active, one.metrics)
+            for name, one in self._slots.items()
+        ]
+        gauges = {
+            "hivemesh_worker_executors": self._pool.processes,
+            "hivemesh_worker_kept_bytes": self._table.kept_bytes,
+            "hivemesh_worker_draining": int(self._table.draining),
+            "hivemesh_worker_uptime_seconds": self._clock.monotonic() - self._started_at,
+            "hivemesh_worker_memory_bytes": self._pool.rss(),
+        }
+        totals = {
+            "hivemesh_worker_executor_crashes": self._pool.crashes,
+            "hivemesh_worker_memory_kills": self._pool.memory_kills,
+            "hivemesh_worker_inline_blocked": self._inline.blocked if self._inline else 0,
+        }
+        return metrics.render(readings, gauges, totals)
+
+    def tick(self) -> None:
+        """Let time pass for steps and for those who wait."""
+        self._table.tick()
+        self._routes.tick()
+        if self._inline is not None and self._table.busy:
+            self._inline.watch()
+        for condition, waiter in self._expected:
+            if condition() and not waiter.done():
+                waiter.set_result(None)
+
+    def _runner(self, run_in: str) -> Runner:
+        if run_in == "inline" and self._inline is not None:
+            return self._inline
+        return self._pool
+
+    async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Wait until a tick finds the condition true, or the time is over."""
+        expected = (condition, asyncio.get_running_loop().create_future())
+        self._expected.append(expected)
+        try:
+            await asyncio.wait((expected[1],), timeout=seconds)
+        finally:
+            self._expected.remove(expected)
+
+    async def _tick_on(self) -> None:
+        count = 0
+        while True:
+            await asyncio.sleep(TICK_S if self._table.busy or self._routes.waiting else IDLE_TICK_S)
+            self.tick()
+            count += 1
+            if count % WATCH_EVERY == 0:
+                self._pool.watch()
+
+
+def _executor_settings(manifest: Manifest, settings: ServerSettings) -> ExecutorSettings:
+    scratch_mb = manifest.permissions.scratch_mb or manifest.resources.disk_mb
+    return ExecutorSettings(
+        entrypoint=manifest.runtime.entrypoint,
+        search_path=settings.search_path,
+        scratch=settings.scratch,
+        memory_bytes=manifest.resources.memory_mb * MIB,
+        file_bytes=scratch_mb * MIB,
+    )
+
+
+def _inline(
+    manifest: Manifest, settings: ServerSettings, worker: Worker | None, artifacts: ArtifactService
+) -> InlineRunner | None:
+    """The worker's code is imported here only where some of it runs in this process."""
+    wanted = [one.id for one in manifest.capabilities if one.run_in == "inline"]
+    if not wanted:
+        return None
+    worker = worker or load_worker(manifest.runtime.entrypoint, settings.search_path)
+    missing = sorted(set(wanted) - set(worker.capabilities))
+    if missing:
+        message = (
+            f"the manifest declares {missing} and the code does not; run `hivemesh-worker check`"
+        )
+        raise ConfigurationError(message)
+    capabilities = {name: Capability(worker.capabilities[name]) for name in wanted}
+    return InlineRunner(capabilities, artifacts, settings.scratch)

@@ -1,0 +1,349 @@
+"""The table of steps: one entry per key, with its attempt, digest, execution and events.
+
+Decides what a request on a key means (section 6 of the architecture); runners run, routes talk.
+Time only passes in `tick`.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.problems import problem
+from hivemesh_sdk.contracts.steps import ExecutionStatus, SlotStatus, StepRequest
+from hivemesh_sdk.errors import FatalError, HivemeshError, NotFoundError, RetryableError
+from hivemesh_sdk.worker.execution import ENTRY_BYTES, UNARY, Control, Execution
+from hivemesh_sdk.worker.kept import Kept
+from hivemesh_sdk.worker.metrics import StepMetrics
+
+RETRY_AFTER_S = 1.0
+
+Bodies = Sequence[bytes | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long the table waits for whom, in seconds."""
+
+    grace: float = 5.0  # between "please stop" and the end of the executor
+    orphan_after: float = 600.0  # nobody asked: a platform that lost its worker's address
+    keep: float = 900.0  # an ended execution nobody acknowledges
+    keep_bytes: int = 64 * 1024 * 1024
+
+
+class Runner(Protocol):
+    """Runs executions: `pool.py` in processes, `inline.py` on the second loop."""
+
+    def start(self, execution: Execution, request: StepRequest, bodies: Bodies) -> Control: ...
+
+
+class Slots:
+    """The slots of one capability and who runs it."""
+
+    __slots__ = ("active", "metrics", "runner", "total")
+
+    def __init__(self, total: int, runner: Runner, metrics: StepMetrics) -> None:
+        self.total = total
+        self.active = 0
+        self.runner = runner
+        self.metrics = metrics
+
+
+class StepTable:
+    """All executions of this process that anybody may still ask for."""
+
+    def __init__(
+        self, slots: Mapping[str, Slots], clock: Clock, timing: Timing | None = None
+    ) -> None:
+        self._slots = slots
+        self._clock = clock
+        self._timing = timing or Timing()
+        self._entries: dict[str, Execution] = {}
+        self._running: dict[Execution, None] = {}  # not released: they hold a slot
+        self._waiting: dict[Execution, _Waiting] = {}  # by the attempt they wait for
+        self._kept = Kept(self._timing.keep, self._timing.keep_bytes)
+        self.draining = False
+
+    def put(self, key: str, request: StepRequest, bodies: Bodies) -> Execution:
+        """Create the execution of a key, or find the one that the request means.
+
+        Raises:
+            FatalError: `idempotency-mismatch`, `stale-attempt` or `stale-reader`.
+            RetryableError: `overloaded` or `draining`; nothing has begun.
+            NotFoundError: the manifest has no such capability.
+        """
+        slots = self._slots.get(request.capability)
+        if slots is None:
+            message = f"{request.capability!r} is not in the manifest of this worker"
+            raise NotFoundError(message, slug="unknown-capability")
+        digest = digest_of(request, bodies)
+        present = self._entries.get(key)
+        if present is not None:
+            found = self._present(present, request, digest)
+            if found is not None:
+                return found
+        return self._create(key, request, bodies, digest, slots, present)
+
+    def find(self, key: str, execution_id: str, epoch: int) -> Execution:
+        """The execution that a reader goes on with.
+
+        Raises:
+            NotFoundError: `execution-unknown`: start the next attempt.
+            FatalError: `stale-reader`: another replica reads it.
+        """
+        execution = self._entries.get(key)
+        if execution is None or execution.id != execution_id:
+            raise _unknown(key)
+        self._fence(execution, epoch)
+        execution.asked_at = self._clock.monotonic()
+        return execution
+
+    def look(self, key: str) -> Execution:
+        """The execution of a key, for whoever only wants to see it.
+
+        Raises:
+            NotFoundError: `execution-unknown`.
+        """
+        execution = self._entries.get(key)
+        if execution is None:
+            raise _unknown(key)
+        return execution
+
+    def acknowledge(self, execution: Execution, after: int) -> None:
+        """Drop the events up to `after`; an execution that was read to the end is forgotten."""
+        before = execution.buffered
+        execution.acknowledge(after)
+        if execution.ended:
+            self._kept.shrink(execution, before - execution.buffered)
+            if execution.read_to_the_end:
+                self.forget(execution)
+
+    def delete(self, key: str, attempt: int) -> Execution | None:
+        """Cancel what runs, forget what has ended; None where the key is not known.
+
+        Raises:
+            FatalError: `stale-attempt`.
+        """
+        execution = self._entries.get(key)
+        if execution is None:
+            return None
+        if attempt < execution.attempt:
+            raise _stale_attempt(execution)
+        if execution.ended:
+            self.forget(execution)
+        else:
+            self.stop(execution, "cancelled")
+        return execution
+
+    def forget(self, execution: Execution) -> None:
+        """Nobody will ask for it again."""
+        self._kept.discard(execution)
+        if self._entries.get(execution.key) is execution:
+            del self._entries[execution.key]
+
+    def stop(self, execution: Execution, slug: str, detail: str = "") -> None:
+        """End an execution with a problem now, and its code within the grace."""
+        execution.fail(problem(slug, detail))
+        if execution.control is None:
+            execution.release()  # it had not begun
+        elif not execution.released and execution.kill_at is None:
+            execution.kill_at = self._clock.monotonic() + self._timing.grace
+            execution.control.cancel()
+
+    def stop_all(self) -> None:
+        """End everything: the process is about to leave."""
+        for execution in tuple(self._running):
+            self.stop(execution, "cancelled", "the worker stops")
+        for waiting in tuple(self._waiting.values()):
+            self.stop(waiting.execution, "cancelled", "the worker stops")
+
+    def tick(self) -> None:
+        """Let time pass: deadlines, graces, idle and orphaned executions, expired answers."""
+        now = self._clock.monotonic()
+        for execution in tuple(self._running):
+            self._watch(execution, now)
+        for execution in self._kept.expired(now):
+            self.forget(execution)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any code runs."""
+        return bool(self._running)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of ended executions that wait to be acknowledged."""
+        return self._kept.size
+
+    def statuses(self) -> list[ExecutionStatus]:
+        """Every execution that has not ended or still computes, oldest first."""
+        shown = {**self._running, **{one.execution: None for one in self._waiting.values()}}
+        return [execution.status() for execution in shown]
+
+    def slot_status(self) -> dict[str, SlotStatus]:
+        """Slots by capability."""
+        return {
+            name: SlotStatus(total=slots.total, active=slots.active)
+            for name, slots in self._slots.items()
+        }
+
+    def execution_ended(self, execution: Execution) -> None:
+        """Keep what it said until somebody has read it."""
+        metrics = self._slots[execution.capability].metrics
+        now = self._clock.monotonic()
+        metrics.ended(now - execution.started_at, failed=execution.failed)
+        if self._entries.get(execution.key) is not execution:
+            return  # superseded: nobody can ask for it
+        for dropped in self._kept.add(execution, now, execution.buffered + ENTRY_BYTES):
+            self.forget(dropped)
+
+    def execution_released(self, execution: Execution) -> None:
+        """Give the slot to the attempt that waited for it, or free it."""
+        if execution in self._running:
+            del self._running[execution]
+            self._slots[execution.capability].active -= 1
+        waiting = self._waiting.pop(execution, None)
+        if waiting is not None and not waiting.execution.ended:
+            self._start(waiting.execution, waiting.request, waiting.bodies)
+
+    def _present(self, present: Execution, request: StepRequest, digest: bytes) -> Execution | None:
+        if present.digest != digest:
+            message = f"attempt {present.attempt} of {present.key!r} had another body"
+            raise FatalError(message, slug="idempotency-mismatch")
+        if request.attempt < present.attempt:
+            raise _stale_attempt(present)
+        has_result = present.ended and not present.failed and present.kind in UNARY
+        if request.attempt > present.attempt and not has_result:
+            return None
+        self._fence(present, request.epoch)
+        present.attempt = request.attempt
+        present.asked_at = self._clock.monotonic()
+        return present
+
+    def _fence(self, execution: Execution, epoch: int) -> None:
+        if epoch < execution.epoch:
+            message = f"epoch {epoch} was superseded by {execution.epoch}"
+            raise FatalError(message, slug="stale-reader")
+        execution.epoch = epoch
+
+    def _create(
+        self,
+        key: str,
+        request: StepRequest,
+        bodies: Bodies,
+        digest: bytes,
+        slots: Slots,
+        present: Execution | None,
+    ) -> Execution:
+        if self.draining:
+            message = "call another instance"
+            raise RetryableError(message, slug="draining", delay_s=RETRY_AFTER_S)
+        previous = None if present is None else self._holder(present)
+        if previous is None and slots.active >= slots.total:
+            slots.metrics.refused()
+            message = f"all {slots.total} slots of {request.capability} are taken"
+            raise RetryableError(message, slug="overloaded", delay_s=RETRY_AFTER_S)
+        execution = Execution(key, request, digest, self._clock, self)
+        self._entries[key] = execution
+        if present is not None:
+            self._kept.discard(present)
+        if previous is None:
+            self._start(execution, request, bodies)
+            return execution
+        self._waiting[previous] = _Waiting(execution, request, bodies)
+        self.stop(previous, "stale-attempt", f"attempt {request.attempt} has begun")
+        return execution
+
+    def _holder(self, present: Execution) -> Execution | None:
+        """The execution whose code must stop before another attempt of the key may begin."""
+        if present in self._running:
+            return present
+        for previous, waiting in tuple(self._waiting.items()):
+            if waiting.execution is present:  # an attempt that never began is replaced
+                del self._waiting[previous]
+                self.stop(present, "stale-attempt", "a newer attempt has begun")
+                return previous
+        return None
+
+    def _start(self, execution: Execution, request: StepRequest, bodies: Bodies) -> None:
+        slots = self._slots[execution.capability]
+        slots.active += 1
+        slots.metrics.started()
+        self._running[execution] = None
+        execution.control = slots.runner.start(execution, request, bodies)
+        if execution.released:  # it ended at once
+            return
+        execution.cpu_base = execution.control.cpu_s()
+
+    def _watch(self, execution: Execution, now: float) -> None:
+        if execution.kill_at is not None:
+            if now >= execution.kill_at and execution.control is not None:
+                execution.control.kill()
+            return
+        if execution.ended:
+            return
+        if execution.deadline_at is not None and now >= execution.deadline_at:
+            seconds = execution.deadline_at - execution.started_at
+            self.stop(execution, "deadline-exceeded", f"after {seconds:.3g} s")
+        elif not execution.waited_for and now - execution.asked_at >= self._timing.orphan_after:
+            waited = f"nobody asked for {self._timing.orphan_after:.0f} s"
+            self.stop(execution, "cancelled", waited)
+        else:
+            self._watch_idle(execution, now)
+
+    def _watch_idle(self, execution: Execution, now: float) -> None:
+        limit = execution.idle_timeout_s
+        idle = now - execution.active_at
+        if execution.suspended or not limit:
+            execution.active_at = now
+            return
+        if idle < min(1.0, limit):
+            return
+        seen = execution.cpu_seen
+        if execution.cpu_s() > seen:
+            execution.active_at = now
+        elif idle >= limit:
+            message = f"neither an event nor CPU time for {limit:.3g} s"
+            self.stop(execution, "deadline-exceeded", message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    execution: Execution
+    request: StepRequest
+    bodies: Bodies
+
+
+def digest_of(request: StepRequest, bodies: Bodies) -> bytes:
+    """Digest of capability, kind, input and parameters: what makes two requests the same.
+
+    An input counts by its content, so it may come inline once and by reference the next time.
+
+    Raises:
+        FatalError: an input has neither bytes nor an artifact.
+    """
+    digest = hashlib.sha256(
+        msgspec.json.encode([request.capability, request.kind, request.parameters], order="sorted")
+    )
+    for part, body in zip(request.inputs, bodies, strict=True):
+        if body is not None:
+            digest.update(hashlib.sha256(body).digest())
+        elif part.artifact is not None:
+            digest.update(part.artifact.sha256.encode())
+        else:
+            message = "an input has neither `bytes` nor `artifact`"
+            raise FatalError(message, slug="input-invalid")
+    return digest.digest()
+
+
+def _stale_attempt(execution: Execution) -> HivemeshError:
+    message = f"attempt {execution.attempt} of {execution.key!r} exists"
+    return FatalError(message, slug="stale-attempt")
+
+
+def _unknown(key: str) -> HivemeshError:
+    message = f"key {key!r}"
+    return NotFoundError(message, slug="execution-unknown")
