@@ -5,7 +5,7 @@ and those that turn the writing direction out of it, and the page's own policy f
 """
 
 import unicodedata
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from functools import cache
 from importlib.resources import files
@@ -36,10 +36,17 @@ def render(insights: Insights, *, title: str) -> bytes:
 
 
 def _latest_months(insights: Insights) -> list[MonthTotal]:
-    """The last months of the currency that most documents are in."""
+    """The last months of the currency that most documents are in, without gaps."""
     currencies = insights.amounts.currencies
-    dated = [month for month in currencies[0].months if month.month] if currencies else []
-    return dated[-MONTHS:] if len(dated) > 1 else []
+    named = {one.month: one for one in currencies[0].months if one.month} if currencies else {}
+    if len(named) < 2:
+        return []
+    month = max(named)
+    months: list[MonthTotal] = []
+    while month >= min(named) and len(months) < MONTHS:
+        months.append(named.get(month) or MonthTotal(month=month, documents=0, sum=Decimal(0)))
+        month = f"{date.fromisoformat(f'{month}-01') - timedelta(days=1):%Y-%m}"
+    return months[::-1]
 
 
 @cache

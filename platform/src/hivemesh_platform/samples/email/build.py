@@ -26,6 +26,7 @@ SETS = (
 LARGEST = 50_000  # bytes; larger ones are tests of size alone
 EPOCH = "Thu Jan  1 00:00:00 1970"
 _SEPARATOR = re.compile(rb"\AFrom [^\r\n]*\r?\n")
+_FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")  # RFC 5322 section 2.2
 _QUOTED = re.compile(rb"^(>*From )", re.MULTILINE)
 
 
@@ -57,7 +58,8 @@ def collected(folder: Path) -> Iterator[Source]:
             raise SystemExit(message)
         for file in found:
             raw = _SEPARATOR.sub(b"", file.read_bytes())
-            if 0 < len(raw) <= LARGEST:
+            # Without a field an mbox cannot tell where the message begins.
+            if len(raw) <= LARGEST and _FIELD.match(raw):
                 yield Source(f"{name}/{file.relative_to(folder / name)}", raw)
 
 

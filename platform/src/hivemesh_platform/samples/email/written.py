@@ -93,14 +93,14 @@ Coastline Energy
             name=f"phone-{month}",
             sender="Faktury Bałtyk Telekom <faktury@baltyk-telekom.example.org>",
             date=f"2025-0{month}-12T10:30:00+01:00",
-            subject=f"Faktura nr 000{month}/2025",
+            subject=f"Faktura / invoice 000{month}/2025",
             text=f"""Dzień dobry,
 
 w załączeniu przesyłamy fakturę za usługi telekomunikacyjne.
 
 Numer faktury: 000{month}/2025
 Termin płatności: 26.0{month}.2025
-Do zapłaty: {gross} zł (w tym VAT {tax} zł)
+Do zapłaty / amount due: {gross} zł (w tym VAT {tax} zł)
 
 Infolinia: +48 600 000 000
 
