@@ -116,7 +116,8 @@ def _delete() -> Object:
         "summary": "cancel a running execution; acknowledge and forget an ended one",
         "parameters": [_query("attempt", {"type": "integer", "minimum": 1}, required=True)],
         "responses": {
-            "204": {"description": "cancelled or forgotten"},
+            "200": _content("it has ended and is forgotten", "ExecutionStatus"),
+            "202": _content("it is being ended", "ExecutionStatus"),
             **_problems(("execution-unknown", "stale-attempt")),
         },
     }
