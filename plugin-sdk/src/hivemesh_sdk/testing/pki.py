@@ -20,6 +20,7 @@ from hivemesh_sdk.trust.profile import (
     Signer,
     Validity,
     issuer_certificate,
+    key_identifiers,
     key_usage,
     leaf_certificate,
     new_root_key,
@@ -40,6 +41,7 @@ class Wrong:
     addresses: Sequence[str] = ()
     no_names: bool = False
     authority: bool = False
+    bare: bool = False  # neither basic constraints nor key usage
     usages: Sequence[ObjectIdentifier] = field(
         default=(ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
     )
@@ -192,8 +194,7 @@ def _wrong_builder(public_key: PublicKey, issuer: Signer, how: Wrong) -> x509.Ce
     # OpenSSL's strict mode refuses an empty subject where there are no names, and for authorities.
     named = how.no_names or how.authority
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "wrong")] if named else [])
-    usage = key_usage(digital_signature=True, authority=how.authority)
-    return (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer.certificate.subject)
@@ -201,24 +202,22 @@ def _wrong_builder(public_key: PublicKey, issuer: Signer, how: Wrong) -> x509.Ce
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(minutes=1))
         .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=how.authority, path_length=None), critical=True)
-        .add_extension(usage, critical=True)
         .add_extension(x509.ExtendedKeyUsage(list(how.usages)), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(
-                issuer.certificate.public_key()  # type: ignore[arg-type]  # an EC key, by our profile
-            ),
-            critical=False,
-        )
     )
+    if not how.bare:
+        constraints = x509.BasicConstraints(ca=how.authority, path_length=None)
+        usage = key_usage(digital_signature=True, authority=how.authority)
+        builder = builder.add_extension(constraints, critical=True)
+        builder = builder.add_extension(usage, critical=True)
+    issuer_key = issuer.certificate.public_key()
+    return key_identifiers(builder, public_key, issuer_key)  # type: ignore[arg-type]  # an EC key, by our profile
 
 
 def _unconstrained_issuer(
     public_key: PublicKey, root: Signer, validity: Validity
 ) -> x509.Certificate:
     """An issuer without name constraints, to show that our own check stands without them."""
-    return (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loose issuer")]))
         .issuer_name(root.certificate.subject)
@@ -228,10 +227,6 @@ def _unconstrained_issuer(
         .not_valid_after(validity.not_after)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(key_usage(authority=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(root.key.public_key()),
-            critical=False,
-        )
-        .sign(root.key, hashes.SHA384())
     )
+    builder = key_identifiers(builder, public_key, root.key.public_key())
+    return builder.sign(root.key, hashes.SHA384())

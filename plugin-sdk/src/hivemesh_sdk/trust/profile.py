@@ -44,7 +44,7 @@ def root_certificate(trust_domain: str, key: PrivateKey, validity: Validity) -> 
     builder = _authority(
         _builder(subject, subject, key.public_key(), validity), trust_domain, path_length=1
     )
-    builder = _key_identifiers(builder, key.public_key(), key.public_key())
+    builder = key_identifiers(builder, key.public_key(), key.public_key())
     return builder.sign(key, hashes.SHA384())
 
 
@@ -66,7 +66,7 @@ def issuer_certificate(
         ),
         critical=True,
     )
-    builder = _key_identifiers(builder, public_key, root.key.public_key())
+    builder = key_identifiers(builder, public_key, root.key.public_key())
     return builder.sign(root.key, hashes.SHA384())
 
 
@@ -94,7 +94,7 @@ def leaf_builder(
             critical=False,
         )
     )
-    return _key_identifiers(builder, public_key, issuer.key.public_key())
+    return key_identifiers(builder, public_key, issuer.key.public_key())
 
 
 def key_usage(*, digital_signature: bool = False, authority: bool = False) -> x509.KeyUsage:
@@ -149,9 +149,10 @@ def _authority(
     )
 
 
-def _key_identifiers(
+def key_identifiers(
     builder: x509.CertificateBuilder, own: PublicKey, authority: PublicKey
 ) -> x509.CertificateBuilder:
+    """Name the own key and that of the signer, as strict verification demands."""
     return builder.add_extension(
         x509.SubjectKeyIdentifier.from_public_key(own), critical=False
     ).add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority), critical=False)

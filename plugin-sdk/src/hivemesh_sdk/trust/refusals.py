@@ -110,7 +110,7 @@ def handshake_reason(error: ssl.SSLError) -> Reason:
     """Translate OpenSSL's reason into one of ours."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _BY_VERIFY_CODE.get(error.verify_code, Reason.CERTIFICATE)
-    reason = error.reason or ""
+    reason = _openssl_reason(error)
     if "ALERT" in reason:
         return Reason.PEER_GAVE_UP
     return _BY_SSL_REASON.get(reason, Reason.HANDSHAKE)
@@ -120,4 +120,8 @@ def handshake_detail(error: ssl.SSLError) -> str:
     """OpenSSL's own words, without file and line."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return str(error.verify_message)
-    return (error.reason or "handshake failed").lower().replace("_", " ")
+    return _openssl_reason(error).lower().replace("_", " ") or "handshake failed"
+
+
+def _openssl_reason(error: ssl.SSLError) -> str:
+    return getattr(error, "reason", None) or ""  # absent where it was not OpenSSL that raised it
