@@ -206,6 +206,14 @@ class Change:
         else:
             self._end_node(node, RunState.FAILED)
 
+    def node_failed(self, node: Row, problem: str) -> None:
+        """A node cannot be set going."""
+        self._tx.execute(
+            "UPDATE node SET problem = ? WHERE run = ? AND name = ?",
+            (problem, node["run"], node["name"]),
+        )
+        self._end_node(node, RunState.FAILED)
+
     def cancel(self, run: str) -> None:
         """Cancel what has not ended."""
         self._close_rows(run)

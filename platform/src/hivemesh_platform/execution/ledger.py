@@ -119,13 +119,18 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """What a page of a source brings: stored in one transaction with the checkpoint after it."""
+    """What a page of a source brings: stored in one transaction with the checkpoint after it.
+
+    `settled` says how many of the rejected records lie before the checkpoint; the others would be
+    rejected once more by an execution that starts there, and are forgotten when one does.
+    """
 
     execution: str
     after: int
     checkpoint: str
     batches: tuple[BatchRef, ...] = ()
     rejected: tuple[RejectedRecord, ...] = ()
+    settled: int = 0
     progress: Progress | None = None
 
 
@@ -223,6 +228,12 @@ class Ledger(Protocol):
         Raises:
             StaleAttemptError: the fence is not the row's.
         """
+        ...
+
+    def fail_node(
+        self, tx: Transaction, run: str, node: str, problem: Problem, now: int
+    ) -> Effects:
+        """End a node that cannot even be set going."""
         ...
 
     def cancel(self, tx: Transaction, run: str, now: int) -> Effects:

@@ -160,10 +160,11 @@ class SqliteLedger:
             "UPDATE work SET instance = ? WHERE run = ? AND node = ? AND seq = ? AND attempt = ?",
             (placed.instance, *where, fence.attempt),
         )
-        tx.execute(
-            "UPDATE source SET endpoint = ?, execution = '' WHERE run = ? AND node = ?",
-            (placed.endpoint, key.run, key.node),
-        )
+        if placed.endpoint:
+            tx.execute(
+                "UPDATE source SET endpoint = ? WHERE run = ? AND node = ?",
+                (placed.endpoint, key.run, key.node),
+            )
 
     def release(
         self, tx: Transaction, key: WorkKey, fence: Fence, reason: str, not_before: int
@@ -177,6 +178,10 @@ class SqliteLedger:
         )
         tx.execute(
             "UPDATE node SET reason = ? WHERE run = ? AND name = ?", (reason, key.run, key.node)
+        )
+        tx.execute(
+            "DELETE FROM attempt WHERE run = ? AND node = ? AND seq = ? AND attempt = ?",
+            (key.run, key.node, key.seq, fence.attempt),
         )
 
     def record(
@@ -208,6 +213,10 @@ class SqliteLedger:
             tx.execute(
                 "UPDATE work SET crashes = 0, retries = 0 WHERE run = ? AND node = ? AND seq = ?",
                 (key.run, key.node, key.seq),
+            )
+            tx.execute(
+                "UPDATE source SET rejected = ? WHERE run = ? AND node = ?",
+                (node["rejected"] + page.settled, key.run, key.node),
             )
         _keep_rejected(tx, node, key.seq, page.rejected)
         _count_progress(tx, key, page.progress)
@@ -276,6 +285,17 @@ class SqliteLedger:
             return Effects(ended_runs=(key.run,))
         change = Change(tx, self._datasets, now)
         change.row_failed(_node(tx, key), row, document, every=fails_every_row(problem))
+        return change.effects()
+
+    def fail_node(
+        self, tx: Transaction, run: str, node: str, problem: Problem, now: int
+    ) -> Effects:
+        """End a node that cannot even be set going."""
+        row = tx.one(_NODE_OF_ROW, (run, node))
+        if row is None or row["ended_at"] is not None:
+            return Effects()
+        change = Change(tx, self._datasets, now)
+        change.node_failed(row, msgspec.json.encode(problem).decode())
         return change.effects()
 
     def cancel(self, tx: Transaction, run: str, now: int) -> Effects:
@@ -390,6 +410,8 @@ def _claimed(tx: Transaction, row: Row, now: int) -> Claim:
         tx.execute(_STARTED_NODE, names)
         if tx.execute(_STARTED_RUN, {"run": row["run"], "now": now}):
             graph_sqlite.log_event(tx, row["run"], "run_started", now)
+    if row["kind"] == "source":
+        _start_over(tx, WorkKey(row["run"], row["node"], row["seq"]))
     return _claim_of(tx, row)
 
 
@@ -466,14 +488,34 @@ def _keep_rejected(
     if not rejected:
         return
     run, name = node["run"], node["name"]
-    room = max(0, MAX_REJECTED_KEPT - int(node["rejected"]))
+    first = int(node["rejected"]) + 1
+    room = max(0, MAX_REJECTED_KEPT - first + 1)
     tx.execute_many(
         _REJECTED,
-        [(run, name, seq, one.no, one.reason, one.detail, one.position) for one in rejected[:room]],
+        [
+            (run, name, seq, no, one.reason, one.detail, one.position)
+            for no, one in enumerate(rejected[:room], first)
+        ],
     )
     tx.execute(
         "UPDATE node SET rejected = rejected + ? WHERE run = ? AND name = ?",
         (len(rejected), run, name),
+    )
+
+
+def _start_over(tx: Transaction, key: WorkKey) -> None:
+    """A new execution starts at the checkpoint and rejects again what lies behind it."""
+    tx.execute(
+        "UPDATE source SET execution = '', after = 0 WHERE run = ? AND node = ?",
+        (key.run, key.node),
+    )
+    row = tx.one("SELECT rejected FROM source WHERE run = ? AND node = ?", (key.run, key.node))
+    settled = 0 if row is None else int(row["rejected"])
+    tx.execute(
+        "DELETE FROM rejected WHERE run = ? AND node = ? AND no > ?", (key.run, key.node, settled)
+    )
+    tx.execute(
+        "UPDATE node SET rejected = ? WHERE run = ? AND name = ?", (settled, key.run, key.node)
     )
 
 

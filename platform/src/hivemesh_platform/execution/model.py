@@ -82,7 +82,6 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
 class RejectedRecord:
     """A record that the capability refused."""
 
-    no: int
     reason: str
     detail: str
     position: str  # JSON

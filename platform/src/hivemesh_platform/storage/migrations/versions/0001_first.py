@@ -148,6 +148,7 @@ def _work() -> None:
         _number("after", default=0),
         _text("checkpoint", default="null"),
         _number("next_seq", default=1),
+        _number("rejected", default=0),  # of the node, when the last batch was recorded
         _text("endpoint", default=""),
     )
     _table(

@@ -1,0 +1,166 @@
+"""Takes rows from the ledger while there are free slots, and has each of them dispatched.
+
+Claims only for capabilities with free slots, as many as there are; the worker's 429 is the last
+word. Wakes on a signal (new rows, a slot set free), on a change of the directory, and once a
+second, because a row may have been delayed or queued by another process.
+"""
+
+import asyncio
+from collections.abc import Mapping
+
+import msgspec
+import structlog
+from hivemesh_sdk.contracts.instances import Endpoint
+
+from hivemesh_platform import crash
+from hivemesh_platform.execution.dispatch import Dispatcher, Parts, milliseconds
+from hivemesh_platform.execution.ledger import Claim
+from hivemesh_platform.execution.ports import Choice, NoCandidate, Requirement
+from hivemesh_platform.execution.spec import JobSpec
+from hivemesh_platform.storage.errors import StorageFullError
+from hivemesh_platform.storage.transaction import Transaction
+
+POLL_S = 1.0
+NO_CANDIDATE_MS = 250  # until a row is tried again that nobody could take after all
+MAX_STEPS = 256  # at once in this process: bounds memory whatever the directory says
+
+_log = structlog.get_logger("hivemesh.execution")
+
+
+class Claimer:
+    """The loop that turns queued rows into running steps."""
+
+    def __init__(self, parts: Parts, dispatcher: Dispatcher) -> None:
+        self._parts = parts
+        self._dispatcher = dispatcher
+        self._steps: set[asyncio.Task[None]] = set()
+        self._reasons: dict[str, str] = {}
+        self._explained_at = 0.0
+
+    async def run(self) -> None:
+        """Recover what a former process held, then claim until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._recover()
+                group.create_task(self._follow_directory())
+                while True:
+                    await self._round()
+                    await self._parts.work.wait(await self._until_next())
+        finally:
+            await self._stop_steps()
+
+    async def _round(self) -> None:
+        """Claim once; a full disk only delays it."""
+        try:
+            await self._claim()
+            await self._explain()
+        except StorageFullError as error:
+            _log.error("storage_full", detail=error.detail)
+
+    async def _claim(self) -> None:
+        room = MAX_STEPS - len(self._steps)
+        free = {name: count for name, count in self._parts.placement.free_slots().items() if count}
+        if not free or room <= 0:
+            return
+        now = milliseconds(self._parts.clock)
+        claims = await self._parts.database.write(lambda tx: self._claim_all(tx, free, room, now))
+        crash.reach("claim.after")
+        for claim in claims:
+            await self._start(claim)
+
+    def _claim_all(
+        self, tx: Transaction, free: Mapping[str, int], room: int, now: int
+    ) -> list[Claim]:
+        claims: list[Claim] = []
+        for capability, count in free.items():
+            limit = min(count, room - len(claims))
+            if limit > 0:
+                claims += self._parts.ledger.claim(tx, capability, limit, now)
+        return claims
+
+    async def _start(self, claim: Claim) -> None:
+        choice = self._parts.placement.choose(_requirement(claim))
+        if isinstance(choice, NoCandidate):
+            until = milliseconds(self._parts.clock) + NO_CANDIDATE_MS
+            await self._parts.database.write(
+                lambda tx: self._parts.ledger.release(
+                    tx, claim.key, claim.fence, choice.reason, until
+                )
+            )
+            return
+        self._spawn(claim, choice, resume=False)
+
+    def _spawn(self, claim: Claim, choice: Choice, *, resume: bool) -> None:
+        task = asyncio.create_task(
+            self._dispatcher.run(claim, choice, resume=resume), name=str(claim.key)
+        )
+        self._steps.add(task)
+        self._parts.runs.give(claim.key.run)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._steps.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("dispatch_broken", step=task.get_name(), exc_info=error)
+
+    async def _recover(self) -> None:
+        now = milliseconds(self._parts.clock)
+        sources = await self._parts.database.write(lambda tx: self._parts.ledger.recover(tx, now))
+        for claim in sources:
+            endpoint = msgspec.json.decode(claim.endpoint, type=Endpoint)
+            explanation = {"reason": "went on with the execution that was running"}
+            choice = Choice(endpoint=endpoint, capability=claim.capability, explanation=explanation)
+            self._spawn(claim, choice, resume=True)
+        if sources:
+            _log.info("sources_resumed", count=len(sources))
+
+    async def _follow_directory(self) -> None:
+        while True:
+            await self._parts.placement.wait_for_change()
+            self._parts.work.give()
+
+    async def _until_next(self) -> float:
+        """Seconds until a delayed row is due, at most the poll interval."""
+        now = milliseconds(self._parts.clock)
+        due = await self._parts.database.read(lambda tx: self._parts.ledger.next_time(tx, now))
+        return POLL_S if due is None else min(POLL_S, max(0.01, (due - now) / 1000))
+
+    async def _explain(self) -> None:
+        """Once a second, tell people why rows wait."""
+        if self._parts.clock.monotonic() - self._explained_at < POLL_S:
+            return
+        self._explained_at = self._parts.clock.monotonic()
+        now = milliseconds(self._parts.clock)
+        waiting = await self._parts.database.read(lambda tx: self._parts.ledger.waiting(tx, now))
+        reasons = {name: self._parts.placement.absent(name) for name in waiting}
+        changed = {
+            name: reason
+            for name, reason in reasons.items()
+            if self._reasons.get(name, "") != reason
+        }
+        self._reasons = reasons
+        if changed:
+            await self._parts.database.write(lambda tx: self._write_reasons(tx, changed))
+            self._parts.runs.give_all()
+
+    def _write_reasons(self, tx: Transaction, reasons: Mapping[str, str]) -> None:
+        for capability, reason in reasons.items():
+            self._parts.ledger.explain_waiting(tx, capability, reason)
+
+    async def _stop_steps(self) -> None:
+        """Let go of the running steps; their rows stay as they are for the next start."""
+        for task in self._steps:
+            task.cancel()
+        if self._steps:
+            await asyncio.wait(self._steps)
+        await self._dispatcher.close()
+
+
+def _requirement(claim: Claim) -> Requirement:
+    labels: dict[str, str]
+    if claim.spec is None:
+        labels = msgspec.json.decode(claim.labels, type=dict[str, str])
+    else:
+        labels = msgspec.json.decode(claim.spec, type=JobSpec).labels
+    avoid = claim.last_instance if claim.retries or claim.losses else ""
+    return Requirement(capability=claim.capability, labels=labels, avoid=avoid)

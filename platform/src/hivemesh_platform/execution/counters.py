@@ -1,0 +1,15 @@
+"""What execution counts; telemetry reads it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class ExecutionCounters:
+    """Numbers since the start of the process."""
+
+    batches_recorded: int = 0
+    rows_finished: int = 0
+    rows_failed: int = 0
+    attempts_failed: int = 0
+    attempts_lost: int = 0
+    stale_results: int = 0  # dropped: the row had gone to a later attempt or reader

@@ -1,0 +1,246 @@
+"""Runs as durable workflows: the only module that imports DBOS.
+
+One workflow per run (run id = workflow id), one durable step per node, "drain node N". It never
+sees a batch or a job. A drain that runs twice goes on from the ledger, so replay has nothing to
+get wrong. Step numbers are reserved in topological order, because nodes drain at the same time
+and DBOS numbers steps in the order in which they are asked for.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+from hivemesh_platform import crash
+
+if TYPE_CHECKING:
+    import sqlalchemy
+    from dbos import DBOSConfig
+
+T = TypeVar("T")
+
+APPLICATION = "hivemesh"
+APPLICATION_VERSION = "1"  # of the workflow's shape; a change of code must not orphan runs
+MAX_RECOVERIES = 1_000_000  # a poisoned input is counted by the ledger, not here
+THREADS = 4  # of DBOS; its calls are short writes to one file
+_PRAGMAS = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA busy_timeout=30000")
+
+
+class RunSteps(Protocol):
+    """What a run's workflow calls, on the loop of the platform."""
+
+    async def drain(self, run: str, node: str) -> str:
+        """Set the node going, wait until it has ended, and return its state. Repeatable."""
+        ...
+
+    async def close(self, run: str) -> str:
+        """Return the run's state once all of its nodes have ended. Repeatable."""
+        ...
+
+
+class RunEngine(Protocol):
+    """Keeps runs going across restarts."""
+
+    async def __aenter__(self) -> Self:
+        """Open the engine and go on with the runs that were interrupted."""
+        ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go of the runs; they are gone on with at the next start."""
+        ...
+
+    async def submit(self, run: str, nodes: Sequence[str]) -> None:
+        """Start the workflow of a run; a second time is fine."""
+        ...
+
+    async def cancel(self, run: str) -> None:
+        """End the workflow of a run."""
+        ...
+
+    async def is_known(self, run: str) -> bool:
+        """Whether the workflow of a run was ever started."""
+        ...
+
+
+class DbosEngine:
+    """DBOS on a SQLite file of its own. One per process, because DBOS is."""
+
+    def __init__(self, path: Path, replica: str, steps: RunSteps) -> None:
+        self._path = path
+        self._replica = replica
+        self._steps = steps
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._workflow: Any = None
+        self._running: set[asyncio.Task[Any]] = set()
+        self._engine: sqlalchemy.Engine | None = None
+
+    async def __aenter__(self) -> Self:
+        from dbos import DBOS  # noqa: PLC0415 - 400 ms and 25 MiB: only where runs are run
+
+        self._loop = asyncio.get_running_loop()
+        _quiet()
+        self._engine = await asyncio.to_thread(self._open_database)
+        DBOS(config=self._config())
+        _quiet()
+
+        async def run_pipeline(run: str, nodes: list[str]) -> str:
+            return await self._run_pipeline(run, nodes)  # DBOS takes functions, not methods
+
+        decorate = DBOS.workflow(name="run", max_recovery_attempts=MAX_RECOVERIES)
+        self._workflow = decorate(run_pipeline)
+        DBOS.launch()  # here and not in a thread: it notes the running loop for what it recovers
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        from dbos import DBOS  # noqa: PLC0415 - see __aenter__
+
+        await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
+        running = [task for task in self._running if not task.done()]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=5.0)
+        if self._engine is not None:
+            self._engine.dispose()
+
+    async def submit(self, run: str, nodes: Sequence[str]) -> None:
+        """Start the workflow of a run; a second time is fine."""
+        from dbos import DBOS, SetWorkflowID  # noqa: PLC0415 - see __aenter__
+
+        crash.reach("engine.submit")
+        with SetWorkflowID(run):
+            await DBOS.start_workflow_async(self._workflow, run, list(nodes))
+
+    async def cancel(self, run: str) -> None:
+        """End the workflow of a run."""
+        from dbos import DBOS  # noqa: PLC0415 - see __aenter__
+
+        await DBOS.cancel_workflow_async(run)
+
+    async def is_known(self, run: str) -> bool:
+        """Whether the workflow of a run was ever started."""
+        from dbos import DBOS  # noqa: PLC0415 - see __aenter__
+
+        return await DBOS.get_workflow_status_async(run) is not None
+
+    async def _run_pipeline(self, run: str, nodes: list[str]) -> str:
+        """The workflow: all nodes drain at the same time."""
+        from dbos import DBOS  # noqa: PLC0415 - see __aenter__
+
+        task = asyncio.current_task()
+        if task is not None:
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        reserved = [DBOS.reserve_step() for _ in nodes]
+        closing = DBOS.reserve_step()
+        await asyncio.gather(
+            *(
+                step.run_async({"name": f"drain {node}"}, self._drain, run, node)
+                for step, node in zip(reserved, nodes, strict=True)
+            )
+        )
+        return await closing.run_async({"name": "close"}, self._close, run)
+
+    async def _drain(self, run: str, node: str) -> str:
+        crash.reach("engine.drain.before")
+        state = await self._on_our_loop(self._steps.drain(run, node))
+        crash.reach("engine.drain.after")
+        return state
+
+    async def _close(self, run: str) -> str:
+        crash.reach("engine.close")
+        return await self._on_our_loop(self._steps.close(run))
+
+    async def _on_our_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        """DBOS may run a recovered workflow on a loop of its own; the ledger lives on ours."""
+        if self._loop is None or asyncio.get_running_loop() is self._loop:
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    def _config(self) -> "DBOSConfig":
+        return {
+            "name": APPLICATION,
+            "application_version": APPLICATION_VERSION,
+            "executor_id": self._replica,
+            "system_database_url": f"sqlite:///{self._path.absolute()}",
+            "system_database_engine": self._engine,
+            "serializer": _json_serializer(),
+            "enable_otlp": False,
+            "log_level": "ERROR",
+            "max_executor_threads": THREADS,
+        }
+
+    def _open_database(self) -> "sqlalchemy.Engine":
+        import sqlalchemy  # noqa: PLC0415 - see __aenter__
+
+        self._path.touch(mode=0o600, exist_ok=True)
+        engine = sqlalchemy.create_engine(
+            f"sqlite:///{self._path.absolute()}", pool_size=THREADS, max_overflow=THREADS
+        )
+
+        @sqlalchemy.event.listens_for(engine, "connect")
+        def configure(connection: Any, _record: object) -> None:
+            connection.isolation_level = "IMMEDIATE"  # as DBOS does on an engine of its own
+            for pragma in _PRAGMAS:
+                connection.execute(pragma)
+
+        return engine
+
+
+def _json_serializer() -> Any:
+    """What DBOS writes is JSON: whoever writes a pickle runs code in its reader."""
+    from dbos import Serializer  # noqa: PLC0415 - see DbosEngine.__aenter__
+
+    class JsonSerializer(Serializer):
+        """Arguments, results and errors as JSON; an error becomes its text."""
+
+        def serialize(self, data: Any) -> str:
+            return json.dumps(data, default=_as_text)
+
+        def deserialize(self, serialized_data: str) -> Any:
+            return _as_error(json.loads(serialized_data))
+
+        def name(self) -> str:
+            return "hivemesh_json"
+
+    return JsonSerializer()
+
+
+class WorkflowFailedError(Exception):
+    """What is left of an error that a workflow ended with."""
+
+
+def _as_text(value: object) -> object:
+    if isinstance(value, BaseException):
+        return {"$error": f"{type(value).__name__}: {value}"}
+    message = f"{type(value).__name__} cannot be written as JSON"
+    raise TypeError(message)
+
+
+def _as_error(value: Any) -> Any:
+    if isinstance(value, dict) and set(value) == {"$error"}:
+        return WorkflowFailedError(value["$error"])
+    return value
+
+
+def _quiet() -> None:
+    """DBOS logs to the console by itself; ours go where the platform's logs go."""
+    logger = logging.getLogger("dbos")
+    logger.setLevel(logging.ERROR)
+    for handler in tuple(logger.handlers):
+        logger.removeHandler(handler)
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = True

@@ -1,0 +1,85 @@
+"""Jobs: one capability call, one row of the ledger, no workflow."""
+
+import msgspec
+from hivemesh_sdk.contracts.api import JobRequest, RunView
+from hivemesh_sdk.contracts.problems import FieldProblem
+from hivemesh_sdk.errors import InvalidError, NotFoundError
+from pydantic import JsonValue
+
+from hivemesh_platform import crash
+from hivemesh_platform.execution.dispatch import milliseconds
+from hivemesh_platform.execution.ledger import NewJob
+from hivemesh_platform.execution.ports import Catalogue
+from hivemesh_platform.execution.service import RunParts, RunService
+from hivemesh_platform.execution.spec import JobSpec
+from hivemesh_platform.ids import new_job_id
+
+_CALLABLE = frozenset({"call", "map"})  # every map also answers one record
+
+
+class UnknownCapabilityError(NotFoundError):
+    """No installed worker declares the capability."""
+
+    slug = "unknown-capability"
+
+
+class JobService:
+    """What the API offers on jobs."""
+
+    def __init__(self, parts: RunParts, runs: RunService, catalogue: Catalogue) -> None:
+        self._parts = parts
+        self._runs = runs
+        self._catalogue = catalogue
+
+    async def start(self, request: JobRequest, submitter: str) -> RunView:
+        """Accept a job (durable when this returns) and wait up to `wait_s` for its end.
+
+        Raises:
+            UnknownCapabilityError: no installed worker declares the capability.
+            InvalidError: the capability is no call and no map.
+        """
+        spec = self._spec(request)
+        job = NewJob(
+            id=new_job_id(),
+            capability=request.capability,
+            submitter=submitter,
+            priority=0,
+            spec=msgspec.json.encode(spec).decode(),
+        )
+        now = milliseconds(self._parts.clock)
+        crash.reach("accept.before")
+        await self._parts.database.write(lambda tx: self._parts.ledger.add_job(tx, job, now))
+        crash.reach("accept.after")
+        self._parts.work.give()
+        return await self._wait(job.id, request.wait_s)
+
+    async def _wait(self, job: str, wait_s: float) -> RunView:
+        until = self._parts.clock.monotonic() + wait_s
+        with self._parts.runs.listen(job) as changed:
+            while True:
+                view = await self._runs.get(job)
+                left = until - self._parts.clock.monotonic()
+                if view.state.ended or left <= 0:
+                    return view
+                await changed.wait(left)
+
+    def _spec(self, request: JobRequest) -> JobSpec:
+        known = self._catalogue.find(request.capability)
+        if known is None:
+            message = f"no installed worker has {request.capability!r}; `hivemesh capability list`"
+            raise UnknownCapabilityError(message)
+        declared = known.declared
+        if declared.kind not in _CALLABLE:
+            message = f"{declared.id} is a {declared.kind}; use it in a pipeline"
+            pointer = FieldProblem(pointer="/capability", message=message)
+            raise InvalidError(message, errors=[pointer])
+        options: dict[str, JsonValue] = request.options
+        deadline_s = request.deadline_s or declared.timeout_s
+        return JobSpec(
+            input=msgspec.Raw(msgspec.json.encode(request.input)),
+            options=dict(options),
+            deadline_ms=round(deadline_s * 1000),
+            idle_timeout_ms=round(declared.idle_timeout_s * 1000),
+            max_retries=declared.max_retries,
+            retry_base_s=self._parts.settings.retry_delay_s,
+        )

@@ -1,0 +1,150 @@
+"""Pipelines: the shipped files and the stored documents, checked before they are accepted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.api import PipelineView
+from hivemesh_sdk.contracts.pipeline import Pipeline
+from hivemesh_sdk.errors import ConflictError, InvalidError, NotFoundError
+from hivemesh_sdk.safeio.documents import load_pipeline, validated
+from pydantic import JsonValue
+
+from hivemesh_platform.execution.dispatch import milliseconds
+from hivemesh_platform.execution.plan import Plan, make_plan
+from hivemesh_platform.execution.ports import Catalogue
+from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.transaction import Row, Transaction
+
+SHIPPED, STORED = "shipped", "stored"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPipeline:
+    """A pipeline and where it came from."""
+
+    document: Pipeline
+    origin: str
+
+    def view(self) -> PipelineView:
+        """Make the view."""
+        document = self.document
+        return PipelineView(
+            name=document.metadata.name,
+            version=document.metadata.version,
+            description=document.metadata.description,
+            parameters={
+                name: one.model_dump(mode="json") for name, one in document.parameters.items()
+            },
+            steps=list(document.steps),
+            outputs=list(document.outputs),
+            origin=self.origin,
+        )
+
+
+class PipelineService:
+    """Finds, checks and stores pipelines."""
+
+    def __init__(
+        self, database: Database, catalogue: Catalogue, folders: tuple[Path, ...], clock: Clock
+    ) -> None:
+        self._database = database
+        self._catalogue = catalogue
+        self._folders = folders
+        self._clock = clock
+
+    async def newest(self) -> list[KnownPipeline]:
+        """Return the newest version of each pipeline, by name."""
+        found = {one.document.metadata.name: one for one in self._shipped()}
+        for row in await self._database.read(_newest):
+            stored = _known(row)
+            name = stored.document.metadata.name
+            shipped = found.get(name)
+            if shipped is None or _version(shipped) < _version(stored):
+                found[name] = stored
+        return [found[name] for name in sorted(found)]
+
+    async def get(self, name: str) -> KnownPipeline:
+        """Return the newest version of a pipeline.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        for one in await self.newest():
+            if one.document.metadata.name == name:
+                return one
+        message = f"there is no pipeline {name!r}; `hivemesh pipeline list` shows them"
+        raise NotFoundError(message)
+
+    def check(self, document: Mapping[str, JsonValue]) -> Plan:
+        """Check a document against its form and the installed capabilities.
+
+        Raises:
+            InvalidError: with a pointer for each thing that is wrong.
+        """
+        try:
+            pipeline = validated(Pipeline, dict(document), name="the pipeline")
+        except InvalidError as error:
+            raise InvalidError(
+                error.detail, slug="pipeline-invalid", errors=error.errors
+            ) from error
+        return make_plan(pipeline, self._catalogue)
+
+    def plan(self, pipeline: Pipeline) -> Plan:
+        """Check a known pipeline against the capabilities that are installed now.
+
+        Raises:
+            InvalidError: with a pointer for each thing that is wrong.
+        """
+        return make_plan(pipeline, self._catalogue)
+
+    async def store(self, document: Mapping[str, JsonValue]) -> KnownPipeline:
+        """Keep a pipeline; the same version may be stored again only if it is the same.
+
+        Raises:
+            InvalidError: with a pointer for each thing that is wrong.
+            ConflictError: another document has this version.
+        """
+        pipeline = self.check(document).pipeline
+        now = milliseconds(self._clock)
+        await self._database.write(lambda tx: _store(tx, pipeline, now))
+        return KnownPipeline(pipeline, STORED)
+
+    def _shipped(self) -> list[KnownPipeline]:
+        files = [file for folder in self._folders for file in sorted(folder.glob("*.yaml"))]
+        return [KnownPipeline(load_pipeline(file), SHIPPED) for file in files]
+
+
+def _store(tx: Transaction, pipeline: Pipeline, now: int) -> None:
+    name, version = pipeline.metadata.name, pipeline.metadata.version
+    text = _text(pipeline)
+    row = tx.one("SELECT document FROM pipeline WHERE name = ? AND version = ?", (name, version))
+    if row is not None:
+        if row["document"] != text:
+            message = f"{name} version {version} is stored already and differs; raise the version"
+            raise ConflictError(message)
+        return
+    tx.execute(
+        "INSERT INTO pipeline (name, version, document, origin, created_at) VALUES (?, ?, ?, ?, ?)",
+        (name, version, text, STORED, now),
+    )
+
+
+def _newest(tx: Transaction) -> list[Row]:
+    return tx.all(
+        """SELECT * FROM pipeline AS one WHERE version =
+              (SELECT max(version) FROM pipeline WHERE name = one.name) ORDER BY name"""
+    )
+
+
+def _known(row: Row) -> KnownPipeline:
+    return KnownPipeline(Pipeline.model_validate_json(row["document"]), row["origin"])
+
+
+def _version(known: KnownPipeline) -> int:
+    return known.document.metadata.version
+
+
+def _text(pipeline: Pipeline) -> str:
+    return pipeline.model_dump_json(by_alias=True)

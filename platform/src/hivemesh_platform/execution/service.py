@@ -1,0 +1,361 @@
+"""Runs: started, shown, followed, cancelled, and their outputs read."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.api import ExplainView, RejectedView, RunRequest, RunView
+from hivemesh_sdk.contracts.names import NDJSON_MEDIA_TYPE
+from hivemesh_sdk.contracts.pipeline import Pipeline, Retry
+from hivemesh_sdk.errors import ConflictError, InvalidError, NotFoundError
+from pydantic import JsonValue
+
+from hivemesh_platform import crash
+from hivemesh_platform.execution import store, views
+from hivemesh_platform.execution.dispatch import milliseconds
+from hivemesh_platform.execution.engine import RunEngine
+from hivemesh_platform.execution.held import HeldSteps, Verdict
+from hivemesh_platform.execution.ledger import Ledger, NewNode, NewRun
+from hivemesh_platform.execution.model import RetryPolicy
+from hivemesh_platform.execution.nodes import Answers
+from hivemesh_platform.execution.pipelines import PipelineService
+from hivemesh_platform.execution.plan import Node, Plan, bind_parameters
+from hivemesh_platform.execution.references import (
+    PARAMETERS,
+    look_up,
+    parse_path,
+    resolve,
+)
+from hivemesh_platform.execution.signals import RunSignals, Signal
+from hivemesh_platform.ids import new_run_id
+from hivemesh_platform.knowledge.service import DatasetService, DatasetWriter
+from hivemesh_platform.settings import ExecutionSettings
+from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.transaction import Row, Transaction
+
+JSON = "application/json"
+
+_log = structlog.get_logger("hivemesh.execution")
+
+
+class RunEndedError(ConflictError):
+    """The run has ended already."""
+
+    slug = "run-ended"
+
+
+class OutputMissingError(NotFoundError):
+    """The run has no such output, or not yet."""
+
+    slug = "output-missing"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputStream:
+    """The bytes of an output."""
+
+    media_type: str
+    chunks: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunParts:
+    """What the services of runs and jobs are made of."""
+
+    database: Database
+    ledger: Ledger
+    engine: RunEngine
+    pipelines: PipelineService
+    datasets: DatasetService
+    writer: DatasetWriter
+    answers: Answers
+    held: HeldSteps
+    work: Signal
+    runs: RunSignals
+    settings: ExecutionSettings
+    clock: Clock
+
+
+class RunService:
+    """What the API offers on runs; jobs are shown with them."""
+
+    def __init__(self, parts: RunParts) -> None:
+        self._parts = parts
+
+    async def start(self, request: RunRequest, submitter: str) -> RunView:
+        """Accept a run: durable when this returns, and it goes on after any restart.
+
+        Raises:
+            InvalidError: the pipeline or a parameter is not valid.
+            NotFoundError: there is no such pipeline.
+        """
+        plan = await self._plan(request)
+        parameters = bind_parameters(plan.pipeline, request.parameters)
+        run = new_run_id()
+        crash.reach("accept.before")
+        accepted = _Accepted(
+            run=run,
+            plan=plan,
+            parameters=parameters,
+            labels=request.labels,
+            submitter=submitter,
+            now=milliseconds(self._parts.clock),
+        )
+        await self._parts.database.write(lambda tx: self._accept(tx, accepted))
+        crash.reach("accept.after")
+        await self._parts.engine.submit(run, [node.name for node in plan.nodes])
+        _log.info("run_accepted", run_id=run, pipeline=plan.pipeline.metadata.name)
+        return await self.get(run)
+
+    async def reconcile(self) -> None:
+        """Start the workflows of runs that were accepted and never started."""
+        for row in await self._parts.database.read(store.unfinished):
+            if not await self._parts.engine.is_known(row["id"]):
+                _log.info("run_reconciled", run_id=row["id"])
+                await self._parts.engine.submit(row["id"], msgspec.json.decode(row["nodes"]))
+
+    async def get(self, run: str) -> RunView:
+        """Return a run or a job.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        found = await self._parts.database.read(lambda tx: _read(tx, run))
+        if found is None:
+            message = f"there is no run or job {run!r}"
+            raise NotFoundError(message)
+        return await self._view(found)
+
+    async def page(self, before: str, limit: int) -> list[RunView]:
+        """Return runs and jobs, newest first."""
+        found = await self._parts.database.read(
+            lambda tx: [_read(tx, run) for run in store.newest(tx, before, limit)]
+        )
+        return [await self._view(one) for one in found if one is not None]
+
+    async def changes(self, run: str, after: int, wait_s: float) -> tuple[int, RunView]:
+        """Return the run and its version, at once if that is above `after` or the run has ended.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        with self._parts.runs.listen(run) as changed:
+            version = self._parts.runs.version(run)
+            view = await self.get(run)
+            if version > after or view.state.ended:
+                return version, view
+            await changed.wait(wait_s)
+        version = self._parts.runs.version(run)
+        return version, await self.get(run)
+
+    async def cancel(self, run: str) -> RunView:
+        """Cancel a run or job.
+
+        Raises:
+            NotFoundError: there is none.
+            RunEndedError: it has ended already.
+        """
+        view = await self.get(run)
+        if view.state.ended:
+            message = f"{run} is {view.state}"
+            raise RunEndedError(message)
+        now = milliseconds(self._parts.clock)
+        await self._parts.database.write(lambda tx: self._parts.ledger.cancel(tx, run, now))
+        for step in self._parts.held.of_run(run):
+            step.end(Verdict.CANCELLED)
+        if view.pipeline:
+            await self._parts.engine.cancel(run)
+        self._parts.runs.give(run)
+        return await self.get(run)
+
+    async def output(self, run: str, name: str) -> OutputStream:
+        """Open an output: NDJSON for a dataset, JSON for a value.
+
+        Raises:
+            NotFoundError: there is no such run.
+            OutputMissingError: there is no such output yet.
+        """
+        found = await self._parts.database.read(lambda tx: _read(tx, run))
+        if found is None:
+            message = f"there is no run or job {run!r}"
+            raise NotFoundError(message)
+        if found.run is None:
+            return await self._job_output(found.nodes[0], name)
+        pipeline = Pipeline.model_validate_json(found.run["document"])
+        if name not in pipeline.outputs:
+            known = ", ".join(pipeline.outputs) or "none"
+            message = f"{run} has no output {name!r}; it has: {known}"
+            raise OutputMissingError(message)
+        return await self._run_output(found, pipeline.outputs[name])
+
+    async def rejected(self, run: str, after: int, limit: int) -> list[RejectedView]:
+        """Return the records that were refused, behind an offset."""
+        rows = await self._parts.database.read(lambda tx: store.rejected(tx, run, after, limit))
+        return [views.rejected_view(row) for row in rows]
+
+    async def explain(self, run: str, after: int, limit: int) -> list[ExplainView]:
+        """Return why each attempt was placed where it was, behind an offset."""
+        rows = await self._parts.database.read(lambda tx: store.attempts(tx, run, after, limit))
+        return [views.explain_view(row) for row in rows]
+
+    async def active(self) -> int:
+        """Count the runs that have not ended."""
+        return await self._parts.database.read(store.active)
+
+    async def _plan(self, request: RunRequest) -> Plan:
+        if (request.pipeline is None) == (request.document is None):
+            message = "give either `pipeline` (a name) or `document` (a whole pipeline)"
+            raise InvalidError(message)
+        if request.document is not None:
+            return self._parts.pipelines.check(request.document)
+        known = await self._parts.pipelines.get(request.pipeline or "")
+        return self._parts.pipelines.plan(known.document)
+
+    def _accept(self, tx: Transaction, accepted: "_Accepted") -> None:
+        pipeline = accepted.plan.pipeline
+        new = NewRun(
+            id=accepted.run,
+            pipeline=pipeline.metadata.name,
+            version=pipeline.metadata.version,
+            document=pipeline.model_dump_json(by_alias=True),
+            parameters=msgspec.json.encode(accepted.parameters).decode(),
+            labels=msgspec.json.encode(accepted.labels).decode(),
+            submitter=accepted.submitter,
+            priority=0,
+            nodes=[
+                self._node(tx, accepted, node, position)
+                for position, node in enumerate(accepted.plan.nodes)
+            ],
+        )
+        self._parts.ledger.add_run(tx, new, accepted.now)
+
+    def _node(self, tx: Transaction, accepted: "_Accepted", node: Node, position: int) -> NewNode:
+        version = self._open_dataset(tx, accepted, node) if node.dataset else 0
+        options = None
+        if not node.waits_for:
+            options = msgspec.json.encode(
+                resolve(node.step.with_, {PARAMETERS: accepted.parameters})
+            )
+        retry = node.step.retry or Retry(
+            max_retries=node.declared.max_retries, base_s=self._parts.settings.retry_delay_s
+        )
+        deadline_s = node.step.deadline_s
+        if deadline_s is None:
+            deadline_s = 0.0 if node.kind == "source" else node.declared.timeout_s
+        return NewNode(
+            name=node.name,
+            position=position,
+            capability=node.step.use,
+            kind=node.kind,
+            upstream=node.upstream,
+            options=None if options is None else options.decode(),
+            labels=msgspec.json.encode(node.step.labels).decode(),
+            policy=RetryPolicy(retry.max_retries, retry.base_s),
+            deadline_ms=round(deadline_s * 1000),
+            idle_timeout_ms=round(node.declared.idle_timeout_s * 1000),
+            dataset=node.dataset,
+            dataset_version=version,
+        )
+
+    def _open_dataset(self, tx: Transaction, accepted: "_Accepted", node: Node) -> int:
+        metadata = accepted.plan.pipeline.metadata
+        provenance: dict[str, JsonValue] = {
+            "pipeline": metadata.name,
+            "pipeline_version": metadata.version,
+            "capability": node.step.use,
+        }
+        return self._parts.writer.open(
+            tx, node.dataset, accepted.run, node.name, provenance, accepted.now
+        )
+
+    async def _view(self, found: "_Found") -> RunView:
+        if found.run is None:
+            row = found.nodes[0]
+            return views.job_view(row, await self._parts.answers.value(row["output"]))
+        return views.run_view(found.run, found.nodes, _outputs(found))
+
+    async def _job_output(self, row: Row, name: str) -> OutputStream:
+        if name != "result" or row["state"] != "completed":
+            message = f"the job has no output {name!r} yet; it is {row['state']}"
+            raise OutputMissingError(message)
+        return OutputStream(JSON, _once(await self._parts.answers.data(row["output"])))
+
+    async def _run_output(self, found: "_Found", path: str) -> OutputStream:
+        reference = parse_path(path)
+        node = next(one for one in found.nodes if one["name"] == reference.root)
+        if node["dataset"]:
+            version = await self._parts.datasets.get(node["dataset"], node["dataset_version"])
+            return OutputStream(NDJSON_MEDIA_TYPE, self._parts.datasets.records(version))
+        if node["output"] is None:
+            message = f"the step {reference.root!r} has no answer yet; it is {node['state']}"
+            raise OutputMissingError(message)
+        if not reference.fields:
+            return OutputStream(JSON, _once(await self._parts.answers.data(node["output"])))
+        scope = {reference.root: await self._parts.answers.value(node["output"])}
+        value = look_up(reference, scope)
+        return OutputStream(JSON, _once(msgspec.json.encode(value)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Accepted:
+    """A run whose pipeline and parameters are valid."""
+
+    run: str
+    plan: Plan
+    parameters: dict[str, JsonValue]
+    labels: dict[str, str]
+    submitter: str
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A run with its nodes, or (without run) a job's row."""
+
+    run: Row | None
+    nodes: list[Row]
+    datasets: dict[str, Row]
+
+
+def _read(tx: Transaction, run: str) -> _Found | None:
+    row = store.run(tx, run)
+    if row is None:
+        job = store.job(tx, run)
+        return None if job is None else _Found(None, [job], {})
+    nodes = store.nodes(tx, run)
+    datasets = {}
+    for node in nodes:
+        if node["dataset"]:
+            dataset = store.dataset_of(tx, run, node["name"])
+            if dataset is not None:
+                datasets[node["name"]] = dataset
+    return _Found(row, nodes, datasets)
+
+
+def _outputs(found: _Found) -> dict[str, JsonValue]:
+    """Describe the outputs; values are read by `output`, because they may be large."""
+    if found.run is None:
+        return {}
+    pipeline = Pipeline.model_validate_json(found.run["document"])
+    nodes = {node["name"]: node for node in found.nodes}
+    described: dict[str, JsonValue] = {}
+    for name, path in pipeline.outputs.items():
+        root = path.partition(".")[0]
+        dataset = found.datasets.get(root)
+        if dataset is not None:
+            described[name] = {
+                "kind": "dataset",
+                "name": dataset["name"],
+                "version": dataset["version"],
+                "state": dataset["state"],
+                "records": dataset["records"],
+            }
+        elif nodes[root]["output"] is not None:
+            described[name] = {"kind": "value", "step": root}
+    return described
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data

@@ -1,0 +1,74 @@
+"""Wakes those who wait for something to change; what has changed they read from the ledger."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+REMEMBERED = 10_000  # runs whose last change is known; the others count as unchanged
+
+
+class Signal:
+    """Wakes one waiter; a signal given before the wait is not lost."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def give(self) -> None:
+        """Wake the waiter, or the next one to come."""
+        self._event.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return at the next signal or after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._event.clear()
+
+
+class RunSignals:
+    """Wakes all who wait for a change of one run or job, and numbers the changes.
+
+    `first` is a number that grows from start to start of the platform (milliseconds since 1970),
+    so that a number from before a restart is never above one from after it.
+    """
+
+    def __init__(self, first: int = 1) -> None:
+        self._first = self._last = first
+        self._changes: dict[str, int] = {}
+        self._listeners: defaultdict[str, set[Signal]] = defaultdict(set)
+
+    def give(self, run: str) -> None:
+        """The run has changed."""
+        self._last += 1
+        self._changes.pop(run, None)
+        self._changes[run] = self._last
+        if len(self._changes) > REMEMBERED:
+            del self._changes[next(iter(self._changes))]
+        for listener in self._listeners.get(run, ()):
+            listener.give()
+
+    def give_all(self) -> None:
+        """All runs that somebody follows may have changed."""
+        for run in tuple(self._listeners):
+            self.give(run)
+
+    def version(self, run: str) -> int:
+        """Return the number of the run's last change."""
+        return self._changes.get(run, self._first)
+
+    @contextmanager
+    def listen(self, run: str) -> Iterator[Signal]:
+        """Listen from now on: read after this, then wait, and no change is missed."""
+        signal = Signal()
+        listeners = self._listeners[run]
+        listeners.add(signal)
+        try:
+            yield signal
+        finally:
+            listeners.discard(signal)
+            if not listeners:
+                self._listeners.pop(run, None)

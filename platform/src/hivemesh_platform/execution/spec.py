@@ -1,0 +1,32 @@
+"""What a job keeps in its row, and which artifacts a JSON document names. Pure."""
+
+import msgspec
+from hivemesh_sdk.contracts.names import SHA256
+
+
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The request of a job: input and options as they came."""
+
+    input: msgspec.Raw = msgspec.Raw(b"null")
+    options: dict[str, object] = {}
+    labels: dict[str, str] = {}
+    deadline_ms: int = 0
+    idle_timeout_ms: int = 0
+    max_retries: int = 3
+    retry_base_s: float = 1.0
+
+
+def artifact_digests(document: object) -> frozenset[str]:
+    """Return the digests of all artifact references in a JSON document."""
+    found: set[str] = set()
+    waiting = [document]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            digest = value.get("sha256")
+            if isinstance(digest, str) and SHA256.fullmatch(digest) and "size" in value:
+                found.add(digest)
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+    return frozenset(found)

@@ -1,0 +1,89 @@
+"""What people ask about runs and jobs: reads only. Changes go through the ledger."""
+
+from hivemesh_platform.execution.model import JOB_NODE
+from hivemesh_platform.storage.transaction import Row, Transaction
+
+
+def run(tx: Transaction, run_id: str) -> Row | None:
+    """Return a run."""
+    return tx.one("SELECT * FROM run WHERE id = ?", (run_id,))
+
+
+def job(tx: Transaction, job_id: str) -> Row | None:
+    """Return a job's row of work."""
+    return tx.one("SELECT * FROM work WHERE run = ? AND node = ? AND seq = 0", (job_id, JOB_NODE))
+
+
+def newest(tx: Transaction, before: str, limit: int) -> list[str]:
+    """Return ids of runs and jobs, newest first, older than the id `before` ("" = all)."""
+    rows = tx.all(
+        """SELECT id FROM (
+               SELECT id, substr(id, 5) AS at FROM run
+               UNION ALL
+               SELECT run AS id, substr(run, 5) AS at FROM work WHERE node = 'job')
+            WHERE ? = '' OR at < substr(?, 5) ORDER BY at DESC LIMIT ?""",
+        (before, before, limit),
+    )
+    return [row["id"] for row in rows]
+
+
+def nodes(tx: Transaction, run_id: str) -> list[Row]:
+    """Return the nodes of a run in topological order."""
+    return tx.all("SELECT * FROM node WHERE run = ? ORDER BY position", (run_id,))
+
+
+def node(tx: Transaction, run_id: str, name: str) -> Row | None:
+    """Return one node of a run."""
+    return tx.one("SELECT * FROM node WHERE run = ? AND name = ?", (run_id, name))
+
+
+def has_rows(tx: Transaction, run_id: str, name: str) -> bool:
+    """Whether a node has been set going."""
+    found = tx.one("SELECT 1 FROM work WHERE run = ? AND node = ? LIMIT 1", (run_id, name))
+    return found is not None
+
+
+def unfinished(tx: Transaction) -> list[Row]:
+    """Return id and node names (JSON, in order) of the runs that have not ended."""
+    return tx.all(
+        """SELECT run.id, json_group_array(node.name) AS nodes
+             FROM run JOIN (SELECT run, name FROM node ORDER BY run, position) AS node
+               ON node.run = run.id
+            WHERE run.ended_at IS NULL GROUP BY run.id"""
+    )
+
+
+def active(tx: Transaction) -> int:
+    """Count the runs that have not ended."""
+    row = tx.one("SELECT count(*) AS n FROM run WHERE ended_at IS NULL")
+    return 0 if row is None else int(row["n"])
+
+
+def rejected(tx: Transaction, run_id: str, after: int, limit: int) -> list[Row]:
+    """Return rejected records behind an offset."""
+    return tx.all(
+        "SELECT * FROM rejected WHERE run = ? ORDER BY node, seq, no LIMIT ? OFFSET ?",
+        (run_id, limit, after),
+    )
+
+
+def attempts(tx: Transaction, run_id: str, after: int, limit: int) -> list[Row]:
+    """Return attempts in the order of their start, behind an offset."""
+    return tx.all(
+        """SELECT * FROM attempt WHERE run = ?
+            ORDER BY started_at, node, seq, attempt LIMIT ? OFFSET ?""",
+        (run_id, limit, after),
+    )
+
+
+def events(tx: Transaction, run_id: str, after: int, limit: int) -> list[Row]:
+    """Return entries of the run's event log behind a number."""
+    return tx.all(
+        "SELECT * FROM run_event WHERE run = ? AND no > ? ORDER BY no LIMIT ?",
+        (run_id, after, limit),
+    )
+
+
+def dataset_of(tx: Transaction, run_id: str, name: str) -> Row | None:
+    """Return the dataset version that a node of the run writes."""
+    return tx.one("SELECT * FROM dataset WHERE run = ? AND node = ?", (run_id, name))

@@ -1,0 +1,133 @@
+"""Makes the views of runs and jobs from rows. Pure."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from hivemesh_sdk.contracts.api import ExplainView, NodeView, RejectedView, RunState, RunView
+from hivemesh_sdk.contracts.names import step_key
+from pydantic import JsonValue
+
+from hivemesh_platform.execution.model import JOB_NODE
+from hivemesh_platform.storage.transaction import Row
+
+
+def iso(at: int | None) -> str | None:
+    """Write milliseconds since 1970 as ISO 8601 in UTC."""
+    return None if at is None else datetime.fromtimestamp(at / 1000, UTC).isoformat()
+
+
+def run_view(run: Row, nodes: list[Row], outputs: dict[str, JsonValue]) -> RunView:
+    """Make the view of a run."""
+    views = [node_view(node) for node in nodes]
+    state, reason = _run_state(RunState(run["state"]), views)
+    return RunView(
+        id=run["id"],
+        pipeline=run["pipeline"],
+        version=run["version"],
+        state=state,
+        reason=reason or run["reason"],
+        created_at=iso(run["created_at"]) or "",
+        started_at=iso(run["started_at"]),
+        ended_at=iso(run["ended_at"]),
+        parameters=_json(run["parameters"]),
+        nodes=views,
+        outputs=outputs,
+        rejected=sum(view.rejected for view in views),
+        submitter=run["submitter"],
+        problem=_json(run["problem"]),
+    )
+
+
+def node_view(node: Row) -> NodeView:
+    """Make the view of a node; one that has a reason and does not run is waiting."""
+    state = RunState(node["state"])
+    if state in {RunState.QUEUED, RunState.RUNNING} and node["reason"]:
+        state = RunState.WAITING
+    return NodeView(
+        name=node["name"],
+        use=node["capability"],
+        kind=node["kind"],
+        state=state,
+        reason=node["reason"],
+        batches_done=node["batches_done"],
+        batches_known=node["batches_known"],
+        records_in=node["records_in"],
+        records_out=node["records_out"],
+        rejected=node["rejected"],
+        attempts=node["attempts"],
+        started_at=iso(node["started_at"]),
+        ended_at=iso(node["ended_at"]),
+        done=node["done"],
+        total=node["total"],
+        unit=node["unit"],
+        problem=_json(node["problem"]),
+    )
+
+
+def job_view(row: Row, result: JsonValue) -> RunView:
+    """Make the view of a job: a run with one node."""
+    state = RunState(row["state"])
+    if state is RunState.QUEUED and row["reason"]:
+        state = RunState.WAITING
+    problem = _json(row["problem"]) if state is not RunState.COMPLETED else None
+    node = NodeView(
+        name=JOB_NODE,
+        use=row["capability"],
+        kind="call",
+        state=state,
+        reason=row["reason"],
+        attempts=row["attempt"],
+        started_at=iso(row["started_at"]),
+        ended_at=iso(row["ended_at"]),
+        problem=problem,
+    )
+    return RunView(
+        id=row["run"],
+        pipeline="",
+        version=0,
+        state=state,
+        reason=row["reason"],
+        created_at=iso(row["created_at"]) or "",
+        started_at=node.started_at,
+        ended_at=node.ended_at,
+        nodes=[node],
+        outputs={"result": result} if state is RunState.COMPLETED else {},
+        submitter=row["submitter"],
+        problem=problem,
+    )
+
+
+def rejected_view(row: Row) -> RejectedView:
+    """Make the view of a rejected record."""
+    return RejectedView(
+        node=row["node"],
+        seq=row["seq"],
+        reason=row["reason"],
+        detail=row["detail"],
+        position=_json(row["position"]),
+    )
+
+
+def explain_view(row: Row) -> ExplainView:
+    """Make the view of an attempt's placement."""
+    explanation = _json(row["explanation"])
+    return ExplainView(
+        key=step_key(row["run"], row["node"], row["seq"]),
+        attempt=row["attempt"],
+        chosen=row["instance"] or None,
+        reason=explanation.get("reason", ""),
+        candidates=explanation.get("candidates", []),
+    )
+
+
+def _run_state(state: RunState, nodes: list[NodeView]) -> tuple[RunState, str]:
+    """A run waits where none of its nodes runs and one of them has a reason to wait."""
+    if state.ended or any(node.state is RunState.RUNNING for node in nodes):
+        return state, ""
+    waiting = next((node for node in nodes if node.state is RunState.WAITING), None)
+    return (state, "") if waiting is None else (RunState.WAITING, waiting.reason)
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else msgspec.json.decode(text)
