@@ -1,0 +1,65 @@
+"""Turns errors into what a person sees: one line, why, the fix, and a documented exit code."""
+
+import os
+import sys
+from collections.abc import Callable
+
+import msgspec
+
+from hivemesh_sdk.contracts.problems import Problem, problem
+from hivemesh_sdk.errors import HivemeshError
+
+OK, FAILURE, USAGE, NOT_FOUND, DENIED, CONFLICT, INCOMPLETE, UNAVAILABLE = range(8)
+INTERRUPTED = 130
+
+_BY_STATUS = {
+    400: USAGE,
+    401: DENIED,
+    403: DENIED,
+    404: NOT_FOUND,
+    409: CONFLICT,
+    422: USAGE,
+    429: UNAVAILABLE,
+    502: UNAVAILABLE,
+    503: UNAVAILABLE,
+    504: INCOMPLETE,
+}
+
+
+def guarded(command: Callable[[], int], *, as_json: bool, trace: bool) -> int:
+    """Run a command and answer with its exit code; only `-vv` shows a stack trace."""
+    try:
+        return command()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: be quiet
+        return OK
+    except Exception as error:
+        if trace:
+            raise
+        return show(document_of(error), as_json=as_json)
+
+
+def document_of(error: Exception) -> Problem:
+    """The problem document of any error."""
+    if isinstance(error, HivemeshError):
+        return error.problem()
+    if isinstance(error, OSError) and error.filename:
+        return problem("file-unreadable", f"{error.filename}: {error.strerror}")
+    return problem("internal", f"{type(error).__name__}: {error}; add -vv for the stack trace")
+
+
+def show(document: Problem, *, as_json: bool) -> int:
+    """Print a problem in words (and as JSON where asked) and answer with its exit code."""
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+    lines = [f"error[{document.code}]: {document.title}"]
+    if document.detail:
+        lines.append(f"why: {document.detail}")
+    lines.extend(f"  at {one.pointer or '/'}: {one.message}" for one in document.errors)
+    if document.remedy:
+        lines.append(f"fix: {document.remedy}")
+    lines.append(f"docs: docs/reference/errors.md#{document.code.lower()}")
+    sys.stderr.write("\n".join(lines) + "\n")
+    return _BY_STATUS.get(document.status, FAILURE)

@@ -1,0 +1,129 @@
+"""Reads what a worker process is told at its start from environment variables."""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from hivemesh_sdk.contracts.names import IDENTIFIER
+from hivemesh_sdk.errors import ConfigurationError
+
+PLATFORM = "HIVEMESH_PLATFORM"
+PLATFORM_ID = "HIVEMESH_PLATFORM_ID"
+ENROLMENT = "HIVEMESH_ENROLMENT"
+TOKEN_FD = "HIVEMESH_TOKEN_FD"  # noqa: S105 - the name of a variable
+CREDENTIAL_FILE = "HIVEMESH_CREDENTIAL_FILE"
+HOST = "HIVEMESH_HOST"
+PORT = "HIVEMESH_PORT"
+ADVERTISE_HOST = "HIVEMESH_ADVERTISE_HOST"
+INSTANCE = "HIVEMESH_INSTANCE"
+ALONE_S = "HIVEMESH_ALONE_S"
+LOG_LEVEL = "HIVEMESH_LOG_LEVEL"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A host and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """Where the platform is, how this process may enrol, where it listens."""
+
+    platform: Address  # the mesh listener
+    enrolment: Address
+    platform_id: str = ""  # who must answer there; empty: any replica of the own trust domain
+    token_fd: int | None = None  # a pipe or socket from the supervisor
+    credential_file: Path | None = None  # a mounted deployment credential
+    host: str = "127.0.0.1"
+    port: int = 0  # 0: any free one
+    advertise_host: str = "127.0.0.1"  # under which others reach it
+    instance: str = ""  # empty: the platform gives a name
+    alone_s: float = 120.0  # how long a supervised worker goes on without its platform
+    log_level: str = "info"
+
+    @property
+    def supervised(self) -> bool:
+        """Whether a supervisor started this process and will start another one."""
+        return self.token_fd is not None
+
+
+def read_environment(variables: Mapping[str, str]) -> Environment:
+    """Read and check the variables.
+
+    Raises:
+        ConfigurationError: one is missing or wrong; the message names it.
+    """
+    token_fd = _number(variables, TOKEN_FD, None)
+    credential = variables.get(CREDENTIAL_FILE)
+    if (token_fd is None) == (not credential):
+        message = f"set exactly one of {TOKEN_FD} and {CREDENTIAL_FILE}"
+        raise ConfigurationError(message)
+    host = variables.get(HOST) or "127.0.0.1"
+    return Environment(
+        platform=_address(variables, PLATFORM),
+        enrolment=_address(variables, ENROLMENT),
+        platform_id=_platform_id(variables),
+        token_fd=token_fd,
+        credential_file=Path(credential) if credential else None,
+        host=host,
+        port=_number(variables, PORT, 0) or 0,
+        advertise_host=variables.get(ADVERTISE_HOST) or _reachable(host),
+        instance=_instance(variables),
+        alone_s=float(_number(variables, ALONE_S, 120) or 120),
+        log_level=variables.get(LOG_LEVEL, "info").lower(),
+    )
+
+
+def _address(variables: Mapping[str, str], name: str) -> Address:
+    text = variables.get(name, "")
+    if not text:
+        message = f"{name} is not set; write it like https://127.0.0.1:8443"
+        raise ConfigurationError(message)
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        message = f"{name}={text!r} is no address"
+        raise ConfigurationError(message) from error
+    if parts.scheme != "https" or not host or port is None or parts.path not in {"", "/"}:
+        message = f"{name}={text!r} must look like https://127.0.0.1:8443"
+        raise ConfigurationError(message)
+    return Address(host, port)
+
+
+def _platform_id(variables: Mapping[str, str]) -> str:
+    rule = variables.get(PLATFORM_ID, "")
+    if rule and not (rule.startswith("spiffe://") and "/platform/" in rule):
+        message = f"{PLATFORM_ID}={rule!r} must look like spiffe://<trust domain>/platform/*"
+        raise ConfigurationError(message)
+    return rule
+
+
+def _number(variables: Mapping[str, str], name: str, default: int | None) -> int | None:
+    text = variables.get(name, "")
+    if not text:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        message = f"{name}={text!r} is no whole number"
+        raise ConfigurationError(message)
+    return int(text)
+
+
+def _instance(variables: Mapping[str, str]) -> str:
+    name = variables.get(INSTANCE, "")
+    if name and not IDENTIFIER.fullmatch(name):
+        message = f"{INSTANCE}={name!r} must consist of letters, digits and hyphens"
+        raise ConfigurationError(message)
+    return name
+
+
+def _reachable(host: str) -> str:
+    return socket.gethostname() if host in {"0.0.0.0", "::"} else host  # noqa: S104 - compared only

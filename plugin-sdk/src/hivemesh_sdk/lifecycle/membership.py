@@ -1,0 +1,129 @@
+"""Keeps one instance known to the platform: registers, beats, registers again where it must.
+
+It decides when an instance is alone, and never ends the process itself.
+"""
+
+import asyncio
+from collections.abc import Callable
+from enum import StrEnum
+
+import structlog
+
+from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.instances import HEARTBEAT_S, Heartbeat, HeartbeatReply, Registration
+from hivemesh_sdk.contracts.problems import slug_of
+from hivemesh_sdk.errors import HivemeshError, RemoteError
+from hivemesh_sdk.lifecycle.platform import PlatformClient
+from hivemesh_sdk.transport.errors import TransportError
+
+
+class Standing(StrEnum):
+    """How the instance stands with its platform."""
+
+    STARTING = "starting"
+    LIVE = "live"
+    INCOMPATIBLE = "incompatible"
+    REFUSED = "refused"
+    ALONE = "alone"
+
+
+class Membership:
+    """One instance at its platform."""
+
+    def __init__(
+        self,
+        platform: PlatformClient,
+        instance: Callable[[], str],
+        *,
+        registration: Callable[[], Registration],
+        heartbeat: Callable[[], Heartbeat],
+        clock: Clock,
+    ) -> None:
+        self._platform = platform
+        self._instance = instance
+        self._registration = registration
+        self._heartbeat = heartbeat
+        self._clock = clock
+        self._registered_as: str | None = None
+        self._heard_at = clock.monotonic()
+        self._log = structlog.get_logger("hivemesh.lifecycle")
+        self.standing = Standing.STARTING
+        self.interval_s = HEARTBEAT_S
+        self.bundle_sequence = 0
+
+    @property
+    def alone_s(self) -> float:
+        """Seconds since the platform last answered."""
+        return self._clock.monotonic() - self._heard_at
+
+    async def beat(self) -> None:
+        """Register if need be, and send one heartbeat; failures change `standing` alone."""
+        try:
+            await self._beat()
+        except TransportError as error:
+            self._change(Standing.ALONE, detail=error.detail)
+        except RemoteError as error:
+            self._heard_at = self._clock.monotonic()
+            self._refused(error)
+
+    async def leave(self) -> None:
+        """Give the lease back, so that nobody waits for it to run out."""
+        if self._registered_as is None:
+            return
+        try:
+            await self._platform.deregister(self._registered_as)
+        except HivemeshError as error:
+            self._log.info("deregistration_failed", detail=error.detail)
+        self._registered_as = None
+
+    async def _beat(self) -> None:
+        instance = self._instance()
+        if self._registered_as != instance:  # a new enrolment may bring another name
+            await self._register(instance)
+        reply = await self._send(instance)
+        self._heard_at = self._clock.monotonic()
+        self.bundle_sequence = max(self.bundle_sequence, reply.bundle_sequence)
+        if self.standing is not Standing.INCOMPATIBLE:
+            self._change(Standing.LIVE)
+
+    async def _send(self, instance: str) -> HeartbeatReply:
+        try:
+            return await self._platform.heartbeat(instance, self._heartbeat())
+        except RemoteError as error:
+            if slug_of(error.document) != "instance-unknown":
+                raise
+        self._log.info("instance_unknown", instance=instance)
+        await self._register(instance)
+        return await self._platform.heartbeat(instance, self._heartbeat())
+
+    async def _register(self, instance: str) -> None:
+        self._registered_as = None
+        reply = await self._platform.register(instance, self._registration())
+        self._registered_as = instance
+        self.interval_s = reply.heartbeat_s
+        if reply.state == "incompatible":
+            self._change(Standing.INCOMPATIBLE, detail=reply.reason)
+        else:
+            self._change(Standing.LIVE)
+
+    def _refused(self, error: RemoteError) -> None:
+        self._registered_as = None
+        self._change(Standing.REFUSED, detail=f"{error.document.code}: {error.detail}")
+
+    def _change(self, standing: Standing, *, detail: str = "") -> None:
+        if standing is self.standing:
+            return
+        before, self.standing = self.standing, standing
+        quiet = standing is Standing.LIVE
+        report = self._log.info if quiet else self._log.warning
+        report("standing_changed", before=before.value, now=standing.value, detail=detail)
+
+
+async def wait_for(event: asyncio.Event, seconds: float) -> bool:
+    """Wait until the event or until the time is over; says whether it happened."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

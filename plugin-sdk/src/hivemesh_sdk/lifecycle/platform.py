@@ -1,0 +1,88 @@
+"""What a worker says to its platform: register, beat, leave, and who else is there."""
+
+from typing import TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from hivemesh_sdk.contracts.instances import (
+    Discovery,
+    Heartbeat,
+    HeartbeatReply,
+    Registration,
+    RegistrationReply,
+)
+from hivemesh_sdk.contracts.problems import Problem
+from hivemesh_sdk.errors import RemoteError
+from hivemesh_sdk.transport.client import MeshClient
+from hivemesh_sdk.transport.connection import Response, Target
+from hivemesh_sdk.transport.errors import WorkerUnreachableError
+
+DEADLINE_S = 5.0
+LONG_POLL_S = 20.0
+
+T = TypeVar("T")
+
+
+class PlatformClient:
+    """The platform's instance API over the mesh; raises `TransportError` and `RemoteError`."""
+
+    def __init__(self, mesh: MeshClient, target: Target) -> None:
+        self._mesh = mesh
+        self._target = target
+
+    async def register(self, instance: str, registration: Registration) -> RegistrationReply:
+        """Say where this instance listens and what it serves."""
+        body = msgspec.json.encode(registration)
+        return _decoded(await self._send("PUT", _path(instance), body), RegistrationReply)
+
+    async def heartbeat(self, instance: str, heartbeat: Heartbeat) -> HeartbeatReply:
+        """Keep the lease."""
+        body = msgspec.json.encode(heartbeat)
+        answer = await self._send("POST", f"{_path(instance)}/heartbeat", body)
+        return _decoded(answer, HeartbeatReply)
+
+    async def deregister(self, instance: str) -> None:
+        """Give the lease back; an instance that is not known any more has none."""
+        try:
+            _success(await self._send("DELETE", _path(instance), deadline_s=2.0))
+        except RemoteError as error:
+            if error.document.status != 404:
+                raise
+
+    async def discovery(self, after: int) -> Discovery:
+        """All live endpoints as soon as they differ from version `after`, or after 20 s."""
+        path = f"/v1/discovery?after={after}&wait={LONG_POLL_S:.0f}"
+        answer = await self._send("GET", path, deadline_s=LONG_POLL_S + DEADLINE_S)
+        return _decoded(answer, Discovery)
+
+    async def _send(
+        self, method: str, path: str, body: bytes = b"", *, deadline_s: float = DEADLINE_S
+    ) -> Response:
+        headers = {"content-type": "application/json"} if body else {}
+        return await self._mesh.request(
+            self._target, method, path, headers=headers, body=body, deadline_s=deadline_s
+        )
+
+
+def _path(instance: str) -> str:
+    return f"/v1/instances/{quote(instance, safe='')}"
+
+
+def _decoded(response: Response, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(_success(response), type=kind)
+    except msgspec.DecodeError as error:
+        detail = "the platform's answer cannot be read; do the versions fit?"
+        raise WorkerUnreachableError(detail, sent=True) from error
+
+
+def _success(response: Response) -> bytes:
+    if 200 <= response.status < 300:
+        return response.body
+    try:
+        document = msgspec.json.decode(response.body, type=Problem)
+    except msgspec.DecodeError as error:
+        detail = f"the platform answered {response.status} without a problem document"
+        raise WorkerUnreachableError(detail, sent=True) from error
+    raise RemoteError(document)

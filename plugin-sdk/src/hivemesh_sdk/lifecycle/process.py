@@ -1,0 +1,315 @@
+"""One worker process from its start to its end: enrol, serve, register, beat, renew, drain, leave."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+import uvloop
+
+from hivemesh_sdk import __version__
+from hivemesh_sdk.clock import Clock, SystemClock
+from hivemesh_sdk.contracts.instances import Heartbeat, Registration
+from hivemesh_sdk.contracts.names import PROTOCOL
+from hivemesh_sdk.errors import RemoteError
+from hivemesh_sdk.lifecycle.artifacts import GrantedArtifacts
+from hivemesh_sdk.lifecycle.environment import Environment
+from hivemesh_sdk.lifecycle.health import Health, HealthFile
+from hivemesh_sdk.lifecycle.load import Load, LoadMeter, limits
+from hivemesh_sdk.lifecycle.location import Location
+from hivemesh_sdk.lifecycle.logs import configure_logs
+from hivemesh_sdk.lifecycle.membership import Membership
+from hivemesh_sdk.lifecycle.platform import PlatformClient
+from hivemesh_sdk.lifecycle.private import scratch_folder
+from hivemesh_sdk.lifecycle.tokens import FileCredential, SupervisorTokens, Tokens
+from hivemesh_sdk.transport.client import MeshClient
+from hivemesh_sdk.transport.connection import Target
+from hivemesh_sdk.transport.errors import PeerRefusedError, TransportError
+from hivemesh_sdk.transport.server import Listener, serve
+from hivemesh_sdk.trust.enrolment import Identity, Newcomer, enrol, fetch_bundle, renewal_by
+from hivemesh_sdk.trust.renewal import Renewer
+from hivemesh_sdk.trust.source import IdentitySource
+from hivemesh_sdk.worker.server import ServerSettings, WorkerServer
+
+DRAIN_S = 30.0
+LONGEST_PAUSE_S = 10.0
+ENDED, ALONE = 0, 7  # exit codes: drained; the platform was unavailable for too long
+
+T = TypeVar("T")
+
+_log = structlog.get_logger("hivemesh.lifecycle")
+
+
+def run_worker(location: Location, environment: Environment) -> int:
+    """Run the worker until it is told to end; returns the exit code."""
+    configure_logs(environment.log_level, worker=location.manifest.metadata.name)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_until_signal(WorkerProcess(location, environment)))
+
+
+async def _until_signal(process: "WorkerProcess") -> int:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, process.stop)
+    return await process.run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What exists while the worker serves."""
+
+    source: IdentitySource
+    target: Target
+    server: WorkerServer
+    membership: Membership
+    renewer: Renewer
+
+
+class WorkerProcess:
+    """The states of one process; `stop` may be called at any time, twice to end at once."""
+
+    def __init__(
+        self, location: Location, environment: Environment, *, clock: Clock | None = None
+    ) -> None:
+        self._manifest = location.manifest
+        self._search_path = () if location.source is None else (str(location.source),)
+        self._environment = environment
+        self._clock = clock or SystemClock()
+        self._incarnation = os.urandom(8).hex()
+        self._meter = LoadMeter(limits(self._manifest.resources), self._clock)
+        self._load = Load(0.0, 0.0, 0)
+        self._stopping = asyncio.Event()
+        self._hurried = asyncio.Event()
+
+    def stop(self) -> None:
+        """Drain and end; the second call ends without waiting for steps."""
+        if self._stopping.is_set():
+            self._hurried.set()
+        self._stopping.set()
+
+    async def run(self) -> int:
+        """Live until stopped, or alone for too long."""
+        tokens = _tokens(self._environment)
+        try:
+            identity = await self._unless_stopped(self._join(tokens))
+            if identity is None:
+                return ENDED
+            return await self._serve(identity, tokens)
+        finally:
+            tokens.close()
+
+    async def _join(self, tokens: Tokens) -> Identity:
+        """Enrol; a platform that is not there yet is waited for."""
+        since, pause_s = self._clock.monotonic(), 0.5
+        token = await tokens.next()
+        while True:
+            try:
+                return await enrol(*self._enrolment_address(), token, self._newcomer())
+            except PeerRefusedError:
+                raise
+            except TransportError as error:
+                waited = self._clock.monotonic() - since
+                if self._environment.supervised and waited > self._environment.alone_s:
+                    raise
+                _log.info("platform_not_reached", detail=error.detail, again_in_s=pause_s)
+            except RemoteError as error:
+                if not error.document.retryable:
+                    raise
+                pause_s = max(pause_s, error.document.retry_after_s or 0.0)
+                _log.info("enrolment_postponed", detail=error.detail, again_in_s=pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def _enrol_again(self, tokens: Tokens, instance: str) -> Identity:
+        """Get a new identity after the old one has expired, as a slept laptop must."""
+        _log.info("identity_expired", instance=instance)
+        newcomer = self._newcomer(instance)
+        return await enrol(*self._enrolment_address(), await tokens.next(), newcomer)
+
+    async def _serve(self, identity: Identity, tokens: Tokens) -> int:
+        environment, source = self._environment, identity.source()
+        instance = source.svid().id.instance
+        target = _platform_target(environment, source.trust_domain)
+        async with MeshClient(source, clock=self._clock) as mesh:
+            server = WorkerServer(
+                self._manifest,
+                GrantedArtifacts(mesh, target),
+                ServerSettings(
+                    scratch=scratch_folder(self._manifest.metadata.name),
+                    instance=instance,
+                    search_path=self._search_path,
+                ),
+                clock=self._clock,
+                usage=lambda: self._load,
+            )
+            await server.start()
+            try:
+                async with serve(
+                    server.app,  # type: ignore[arg-type]  # ASGI, typed without uvicorn
+                    source,
+                    environment.host,
+                    environment.port,
+                    clock=self._clock,
+                ) as listener:
+                    renewer = Renewer(
+                        source,
+                        renewal_by(source, target),
+                        re_enrol=lambda: self._enrol_again(tokens, instance),
+                        clock=self._clock,
+                    )
+                    membership = self._membership(
+                        PlatformClient(mesh, target), source, server, listener
+                    )
+                    return await self._live(_Running(source, target, server, membership, renewer))
+            finally:
+                await server.stop()
+
+    async def _live(self, running: _Running) -> int:
+        async with asyncio.TaskGroup() as tasks:
+            background = (
+                tasks.create_task(running.renewer.run()),
+                tasks.create_task(self._beat_on(running)),
+            )
+            await self._stopping.wait()
+            alone = self._is_alone(running)
+            if not alone:
+                await self._drain(running)
+            for task in background:
+                task.cancel()
+        if alone:
+            return ALONE
+        await running.membership.leave()
+        _log.info("worker_ended", instance=running.source.svid().id.instance)
+        return ENDED
+
+    async def _beat_on(self, running: _Running) -> None:
+        """Measure and beat until cancelled; a lone worker stops itself here."""
+        health = HealthFile.of(self._manifest.metadata.name)
+        try:
+            while True:
+                self._load = self._meter.measure()
+                await running.membership.beat()
+                health.beat(self._health(running))
+                await self._refresh_bundle(running)
+                if self._is_alone(running):
+                    _log.warning("alone", seconds=round(running.membership.alone_s))
+                    self.stop()
+                    return
+                await asyncio.sleep(running.membership.interval_s)
+        finally:
+            health.remove()
+
+    async def _refresh_bundle(self, running: _Running) -> None:
+        if running.membership.bundle_sequence <= running.source.bundle().sequence:
+            return
+        try:
+            running.source.update(bundle=await fetch_bundle(running.source, running.target))
+        except (TransportError, RemoteError) as error:
+            _log.info("bundle_not_fetched", detail=error.detail)
+
+    async def _drain(self, running: _Running) -> None:
+        running.server.begin_drain()
+        _log.info("draining", active=running.server.active())
+        await running.membership.beat()
+        drained = asyncio.ensure_future(running.server.drain(DRAIN_S))
+        hurried = asyncio.ensure_future(self._hurried.wait())
+        await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
+        for one in (drained, hurried):
+            one.cancel()
+        await asyncio.gather(drained, hurried, return_exceptions=True)
+
+    def _is_alone(self, running: _Running) -> bool:
+        """Only a supervised worker gives up: its supervisor starts another one."""
+        environment = self._environment
+        return environment.supervised and running.membership.alone_s >= environment.alone_s
+
+    def _membership(
+        self,
+        platform: PlatformClient,
+        source: IdentitySource,
+        server: WorkerServer,
+        listener: Listener,
+    ) -> Membership:
+        return Membership(
+            platform,
+            lambda: source.svid().id.instance,
+            registration=lambda: self._registration(server, listener.port),
+            heartbeat=lambda: self._heartbeat(server),
+            clock=self._clock,
+        )
+
+    def _registration(self, server: WorkerServer, port: int) -> Registration:
+        metadata = self._manifest.metadata
+        return Registration(
+            worker=metadata.name,
+            version=metadata.version,
+            manifest_digest=self._manifest.digest(),
+            manifest={**self._manifest.document()},
+            sdk_version=__version__,
+            protocol=PROTOCOL,
+            host=self._environment.advertise_host,
+            port=port,
+            incarnation=self._incarnation,
+            slots=server.slots(),
+            labels=self._manifest.labels,
+            pid=os.getpid(),
+        )
+
+    def _heartbeat(self, server: WorkerServer) -> Heartbeat:
+        return Heartbeat(
+            slots=server.slots(),
+            active=server.active(),
+            cpu=self._load.cpu,
+            memory=self._load.memory,
+            draining=server.draining,
+            incarnation=self._incarnation,
+        )
+
+    def _health(self, running: _Running) -> Health:
+        state = "draining" if running.server.draining else running.membership.standing.value
+        return Health(
+            worker=self._manifest.metadata.name,
+            instance=running.source.svid().id.instance,
+            pid=os.getpid(),
+            state=state,
+        )
+
+    def _newcomer(self, instance: str | None = None) -> Newcomer:
+        return Newcomer(
+            worker=self._manifest.metadata.name,
+            version=self._manifest.metadata.version,
+            manifest_digest=self._manifest.digest(),
+            instance=instance or self._environment.instance or None,
+        )
+
+    def _enrolment_address(self) -> tuple[str, int]:
+        return self._environment.enrolment.host, self._environment.enrolment.port
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        task = asyncio.ensure_future(work)
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+            return None
+        return task.result()
+
+
+def _tokens(environment: Environment) -> Tokens:
+    if environment.token_fd is not None:
+        return SupervisorTokens(environment.token_fd)
+    if environment.credential_file is None:
+        message = "an environment has a token descriptor or a credential file"
+        raise AssertionError(message)
+    return FileCredential(environment.credential_file)
+
+
+def _platform_target(environment: Environment, trust_domain: str) -> Target:
+    address = environment.platform
+    rule = environment.platform_id or f"spiffe://{trust_domain}/platform/*"
+    return Target(address.host, address.port, rule, f"platform.{trust_domain}")
