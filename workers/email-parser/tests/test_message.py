@@ -195,3 +195,13 @@ def test_no_bytes_raise_and_every_record_is_json(pieces):
     raw = b"".join(pieces)
     message = parse_message(raw, ParseChoices(headers=None))
     assert msgspec.json.decode(msgspec.json.encode(message))["size"] == len(raw)
+
+
+def test_a_multipart_without_parts_is_read_as_text():
+    message = parse_message(b"Content-Type: multipart/mixed; boundary=B\n\nnot --B but text\n")
+    assert (message.text, message.defects) == ("not --B but text\n", ["multipart-without-parts"])
+
+
+def test_text_without_any_header_is_all_body():
+    message = parse_message(b"first paragraph\n\nsecond\n")
+    assert (message.text, message.defects) == ("first paragraph\n\nsecond\n", ["no-headers"])

@@ -73,3 +73,20 @@ def test_a_million_parts_become_two_thousand():
     defects = []
     tree = part_tree(MIXED % (b"\nx\n--B\n" * 20_000), defects)
     assert (len(tree.children), defects) == (2000, ["parts-truncated"])
+
+
+@pytest.mark.parametrize("byte", [b"\xe9", b"\x1b", b"\x0c", b"\0"])
+def test_bytes_that_quoted_printable_should_not_hold_are_kept(byte):
+    part = b"Content-Transfer-Encoding: quoted-printable\n\na" + byte + b"b=3D\n"
+    assert part_tree(MIXED % part).children[0].content.rstrip() == b"a" + byte + b"b="
+
+
+def test_eight_bit_text_beside_damaged_base64_keeps_its_bytes():
+    text = b"Content-Type: text/plain; charset=iso-8859-1\n\ncaf\xe9\n--B\n"
+    damaged = b"Content-Type: image/png\nContent-Transfer-Encoding: base64\n\naGVsbG8hx\n"
+    assert part_tree(MIXED % (text + damaged)).children[0].content.rstrip() == b"caf\xe9"
+
+
+def test_a_boundary_that_is_encoded_is_understood():
+    raw = b"Content-Type: multipart/mixed; boundary*=us-ascii''B\n\n--B\n\none\n--B--\n"
+    assert shape(part_tree(raw)) == ["multipart/mixed", "text/plain"]

@@ -205,13 +205,14 @@ class _Reader:
         if len(words) == 1:
             self._add(comment, phrase)
             return
-        with_at = [word for word in words if "@" in word.strip("@.")]
-        if len(with_at) == 1 and not any(word in {"@", "."} for word in words):
-            self._note()  # name address, without brackets
-            words.remove(with_at[0])
-            self._add(" ".join(words), with_at[0])
-        else:
-            self._add(comment, phrase.replace(" ", ""))
+        if any(word in {"@", "."} or "@" in (word[0], word[-1]) for word in words):
+            self._add(comment, phrase.replace(" ", ""))  # blanks around the @, as RFC 822 allowed
+            return
+        self._note()  # no brackets, or no comma
+        name = " ".join(word for word in words if "@" not in word)
+        for word in words:
+            if "@" in word:
+                self._add(name, word)
 
     def _add(self, name: str, address: str) -> None:
         self._found.append(

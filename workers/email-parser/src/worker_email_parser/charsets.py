@@ -1,6 +1,7 @@
 """Turns bytes of a declared, wrong or unknown character set into text. Never raises."""
 
 import codecs
+import re
 from functools import lru_cache
 from typing import Final
 
@@ -9,7 +10,8 @@ import charset_normalizer
 GUESS_BYTES: Final = (
     512  # what the guess looks at: 2-3 ms; four times as much costs four times the time
 )
-FOREIGN: Final = 5  # with fewer than one byte in five above 127 a text is written in Latin letters
+_LOOKED_AT: Final = 32 * GUESS_BYTES
+_RUNS = re.compile(rb"[\x80-\xff]{2,}")
 _GUESS_AMONG: Final = [
     "big5",
     "cp1250",
@@ -112,19 +114,21 @@ def _decode_undeclared(data: bytes) -> str:
 
 
 def _sample(data: bytes) -> bytes:
-    """Take the lines that hold something to judge by."""
+    """Take what there is to judge by: the surroundings of bytes above 127."""
     if len(data) <= GUESS_BYTES:
         return data
-    return b"\n".join(line for line in data[: 32 * GUESS_BYTES].splitlines() if not line.isascii())[
-        :GUESS_BYTES
-    ]
+    lines = (line for line in data[:_LOOKED_AT].splitlines() if not line.isascii())
+    return b"\n".join(lines)[:GUESS_BYTES]
 
 
 @lru_cache(maxsize=256)
 def _guess(sample: bytes) -> str:
-    """Name the most probable character set of a text that is not UTF-8."""
-    high = len(sample) - len(sample.translate(None, _HIGH))
-    if high < 4 or high * FOREIGN < len(sample):
+    """Name the most probable character set of a text that is not UTF-8.
+
+    Accents stand alone among ASCII letters; letters of another alphabet stand together.
+    """
+    together = sum(len(run) for run in _RUNS.findall(sample))
+    if together < 4 or 2 * together < len(sample) - len(sample.translate(None, _HIGH)):
         return "cp1252"
     best = charset_normalizer.from_bytes(
         sample,

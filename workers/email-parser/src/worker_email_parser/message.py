@@ -98,7 +98,8 @@ def parse_message(
     headers = Headers(block, defects)
     fields = headers.fields
     if not fields:
-        defects.append("no-headers")
+        defects[:] = ["no-headers"]
+        body = raw if block.strip() else body
     date = headers.text("date", defects) if "date" in fields else ""
     message = Message(
         id=hashlib.sha256(raw).hexdigest()[:32],
@@ -122,7 +123,11 @@ def parse_message(
         defects=defects,
     )
     if choices.bodies or choices.attachments != "none":
-        _Contents(message, choices, keep).take(read_parts(raw, headers, body, defects))
+        part = read_parts(raw, headers, body, defects)
+        if part.content is None and not part.children:
+            defects.append("multipart-without-parts")
+            part = Part("text/plain", body or b"")
+        _Contents(message, choices, keep).take(part)
     if len(defects) > 1:
         message.defects = list(dict.fromkeys(defects))
     return message

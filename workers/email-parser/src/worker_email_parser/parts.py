@@ -18,6 +18,7 @@ from worker_email_parser.transfer import ENCODED, encoding_token, undo
 
 PART_LIMIT: Final = 2000  # parts kept of one message
 LIBRARY_DEPTH: Final = 100  # of multiparts that the standard library, being recursive, is given
+_HARMLESS: Final = bytes([9, 10, 13, *range(32, 127)])
 _NAMING: Final = 8192  # characters of a field that may hold a file name
 _UNREADABLE: Final = "mime-unreadable"
 
@@ -68,9 +69,14 @@ def read_parts(raw: bytes, headers: Headers, body: bytes | None, defects: list[s
             body = undo(body, shape.encoding, defects)
         name = _library_name(headers, defects) if shape.named else None
         return Part(shape.type, body, [], shape.charset, name, shape.disposition)
+    if _loses_bytes(raw):
+        return _by_library(raw, body, defects)
     try:
         tree = fast_mail_parser.parse_email_tree(raw)
-        return _from_fast(tree, _Budget(defects), defects)
+        if tree.content is not None or tree.children:
+            return _from_fast(tree, _Budget(defects), defects)
+        found = _by_library(raw, body, defects)
+        return found if found.children else Part(tree.content_type)
     except fast_mail_parser.MimeStructureError:
         defects.append("mime-too-deep")
         return Part("application/octet-stream", body or b"")
@@ -81,6 +87,11 @@ def read_parts(raw: bytes, headers: Headers, body: bytes | None, defects: list[s
             raise
         defects.append(_UNREADABLE)
     return _by_library(raw, body, defects)
+
+
+def _loses_bytes(raw: bytes) -> bool:
+    """Say whether the extension would drop bytes: control and 8-bit ones in quoted-printable."""
+    return (b"uoted-" in raw or b"UOTED-" in raw) and bool(raw.translate(None, _HARMLESS))
 
 
 class _Shape(msgspec.Struct, frozen=True):
@@ -192,10 +203,11 @@ def _from_library(message: LibraryMessage, budget: _Budget, defects: list[str]) 
         children = [_from_library(each, budget, defects) for each in inner if budget.take()]
         return Part(type_, content, children)
     encoding = encoding_token(str(message.get("content-transfer-encoding", "")))
-    data = payload.encode("utf-8", "surrogateescape") if isinstance(payload, str) else b""
+    del message["content-transfer-encoding"]  # else the library decodes, in its own way
+    data = message.get_payload(decode=True)
     return Part(
         type_,
-        undo(data, encoding, defects),
+        undo(data if isinstance(data, bytes) else b"", encoding, defects),
         charset=_library_charset(message),
         name=message.get_filename() or None,
         disposition=message.get_content_disposition() or "",
