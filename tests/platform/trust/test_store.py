@@ -1,0 +1,22 @@
+"""Both stores of enrolment records keep the same promises."""
+
+import pytest
+from enrolment_support import EnrolmentStoreConformance, MemoryEnrolmentStore
+from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.migrate import ensure_schema
+from hivemesh_platform.trust.store import SqlEnrolmentStore
+
+
+class TestMemoryStore(EnrolmentStoreConformance):
+    @pytest.fixture
+    def store(self):
+        return MemoryEnrolmentStore()
+
+
+class TestSqlStore(EnrolmentStoreConformance):
+    @pytest.fixture
+    async def store(self, tmp_path):
+        path = tmp_path / "platform.db"
+        ensure_schema(path)
+        async with Database(path) as database:
+            yield SqlEnrolmentStore(database)
