@@ -5,6 +5,7 @@ it in reverse.
 """
 
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,9 +22,18 @@ from hivemesh_sdk.trust.source import IdentitySource
 from starlette.types import ASGIApp
 
 from hivemesh_platform import __version__
-from hivemesh_platform.api import capabilities, config, enrolment, errors, instances, status
+from hivemesh_platform.api import (
+    capabilities,
+    config,
+    enrolment,
+    errors,
+    instances,
+    status,
+    workers,
+)
 from hivemesh_platform.api.requests import RequestIds
 from hivemesh_platform.configuration import Loaded
+from hivemesh_platform.overview import Overview
 from hivemesh_platform.registry.embedded import EmbeddedDirectory
 from hivemesh_platform.registry.model import InstanceState
 from hivemesh_platform.registry.service import RegistryService
@@ -33,6 +43,10 @@ from hivemesh_platform.routing.service import RoutingService
 from hivemesh_platform.settings import Settings
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.migrate import ensure_schema
+from hivemesh_platform.supervisor import indexes
+from hivemesh_platform.supervisor.environment import BuilderSettings, EnvironmentBuilder
+from hivemesh_platform.supervisor.model import Limits as SupervisorLimits
+from hivemesh_platform.supervisor.service import Supervisor, SupervisorSettings
 from hivemesh_platform.telemetry.metrics import Metrics
 from hivemesh_platform.trust.authority import Authority, open_authority
 from hivemesh_platform.trust.profile import Lifetimes, check_lifetimes
@@ -60,6 +74,8 @@ class Platform:
     routing: RoutingService
     metrics: Metrics
     started_at: datetime
+    overview: Overview
+    supervisor: Supervisor | None
     mesh_app: ASGIApp
     enrolment_app: ASGIApp
     background: list[tuple[str, Background]] = field(default_factory=list)
@@ -108,6 +124,7 @@ def _assemble(
         clock,
         is_live=lambda identity: _is_live(registry, identity),
     )
+    supervisor = _supervisor(loaded, clock, types, registry, routing, enroller)
     metrics = Metrics()
     source.refusals.subscribe(lambda reason: metrics.peers_refused.labels(reason.value).inc())
     platform = Platform(
@@ -121,6 +138,8 @@ def _assemble(
         routing=routing,
         metrics=metrics,
         started_at=clock.now(),
+        overview=Overview(registry, types, supervisor, _weights(settings)),
+        supervisor=supervisor,
         mesh_app=_nothing,
         enrolment_app=_application("enrolment", [enrolment.newcomers(enroller)]),
     )
@@ -136,6 +155,7 @@ def _mesh_routers(platform: Platform) -> list[APIRouter]:
         enrolment.members(platform.enrolment, platform.authority),
         capabilities.router(platform.registry, platform.routing),
         config.router(platform.loaded),
+        workers.router(platform.overview, platform.supervisor),
     ]
 
 
@@ -158,7 +178,9 @@ def system_status(platform: Platform) -> SystemStatus:
         started_at=platform.started_at.isoformat(),
         ready=platform.ready,
         live_instances=live,
-        wanted_instances=0,
+        wanted_instances=sum(
+            platform.overview.wanted(worker.name) for worker in platform.registry.types()
+        ),
         runs_active=0,
         mesh_url=platform.mesh_url,
         state_folder=str(platform.state_folder),
@@ -201,13 +223,55 @@ def _is_live(registry: RegistryService, identity: str) -> bool:
 
 
 def _measured(platform: Platform) -> Metrics:
+    overview = platform.overview
     for worker in platform.registry.types():
-        live = sum(
-            listing.instance.worker == worker.name and listing.state is InstanceState.LIVE
-            for listing in platform.registry.instances()
-        )
-        platform.metrics.worker(worker.name, live=live, wanted=live)
+        live, wanted = overview.live(worker.name), overview.wanted(worker.name)
+        platform.metrics.worker(worker.name, live=live, wanted=wanted)
     return platform.metrics
+
+
+def _supervisor(
+    loaded: Loaded,
+    clock: Clock,
+    types: WorkerTypes,
+    registry: RegistryService,
+    routing: RoutingService,
+    tokens: EnrolmentService,
+) -> Supervisor | None:
+    settings, folder = loaded.settings.workers, loaded.state_folder
+    if not settings.supervise:
+        return None
+    environment = loaded.environment
+    builder = BuilderSettings(
+        folder=folder / "environments",
+        cache=folder / "cache",
+        indexes=indexes.read(environment, Path.home(), Path(sys.prefix)),
+        environment=environment,
+        builder=settings.builder,
+    )
+    return Supervisor(
+        SupervisorSettings(
+            state_folder=folder,
+            project=loaded.project,
+            default_instances=settings.default_instances,
+            instances=settings.instances,
+            host=settings.host,
+            alone_s=settings.alone_s,
+            limits=SupervisorLimits(
+                start_s=settings.start_timeout_s, grace_s=settings.stop_grace_s
+            ),
+            log_bytes=loaded.settings.storage.log_bytes,
+            log_files=loaded.settings.storage.log_files,
+            environment=environment,
+            log_level=loaded.settings.telemetry.log_level,
+        ),
+        types=types,
+        registry=registry,
+        routing=routing,
+        tokens=tokens,
+        builder=EnvironmentBuilder(builder),
+        clock=clock,
+    )
 
 
 async def _nothing(_scope: object, _receive: object, _send: object) -> None:

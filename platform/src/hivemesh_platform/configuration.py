@@ -7,7 +7,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hivemesh_sdk.contracts.problems import FieldProblem
@@ -72,6 +72,7 @@ class Loaded:
     origins: Mapping[str, str]  # dotted key -> origin; keys that are absent are defaults
     state_folder: Path
     project: Path | None
+    environment: Mapping[str, str] = field(repr=False)
 
     def origin(self, key: str) -> str:
         """Where the value of a dotted key came from."""
@@ -109,6 +110,7 @@ def load(surroundings: Surroundings, flags: Mapping[str, JsonValue] | None = Non
         origins=merged.origins,
         state_folder=_state_folder(settings, surroundings),
         project=surroundings.project,
+        environment=surroundings.environment,
     )
 
 

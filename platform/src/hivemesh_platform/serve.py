@@ -32,6 +32,7 @@ from hivemesh_platform.telemetry import logs
 
 if TYPE_CHECKING:
     from hivemesh_platform.app import Platform
+    from hivemesh_platform.supervisor.service import Supervisor
 
 PORTS = "ports.json"
 MAX_UPLOAD = 1 << 46  # what an operator uploads is bounded by the quota, and streamed to disk
@@ -135,6 +136,9 @@ async def serving(loaded: Loaded, stop: Stop | None = None) -> AsyncIterator["Pl
         platform.mesh_url = f"https://{host}:{mesh.port}"
         platform.enrolment_url = f"https://{host}:{enrolment.port}"
         await stack.enter_async_context(_background(platform, operator))
+        if platform.supervisor is not None:
+            supervising = _supervising(platform, platform.supervisor, stop or Stop())
+            await stack.enter_async_context(supervising)
         operator.renew(force=True)
         stack.callback(operator.remove)
         operator.write_endpoint(_local(host), mesh.port)
@@ -183,6 +187,21 @@ async def _background(platform: "Platform", operator: OperatorFiles) -> AsyncIte
         yield
         for task in tasks:
             task.cancel()
+
+
+@asynccontextmanager
+async def _supervising(
+    platform: "Platform", supervisor: "Supervisor", stop: Stop
+) -> AsyncIterator[None]:
+    """Workers run while this is open, and none of them afterwards."""
+    urls = [_local_url(url) for url in (platform.mesh_url, platform.enrolment_url)]
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(supervisor.run(*urls), name="supervisor")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await supervisor.stop(stop.hurry)
 
 
 async def _denials(platform: "Platform") -> None:
@@ -236,6 +255,11 @@ def _callable(api: ApiSettings) -> str:
     if api.advertise_host:
         return api.advertise_host
     return socket.gethostname() if api.host in _ANY else api.host
+
+
+def _local_url(url: str) -> str:
+    host, _, port = url.removeprefix("https://").rpartition(":")
+    return f"https://{_local(host)}:{port}"
 
 
 def _local(host: str) -> str:

@@ -1,0 +1,59 @@
+"""Installed workers and their instances: list, show, scale, restart, and the end of their log."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from hivemesh_sdk.contracts.api import Page, ScaleRequest, WorkerView
+from hivemesh_sdk.errors import ConflictError
+
+from hivemesh_platform.api.access import require
+from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.overview import Overview
+from hivemesh_platform.supervisor.service import Supervisor
+
+Lines = Annotated[int, Query(ge=1, le=10_000)]
+
+
+def router(overview: Overview, supervisor: Supervisor | None) -> APIRouter:
+    """The routes; without a supervisor, containers decide how many instances there are."""
+    routes = strict_router()
+
+    @routes.get("/v1/workers")
+    async def list_workers(request: Request) -> Page[WorkerView]:
+        require(request, "workers:read")
+        return Page(items=overview.workers())
+
+    @routes.get("/v1/workers/{name}")
+    async def get_worker(name: str, request: Request) -> WorkerView:
+        require(request, "workers:read")
+        return overview.worker(name)
+
+    @routes.post("/v1/workers/{name}/scale")
+    async def scale(name: str, body: ScaleRequest, request: Request) -> WorkerView:
+        require(request, "workers:write")
+        overview.worker(name)
+        _supervised(supervisor).scale(name, body.instances)
+        return overview.worker(name)
+
+    @routes.post("/v1/workers/{name}/restart")
+    async def restart(name: str, request: Request) -> WorkerView:
+        require(request, "workers:write")
+        overview.worker(name)
+        _supervised(supervisor).restart(name)
+        return overview.worker(name)
+
+    @routes.get("/v1/workers/{name}/logs")
+    async def logs(name: str, request: Request, lines: Lines = 200) -> Response:
+        require(request, "workers:read")
+        overview.worker(name)
+        text = _supervised(supervisor).log_tail(name, lines)
+        return Response(text, media_type="text/plain; charset=utf-8")
+
+    return routes
+
+
+def _supervised(supervisor: Supervisor | None) -> Supervisor:
+    if supervisor is None:
+        message = "workers.supervise is off: the containers decide; use their own tools"
+        raise ConflictError(message)
+    return supervisor
