@@ -1,0 +1,1 @@
+"""Makes the shipped model again: `python -m worker_email_classifier.training`."""

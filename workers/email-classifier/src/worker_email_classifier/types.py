@@ -1,0 +1,28 @@
+"""The types of mail that this worker knows, and what it says about each."""
+
+from typing import Literal
+
+import msgspec
+
+SPAM, BILL, RECEIPT = "spam", "bill", "receipt"
+NEWSLETTER, NOTIFICATION, PERSONAL = "newsletter", "notification", "personal"
+TYPES = (SPAM, BILL, RECEIPT, NEWSLETTER, NOTIFICATION, PERSONAL)
+THRESHOLD = 0.5
+
+
+class Label(msgspec.Struct, frozen=True):
+    """Whether a message is of a type.
+
+    `confidence` says how sure it is that the message IS of the type: a probability where `method`
+    is "model", a sum of named signs where it is "rules". `label` is true from 0.5 on.
+    """
+
+    label: bool
+    confidence: float
+    method: Literal["model", "rules"]
+
+
+def label(confidence: float, method: Literal["model", "rules"]) -> Label:
+    """Return the label for a confidence."""
+    rounded = round(confidence, 4)
+    return Label(label=rounded >= THRESHOLD, confidence=rounded, method=method)

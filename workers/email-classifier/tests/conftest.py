@@ -1,0 +1,21 @@
+"""What the tests share: one loaded classifier, and the test data if it is there."""
+
+import os
+from pathlib import Path
+
+import pytest
+from worker_email_classifier.classify import Classifier
+from worker_email_classifier.model import shipped
+
+
+@pytest.fixture(scope="session")
+def classifier() -> Classifier:
+    return Classifier(shipped())
+
+
+@pytest.fixture(scope="session")
+def archives() -> Path:
+    root = os.environ.get("HIVEMESH_TEST_DATA")
+    if not root or not (Path(root) / "email" / "spamassassin").is_dir():
+        pytest.skip("HIVEMESH_TEST_DATA does not name a folder with email/spamassassin")
+    return Path(root)
