@@ -30,6 +30,7 @@ from hivemesh_sdk.contracts.steps import (
 
 UNARY = frozenset({"call", "add", "merge", "result"})  # one result and nothing else
 ENTRY_BYTES = 1500  # what an entry without events takes
+PROGRESS_WAKES_S = 2.0  # a reader who waits for longer is told how far it is
 
 _PROCESS = os.urandom(10).hex()  # so that an id of another process is never taken for one of ours
 _numbers = itertools.count(1)
@@ -75,11 +76,13 @@ class Execution:
 
     __slots__ = (
         "_events",
+        "_listener",
         "_monotonic",
         "_ready",
         "_suspended",
         "_unseen_progress",
         "_waiters",
+        "_woke_at",
         "active_at",
         "asked_at",
         "attempt",
@@ -100,8 +103,6 @@ class Execution:
         "kill_at",
         "kind",
         "last_no",
-        "on_end",
-        "on_release",
         "refused",
         "released",
         "started_at",
@@ -130,13 +131,13 @@ class Execution:
         self.ended = self.failed = self.released = False
         self.refused: Problem | None = None
         self.last_no = self.buffered = 0
-        self.on_end = listener.execution_ended
-        self.on_release = listener.execution_released
+        self._listener = listener
         self._events: list[Buffered] = []
         self._waiters: list[asyncio.Future[None]] = []
         self._ready = 0  # the last event that wakes a reader
         self._suspended = False
         self._unseen_progress = False
+        self._woke_at = now
 
     @property
     def waited_for(self) -> bool:
@@ -264,13 +265,14 @@ class Execution:
             last = self._events.pop()
             self.buffered -= last.size
             self.last_no -= 1
-        self._append(event, b"", 0, wake=True)
+        quiet = self.kind in UNARY or self._monotonic() - self._woke_at < PROGRESS_WAKES_S
+        self._append(event, b"", 0, wake=not quiet)
         self._unseen_progress = True
 
     def log(self, level: str, message: str, fields: dict[str, object], *, cost: int) -> None:
-        """A line of the capability's log."""
+        """A line of the capability's log; it travels with what comes next."""
         event = LogEvent(no=self.last_no + 1, level=level, message=message, fields=fields)
-        self._append(event, b"", cost, wake=True)
+        self._append(event, b"", cost, wake=False)
 
     def suspend(self) -> None:
         """The code waits until a reader acknowledges something."""
@@ -288,7 +290,7 @@ class Execution:
         )
         self.ended = True
         self._append(event, body or b"", 0, wake=True)
-        self.on_end(self)
+        self._listener.execution_ended(self)
 
     def fail(self, problem: Problem, *, refused: bool = False) -> None:
         """It ended with a problem; `refused` where nothing had begun."""
@@ -298,14 +300,15 @@ class Execution:
             self.refused = problem
         self.ended = self.failed = True
         self._append(ProblemEvent(no=self.last_no + 1, problem=problem), b"", 0, wake=True)
-        self.on_end(self)
+        self._listener.execution_ended(self)
 
     def release(self) -> None:
         """Its code has stopped: the slot is free."""
         if not self.released:
             self.cpu_s()
             self.released = True
-            self.on_release(self)
+            self.control = None  # so that a kept answer keeps nothing else
+            self._listener.execution_released(self)
 
     def _append(self, event: Event, body: bytes, cost: int, *, wake: bool) -> None:
         if self.ended and not isinstance(event, ResultEvent | ProblemEvent):
@@ -318,6 +321,7 @@ class Execution:
         self.buffered += buffered.size
         if wake:
             self._ready = event.no
+            self._woke_at = self.event_at
             for waiter in self._waiters:
                 if not waiter.done():
                     waiter.set_result(None)

@@ -47,8 +47,8 @@ class InlineRunner:
         """Start the thread and its loop; called on the loop that serves."""
         front = asyncio.get_running_loop()
         self._loop = type(front)()  # of the same kind: uvloop where the server uses it
-        self._front = Mailbox(front)
-        self._inside = Mailbox(self._loop)
+        self._front = Mailbox(self._loop, front)
+        self._inside = Mailbox(front, self._loop)
         self._thread = threading.Thread(target=self._serve, name="inline", daemon=True)
         self._thread.start()
 

@@ -1,4 +1,4 @@
-"""Hands calls from one thread's loop to another's: any number of them costs one wake-up."""
+"""Hands calls from one thread's loop to another's: all calls of one turn cost one wake-up."""
 
 import asyncio
 from collections import deque
@@ -6,21 +6,31 @@ from collections.abc import Callable
 
 
 class Mailbox:
-    """Calls that wait for their loop."""
+    """Calls from the loop `sender` that wait for the loop `receiver`.
 
-    __slots__ = ("_calls", "_loop", "_woken")
+    The wake-up is sent when the sender has done all it can in this turn: the receiver would
+    only wait for the interpreter's lock until then.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    __slots__ = ("_calls", "_receiver", "_sender", "_woken")
+
+    def __init__(
+        self, sender: asyncio.AbstractEventLoop, receiver: asyncio.AbstractEventLoop
+    ) -> None:
+        self._sender = sender
+        self._receiver = receiver
         self._calls: deque[Callable[[], None]] = deque()
         self._woken = False
 
     def post(self, call: Callable[[], None]) -> None:
-        """Run `call` on the loop soon, after all that was posted before."""
+        """Run `call` on the receiver soon, after all that was posted before."""
         self._calls.append(call)
         if not self._woken:
             self._woken = True
-            self._loop.call_soon_threadsafe(self._drain)
+            self._sender.call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._receiver.call_soon_threadsafe(self._drain)
 
     def _drain(self) -> None:
         self._woken = False  # before the queue is emptied: what comes later wakes again

@@ -273,10 +273,10 @@ class StepTable:
         slots.active += 1
         slots.metrics.started()
         self._running[execution] = None
-        execution.control = slots.runner.start(execution, request, bodies)
-        if execution.released:  # it ended at once
-            return
-        execution.cpu_base = execution.control.cpu_s()
+        control = slots.runner.start(execution, request, bodies)
+        if not execution.released:
+            execution.control = control
+            execution.cpu_base = control.cpu_s()
 
     def _watch(self, execution: Execution, now: float) -> None:
         if execution.kill_at is not None:
