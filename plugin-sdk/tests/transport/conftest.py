@@ -49,6 +49,11 @@ class Recorder:
         await send({"type": "http.response.body", "body": body})
 
 
+@pytest.fixture
+def recorder():
+    return Recorder()
+
+
 @dataclass
 class Mesh:
     """One listener of the platform's identity and a client of a worker's."""
