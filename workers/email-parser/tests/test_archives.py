@@ -3,14 +3,16 @@
 import gzip
 
 import pytest
-from worker_email_parser.archives import read_archive
+from worker_email_parser.archives import parse_found, read_archive
 from worker_email_parser.errors import (
     EmptyArchiveError,
     GzipTruncatedError,
+    NotAFileError,
     NotAMaildirError,
     NotAMessageError,
     NotAnMboxError,
 )
+from worker_email_parser.message import ParseChoices
 
 SEPARATOR = b"From jane@example.org Thu Sep 13 12:30:05 2001\n"
 MESSAGES = [b"Subject: %d\n\nbody %d\n" % (number, number) for number in range(5)]
@@ -109,3 +111,36 @@ def test_a_truncated_gzip_gives_what_comes_before_the_cut(artifacts):
     assert [next(reading).span.raw for _ in MESSAGES] == MESSAGES
     with pytest.raises(GzipTruncatedError):
         next(reading)
+
+
+@pytest.mark.parametrize(
+    ("archive", "format_", "error"),
+    [
+        (lambda store: store.put(MBOX), "maildir", NotAMaildirError),
+        (lambda store: store.put_tree(MAILDIR), "mbox", NotAFileError),
+    ],
+)
+def test_a_format_that_contradicts_the_archive_is_refused(artifacts, archive, format_, error):
+    with pytest.raises(error):
+        raws(artifacts, archive(artifacts), format=format_)
+
+
+def test_an_mbox_may_begin_with_many_blank_lines(artifacts):
+    assert raws(artifacts, artifacts.put(b"\n" * 5000 + MBOX)) == MESSAGES
+
+
+@pytest.mark.parametrize("kind", ["mbox", "gzip", "maildir", "eml"])
+def test_a_message_over_the_limit_is_rejected_with_its_place(artifacts, kind):
+    big = b"Subject: big\n\n" + b"a line\n" * 2000
+    archive = {
+        "mbox": lambda: artifacts.put(SEPARATOR + big + b"\n" + MBOX),
+        "gzip": lambda: artifacts.put(gzip.compress(SEPARATOR + big + b"\n" + MBOX)),
+        "maildir": lambda: artifacts.put_tree({"cur/1": big, "cur/2": MESSAGES[0]}),
+        "eml": lambda: artifacts.put(big),
+    }[kind]()
+    first, *others = read_archive(artifacts, archive, max_message=5000)
+    rejected = parse_found(first, ParseChoices())
+    assert rejected.reason == "message-too-large"
+    assert rejected.position["offset"] == 0
+    assert rejected.position["length"] >= len(big)
+    assert all(each.span.raw is not None for each in others)

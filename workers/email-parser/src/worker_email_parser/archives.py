@@ -11,6 +11,7 @@ from hivemesh_sdk.contracts.names import TREE_MEDIA_TYPE
 from worker_email_parser.compressed import GZIP_MAGIC, GzipStream, foreign_format
 from worker_email_parser.errors import (
     EmptyArchiveError,
+    NotAFileError,
     NotAMaildirError,
     NotAMessageError,
 )
@@ -20,6 +21,7 @@ from worker_email_parser.splitter import MAX_MESSAGE, ReadableStream, Span, Spli
 
 Format = Literal["auto", "mbox", "eml", "maildir"]
 _PEEK: Final = 4096
+_BLOCK: Final = 1024 * 1024
 _HEADER_LINE = re.compile(rb"\s*[!-9;-~]{1,76}[ \t]*:")
 _MAIL_FOLDERS: Final = frozenset({"cur", "new"})
 
@@ -108,42 +110,123 @@ def read_archive(
     format: Format = "auto",  # noqa: A002  the option's name
     start: Checkpoint | None = None,
     progress: Progress | None = None,
+    max_message: int = MAX_MESSAGE,
 ) -> Iterator[Found]:
     """Yield the messages of an archive from `start` on.
 
     Raises:
         ArchiveError: it is no archive of this format, empty, or cannot be decompressed.
     """
-    begin = start or _BEGINNING
-    report = progress or _silent
-    if format == "maildir" or (format == "auto" and archive.media_type == TREE_MEDIA_TYPE):
-        yield from _maildir(files, archive, begin, report)
-    else:
-        yield from _file(files, archive, format, begin, report)
+    reader = _Reader(files, archive, start or _BEGINNING, progress or _silent, max_message)
+    is_folder = archive.media_type == TREE_MEDIA_TYPE
+    if format == "maildir" or (format == "auto" and is_folder):
+        if not is_folder:
+            raise NotAMaildirError
+        return reader.maildir()
+    if is_folder:
+        raise NotAFileError(format)
+    return reader.file(format)
 
 
 def _silent(done: int, total: int) -> None:
     """Tell nobody."""
 
 
-def _maildir(
-    files: Files, archive: Artifact, begin: Checkpoint, report: Progress
-) -> Iterator[Found]:
-    tree = files.tree(archive)
-    paths = sorted(path for path in tree if _is_mail(path))
-    if not paths:
-        raise NotAMaildirError
-    total = sum(tree[path].size for path in paths)
-    read, done = 0, begin.done
-    for path in paths:
-        reference = tree[path]
-        read += reference.size
-        if path <= begin.source:
-            continue
-        done += 1
-        span = _whole(files, reference)
-        yield Found(span, path, Checkpoint(source=path, offset=0, done=done))
-        report(read, total)
+class _Reader:
+    """Reads one archive from one checkpoint on."""
+
+    def __init__(
+        self,
+        files: Files,
+        archive: Artifact,
+        begin: Checkpoint,
+        report: Progress,
+        max_message: int,
+    ) -> None:
+        self._files = files
+        self._archive = archive
+        self._begin = begin
+        self._report = report
+        self._max_message = max_message
+
+    def maildir(self) -> Iterator[Found]:
+        tree = self._files.tree(self._archive)
+        paths = sorted(path for path in tree if _is_mail(path))
+        if not paths:
+            raise NotAMaildirError
+        total = sum(tree[path].size for path in paths)
+        read, done = 0, self._begin.done
+        for path in paths:
+            read += tree[path].size
+            if path <= self._begin.source:
+                continue
+            done += 1
+            yield Found(self._whole(tree[path]), path, Checkpoint(source=path, done=done))
+            self._report(read, total)
+
+    def _whole(self, reference: Artifact) -> Span:
+        """Read a file that is one message."""
+        size = self._files.size(reference)
+        if size > self._max_message:
+            return Span(0, size, None)
+        stream = self._files.open(reference)
+        try:
+            return self._message(stream, size)
+        finally:
+            stream.close()
+
+    def _message(self, stream: ReadableStream, size: int) -> Span:
+        blocks: list[bytes] = []
+        left = self._max_message
+        while left >= 0 and (block := stream.read(_BLOCK)):
+            blocks.append(block)
+            left -= len(block)
+        if left < 0:
+            return Span(0, size, None)
+        raw = b"".join(blocks)
+        separator = line_end(raw, 0, "dated")
+        return Span(0, len(raw), raw[separator:] if separator > 0 else raw)
+
+    def file(self, format_: Format) -> Iterator[Found]:
+        files, archive, begin = self._files, self._archive, self._begin
+        size = files.size(archive)
+        if size == 0:
+            raise EmptyArchiveError
+        opened = files.open(archive)
+        try:
+            stream = _Peeked(opened)
+            packed = None
+            if stream.peek(len(GZIP_MAGIC)) == GZIP_MAGIC:
+                packed = GzipStream(stream)
+                stream = _Peeked(packed)
+            if _kind(stream.peek(_PEEK), format_) == "eml":
+                yield from self._single(stream)
+                return
+            if begin.offset and packed is None:
+                opened.close()
+                opened = files.open(archive, begin.offset)
+                stream = _Peeked(opened)
+            elif begin.offset:
+                stream.skip(begin.offset)
+            for found in self._mbox(stream):
+                yield found
+                self._report(packed.consumed if packed else found.checkpoint.offset, size)
+        finally:
+            opened.close()
+
+    def _single(self, stream: ReadableStream) -> Iterator[Found]:
+        if self._begin.done:
+            return
+        span = self._message(stream, self._archive.size)
+        yield Found(span, self._archive.name or "", Checkpoint(offset=span.length, done=1))
+
+    def _mbox(self, stream: ReadableStream) -> Iterator[Found]:
+        begin = self._begin
+        splitter = Splitter(
+            stream, offset=begin.offset, style=begin.style, max_message=self._max_message
+        )
+        for done, span in enumerate(splitter, start=begin.done + 1):
+            yield Found(span, "", Checkpoint(offset=span.end, style=splitter.style, done=done))
 
 
 def _is_mail(path: str) -> bool:
@@ -152,95 +235,22 @@ def _is_mail(path: str) -> bool:
     return folders.rpartition("/")[2] in _MAIL_FOLDERS and not name.startswith(".")
 
 
-def _whole(files: Files, reference: Artifact) -> Span:
-    """Read a file that is one message."""
-    size = files.size(reference)
-    if size > MAX_MESSAGE:
-        return Span(0, size, None)
-    stream = files.open(reference)
-    try:
-        raw = _read_all(stream, MAX_MESSAGE)
-    finally:
-        stream.close()
-    return Span(0, size, _without_separator(raw))
-
-
-def _read_all(stream: ReadableStream, limit: int) -> bytes:
-    blocks: list[bytes] = []
-    while limit >= 0 and (block := stream.read(1024 * 1024)):
-        blocks.append(block)
-        limit -= len(block)
-    return b"".join(blocks)
-
-
-def _without_separator(raw: bytes) -> bytes:
-    end = line_end(raw, 0, "dated")
-    return raw[end:] if end > 0 else raw
-
-
-def _file(
-    files: Files, archive: Artifact, format_: Format, begin: Checkpoint, report: Progress
-) -> Iterator[Found]:
-    size = files.size(archive)
-    if size == 0:
-        raise EmptyArchiveError
-    opened = files.open(archive)
-    try:
-        stream = _Peeked(opened)
-        packed = None
-        if stream.peek(len(GZIP_MAGIC)) == GZIP_MAGIC:
-            packed = GzipStream(stream)
-            stream = _Peeked(packed)
-        kind = _kind(stream.peek(_PEEK), format_)
-        if kind == "eml":
-            yield from _single(stream, archive, begin)
-            return
-        if begin.offset and packed is None:
-            opened.close()
-            opened = files.open(archive, begin.offset)
-            stream = _Peeked(opened)
-        elif begin.offset:
-            stream.skip(begin.offset)
-        for found in _mbox(stream, begin):
-            yield found
-            report(packed.consumed if packed else found.checkpoint.offset, size)
-    finally:
-        opened.close()
-
-
 def _kind(beginning: bytes, format_: Format) -> Literal["mbox", "eml"]:
     """Choose by the first bytes what `auto` means."""
-    if not beginning.strip():
+    text = beginning.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
+    if not text:
+        if len(beginning) == _PEEK:
+            return "mbox"  # the splitter reads on
         raise EmptyArchiveError
     foreign = foreign_format(beginning)
     if foreign is not None:
         raise NotAMessageError(beginning, foreign)
-    if format_ == "eml":
-        if not _HEADER_LINE.match(beginning) and first_style(beginning, 0) is None:
-            raise NotAMessageError(beginning)
-        return "eml"
-    text = beginning.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
-    if format_ == "mbox" or first_style(text, 0) is not None:
+    separated = first_style(text, 0) is not None
+    if format_ == "mbox" or (format_ == "auto" and separated):
         return "mbox"
-    if _HEADER_LINE.match(text):
+    if separated or _HEADER_LINE.match(text):
         return "eml"
     raise NotAMessageError(beginning)
-
-
-def _single(stream: "_Peeked", archive: Artifact, begin: Checkpoint) -> Iterator[Found]:
-    if begin.done:
-        return
-    raw = _read_all(stream, MAX_MESSAGE)
-    size = archive.size if len(raw) > MAX_MESSAGE else len(raw)
-    content = None if len(raw) > MAX_MESSAGE else _without_separator(raw)
-    span = Span(0, size, content)
-    yield Found(span, archive.name or "", Checkpoint(offset=size, done=1))
-
-
-def _mbox(stream: ReadableStream, begin: Checkpoint) -> Iterator[Found]:
-    splitter = Splitter(stream, offset=begin.offset, style=begin.style)
-    for done, span in enumerate(splitter, start=begin.done + 1):
-        yield Found(span, "", Checkpoint(offset=span.end, style=splitter.style, done=done))
 
 
 class _Peeked:
@@ -262,5 +272,5 @@ class _Peeked:
         return data
 
     def skip(self, count: int) -> None:
-        while count > 0 and (block := self.read(min(count, 1024 * 1024))):
+        while count > 0 and (block := self.read(min(count, _BLOCK))):
             count -= len(block)

@@ -57,6 +57,17 @@ class NotAMaildirError(ArchiveError):
         )
 
 
+class NotAFileError(ArchiveError):
+    """A folder was given where one file is needed."""
+
+    def __init__(self, wanted: str) -> None:
+        """Name the wanted format."""
+        super().__init__(
+            "not-a-file",
+            f"the archive is a folder, not a file of format {wanted!r}: leave `format` out",
+        )
+
+
 class GzipTruncatedError(ArchiveError):
     """The compressed file ends in the middle."""
 
