@@ -38,16 +38,36 @@ class Claimer:
         self._explained_at = 0.0
 
     async def run(self) -> None:
-        """Recover what a former process held, then claim until cancelled."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                await self._recover()
-                group.create_task(self._follow_directory())
-                while True:
-                    await self._round()
-                    await self._parts.work.wait(await self._until_next())
-        finally:
-            await self._stop_steps()
+        """Claim until cancelled."""
+        while True:
+            await self._round()
+            await self._parts.work.wait(await self._until_next())
+
+    async def follow_directory(self) -> None:
+        """Wake `run` whenever instances or slots have changed, until cancelled."""
+        while True:
+            await self._parts.placement.wait_for_change()
+            self._parts.work.give()
+
+    async def recover(self) -> None:
+        """Once, at the start: take over what a former process held."""
+        now = milliseconds(self._parts.clock)
+        sources = await self._parts.database.write(lambda tx: self._parts.ledger.recover(tx, now))
+        for claim in sources:
+            endpoint = msgspec.json.decode(claim.endpoint, type=Endpoint)
+            explanation = {"reason": "went on with the execution that was running"}
+            choice = Choice(endpoint=endpoint, capability=claim.capability, explanation=explanation)
+            self._spawn(claim, choice, resume=True)
+        if sources:
+            _log.info("sources_resumed", count=len(sources))
+
+    async def stop(self) -> None:
+        """Let go of the running steps; their rows stay as they are for the next start."""
+        for task in self._steps:
+            task.cancel()
+        if self._steps:
+            await asyncio.wait(self._steps)
+        await self._dispatcher.close()
 
     async def _round(self) -> None:
         """Claim once; a full disk only delays it."""
@@ -103,22 +123,6 @@ class Claimer:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("dispatch_broken", step=task.get_name(), exc_info=error)
 
-    async def _recover(self) -> None:
-        now = milliseconds(self._parts.clock)
-        sources = await self._parts.database.write(lambda tx: self._parts.ledger.recover(tx, now))
-        for claim in sources:
-            endpoint = msgspec.json.decode(claim.endpoint, type=Endpoint)
-            explanation = {"reason": "went on with the execution that was running"}
-            choice = Choice(endpoint=endpoint, capability=claim.capability, explanation=explanation)
-            self._spawn(claim, choice, resume=True)
-        if sources:
-            _log.info("sources_resumed", count=len(sources))
-
-    async def _follow_directory(self) -> None:
-        while True:
-            await self._parts.placement.wait_for_change()
-            self._parts.work.give()
-
     async def _until_next(self) -> float:
         """Seconds until a delayed row is due, at most the poll interval."""
         now = milliseconds(self._parts.clock)
@@ -146,14 +150,6 @@ class Claimer:
     def _write_reasons(self, tx: Transaction, reasons: Mapping[str, str]) -> None:
         for capability, reason in reasons.items():
             self._parts.ledger.explain_waiting(tx, capability, reason)
-
-    async def _stop_steps(self) -> None:
-        """Let go of the running steps; their rows stay as they are for the next start."""
-        for task in self._steps:
-            task.cancel()
-        if self._steps:
-            await asyncio.wait(self._steps)
-        await self._dispatcher.close()
 
 
 def _requirement(claim: Claim) -> Requirement:

@@ -6,7 +6,7 @@ the row's. Retries are decided here and nowhere else.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,9 +93,9 @@ class Dispatcher:
 
     async def run(self, claim: Claim, choice: Choice, *, resume: bool = False) -> None:
         """Bring a claimed row to its end, or to its next attempt."""
-        step = HeldStep(
-            claim, choice.endpoint, _visible_digests(claim), self._parts.clock.monotonic()
-        )
+        digests, trees = _visible(claim)
+        started = self._parts.clock.monotonic()
+        step = HeldStep(claim, choice.endpoint, digests, trees, started)
         self._parts.held.add(step)
         outcome = Outcome.CANCELLED
         try:
@@ -491,13 +491,15 @@ def _outcome(document: Problem) -> Outcome:
             return Outcome.FAILED
 
 
-def _visible_digests(claim: Claim) -> frozenset[str]:
-    options: Mapping[str, object]
+def _visible(claim: Claim) -> tuple[frozenset[str], frozenset[str]]:
+    """Name the artifacts that the step may read, and which of them are folders."""
     if claim.spec is None:
-        options = msgspec.json.decode(claim.options)
-        return frozenset(one.sha256 for one in claim.inputs) | artifact_digests(options)
-    spec = msgspec.json.decode(claim.spec, type=JobSpec)
-    return artifact_digests([spec.options, msgspec.json.decode(spec.input)])
+        document: object = msgspec.json.decode(claim.options)
+    else:
+        spec = msgspec.json.decode(claim.spec, type=JobSpec)
+        document = [spec.options, msgspec.json.decode(spec.input)]
+    named, trees = artifact_digests(document)
+    return named | {one.sha256 for one in claim.inputs}, trees
 
 
 def _swallow(future: "asyncio.Future[None]") -> None:

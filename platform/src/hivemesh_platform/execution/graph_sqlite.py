@@ -10,11 +10,11 @@ import msgspec
 from hivemesh_sdk.contracts.api import RunState
 from hivemesh_sdk.contracts.steps import MAX_PAGE_BYTES, StepKind
 
+from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution.ledger import Effects, Finished
 from hivemesh_platform.execution.model import (
     FAN_IN,
     LEVEL,
-    BatchRef,
     Output,
     WorkKey,
     next_tree_rows,

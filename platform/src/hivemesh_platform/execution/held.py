@@ -9,6 +9,7 @@ from enum import StrEnum
 from hivemesh_sdk.contracts.instances import Endpoint
 from hivemesh_sdk.contracts.problems import Problem
 
+from hivemesh_platform.artifacts.model import Holding
 from hivemesh_platform.execution.ledger import Claim
 
 
@@ -27,6 +28,7 @@ class HeldStep:
     claim: Claim
     endpoint: Endpoint
     digests: frozenset[str]  # artifacts that its inputs and options name
+    trees: frozenset[str]  # those of them that are folders
     started: float  # monotonic
     verdict: "asyncio.Future[tuple[Verdict, Problem | None]]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -76,6 +78,22 @@ class HeldSteps:
     def at(self, instance: str) -> list[HeldStep]:
         """Return the steps that an instance runs."""
         return [self._by_key[key] for key in self._by_instance.get(instance, ())]
+
+    def holding(self, key: str) -> Holding | None:
+        """Return who holds the step and what it may read (the port of artifacts)."""
+        step = self._by_key.get(key)
+        if step is None:
+            return None
+        claim = step.claim
+        return Holding(
+            run=claim.key.run,
+            node=claim.key.node,
+            seq=claim.key.seq,
+            attempt=claim.fence.attempt,
+            identity=step.endpoint.identity,
+            digests=step.digests,
+            trees=step.trees,
+        )
 
     def of_run(self, run: str) -> Iterator[HeldStep]:
         """Yield the steps of a run."""

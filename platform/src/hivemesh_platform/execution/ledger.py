@@ -11,9 +11,9 @@ from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.contracts.steps import StepKind
 from hivemesh_sdk.errors import ConflictError
 
+from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution.model import (
     AttemptOutcome,
-    BatchRef,
     Fence,
     NodeKind,
     RejectedRecord,

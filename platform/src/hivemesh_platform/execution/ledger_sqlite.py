@@ -6,6 +6,7 @@ What follows from a row's end (rows of later nodes, ends of nodes and runs) is i
 import msgspec
 from hivemesh_sdk.contracts.problems import Problem
 
+from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution import graph_sqlite
 from hivemesh_platform.execution.graph_sqlite import Change, DatasetParts, enqueue
 from hivemesh_platform.execution.ledger import (
@@ -24,7 +25,6 @@ from hivemesh_platform.execution.ledger import (
 from hivemesh_platform.execution.model import (
     JOB_NODE,
     AttemptOutcome,
-    BatchRef,
     Fence,
     RejectedRecord,
     RetryPolicy,

@@ -9,7 +9,9 @@ import msgspec
 from hivemesh_sdk.contracts.api import RunState
 from hivemesh_sdk.contracts.names import step_key
 from hivemesh_sdk.contracts.problems import Problem, slug_of
-from hivemesh_sdk.contracts.steps import Encoding, StepKind
+from hivemesh_sdk.contracts.steps import StepKind
+
+from hivemesh_platform.artifacts.model import BatchRef
 
 NodeKind = Literal["call", "source", "map", "reduce"]
 JOB_NODE = "job"
@@ -62,19 +64,13 @@ class Fence:
     epoch: int
 
 
-class BatchRef(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A stored batch or state: its digest, how many records, how many bytes."""
-
-    sha256: str
-    count: int = 0
-    bytes: int = 0
-    encoding: Encoding = "identity"
+NO_VALUE = msgspec.Raw(b"null")
 
 
 class Output(msgspec.Struct, frozen=True, omit_defaults=True):
     """The answer of a unary step: the JSON itself, or the artifact that holds it."""
 
-    value: msgspec.Raw | None = None
+    value: msgspec.Raw = NO_VALUE
     artifact: BatchRef | None = None
 
 

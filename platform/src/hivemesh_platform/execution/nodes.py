@@ -121,7 +121,7 @@ class Answers:
         kept = msgspec.json.decode(output, type=Output)
         if kept.artifact is not None:
             return await self._artifacts.read(kept.artifact.sha256)
-        return b"null" if kept.value is None else bytes(kept.value)
+        return bytes(kept.value)
 
 
 def _run_and_nodes(tx: Transaction, run: str) -> tuple[Row, list[Row]]:

@@ -16,9 +16,10 @@ from hivemesh_sdk.contracts.steps import (
 )
 
 from hivemesh_platform.artifacts.errors import DigestMismatchError
+from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.execution.ledger import Progress
-from hivemesh_platform.execution.model import BatchRef, Output, RejectedRecord
+from hivemesh_platform.execution.model import Output, RejectedRecord
 
 INLINE_ANSWER = 16 * 1024  # a longer answer becomes an artifact, so that rows stay small
 

@@ -1,7 +1,7 @@
 """What a job keeps in its row, and which artifacts a JSON document names. Pure."""
 
 import msgspec
-from hivemesh_sdk.contracts.names import SHA256
+from hivemesh_sdk.contracts.names import SHA256, TREE_MEDIA_TYPE
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -16,9 +16,10 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry_base_s: float = 1.0
 
 
-def artifact_digests(document: object) -> frozenset[str]:
-    """Return the digests of all artifact references in a JSON document."""
+def artifact_digests(document: object) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the digests of all artifact references in a JSON document, and those of folders."""
     found: set[str] = set()
+    trees: set[str] = set()
     waiting = [document]
     while waiting:
         value = waiting.pop()
@@ -26,7 +27,9 @@ def artifact_digests(document: object) -> frozenset[str]:
             digest = value.get("sha256")
             if isinstance(digest, str) and SHA256.fullmatch(digest) and "size" in value:
                 found.add(digest)
+                if value.get("media_type") == TREE_MEDIA_TYPE:
+                    trees.add(digest)
             waiting.extend(value.values())
         elif isinstance(value, list):
             waiting.extend(value)
-    return frozenset(found)
+    return frozenset(found), frozenset(trees)

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from hivemesh_sdk.errors import NotFoundError
 from pydantic import JsonValue
 
+from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.artifacts.ports import ArtifactStore
-from hivemesh_platform.execution.model import BatchRef
 from hivemesh_platform.knowledge import store
 from hivemesh_platform.knowledge.model import DatasetState, DatasetVersion, Part
 from hivemesh_platform.storage.database import Database

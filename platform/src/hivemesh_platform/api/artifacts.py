@@ -1,0 +1,116 @@
+"""Artifacts: people upload and download, steps ask for grants and use them."""
+
+import re
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from hivemesh_sdk.contracts.api import ArtifactView
+from hivemesh_sdk.contracts.artifacts import GrantRequest
+from hivemesh_sdk.trust.identity import Kind
+
+from hivemesh_platform.api.access import peer_of, require
+from hivemesh_platform.api.bodies import decoded
+from hivemesh_platform.artifacts.errors import RangeInvalidError
+from hivemesh_platform.artifacts.model import ArtifactInfo
+from hivemesh_platform.artifacts.service import ArtifactService, Content, Use
+from hivemesh_platform.execution.views import iso
+
+DEFAULT_TYPE = "application/octet-stream"
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+Name = Annotated[str | None, Query(min_length=1, max_length=255)]
+Step = Annotated[str, Query(max_length=256)]
+
+
+def router(artifacts: ArtifactService) -> APIRouter:
+    """The routes."""
+    routes = APIRouter()
+
+    @routes.post("/v1/artifacts", status_code=201)
+    async def upload(request: Request, name: Name = None) -> ArtifactView:
+        peer = require(request, "artifacts:write")
+        info = await artifacts.upload(
+            request.stream(), name=name, media_type=_media_type(request), origin=peer.uri
+        )
+        return view(info)
+
+    @routes.post("/v1/artifacts/grants")
+    async def grant(request: Request) -> Response:
+        peer = require(request, "artifacts:grant")
+        granted = await artifacts.grant(await decoded(request, GrantRequest), peer.uri)
+        return Response(msgspec.json.encode(granted), media_type="application/json")
+
+    @routes.put("/v1/artifacts/{sha256}", status_code=201)
+    async def put(
+        sha256: str, request: Request, step: Step, attempt: int, name: Name = None
+    ) -> ArtifactView:
+        peer = require(request, "artifacts:transfer")
+        use = Use(identity=peer.uri, step=step, attempt=attempt)
+        info = await artifacts.put(
+            request.stream(), sha256, use, name=name, media_type=_media_type(request)
+        )
+        return view(info)
+
+    @routes.get("/v1/artifacts/{sha256}", response_class=StreamingResponse)
+    async def download(
+        sha256: str, request: Request, step: Step = "", attempt: int = 0
+    ) -> StreamingResponse:
+        use = _use(request, step, attempt)
+        wanted = _range(request.headers.get("range"))
+        return _answer(await artifacts.open(sha256, use=use, wanted=wanted), wanted is not None)
+
+    return routes
+
+
+def view(info: ArtifactInfo) -> ArtifactView:
+    """Make the view of an artifact."""
+    return ArtifactView(
+        sha256=info.sha256,
+        size=info.size,
+        media_type=info.media_type,
+        name=info.name,
+        created_at=iso(info.created_at) or "",
+    )
+
+
+def _use(request: Request, step: str, attempt: int) -> Use | None:
+    """On whose behalf the caller reads: a worker always for a step that it holds."""
+    if peer_of(request).id.kind is Kind.WORKER:
+        peer = require(request, "artifacts:transfer")
+        return Use(identity=peer.uri, step=step, attempt=attempt)
+    require(request, "artifacts:read")
+    return None
+
+
+def _answer(content: Content, partial: bool) -> StreamingResponse:  # noqa: FBT001 - private
+    headers = {
+        "accept-ranges": "bytes",
+        "content-length": str(content.end - content.start),
+        "etag": f'"{content.info.sha256}"',
+    }
+    if partial:
+        size = content.info.size
+        headers["content-range"] = f"bytes {content.start}-{content.end - 1}/{size}"
+    return StreamingResponse(
+        content.chunks,
+        status_code=206 if partial else 200,
+        media_type=content.info.media_type,
+        headers=headers,
+    )
+
+
+def _range(header: str | None) -> tuple[int | None, int | None] | None:
+    """Read a single range; several at once are not served."""
+    if header is None:
+        return None
+    match = _RANGE.fullmatch(header.strip())
+    if match is None or (not match[1] and not match[2]):
+        message = f"{header!r} is no single range of bytes; write bytes=FIRST-LAST"
+        raise RangeInvalidError(message)
+    return int(match[1]) if match[1] else None, int(match[2]) if match[2] else None
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", DEFAULT_TYPE)[:255]

@@ -1,0 +1,70 @@
+"""Datasets: listed, shown with provenance, and their records as NDJSON."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+from hivemesh_sdk.contracts.api import DatasetView, Page
+from hivemesh_sdk.contracts.names import NDJSON_MEDIA_TYPE
+from hivemesh_sdk.errors import InvalidError
+
+from hivemesh_platform.api.access import require
+from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.paging import Limit, page_of
+from hivemesh_platform.execution.views import iso
+from hivemesh_platform.knowledge.model import DatasetVersion
+from hivemesh_platform.knowledge.service import DatasetService
+
+Version = Annotated[int | None, Query(ge=1)]
+
+
+def router(datasets: DatasetService) -> APIRouter:
+    """The routes."""
+    routes = strict_router()
+
+    @routes.get("/v1/datasets")
+    async def list_datasets(
+        request: Request, after: str = "", limit: Limit = 100
+    ) -> Page[DatasetView]:
+        require(request, "datasets:read")
+        found = [view(one) for one in await datasets.page(_place(after), limit + 1)]
+        return page_of(found, limit, lambda one: f"{one.name}~{one.version}")
+
+    @routes.get("/v1/datasets/{name}")
+    async def get_dataset(name: str, request: Request, version: Version = None) -> DatasetView:
+        require(request, "datasets:read")
+        return view(await datasets.get(name, version))
+
+    @routes.get("/v1/datasets/{name}/records", response_class=StreamingResponse)
+    async def read_records(
+        name: str, request: Request, version: Version = None
+    ) -> StreamingResponse:
+        require(request, "datasets:read")
+        found = await datasets.get(name, version)
+        return StreamingResponse(datasets.records(found), media_type=NDJSON_MEDIA_TYPE)
+
+    return routes
+
+
+def view(found: DatasetVersion) -> DatasetView:
+    """Make the view of a version."""
+    return DatasetView(
+        name=found.name,
+        version=found.version,
+        state=found.state.value,
+        records=found.records,
+        bytes=found.bytes,
+        created_at=iso(found.created_at) or "",
+        run=found.run,
+        node=found.node,
+        provenance=found.provenance,
+    )
+
+
+def _place(after: str) -> tuple[str, int]:
+    """Where a page begins: behind `name~version`."""
+    name, _, version = after.rpartition("~")
+    if after and not version.isdigit():
+        message = f"{after!r} is no place in the list; use `next` of the page before"
+        raise InvalidError(message)
+    return name, int(version or 0)

@@ -1,0 +1,33 @@
+"""Jobs: one capability call each; shown and cancelled like runs."""
+
+from fastapi import APIRouter, Request, Response
+from hivemesh_sdk.contracts.api import JobRequest, RunView
+
+from hivemesh_platform.api.access import require
+from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.execution.jobs import JobService
+from hivemesh_platform.execution.service import RunService
+
+
+def router(jobs: JobService, runs: RunService) -> APIRouter:
+    """The routes."""
+    routes = strict_router()
+
+    @routes.post("/v1/jobs", status_code=202)
+    async def start_job(body: JobRequest, request: Request, response: Response) -> RunView:
+        peer = require(request, "jobs:write")
+        view = await jobs.start(body, peer.uri)
+        response.status_code = 200 if view.state.ended else 202
+        return view
+
+    @routes.get("/v1/jobs/{job}")
+    async def get_job(job: str, request: Request) -> RunView:
+        require(request, "jobs:read")
+        return await runs.get(job)
+
+    @routes.post("/v1/jobs/{job}/cancel")
+    async def cancel_job(job: str, request: Request) -> RunView:
+        require(request, "jobs:write")
+        return await runs.cancel(job)
+
+    return routes

@@ -1,0 +1,77 @@
+"""Runs: started, listed, followed, cancelled, and their outputs."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+from hivemesh_sdk.contracts.api import ExplainView, Page, RejectedView, RunRequest, RunView, View
+
+from hivemesh_platform.api.access import require
+from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.paging import Limit, Offset, offset_page, page_of
+from hivemesh_platform.execution.service import RunService
+
+Wait = Annotated[float, Query(ge=0, le=20)]
+
+
+class RunChange(View):
+    """`GET /v1/runs/{id}/changes`: the run, and the number to ask with next."""
+
+    version: int
+    run: RunView
+
+
+def router(runs: RunService) -> APIRouter:
+    """The routes."""
+    routes = strict_router()
+
+    @routes.post("/v1/runs", status_code=202)
+    async def start_run(body: RunRequest, request: Request) -> RunView:
+        peer = require(request, "runs:write")
+        return await runs.start(body, peer.uri)
+
+    @routes.get("/v1/runs")
+    async def list_runs(request: Request, after: str = "", limit: Limit = 50) -> Page[RunView]:
+        require(request, "runs:read")
+        found = await runs.page(after, limit + 1)
+        return page_of(found, limit, lambda run: run.id)
+
+    @routes.get("/v1/runs/{run}")
+    async def get_run(run: str, request: Request) -> RunView:
+        require(request, "runs:read")
+        return await runs.get(run)
+
+    @routes.get("/v1/runs/{run}/changes")
+    async def follow_run(
+        run: str, request: Request, after: int = 0, wait: Wait = 10.0
+    ) -> RunChange:
+        require(request, "runs:read")
+        version, view = await runs.changes(run, after, wait)
+        return RunChange(version=version, run=view)
+
+    @routes.post("/v1/runs/{run}/cancel")
+    async def cancel_run(run: str, request: Request) -> RunView:
+        require(request, "runs:write")
+        return await runs.cancel(run)
+
+    @routes.get("/v1/runs/{run}/outputs/{name}", response_class=StreamingResponse)
+    async def read_output(run: str, name: str, request: Request) -> StreamingResponse:
+        require(request, "runs:read")
+        output = await runs.output(run, name)
+        return StreamingResponse(output.chunks, media_type=output.media_type)
+
+    @routes.get("/v1/runs/{run}/rejected")
+    async def list_rejected(
+        run: str, request: Request, after: Offset = 0, limit: Limit = 200
+    ) -> Page[RejectedView]:
+        require(request, "runs:read")
+        return offset_page(await runs.rejected(run, after, limit + 1), limit, after)
+
+    @routes.get("/v1/runs/{run}/explain")
+    async def explain_run(
+        run: str, request: Request, after: Offset = 0, limit: Limit = 200
+    ) -> Page[ExplainView]:
+        require(request, "runs:read")
+        return offset_page(await runs.explain(run, after, limit + 1), limit, after)
+
+    return routes

@@ -1,0 +1,267 @@
+"""Artifacts for people and for steps: stored, granted, served in ranges, collected.
+
+A worker reads and stores only on behalf of a step that it holds: the inputs and options of the
+step (folders with all their files), and what steps of the same run have stored.
+"""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+from urllib.parse import urlencode
+
+import msgspec
+from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.artifacts import Grant, GrantRequest, Tree
+from hivemesh_sdk.errors import InvalidError
+
+from hivemesh_platform.artifacts import store
+from hivemesh_platform.artifacts.errors import ArtifactMissingError, RangeInvalidError
+from hivemesh_platform.artifacts.model import ArtifactInfo, Holding
+from hivemesh_platform.artifacts.ports import ArtifactStore
+from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.transaction import Transaction
+
+GRANT_S = 300  # a grant is checked again at each use, so this only limits what a worker remembers
+MAX_TREE_BYTES = 64 * 1024 * 1024
+TREES_KEPT = 16
+UNKNOWN_TYPE = "application/octet-stream"
+
+
+class StepHolders(Protocol):
+    """Who holds which step at the moment."""
+
+    def holding(self, key: str) -> Holding | None:
+        """Return the step with this key, if a worker runs it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """On whose behalf a worker reads or stores."""
+
+    identity: str
+    step: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """A part of an artifact, ready to be sent."""
+
+    info: ArtifactInfo
+    start: int
+    end: int  # exclusive
+    chunks: AsyncIterator[bytes]
+
+
+class ArtifactService:
+    """What the API offers on artifacts."""
+
+    def __init__(
+        self, database: Database, artifacts: ArtifactStore, holders: StepHolders, clock: Clock
+    ) -> None:
+        self._database = database
+        self._artifacts = artifacts
+        self._holders = holders
+        self._clock = clock
+        self._trees: OrderedDict[str, frozenset[str]] = OrderedDict()
+
+    async def upload(
+        self, chunks: AsyncIterator[bytes], *, name: str | None, media_type: str, origin: str
+    ) -> ArtifactInfo:
+        """Store what a person sends; its size need not be known.
+
+        Raises:
+            StorageFullError: no space is left, or the quota is reached.
+        """
+        stored = await self._artifacts.put_stream(chunks, "")
+        info = ArtifactInfo(
+            sha256=stored.sha256,
+            size=stored.size,
+            media_type=media_type,
+            name=name,
+            created_at=self._now(),
+        )
+        await self._database.write(lambda tx: store.insert(tx, info, origin))
+        return info
+
+    async def grant(self, request: GrantRequest, identity: str) -> Grant:
+        """Answer where a step may get bytes, or where it puts them.
+
+        Raises:
+            ArtifactMissingError: the caller holds no such step, or it may not read this.
+            InvalidError: the operation is neither get nor put.
+        """
+        use = Use(identity=identity, step=request.step, attempt=request.attempt)
+        query = urlencode({"step": use.step, "attempt": use.attempt})
+        url = f"/v1/artifacts/{request.sha256}?{query}"
+        if request.operation == "get":
+            await self._check_readable(request.sha256, use)
+            return Grant(method="GET", url=url, headers={}, expires_in_s=GRANT_S)
+        if request.operation != "put":
+            message = f"{request.operation!r} is no operation; it is either 'get' or 'put'"
+            raise InvalidError(message)
+        holding = self._held(use)
+        present = await self._artifacts.size(request.sha256) == request.size
+        if present and await self._may_read(request.sha256, holding):
+            return Grant(method="PUT", url=url, headers={}, expires_in_s=GRANT_S, present=True)
+        headers = {"content-type": request.media_type}
+        if request.name:
+            url += "&" + urlencode({"name": request.name})
+        return Grant(method="PUT", url=url, headers=headers, expires_in_s=GRANT_S)
+
+    async def put(
+        self,
+        chunks: AsyncIterator[bytes],
+        sha256: str,
+        use: Use,
+        *,
+        name: str | None,
+        media_type: str,
+    ) -> ArtifactInfo:
+        """Store what a step sends under the announced digest.
+
+        Raises:
+            ArtifactMissingError: the caller holds no such step.
+            DigestMismatchError: the bytes have another digest.
+            StorageFullError: no space is left, or the quota is reached.
+        """
+        self._held(use)
+        stored = await self._artifacts.put_stream(chunks, sha256)
+        holding = self._held(use)  # the step may have gone elsewhere meanwhile
+        info = ArtifactInfo(
+            sha256=stored.sha256,
+            size=stored.size,
+            media_type=media_type,
+            name=name,
+            created_at=self._now(),
+        )
+        await self._database.write(lambda tx: _insert_of_step(tx, info, holding))
+        return info
+
+    async def open(
+        self, sha256: str, *, use: Use | None, wanted: tuple[int | None, int | None] | None = None
+    ) -> Content:
+        """Open an artifact or a range of it; without `use` on behalf of an operator.
+
+        Raises:
+            ArtifactMissingError: there is none, or the caller may not read it.
+            ArtifactDamagedError: it does not match its digest.
+            RangeInvalidError: the range lies outside.
+        """
+        if use is not None:
+            await self._check_readable(sha256, use)
+        size = await self._artifacts.size(sha256)
+        if size is None:
+            raise _missing(sha256)
+        start, end = _bounds(wanted, size)
+        known = await self._database.read(lambda tx: store.find(tx, sha256))
+        info = known or ArtifactInfo(
+            sha256=sha256, size=size, media_type=UNKNOWN_TYPE, name=None, created_at=0
+        )
+        chunks = self._artifacts.read_range(sha256, start, end)
+        first = await anext(chunks, b"")  # a damaged one is refused before anything is sent
+        return Content(info=info, start=start, end=end, chunks=_with_first(first, chunks))
+
+    async def collect(self, min_age_s: float) -> int:
+        """Remove what nothing refers to and what is older than any open run; returns how many."""
+        now = self._clock.now().timestamp()
+        oldest = await self._database.read(store.oldest_open_run)
+        limit = now - min_age_s if oldest is None else min(now - min_age_s, oldest / 1000)
+        kept = _named(await self._database.read(store.answers))
+        removed = 0
+        for group in _groups(self._artifacts.digests(limit), 200):
+            used = await self._referenced(group)
+            for sha256 in set(group) - used - kept:
+                await self._artifacts.delete(sha256)
+                removed += 1
+        return removed
+
+    async def _referenced(self, digests: list[str]) -> set[str]:
+        return await self._database.read(lambda tx: store.referenced(tx, digests))
+
+    def _held(self, use: Use) -> Holding:
+        holding = self._holders.holding(use.step)
+        if holding is None or holding.identity != use.identity or holding.attempt != use.attempt:
+            message = f"the caller does not hold attempt {use.attempt} of {use.step!r}"
+            raise ArtifactMissingError(message)
+        return holding
+
+    async def _check_readable(self, sha256: str, use: Use) -> None:
+        if not await self._may_read(sha256, self._held(use)):
+            raise _missing(sha256)
+
+    async def _may_read(self, sha256: str, holding: Holding) -> bool:
+        if sha256 in holding.digests:
+            return True
+        for tree in holding.trees:
+            if sha256 in await self._tree_entries(tree):
+                return True
+        return await self._database.read(lambda tx: store.stored_by_run(tx, holding.run, sha256))
+
+    async def _tree_entries(self, tree: str) -> frozenset[str]:
+        known = self._trees.get(tree)
+        if known is not None:
+            return known
+        size = await self._artifacts.size(tree)
+        if size is None or size > MAX_TREE_BYTES:
+            return frozenset()
+        try:
+            content = msgspec.json.decode(await self._artifacts.read(tree), type=Tree)
+        except msgspec.DecodeError:
+            return frozenset()
+        entries = frozenset(one.sha256 for one in content.entries.values())
+        self._trees[tree] = entries
+        if len(self._trees) > TREES_KEPT:
+            self._trees.popitem(last=False)
+        return entries
+
+    def _now(self) -> int:
+        return round(self._clock.now().timestamp() * 1000)
+
+
+def _insert_of_step(tx: Transaction, info: ArtifactInfo, holding: Holding) -> None:
+    store.insert(tx, info, f"{holding.run}.{holding.node}.{holding.seq}")
+    store.insert_of_step(tx, holding, info.sha256)
+
+
+def _bounds(wanted: tuple[int | None, int | None] | None, size: int) -> tuple[int, int]:
+    """Turn a range (first, last), either of which may be open, into offsets."""
+    if wanted is None:
+        return 0, size
+    first, last = wanted
+    if first is None:  # the last N bytes
+        start, end = max(0, size - (last or 0)), size
+    else:
+        start, end = first, size if last is None else min(last + 1, size)
+    if start >= end:
+        message = f"the artifact has {size} bytes"
+        raise RangeInvalidError(message)
+    return start, end
+
+
+async def _with_first(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in rest:
+        yield chunk
+
+
+def _groups(digests: Iterator[str], size: int) -> Iterator[list[str]]:
+    while group := list(islice(digests, size)):
+        yield group
+
+
+def _named(answers: list[str]) -> set[str]:
+    """The artifacts that hold long answers."""
+    found = set()
+    for text in answers:
+        artifact = msgspec.json.decode(text).get("artifact")
+        if artifact is not None:
+            found.add(artifact["sha256"])
+    return found
+
+
+def _missing(sha256: str) -> ArtifactMissingError:
+    return ArtifactMissingError(f"there is no artifact {sha256!r}")

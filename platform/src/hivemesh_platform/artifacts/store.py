@@ -1,0 +1,74 @@
+"""The statements on artifacts: what people and steps have stored, and what still needs it."""
+
+from collections.abc import Sequence
+
+from hivemesh_platform.artifacts.model import ArtifactInfo, Holding
+from hivemesh_platform.storage.transaction import Transaction
+
+
+def insert(tx: Transaction, info: ArtifactInfo, origin: str) -> None:
+    """Keep what is known of an artifact; the first name and media type stay."""
+    tx.execute(
+        """INSERT INTO artifact (sha256, size, media_type, name, origin, created_at)
+           VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING""",
+        (info.sha256, info.size, info.media_type, info.name, origin, info.created_at),
+    )
+
+
+def insert_of_step(tx: Transaction, step: Holding, sha256: str) -> None:
+    """Remember that a step has stored an artifact."""
+    tx.execute(
+        """INSERT INTO step_artifact (run, node, seq, sha256) VALUES (?, ?, ?, ?)
+           ON CONFLICT DO NOTHING""",
+        (step.run, step.node, step.seq, sha256),
+    )
+
+
+def find(tx: Transaction, sha256: str) -> ArtifactInfo | None:
+    """Return what is known of an artifact."""
+    row = tx.one("SELECT * FROM artifact WHERE sha256 = ?", (sha256,))
+    if row is None:
+        return None
+    return ArtifactInfo(
+        sha256=row["sha256"],
+        size=row["size"],
+        media_type=row["media_type"],
+        name=row["name"],
+        created_at=row["created_at"],
+    )
+
+
+def stored_by_run(tx: Transaction, run: str, sha256: str) -> bool:
+    """Whether a step of the run has stored the artifact."""
+    found = tx.one("SELECT 1 FROM step_artifact WHERE run = ? AND sha256 = ?", (run, sha256))
+    return found is not None
+
+
+def referenced(tx: Transaction, digests: Sequence[str]) -> set[str]:
+    """Return those of the digests that something which is kept still needs."""
+    marks = ", ".join("?" * len(digests))
+    rows = tx.all(
+        f"""SELECT sha256 FROM artifact WHERE sha256 IN ({marks})
+            UNION SELECT sha256 FROM dataset_part WHERE sha256 IN ({marks})""",  # noqa: S608 - question marks only
+        (*digests, *digests),
+    )
+    return {row["sha256"] for row in rows}
+
+
+def answers(tx: Transaction) -> list[str]:
+    """Return the answers (JSON) of nodes and jobs that are kept."""
+    rows = tx.all(
+        """SELECT output FROM node WHERE output IS NOT NULL
+           UNION ALL SELECT output FROM work WHERE node = 'job' AND output IS NOT NULL"""
+    )
+    return [row["output"] for row in rows]
+
+
+def oldest_open_run(tx: Transaction) -> int | None:
+    """Return when the oldest run or job that has not ended was accepted."""
+    row = tx.one(
+        """SELECT min(at) AS at FROM (
+               SELECT min(created_at) AS at FROM run WHERE ended_at IS NULL
+               UNION ALL SELECT min(created_at) FROM work WHERE ended_at IS NULL)"""
+    )
+    return None if row is None or row["at"] is None else int(row["at"])

@@ -1,0 +1,139 @@
+"""Execution as a whole: builds its parts from the ports and keeps its background tasks."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from hivemesh_sdk.clock import Clock
+
+from hivemesh_platform.artifacts.ports import ArtifactStore
+from hivemesh_platform.execution.claims import Claimer
+from hivemesh_platform.execution.counters import ExecutionCounters
+from hivemesh_platform.execution.dispatch import Dispatcher, Parts, milliseconds
+from hivemesh_platform.execution.engine import RunEngine, RunSteps
+from hivemesh_platform.execution.held import HeldSteps
+from hivemesh_platform.execution.jobs import JobService
+from hivemesh_platform.execution.ledger_sqlite import SqliteLedger
+from hivemesh_platform.execution.lost_steps import LostStepWatch
+from hivemesh_platform.execution.nodes import Answers, NodeRunner
+from hivemesh_platform.execution.pipelines import PipelineService
+from hivemesh_platform.execution.ports import Catalogue, Placement, StepTransport
+from hivemesh_platform.execution.service import RunParts, RunService
+from hivemesh_platform.execution.signals import RunSignals, Signal
+from hivemesh_platform.knowledge.service import DatasetService, DatasetWriter
+from hivemesh_platform.settings import ExecutionSettings
+from hivemesh_platform.storage.database import Database
+
+_log = structlog.get_logger("hivemesh.execution")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionPorts:
+    """What `app.py` gives to execution; `engine` makes the engine from the steps it calls."""
+
+    database: Database
+    artifacts: ArtifactStore
+    placement: Placement
+    transport: StepTransport
+    catalogue: Catalogue
+    engine: Callable[[RunSteps], RunEngine]
+    pipelines: tuple[Path, ...]  # folders of shipped pipelines
+    settings: ExecutionSettings
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """What execution gives to the API, the artifacts' grants and telemetry."""
+
+    runs: RunService
+    jobs: JobService
+    pipelines: PipelineService
+    datasets: DatasetService
+    held: HeldSteps
+    counters: ExecutionCounters
+
+
+@asynccontextmanager
+async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
+    """Recover what was interrupted and run until the block ends.
+
+    Held steps are let go at the end: their rows stay as they are and are gone on with at the
+    next start.
+    """
+    writer = DatasetWriter()
+    ledger = SqliteLedger(writer)
+    work, signals, held = Signal(), RunSignals(milliseconds(ports.clock)), HeldSteps()
+    counters, answers = ExecutionCounters(), Answers(ports.artifacts)
+    parts = Parts(
+        database=ports.database,
+        ledger=ledger,
+        artifacts=ports.artifacts,
+        placement=ports.placement,
+        transport=ports.transport,
+        settings=ports.settings,
+        clock=ports.clock,
+        held=held,
+        work=work,
+        runs=signals,
+        counters=counters,
+    )
+    nodes = NodeRunner(ports.database, ledger, answers, work, signals, ports.clock)
+    pipelines = PipelineService(ports.database, ports.catalogue, ports.pipelines, ports.clock)
+    datasets = DatasetService(ports.database, ports.artifacts)
+    async with ports.engine(nodes) as engine:
+        run_parts = RunParts(
+            database=ports.database,
+            ledger=ledger,
+            engine=engine,
+            pipelines=pipelines,
+            datasets=datasets,
+            writer=writer,
+            answers=answers,
+            held=held,
+            work=work,
+            runs=signals,
+            settings=ports.settings,
+            clock=ports.clock,
+        )
+        runs = RunService(run_parts)
+        claimer = Claimer(parts, Dispatcher(parts))
+        watch = LostStepWatch(held, ports.transport, ports.settings, ports.clock)
+        await runs.reconcile()
+        async with _background(claimer, watch):
+            yield Execution(
+                runs=runs,
+                jobs=JobService(run_parts, runs, ports.catalogue),
+                pipelines=pipelines,
+                datasets=datasets,
+                held=held,
+                counters=counters,
+            )
+
+
+@asynccontextmanager
+async def _background(claimer: Claimer, watch: LostStepWatch) -> AsyncIterator[None]:
+    """Run the loops beside the block; none of them ends before it."""
+    await claimer.recover()
+    loops = (claimer.run, claimer.follow_directory, watch.run)
+    tasks = [asyncio.create_task(_forever(loop)) for loop in loops]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await claimer.stop()
+
+
+async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
+    """Start a loop again after an error that it did not expect."""
+    while True:
+        try:
+            await loop()
+        except Exception:  # noqa: BLE001 - logged, and the loop goes on
+            _log.exception("loop_broken", loop=loop.__qualname__)
+            await asyncio.sleep(1.0)
