@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from hivemesh_sdk.contracts.artifacts import Artifact
 from hivemesh_sdk.contracts.printable import schema_components
 from hivemesh_sdk.contracts.problems import FieldProblem
 from hivemesh_sdk.errors import ConfigurationError
@@ -123,6 +124,27 @@ def options_schema(declared: Type) -> dict[str, object]:
     if _field_names(declared) is not None:
         schema = {**schema, "additionalProperties": False}
     return schema
+
+
+def artifact_fields(declared: Type) -> frozenset[str]:
+    """Names of the fields of options that hold an `Artifact`, or a list of them."""
+    try:
+        fields = msgspec.inspect.type_info(declared).fields  # type: ignore[attr-defined] # types without fields are caught
+    except (AttributeError, TypeError):
+        return frozenset()
+    return frozenset(field.encode_name for field in fields if _holds_artifact(field.type))
+
+
+def _holds_artifact(info: msgspec.inspect.Type) -> bool:
+    match info:
+        case msgspec.inspect.StructType(cls=cls):
+            return issubclass(cls, Artifact)
+        case msgspec.inspect.UnionType(types=types):
+            return any(map(_holds_artifact, types))
+        case msgspec.inspect.ListType(item_type=item):
+            return _holds_artifact(item)
+        case _:
+            return False
 
 
 def _is_pydantic(declared: Type) -> bool:

@@ -4,11 +4,10 @@ Knows neither processes nor the network: the executor, the second loop and the l
 the bytes and take its batches.
 """
 
-import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, assert_never
+from typing import Any, Protocol, TypeVar, assert_never
 
 from hivemesh_sdk.contracts.steps import Limits, StepKind
 from hivemesh_sdk.errors import FatalError, InvalidError
@@ -25,6 +24,8 @@ from hivemesh_sdk.worker.context import Context
 from hivemesh_sdk.worker.definition import Definition
 from hivemesh_sdk.worker.records import Rejected
 from hivemesh_sdk.worker.signature import Kind, arguments
+
+T = TypeVar("T")
 
 NOTHING = b"null"
 DEFAULT_LIMITS = Limits()
@@ -100,7 +101,7 @@ class Capability:
                 taken = self._take(job)
                 answer = self._target(**self._arguments(taken.value, options, context))
                 if inspect.isawaitable(answer):
-                    answer = asyncio.run(_value(answer))
+                    answer = _run_coroutine(_value(answer))
                 return self._give(taken, answer, sink)
             case "add" | "merge":
                 return self._encode(self._accumulate(job, context, sink))
@@ -122,7 +123,7 @@ class Capability:
 
     def _read(self, job: Job, options: object, context: Context, sink: Sink) -> None:
         if inspect.isasyncgenfunction(self._target):
-            asyncio.run(self._read_waiting(job, options, context, _Blocking(sink)))
+            _run_coroutine(self._read_waiting(job, options, context, _Blocking(sink)))
             return
         cutter = Cutter(job.limits, sink.emit)
         with ticking(cutter.flush_due, job.limits.seconds):
@@ -225,6 +226,12 @@ class _Blocking:
 
     async def room(self) -> None:
         """Nothing to wait for: `emit` has waited."""
+
+
+def _run_coroutine(work: Coroutine[Any, Any, T]) -> T:
+    import asyncio  # noqa: PLC0415 - 6 MiB with TLS in it, that most executors never need
+
+    return asyncio.run(work)
 
 
 async def _value(answer: Awaitable[object]) -> object:
