@@ -4,19 +4,24 @@ import ssl
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from hivemesh_sdk.testing.pki import ThrowawayCA
-from hivemesh_sdk.trust.keys import Svid
+from hivemesh_sdk.trust.bundle import Bundle
+from hivemesh_sdk.trust.keys import Svid, svid
+from hivemesh_sdk.trust.source import IdentitySource
 
-SERVER_NAME = "i1.echo.worker.test.hivemesh.internal"
+TRUST_DOMAIN = "test.hivemesh.internal"
+SERVER_NAME = f"i1.echo.worker.{TRUST_DOMAIN}"
+SERVER_ID = f"spiffe://{TRUST_DOMAIN}/worker/echo/i1"
 
 
 def write(folder: Path) -> None:
     """Make a CA with one server and one client certificate."""
     authority = ThrowawayCA()
     for name, identity in (("server", authority.worker()), ("client", authority.platform())):
-        svid = authority.svid(identity)
-        (folder / f"{name}.pem").write_text(_chain(svid))
-        key = svid.key.private_bytes(
+        leaf = authority.svid(identity)
+        (folder / f"{name}.pem").write_text(_chain(leaf))
+        key = leaf.key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
@@ -50,5 +55,14 @@ def _context(folder: Path, protocol: int, name: str) -> ssl.SSLContext:
     return context
 
 
-def _chain(svid: Svid) -> str:
-    return "".join(ssl.DER_cert_to_PEM_cert(one) for one in svid.chain)
+def _chain(leaf: Svid) -> str:
+    return "".join(ssl.DER_cert_to_PEM_cert(one) for one in leaf.chain)
+
+
+def source(folder: Path, name: str) -> IdentitySource:
+    """The same certificate as an identity source of ours."""
+    key = load_pem_private_key((folder / f"{name}.key").read_bytes(), None)
+    chain = (folder / f"{name}.pem").read_bytes()
+    root = ssl.PEM_cert_to_DER_cert((folder / "root.pem").read_text())
+    bundle = Bundle(trust_domain=TRUST_DOMAIN, roots=(root,), sequence=1)
+    return IdentitySource(svid(key, chain, TRUST_DOMAIN), bundle)

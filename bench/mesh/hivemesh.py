@@ -1,0 +1,95 @@
+"""Ours: an inline capability served by the SDK, called as a step through the mesh client.
+
+Policy, deadlines, admission, step table and metrics are on: it is what a worker process runs.
+"""
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+import pki
+from hivemesh_sdk import Record, Worker
+from hivemesh_sdk.contracts.manifest import Manifest
+from hivemesh_sdk.contracts.pages import decode_page, encode_request
+from hivemesh_sdk.contracts.steps import InputPart, ResultEvent, StepRequest
+from hivemesh_sdk.testing.artifacts import FolderPlatform
+from hivemesh_sdk.transport.client import MeshClient
+from hivemesh_sdk.transport.connection import Target
+from hivemesh_sdk.transport.server import serve as listen
+from hivemesh_sdk.worker.server import ServerSettings, WorkerServer
+
+worker = Worker()
+
+
+class Message(Record):
+    id: int
+    text: str
+    tags: list[str]
+
+
+@worker.call("bench.echo@1", run_in="inline")
+async def echo(message: Message) -> Message:
+    """Answer with the message."""
+    return message
+
+
+MANIFEST = Manifest.model_validate(
+    {
+        "apiVersion": "hivemesh/v1",
+        "kind": "Worker",
+        "metadata": {"name": "echo", "version": "0.1.0"},
+        "runtime": {"entrypoint": "hivemesh:worker"},
+        "capabilities": [{"id": "bench.echo@1", "kind": "call", "run_in": "inline", "slots": 64}],
+    }
+)
+
+
+async def serve(folder: Path, announce) -> None:
+    """Serve until ended."""
+    with tempfile.TemporaryDirectory(prefix="echo-") as scratch:
+        settings = ServerSettings(scratch=Path(scratch) / "scratch", instance="i1")
+        artifacts = FolderPlatform(Path(scratch) / "artifacts")
+        server = WorkerServer(MANIFEST, artifacts, settings, worker=worker)
+        await server.start()
+        async with listen(server.app, pki.source(folder, "server"), "127.0.0.1", 0) as listener:
+            announce(listener.port)
+            await asyncio.Event().wait()
+
+
+class Caller:
+    """One mesh client for all calls; every call is a step of its own."""
+
+    def __init__(self, folder: Path, port: int, concurrency: int, body: bytes):
+        source = pki.source(folder, "client")
+        self._client = MeshClient(source)
+        self._target = Target("127.0.0.1", port, pki.SERVER_ID, pki.SERVER_NAME)
+        request = StepRequest(
+            capability="bench.echo@1",
+            kind="call",
+            attempt=1,
+            epoch=1,
+            inputs=[InputPart(bytes=len(body), count=1)],
+            deadline_ms=30_000,
+        )
+        self._body = b"".join(encode_request(request, [body]))
+        self._headers = {"prefer": "wait=20", "hivemesh-deadline-ms": "30000"}
+
+    async def __aenter__(self):
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(self, *_):
+        await self._client.close()
+
+    async def call(self, number: int) -> None:
+        answer = await self._client.request(
+            self._target,
+            "PUT",
+            f"/v1/steps/bench.echo.{number}",
+            headers=self._headers,
+            body=self._body,
+            deadline_s=30.0,
+        )
+        event = next(decode_page(answer.body)).event
+        if not isinstance(event, ResultEvent):
+            raise AssertionError(answer.body[:300])
