@@ -155,10 +155,9 @@ class Executor(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send what was said before the channel was there."""
-        if not isinstance(transport, asyncio.WriteTransport):
-            raise TypeError(transport)
-        self._transport = transport
-        transport.writelines(self._unsent)
+        channel_out: asyncio.WriteTransport = transport  # type: ignore[assignment]  # uvloop's are no subclasses
+        self._transport = channel_out
+        channel_out.writelines(self._unsent)
         self._unsent.clear()
 
     def data_received(self, data: bytes) -> None:
