@@ -163,6 +163,7 @@ class FakeWorker:
     worker: str = "fake"
     dead: bool = False
     stopped: asyncio.Event | None = None
+    hang_once: set[str] = field(default_factory=set)  # capabilities whose next step never answers
     executions: dict[str, FakeExecution] = field(default_factory=dict)
 
     def endpoint(self):
@@ -200,6 +201,9 @@ class FakeWorkerFleet:
             raise StepRefusedError(self.refuse.pop(0))
         request, inputs = decode_request(b"".join(body))
         self.puts.append((worker.instance, key, request.attempt))
+        if request.capability in worker.hang_once:
+            worker.hang_once.discard(request.capability)
+            await asyncio.Event().wait()
         execution = self._execution(worker, key, request, inputs)
         return self._page(execution, 0)
 

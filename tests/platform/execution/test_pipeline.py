@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from execution_support import CAPABILITIES, FAST, PIPELINE, core, double, numbers, worker
+from execution_support import CAPABILITIES, FAST, PIPELINE, core, double, worker
 from fake_workers import FakeCatalogue, FakeWorkerFleet, capability, failing, mapper, source
 from hivemesh_sdk.contracts.api import JobRequest
 from hivemesh_sdk.contracts.problems import problem, slug_of
@@ -216,9 +216,7 @@ async def test_a_reference_to_a_missing_field_fails_the_run_with_words(tmp_path)
 
 async def test_a_job_answers_within_its_wait(tmp_path):
     async with core(tmp_path, worker()) as platform:
-        request = JobRequest(
-            capability="test.echo@1", input={"a": 1}, options={"b": 2}, wait_s=10
-        )
+        request = JobRequest(capability="test.echo@1", input={"a": 1}, options={"b": 2}, wait_s=10)
         view = await platform.execution.jobs.start(request, "tester")
         assert view.state == "completed"
         assert view.outputs == {"result": {"value": {"a": 1}, "options": {"b": 2}}}
@@ -311,7 +309,3 @@ async def test_capabilities_are_checked_when_a_run_starts(tmp_path):
         with pytest.raises(HivemeshError) as refused:
             await platform.start()
         assert refused.value.errors[0].pointer == "/steps/sum/reduce"
-
-
-def test_the_numbers_are_what_the_tests_expect():
-    assert [one["n"] * 2 for one in numbers(35)] == DOUBLED
