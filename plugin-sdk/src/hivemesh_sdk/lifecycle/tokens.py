@@ -116,5 +116,6 @@ class SupervisorTokens:
         return reader
 
     def _ask(self) -> None:
-        if isinstance(self._transport, asyncio.WriteTransport):
-            self._transport.write(REQUEST)
+        if self._asks and self._transport is not None:
+            channel: asyncio.WriteTransport = self._transport  # type: ignore[assignment]  # uvloop's are no subclasses
+            channel.write(REQUEST)
