@@ -186,13 +186,16 @@ LINES = [
 ]
 
 
-@given(st.lists(st.sampled_from(LINES), max_size=40), st.integers(1, 200))
-def test_the_cut_depends_neither_on_block_sizes_nor_on_where_reading_resumed(lines, most):
+@given(
+    st.lists(st.sampled_from(LINES), max_size=40), st.integers(1, 200), st.sampled_from([90, 10**6])
+)
+def test_the_cut_depends_neither_on_block_sizes_nor_on_where_reading_resumed(lines, most, limit):
     data = SEPARATOR + b"".join(lines)
-    splitter = Splitter(io.BytesIO(data))
+    splitter = Splitter(io.BytesIO(data), max_message=limit)
     spans = list(splitter)
-    assert list(Splitter(Dribble(data, most))) == spans
+    assert list(Splitter(Dribble(data, most), max_message=limit)) == spans
     assert sum(span.length for span in spans) == len(data)
     for number, span in enumerate(spans, start=1):
-        rest = Splitter(Dribble(data[span.end :], most), offset=span.end, style=splitter.style)
-        assert list(rest) == spans[number:]
+        rest = Dribble(data[span.end :], most)
+        resumed = Splitter(rest, offset=span.end, style=splitter.style, max_message=limit)
+        assert list(resumed) == spans[number:]

@@ -176,18 +176,20 @@ class Splitter:
             self._line = max(0, line_end(self._window, self._start, style) - self._start)
         scan = 0  # relative to the current message, so that it survives a shift of the window
         while True:
-            at = self._window.find(b"\nFrom ", self._start + scan)
-            if at < 0:
+            at = self._window.find(b"\nFrom ", self._start + scan) + 1
+            if at <= 0:
                 scan = max(0, len(self._window) - self._start - len(b"\nFrom"))
-                if self._complete:
-                    return self._cut(len(self._window) - self._start, -1)
                 if scan > self._max_message:
                     return self._skip(style)
-                self._more()
+                if not self._more():
+                    return self._cut(len(self._window) - self._start, -1)
                 continue
-            scan = at + 1 - self._start
-            self._ensure(scan + _LINES_AHEAD)
-            at = self._start + scan
+            scan = at - self._start
+            if scan > self._max_message:
+                return self._skip(style)
+            if len(self._window) - at < _LINES_AHEAD:
+                self._ensure(scan + _LINES_AHEAD)
+                at = self._start + scan
             end = line_end(self._window, at, style)
             if end > 0 and begins_message(self._window, at, end):
                 line = end - at
@@ -262,8 +264,12 @@ class Splitter:
         return Span(begin, length, raw)
 
     def _skip(self, style: Style) -> Span:
-        """Pass over a message larger than the limit without holding it."""
+        """Pass over a message larger than the limit without holding it.
+
+        Behind the limit what the message says about its own end counts no more.
+        """
         begin = self._base + self._start
+        self._start += self._max_message
         self._line = -1
         self._frame = None
         while True:
