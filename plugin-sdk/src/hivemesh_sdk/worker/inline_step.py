@@ -134,8 +134,8 @@ class InlineStep:
             )
 
     async def room(self) -> None:
-        """Wait until a reader has acknowledged enough."""
-        while self._unacknowledged >= CREDIT_BYTES:
+        """Wait until a reader has acknowledged enough for another batch."""
+        while 0 < self._unacknowledged > CREDIT_BYTES - self._request.limits.bytes:
             self._room = asyncio.Event()
             self._front.post(self._execution.suspend)
             await self._room.wait()

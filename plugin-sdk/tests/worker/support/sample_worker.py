@@ -1,0 +1,193 @@
+"""A worker with one capability for each rule that needs a real executor."""
+
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from hivemesh_sdk import (
+    Artifact,
+    ConfigurationError,
+    Context,
+    FatalError,
+    Raw,
+    Record,
+    Rejected,
+    RetryableError,
+    SkippedError,
+    State,
+    Worker,
+)
+
+worker = Worker()
+
+
+class Item(Record):
+    id: int
+    text: str = ""
+
+
+class Size(Record):
+    size: int = 10
+    width: int = 1
+
+
+class Flag(Record):
+    path: str = ""
+
+
+@worker.map("sample.upper@1")
+def upper(records: list[Item]) -> list[Item | Rejected]:
+    return [
+        Rejected("empty", "no text") if not record.text else Item(record.id, record.text.upper())
+        for record in records
+    ]
+
+
+@worker.map("sample.raw@1")
+def raw(records: list[Raw]) -> list[Raw]:
+    return records
+
+
+@worker.source("sample.count@1")
+def count(
+    options: Size, start: int | None, context: Context
+) -> Iterator[tuple[Item | Rejected, int]]:
+    for number in range(start or 0, options.size):
+        context.progress(number, options.size)
+        yield Item(number, "x" * options.width), number + 1
+
+
+@worker.source("sample.endless@1")
+async def endless(start: int | None, context: Context) -> AsyncIterator[tuple[Item, int]]:
+    number = start or 0
+    while True:
+        number += 1
+        yield Item(number, "x" * 60_000), number
+
+
+@worker.reducer("sample.total@1")
+class Total(State):
+    count: int = 0
+
+    def add(self, records: list[Item]) -> None:
+        self.count += len(records)
+
+    def merge(self, other: "Total") -> None:
+        self.count += other.count
+
+    def result(self, options: Size) -> dict[str, int]:
+        return {"total": self.count * options.width}
+
+
+@worker.call("sample.fail@1")
+def fail(input: dict[str, str]) -> None:  # noqa: A002
+    message = input.get("message", "")
+    match input["kind"]:
+        case "retryable":
+            raise RetryableError(message, delay_s=7)
+        case "fatal":
+            raise FatalError(message)
+        case "skipped":
+            raise SkippedError(message)
+        case "configuration":
+            raise ConfigurationError(message)
+        case _:
+            raise ValueError(message)
+
+
+@worker.call("sample.crash@1")
+def crash(input: str) -> None:  # noqa: A002
+    os.kill(os.getpid(), getattr(signal, input))
+
+
+@worker.call("sample.stubborn@1")
+def stubborn(options: Flag) -> None:
+    """Hold the interpreter's lock in C code and hear nothing."""
+    Path(options.path).touch()
+    re.fullmatch(r"(a+)+b", "a" * 64)
+
+
+@worker.call("sample.obedient@1")
+def obedient(options: Flag, context: Context) -> str:
+    Path(options.path).touch()
+    while not context.cancelled:
+        time.sleep(0.01)
+    return "stopped"
+
+
+@worker.call("sample.read@1")
+def read(input: Artifact, context: Context) -> dict[str, int]:  # noqa: A002
+    with context.artifacts.open(input) as reader:
+        first = reader.read(10)
+        return {"first": len(first), "rest": len(reader.read())}
+
+
+@worker.call("sample.store@1")
+def store(input: int, context: Context) -> Artifact:  # noqa: A002
+    return context.artifacts.put(b"z" * input, name="z.bin")
+
+
+@worker.call("sample.store_file@1")
+def store_file(input: int, context: Context) -> Artifact:  # noqa: A002
+    path = context.scratch / "made"
+    path.write_bytes(b"y" * input)
+    with path.open("rb") as file:
+        return context.artifacts.put(file)
+
+
+@worker.call("sample.surroundings@1")
+def surroundings(context: Context) -> dict[str, object]:
+    (context.scratch / "left").write_text("behind")
+    context.log.info("looked", modules=len(sys.modules))
+    print("this goes to the log")  # noqa: T201
+    return {
+        "environment": sorted(os.environ),
+        "modules": sorted(sys.modules),
+        "scratch": str(context.scratch),
+        "pid": os.getpid(),
+        "key": context.key,
+        "parent": os.getppid(),
+        "deadline": context.deadline,
+    }
+
+
+@worker.call("sample.grow@1")
+def grow(input: int, options: Flag) -> None:  # noqa: A002
+    held = bytearray(input)
+    held[::4096] = b"x" * len(held[::4096])
+    Path(options.path).touch()
+    time.sleep(60)
+
+
+@worker.call("sample.echo@1")
+async def echo(input: dict[str, object]) -> dict[str, object]:  # noqa: A002
+    return input
+
+
+@worker.call("sample.block@1")
+async def block(options: Flag) -> None:
+    Path(options.path).touch()  # noqa: ASYNC240 - blocking is what it shows
+    time.sleep(0.5)  # noqa: ASYNC251 - as above
+
+
+@worker.call("sample.sleep@1")
+def sleep() -> None:
+    time.sleep(60)
+
+
+@worker.call("sample.litter@1")
+def litter(context: Context) -> None:
+    (context.scratch / "left").write_text("behind")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@worker.source("sample.slow@1")
+def slow(options: Flag, start: int | None) -> Iterator[tuple[Item, int]]:
+    yield Item(1), 1
+    while not Path(options.path).exists():
+        time.sleep(0.01)
+    yield Item(2), 2
