@@ -102,7 +102,8 @@ class EmbeddedDirectory:
         while True:
             self._rearm.clear()
             try:
-                await asyncio.wait_for(self._rearm.wait(), self._next_change())
+                async with asyncio.timeout(self._next_change()):
+                    await self._rearm.wait()
             except TimeoutError:
                 self.expire()
 

@@ -162,16 +162,10 @@ class Fleet:
         return True
 
     async def run(self) -> None:
-        """Supervise until cancelled; then `stop` or `leave` is called."""
+        """Supervise until cancelled; then `stop` is called."""
         while True:
             look_again_at = await self._look_safely()
             await self._sleep(look_again_at)
-
-    def leave(self) -> None:
-        """Let the processes go on without us."""
-        for one in self._members.values():
-            self._unwatch(one)
-        self._members.clear()
 
     async def stop(self, hurry: asyncio.Event, grace_s: float) -> None:
         """End every process: drain, then kill what is left after the grace or when in a hurry."""
@@ -366,7 +360,8 @@ class Fleet:
     async def _sleep(self, until: float | None) -> None:
         timeout = None if until is None else max(0.0, until - self._around.clock.monotonic())
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
 
 
 def _sign(one: _Managed, listing: Listing | None) -> Sign:

@@ -115,14 +115,6 @@ class Supervisor:
         await asyncio.gather(*(fleet.stop(hurry, grace) for fleet in self._fleets.values()))
         self._fleets.clear()
 
-    async def leave(self) -> None:
-        """End the supervision and let the processes go on, as a killed platform would."""
-        for task in self._tasks.values():
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        for fleet in self._fleets.values():
-            fleet.leave()
-
     def scale(self, worker: str, instances: int) -> None:
         """Keep so many instances running, now and after a restart of the platform.
 

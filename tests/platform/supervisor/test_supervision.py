@@ -1,0 +1,150 @@
+"""Real worker processes under a whole platform; each rule costs a start of a second or two."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import killable_platform
+import pytest
+from hivemesh_platform.app import Platform
+from hivemesh_platform.registry.model import InstanceState
+from hivemesh_platform.supervisor.environment import EnvironmentBuilder
+from hivemesh_platform.supervisor.processes import ProcessId, identify
+from hivemesh_platform.supervisor.records import Records
+from killable_platform import of_the_tests
+from platform_support import ask, platform
+from waiting import until
+
+pytestmark = pytest.mark.integration
+
+MANIFEST = """
+apiVersion: hivemesh/v1
+kind: Worker
+metadata: {name: tiny, version: 1.0.0}
+runtime: {entrypoint: "worker_tiny.main:worker"}
+capabilities: [{id: tiny.say@1, kind: call, run_in: inline}]
+"""
+MAIN = """
+from hivemesh_sdk import Worker
+
+worker = Worker()
+
+
+@worker.call("tiny.say@1")
+async def say(input: str) -> str:
+    return input
+"""
+
+
+@pytest.fixture(autouse=True)
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A worker of a few lines; building environments is tested by itself."""
+    monkeypatch.setattr(EnvironmentBuilder, "build", of_the_tests)
+    folder = tmp_path / "workers" / "tiny"
+    (folder / "src" / "worker_tiny").mkdir(parents=True)
+    (folder / "pyproject.toml").write_text("[project]\nname = 'tiny'\n")
+    (folder / "plugin.yaml").write_text(MANIFEST)
+    (folder / "src" / "worker_tiny" / "__init__.py").touch()
+    (folder / "src" / "worker_tiny" / "main.py").write_text(MAIN)
+    return folder
+
+
+def live(found: Platform) -> list[str]:
+    return [
+        listing.instance.id
+        for listing in found.registry.instances()
+        if listing.state is InstanceState.LIVE
+    ]
+
+
+def process(found: Platform, instance: str) -> ProcessId:
+    return identify(found.supervisor.pid("tiny", instance))
+
+
+async def become_live(found: Platform, number: int = 1) -> list[str]:
+    await until(lambda: len(live(found)) == number, within_s=40)
+    return live(found)
+
+
+async def test_a_worker_is_started_listed_scaled_and_gone_in_the_end(tmp_path: Path) -> None:
+    async with platform(tmp_path, **{"workers.supervise": True}) as found:
+        (first,) = await become_live(found)
+        await until(lambda: found.overview.worker("tiny").state == "live")
+        scaled = await ask(found, "scale", "tiny", 2)
+        both = await become_live(found, 2)
+        processes = [process(found, name) for name in both]
+        await ask(found, "scale", "tiny", 1)
+        assert await become_live(found, 1)
+        log = await ask(found, "worker_log", "tiny")
+    assert scaled.wanted == 2
+    assert first in both
+    assert log
+    assert not any(one.exists() for one in processes)
+    assert not Records(found.state_folder / "run").all()
+
+
+async def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
+    async with platform(tmp_path, **{"workers.supervise": True}) as found:
+        (first,) = await become_live(found)
+        os.kill(process(found, first).pid, signal.SIGKILL)
+        await until(lambda: live(found) not in ([], [first]), within_s=40)
+        seen = await ask(found, "worker", "tiny")
+    assert seen.instances[0].restarts == 1
+    assert seen.instances[0].id != first
+
+
+async def test_a_suspended_worker_is_replaced_and_may_come_back(tmp_path: Path) -> None:
+    async with platform(tmp_path, **{"workers.supervise": True}) as found:
+        (first,) = await become_live(found)
+        suspended = process(found, first)
+        os.kill(suspended.pid, signal.SIGSTOP)
+        await until(lambda: live(found) not in ([], [first]), within_s=40)
+        assert suspended.exists()  # it may come back for a while; then it is one too many
+    assert not suspended.exists()
+
+
+async def test_a_worker_that_cannot_run_is_shown_as_a_crash_loop(
+    tmp_path: Path, tiny: Path
+) -> None:
+    (tiny / "src" / "worker_tiny" / "main.py").write_text("raise RuntimeError('broken')")
+    async with platform(tmp_path, **{"workers.supervise": True}) as found:
+        await until(lambda: found.overview.worker("tiny").state == "crash-loop", within_s=60)
+        seen = await ask(found, "worker", "tiny")
+        log = await ask(found, "worker_log", "tiny")
+    assert "exit code" in seen.reason
+    assert "broken" in log
+
+
+async def test_workers_outlive_a_killed_platform_and_are_adopted(tmp_path: Path) -> None:
+    settings = [f'--set=workers.folders=["{tmp_path / "workers"}"]']
+    settings += ["--set=api.port=0", "--set=api.enrolment_port=0"]
+    killed = await asyncio.create_subprocess_exec(
+        *(sys.executable, killable_platform.__file__, "--state", str(tmp_path / "state")),
+        *settings,
+        cwd=tmp_path,
+    )
+    records = Records(tmp_path / "state" / "run")
+    log = tmp_path / "state" / "logs" / "platform.log"
+    await until(lambda: log.exists() and "instance_registered" in log.read_text(), within_s=40)
+    (first,) = records.all()
+    killed.kill()
+    await killed.wait()
+    assert first.process.exists()
+    async with platform(tmp_path, **{"workers.supervise": True}) as found:
+        assert await become_live(found) == [first.instance]
+        assert found.supervisor.pid("tiny", first.instance) == first.pid
+    assert not first.process.exists()
+
+
+async def test_a_second_request_to_stop_kills_at_once(tmp_path: Path) -> None:
+    async with platform(tmp_path, **{"workers.supervise": True}) as found:
+        (first,) = await become_live(found)
+        kept = process(found, first)
+        os.kill(kept.pid, signal.SIGSTOP)  # it cannot drain
+        hurry = asyncio.Event()
+        hurry.set()
+        async with asyncio.timeout(5):
+            await found.supervisor.stop(hurry)
+    assert not kept.exists()
