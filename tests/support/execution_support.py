@@ -16,13 +16,13 @@ from fake_workers import (
     mapper,
     source,
 )
+from hivemesh_platform.artifacts.local import LocalArtifactStore
 from hivemesh_platform.execution.runtime import Execution, ExecutionPorts, open_execution
 from hivemesh_platform.settings import ExecutionSettings
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.migrate import ensure_schema
 from hivemesh_sdk.clock import SystemClock
 from hivemesh_sdk.contracts.api import RunRequest
-from hivemesh_platform.artifacts.local import LocalArtifactStore
 
 CAPABILITIES = (
     capability("test.read@1", "source"),
@@ -113,6 +113,11 @@ class Core:
                 version, view = await self.execution.runs.changes(run, version, 5.0)
                 if view.state.ended:
                     return view
+
+    async def until(self, condition, timeout_s=20):
+        async with asyncio.timeout(timeout_s):
+            while not condition():  # noqa: ASYNC110 - state of objects that tell nobody
+                await asyncio.sleep(0)
 
     async def run(self, document=PIPELINE, **parameters):
         return await self.end(await self.start(document, **parameters))

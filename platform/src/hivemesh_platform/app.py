@@ -4,10 +4,11 @@ Nothing is opened at import. `open_platform` opens, in order, what the rest stan
 it in reverse.
 """
 
+import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,23 +17,36 @@ from fastapi import APIRouter, FastAPI
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.api import SystemStatus
 from hivemesh_sdk.contracts.names import PROTOCOL
+from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.trust.source import IdentitySource
 from starlette.types import ASGIApp
 
-from hivemesh_platform import __version__
+from hivemesh_platform import __version__, crash
 from hivemesh_platform.api import (
+    artifacts,
     capabilities,
     config,
+    datasets,
     enrolment,
     errors,
     instances,
+    jobs,
+    pipelines,
+    runs,
     status,
     workers,
 )
 from hivemesh_platform.api.requests import RequestIds
+from hivemesh_platform.artifacts.local import LocalArtifactStore
+from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.configuration import Loaded
+from hivemesh_platform.execution.catalogue import InstalledCatalogue
+from hivemesh_platform.execution.counters import ExecutionCounters
+from hivemesh_platform.execution.engine import DbosEngine
+from hivemesh_platform.execution.mesh_transport import MeshStepTransport
+from hivemesh_platform.execution.runtime import Execution, ExecutionPorts, open_execution
 from hivemesh_platform.overview import Overview
 from hivemesh_platform.registry.embedded import EmbeddedDirectory
 from hivemesh_platform.registry.model import InstanceState
@@ -56,6 +70,10 @@ from hivemesh_platform.trust.store import SqlEnrolmentStore
 REPLICA = "p1"  # the embedded adapters serve one replica
 OPERATOR = "operator"
 DATABASE = "platform.db"
+ENGINE = "engine.db"
+ARTIFACTS = "artifacts"
+COLLECT_EVERY_S = 3600.0
+UNREFERENCED_S = 86_400.0  # longer than any step: what it has stored is named by its answer
 
 Background = Callable[[], Coroutine[None, None, None]]
 
@@ -70,6 +88,7 @@ class Platform:
     source: IdentitySource
     denials: Denials
     enrolment: EnrolmentService
+    types: WorkerTypes
     registry: RegistryService
     routing: RoutingService
     metrics: Metrics
@@ -78,6 +97,7 @@ class Platform:
     supervisor: Supervisor | None
     mesh_app: ASGIApp
     enrolment_app: ASGIApp
+    counters: ExecutionCounters = field(default_factory=ExecutionCounters)
     background: list[tuple[str, Background]] = field(default_factory=list)
     mesh_url: str = ""
     enrolment_url: str = ""
@@ -98,13 +118,60 @@ class Platform:
 async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]:
     """Build the platform on its state folder; the caller holds the folder's lock."""
     settings, folder = loaded.settings, loaded.state_folder
-    authority = _authority(settings, folder, clock)
+    authority = open_trust(settings, folder, clock)
     own = SpiffeId.platform(authority.trust_domain, REPLICA)
     source = IdentitySource(authority.svid(own), authority.bundle())
     path = folder / DATABASE
     ensure_schema(path)
-    async with Database(path) as database:
-        yield _assemble(loaded, clock, authority, source, database)
+    crash.arm(loaded.environment.get(crash.VARIABLE), production=settings.mode == "production")
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database(path))
+        platform = _assemble(loaded, clock, authority, source, database)
+        quota = settings.storage.quota_bytes
+        store = await stack.enter_async_context(LocalArtifactStore(folder / ARTIFACTS, quota))
+        client = await stack.enter_async_context(MeshClient(source, clock=clock))
+        ports = _execution_ports(platform, database, store, client)
+        execution = await stack.enter_async_context(open_execution(ports))
+        platform.counters = execution.counters
+        files = ArtifactService(database, store, execution.held, clock)
+        routers = [*_mesh_routers(platform), *_work_routers(execution, files)]
+        platform.mesh_app = _application("mesh", routers)
+        platform.background.append(("artifacts", lambda: _collect(files)))
+        yield platform
+
+
+def _execution_ports(
+    platform: Platform, database: Database, store: LocalArtifactStore, client: MeshClient
+) -> ExecutionPorts:
+    project, engine_file = platform.loaded.project, platform.state_folder / ENGINE
+    return ExecutionPorts(
+        database=database,
+        artifacts=store,
+        placement=platform.routing,
+        transport=MeshStepTransport(client),
+        catalogue=InstalledCatalogue(platform.types),
+        engine=lambda steps: DbosEngine(engine_file, REPLICA, steps),
+        pipelines=() if project is None else (project / "pipelines",),
+        settings=platform.settings.execution,
+        clock=platform.clock,
+    )
+
+
+def _work_routers(execution: Execution, files: ArtifactService) -> list[APIRouter]:
+    return [
+        runs.router(execution.runs),
+        jobs.router(execution.jobs, execution.runs),
+        pipelines.router(execution.pipelines),
+        datasets.router(execution.datasets),
+        artifacts.router(files),
+    ]
+
+
+async def _collect(files: ArtifactService) -> None:
+    """Remove unreferenced artifacts, once an hour."""
+    while True:
+        await asyncio.sleep(COLLECT_EVERY_S)
+        await files.collect(UNREFERENCED_S)
 
 
 def _assemble(
@@ -134,6 +201,7 @@ def _assemble(
         source=source,
         denials=Denials(),
         enrolment=enroller,
+        types=types,
         registry=registry,
         routing=routing,
         metrics=metrics,
@@ -143,7 +211,6 @@ def _assemble(
         mesh_app=_nothing,
         enrolment_app=_application("enrolment", [enrolment.newcomers(enroller)]),
     )
-    platform.mesh_app = _application("mesh", _mesh_routers(platform))
     platform.background += [("directory", directory.watch), ("routing", routing.run)]
     return platform
 
@@ -181,7 +248,7 @@ def system_status(platform: Platform) -> SystemStatus:
         wanted_instances=sum(
             platform.overview.wanted(worker.name) for worker in platform.registry.types()
         ),
-        runs_active=0,
+        runs_active=len(platform.counters.open_runs),
         mesh_url=platform.mesh_url,
         state_folder=str(platform.state_folder),
         pid=os.getpid(),
@@ -197,7 +264,8 @@ def _application(name: str, routers: list[APIRouter]) -> ASGIApp:
     return RequestIds(app)
 
 
-def _authority(settings: Settings, folder: Path, clock: Clock) -> Authority:
+def open_trust(settings: Settings, folder: Path, clock: Clock) -> Authority:
+    """The certificate authority of a state folder."""
     trust = settings.trust
     lifetimes = Lifetimes(
         root=timedelta(seconds=trust.root_lifetime_s),

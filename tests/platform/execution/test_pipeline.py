@@ -170,15 +170,11 @@ async def test_a_cancelled_run_ends_its_steps_at_the_worker(tmp_path):
             version, _ = await platform.execution.runs.changes(run, version, 1.0)
         view = await platform.execution.runs.cancel(run)
         assert view.state == "cancelled"
-        async with asyncio.timeout(5):
-            while len(platform.execution.held):
-                await asyncio.sleep(0)
+        await platform.until(lambda: not len(platform.execution.held))
         with pytest.raises(HivemeshError) as refused:
             await platform.execution.runs.cancel(run)
         assert refused.value.slug == "run-ended"
-        async with asyncio.timeout(5):
-            while ("w1", f"{run}.read.0") not in platform.fleet.deleted:
-                await asyncio.sleep(0)
+        await platform.until(lambda: ("w1", f"{run}.read.0") in platform.fleet.deleted)
 
 
 async def test_outputs_of_one_step_are_options_of_another(tmp_path):

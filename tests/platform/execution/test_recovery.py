@@ -61,7 +61,7 @@ async def test_steps_of_a_stopped_worker_go_to_another(tmp_path):
 @pytest.mark.parametrize("number", [1, 3, 6])
 async def test_a_worker_restarted_between_pages_loses_and_doubles_nothing(tmp_path, number):
     fleet = fleet_of("w1", bad={5, 17, 50})
-    at_request(fleet, "get", number, lambda: fleet.workers["w1"].restart())
+    at_request(fleet, "get", number, fleet.workers["w1"].restart)
     async with core(tmp_path, fleet) as platform:
         run = await platform.start()
         view = await platform.end(run)
@@ -90,9 +90,7 @@ async def test_a_restarted_platform_goes_on_with_the_running_execution(tmp_path,
     fleet = fleet_of("w1")
     async with core(tmp_path, fleet) as platform:
         run = await platform.start()
-        async with asyncio.timeout(10):
-            while platform.execution.counters.batches_recorded < batches:
-                await asyncio.sleep(0)
+        await platform.until(lambda: platform.execution.counters.batches_recorded >= batches)
     async with core(tmp_path, fleet) as platform:
         await assert_complete(platform, run)
     reads = [attempt for _, key, attempt in fleet.puts if key == f"{run}.read.0"]
@@ -103,9 +101,7 @@ async def test_platform_and_worker_restart_together(tmp_path):
     fleet = fleet_of("w1")
     async with core(tmp_path, fleet) as platform:
         run = await platform.start()
-        async with asyncio.timeout(10):
-            while platform.execution.counters.batches_recorded < 5:
-                await asyncio.sleep(0)
+        await platform.until(lambda: platform.execution.counters.batches_recorded >= 5)
     fleet.workers["w1"].restart()
     async with core(tmp_path, fleet) as platform:
         await assert_complete(platform, run)
@@ -132,7 +128,7 @@ async def test_a_step_past_its_deadline_is_ended_and_repeated(tmp_path):
 @pytest.mark.parametrize("seed", range(12))
 async def test_random_faults_lose_and_double_nothing(tmp_path, seed):
     """Kill, restart and fail at random, restart the platform now and then."""
-    choose = random.Random(seed)
+    choose = random.Random(seed)  # noqa: S311 - repeatable faults
     fleet = fleet_of("w1", "w2", "w3", page_events=choose.choice([1, 2, 5]))
 
     def before(_kind, instance, _key):
@@ -149,12 +145,10 @@ async def test_random_faults_lose_and_double_nothing(tmp_path, seed):
     for _ in range(choose.randrange(4)):
         async with core(tmp_path, fleet) as platform:
             recorded = choose.randrange(1, 6)
-            async with asyncio.timeout(10):
-                while (
-                    platform.execution.counters.batches_recorded < recorded
-                    and not (await platform.execution.runs.get(run)).state.ended
-                ):
-                    await asyncio.sleep(0)
+            counters = platform.execution.counters
+            await platform.until(
+                lambda: counters.batches_recorded >= recorded or not counters.open_runs
+            )
     async with core(tmp_path, fleet) as platform:
         await assert_complete(platform, run)
 

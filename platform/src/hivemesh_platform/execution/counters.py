@@ -1,11 +1,13 @@
 """What execution counts; telemetry reads it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
 class ExecutionCounters:
-    """Numbers since the start of the process."""
+    """Numbers since the start of the process, and the runs that have not ended."""
+
+    open_runs: set[str] = field(default_factory=set)
 
     batches_recorded: int = 0
     rows_finished: int = 0

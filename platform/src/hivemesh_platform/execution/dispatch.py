@@ -439,6 +439,7 @@ class Dispatcher:
             self._parts.work.give()
         self._parts.runs.give(claim.key.run)
         for run in effects.ended_runs:
+            self._parts.counters.open_runs.discard(run)
             for other in self._parts.held.of_run(run):
                 if other.claim.key != claim.key:
                     other.end(Verdict.CANCELLED)

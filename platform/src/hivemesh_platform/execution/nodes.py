@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.execution import store
+from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.dispatch import milliseconds
 from hivemesh_platform.execution.ledger import Ledger
 from hivemesh_platform.execution.model import Output
@@ -25,13 +26,14 @@ WAIT_S = 30.0  # a change is signalled; this only guards against a lost signal
 class NodeRunner:
     """The steps of a run's workflow."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what it is made of
         self,
         database: Database,
         ledger: Ledger,
         answers: "Answers",
         work: Signal,
         runs: RunSignals,
+        counters: ExecutionCounters,
         clock: Clock,
     ) -> None:
         self._database = database
@@ -39,6 +41,7 @@ class NodeRunner:
         self._answers = answers
         self._work = work
         self._runs = runs
+        self._counters = counters
         self._clock = clock
 
     async def drain(self, run: str, node: str) -> str:
@@ -98,7 +101,10 @@ class NodeRunner:
     async def _fail(self, run: str, name: str, error: HivemeshError) -> None:
         now = milliseconds(self._clock)
         problem = error.problem()
-        await self._database.write(lambda tx: self._ledger.fail_node(tx, run, name, problem, now))
+        effects = await self._database.write(
+            lambda tx: self._ledger.fail_node(tx, run, name, problem, now)
+        )
+        self._counters.open_runs.difference_update(effects.ended_runs)
         self._runs.give(run)
 
 

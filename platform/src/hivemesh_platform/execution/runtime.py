@@ -81,7 +81,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
         runs=signals,
         counters=counters,
     )
-    nodes = NodeRunner(ports.database, ledger, answers, work, signals, ports.clock)
+    nodes = NodeRunner(ports.database, ledger, answers, work, signals, counters, ports.clock)
     pipelines = PipelineService(ports.database, ports.catalogue, ports.pipelines, ports.clock)
     datasets = DatasetService(ports.database, ports.artifacts)
     async with ports.engine(nodes) as engine:
@@ -96,6 +96,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
             held=held,
             work=work,
             runs=signals,
+            counters=counters,
             settings=ports.settings,
             clock=ports.clock,
         )

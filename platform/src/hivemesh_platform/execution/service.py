@@ -14,6 +14,7 @@ from pydantic import JsonValue
 
 from hivemesh_platform import crash
 from hivemesh_platform.execution import store, views
+from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.dispatch import milliseconds
 from hivemesh_platform.execution.engine import RunEngine
 from hivemesh_platform.execution.held import HeldSteps, Verdict
@@ -74,6 +75,7 @@ class RunParts:
     held: HeldSteps
     work: Signal
     runs: RunSignals
+    counters: ExecutionCounters
     settings: ExecutionSettings
     clock: Clock
 
@@ -105,6 +107,7 @@ class RunService:
         )
         await self._parts.database.write(lambda tx: self._accept(tx, accepted))
         crash.reach("accept.after")
+        self._parts.counters.open_runs.add(run)
         await self._parts.engine.submit(run, [node.name for node in plan.nodes])
         _log.info("run_accepted", run_id=run, pipeline=plan.pipeline.metadata.name)
         return await self.get(run)
@@ -112,6 +115,7 @@ class RunService:
     async def reconcile(self) -> None:
         """Start the workflows of runs that were accepted and never started."""
         for row in await self._parts.database.read(store.unfinished):
+            self._parts.counters.open_runs.add(row["id"])
             if not await self._parts.engine.is_known(row["id"]):
                 _log.info("run_reconciled", run_id=row["id"])
                 await self._parts.engine.submit(row["id"], msgspec.json.decode(row["nodes"]))
@@ -163,6 +167,7 @@ class RunService:
             raise RunEndedError(message)
         now = milliseconds(self._parts.clock)
         await self._parts.database.write(lambda tx: self._parts.ledger.cancel(tx, run, now))
+        self._parts.counters.open_runs.discard(run)
         for step in self._parts.held.of_run(run):
             step.end(Verdict.CANCELLED)
         if view.pipeline:
@@ -199,10 +204,6 @@ class RunService:
         """Return why each attempt was placed where it was, behind an offset."""
         rows = await self._parts.database.read(lambda tx: store.attempts(tx, run, after, limit))
         return [views.explain_view(row) for row in rows]
-
-    async def active(self) -> int:
-        """Count the runs that have not ended."""
-        return await self._parts.database.read(store.active)
 
     async def _plan(self, request: RunRequest) -> Plan:
         if (request.pipeline is None) == (request.document is None):

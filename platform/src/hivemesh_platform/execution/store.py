@@ -53,12 +53,6 @@ def unfinished(tx: Transaction) -> list[Row]:
     )
 
 
-def active(tx: Transaction) -> int:
-    """Count the runs that have not ended."""
-    row = tx.one("SELECT count(*) AS n FROM run WHERE ended_at IS NULL")
-    return 0 if row is None else int(row["n"])
-
-
 def rejected(tx: Transaction, run_id: str, after: int, limit: int) -> list[Row]:
     """Return rejected records behind an offset."""
     return tx.all(

@@ -30,11 +30,21 @@ def upgrade(path: Path) -> tuple[str | None, str]:
         StateIncompatibleError: a newer version of the platform wrote the file.
     """
     found = schema_version(path)
-    if found is not None and found not in known_versions():
-        raise StateIncompatibleError(_explain(found))
+    if found is not None:
+        check_known(found)
     if found != HEAD:
         _run_migrations(path)
     return found, HEAD
+
+
+def check_known(version: str) -> None:
+    """Refuse the schema of a newer platform.
+
+    Raises:
+        StateIncompatibleError: this platform does not know it.
+    """
+    if version not in known_versions():
+        raise StateIncompatibleError(_explain(version))
 
 
 def schema_version(path: Path) -> str | None:
