@@ -330,7 +330,7 @@ def digest_of(request: StepRequest, bodies: Bodies) -> bytes:
     )
     for part, body in zip(request.inputs, bodies, strict=True):
         if body is not None:
-            digest.update(hashlib.sha256(body).digest())
+            digest.update(hashlib.sha256(body).hexdigest().encode())
         elif part.artifact is not None:
             digest.update(part.artifact.sha256.encode())
         else:
