@@ -8,6 +8,8 @@ from hivemesh_platform.cli import output, session
 
 app = typer.Typer(no_args_is_help=True)
 
+DATABASE = "platform.db"
+
 
 @app.command()
 def show(fmt: output.Format = "table", state: session.State = None) -> None:
@@ -15,14 +17,13 @@ def show(fmt: output.Format = "table", state: session.State = None) -> None:
 
     Example:  hivemesh state show
     """
-    from hivemesh_platform.storage.versions import describe
+    from hivemesh_platform.storage.migrate import HEAD, schema_version
 
     folder = session.state_folder(state)
-    found = describe(folder)
     document = {
         "folder": str(folder),
-        "version": found.version,
-        "needed": found.needed,
+        "version": schema_version(folder / DATABASE),
+        "needed": HEAD,
         "bytes": sum(one.stat().st_size for one in folder.rglob("*") if one.is_file()),
     }
     if fmt in {"json", "yaml"}:
@@ -44,13 +45,26 @@ def upgrade(
 
     Example:  hivemesh state upgrade --dry-run
     """
-    from hivemesh_platform.storage.versions import upgrade as upgrade_folder
+    import shutil
 
-    steps = upgrade_folder(session.state_folder(state), dry_run=dry_run)
+    from hivemesh_platform.lock import locked
+    from hivemesh_platform.storage.migrate import HEAD, schema_version
+    from hivemesh_platform.storage.migrate import upgrade as upgrade_schema
+
+    folder = session.state_folder(state)
+    path = folder / DATABASE
+    found = schema_version(path)
+    needed = found is not None and found != HEAD
+    copy = path.with_name(f"{DATABASE}.{found}.bak")
+    if needed and not dry_run:
+        with locked(folder):
+            shutil.copy2(path, copy)
+            upgrade_schema(path)
     if fmt in {"json", "yaml"}:
-        output.show_document({"steps": steps, "dry_run": dry_run}, fmt)
-    elif not steps:
+        output.show_document({"from": found, "to": HEAD, "needed": needed, "dry_run": dry_run}, fmt)
+    elif not needed:
         typer.echo("the state folder has this platform's version; nothing to do")
+    elif dry_run:
+        typer.echo(f"would bring {path} from schema {found} to {HEAD}, with a copy kept beside it")
     else:
-        for step in steps:
-            typer.echo(("would run: " if dry_run else "done: ") + step)
+        typer.echo(f"{path}: schema {found} -> {HEAD} (undo: mv {copy} {path})")
