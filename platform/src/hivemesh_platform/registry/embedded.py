@@ -1,4 +1,8 @@
-"""The directory of one platform process: in memory, with a timer for leases that run out."""
+"""The directory of one platform process: in memory, with a timer for leases that run out.
+
+Who registers and leaves is also written to the database; leases and load are not, because a
+heartbeat renews them.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,20 +10,40 @@ from collections.abc import Sequence
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.instances import Heartbeat
 
-from hivemesh_platform.registry.model import Instance, InstanceState, InstanceUnknownError
+from hivemesh_platform.registry import store
+from hivemesh_platform.registry.model import (
+    UNHEALTHY_AFTER_S,
+    Instance,
+    InstanceState,
+    InstanceUnknownError,
+)
+from hivemesh_platform.storage.database import Database
+
+FORGET_AFTER_S = 300.0  # people still see who went away a moment ago
+_MOMENT_S = 0.001
 
 
 class EmbeddedDirectory:
-    """Implements `InstanceDirectory`."""
+    """Implements `InstanceDirectory`. Without a database it forgets everything at its end."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, database: Database | None = None) -> None:
         self._clock = clock
+        self._database = database
         self._instances: dict[str, Instance] = {}
         self._states: dict[str, InstanceState] = {}
         self._version = 0
         self._updates: dict[str, None] = {}
         self._waiters: set[asyncio.Future[None]] = set()
         self._rearm = asyncio.Event()
+
+    async def load(self) -> None:
+        """Take over the instances of the last platform; each is chosen once it beats again."""
+        if self._database is None:
+            return
+        now = self._clock.monotonic()
+        silent = now - UNHEALTHY_AFTER_S - _MOMENT_S
+        for instance in await self._database.read(lambda tx: store.load(tx, silent)):
+            self._add(instance)
 
     @property
     def version(self) -> int:
@@ -28,10 +52,9 @@ class EmbeddedDirectory:
 
     async def put(self, instance: Instance) -> None:
         """Add an instance or replace the one with its id."""
-        self._instances[instance.id] = instance
-        self._updates[instance.id] = None
-        self._states[instance.id] = instance.state(self._clock.monotonic())
-        self._bump()
+        if self._database is not None:
+            await self._database.write(lambda tx: store.save(tx, instance))
+        self._add(instance)
 
     async def beat(self, instance_id: str, heartbeat: Heartbeat) -> Instance:
         """Renew the lease and take over the load.
@@ -55,10 +78,13 @@ class EmbeddedDirectory:
 
     async def remove(self, instance_id: str) -> None:
         """Forget an instance; no error where it is not there."""
-        if self._instances.pop(instance_id, None) is not None:
-            del self._states[instance_id]
-            self._updates[instance_id] = None
-            self._bump()
+        if self._instances.pop(instance_id, None) is None:
+            return
+        del self._states[instance_id]
+        self._updates[instance_id] = None
+        self._bump()
+        if self._database is not None:
+            await self._database.write(lambda tx: store.delete(tx, instance_id))
 
     def get(self, instance_id: str) -> Instance | None:
         """One instance, whatever its state."""
@@ -106,16 +132,29 @@ class EmbeddedDirectory:
                     await self._rearm.wait()
             except TimeoutError:
                 self.expire()
+                await self._forget_old()
+
+    async def _forget_old(self) -> None:
+        now = self._clock.monotonic()
+        for instance in self.all():
+            if now - instance.heartbeat_at > FORGET_AFTER_S:
+                await self.remove(instance.id)
+
+    def _add(self, instance: Instance) -> None:
+        self._instances[instance.id] = instance
+        self._updates[instance.id] = None
+        self._states[instance.id] = instance.state(self._clock.monotonic())
+        self._bump()
 
     def _next_change(self) -> float | None:
         now = self._clock.monotonic()
         times = [
             time - now
             for instance in self._instances.values()
-            for time in instance.changes_at()
+            for time in (*instance.changes_at(), instance.heartbeat_at + FORGET_AFTER_S)
             if time >= now
         ]
-        return min(times) + 0.001 if times else None
+        return min(times) + _MOMENT_S if times else None
 
     def _bump(self) -> None:
         self._version += 1
