@@ -8,7 +8,7 @@ import pytest
 from hivemesh_sdk import Artifact
 from hypothesis import given
 from hypothesis import strategies as st
-from worker_email_parser.message import TEXT_LIMIT, ParseChoices, parse_message
+from worker_email_parser.message import TEXT_LIMIT, ParseChoices, Place, parse_message
 
 DATA = Path(__file__).parent / "data"
 PLAIN = b"""\
@@ -61,7 +61,7 @@ inner text
 
 
 def test_the_fields_of_a_clean_message():
-    record = msgspec.to_builtins(parse_message(PLAIN, offset=7, length=400))
+    record = msgspec.to_builtins(parse_message(PLAIN, place=Place(offset=7, length=400)))
     assert record == {
         "id": hashlib.sha256(PLAIN).hexdigest()[:32],
         "source": "",
@@ -205,3 +205,12 @@ def test_a_multipart_without_parts_is_read_as_text():
 def test_text_without_any_header_is_all_body():
     message = parse_message(b"first paragraph\n\nsecond\n")
     assert (message.text, message.defects) == ("first paragraph\n\nsecond\n", ["no-headers"])
+
+
+def test_a_known_end_of_the_header_changes_nothing():
+    known = PLAIN.index(b"\n\n") + 1
+    assert parse_message(PLAIN, place=Place(header=known)) == parse_message(PLAIN)
+
+
+def test_a_message_without_body_is_no_defect_in_an_mbox():
+    assert parse_message(b"Subject: a\n").defects == []

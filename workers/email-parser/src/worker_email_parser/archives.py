@@ -15,7 +15,7 @@ from worker_email_parser.errors import (
     NotAMaildirError,
     NotAMessageError,
 )
-from worker_email_parser.message import Keep, Message, ParseChoices, parse_message
+from worker_email_parser.message import Keep, Message, ParseChoices, Place, parse_message
 from worker_email_parser.separators import Style, first_style, line_end
 from worker_email_parser.splitter import MAX_MESSAGE, ReadableStream, Span, Splitter
 
@@ -86,9 +86,8 @@ def parse_found(
             f"the message has {span.length} bytes; the limit is {MAX_MESSAGE}",
             {"source": found.source, "offset": span.offset, "length": span.length},
         )
-    return parse_message(
-        span.raw, choices, source=found.source, offset=span.offset, length=span.length, keep=keep
-    )
+    place = Place(found.source, span.offset, span.length, span.header)
+    return parse_message(span.raw, choices, place, keep=keep)
 
 
 def parse_stream(

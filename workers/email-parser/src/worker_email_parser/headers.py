@@ -21,7 +21,6 @@ _MBOX_LINE = re.compile(r">?From ")
 _ENCODED_WORD = re.compile(r"=\?([^?\s]{1,75})\?([bBqQ])\?([^?]*)\?=(?:[ \t\r\n]+(?==\?))?")
 _IDENTIFIER = re.compile(r"<([^<>\s]{1,998})>")
 _FOLD = re.compile(r"\n[ \t]")
-_SPACES = re.compile(r"[ \t\r\n]+")
 _PARAMETER = re.compile(r";\s*([^\s=;]{1,78})\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^;\"]*))")
 
 
@@ -154,7 +153,7 @@ def _word_bytes(encoding: str, text: str) -> bytes | None:
 
 def collapse(value: str) -> str:
     """Reduce white space, line breaks of a folded value included, to single blanks."""
-    return _SPACES.sub(" ", value).strip(WHITE)
+    return " ".join(value.split())
 
 
 def parameters(value: str) -> tuple[str, dict[str, str]]:

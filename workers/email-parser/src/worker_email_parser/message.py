@@ -80,13 +80,20 @@ class Message(msgspec.Struct):
     defects: list[str] = []
 
 
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Where a message comes from, as far as it is known."""
+
+    source: str = ""
+    offset: int = 0
+    length: int = -1  # -1: that of the message
+    header: int = -1  # bytes of the header block, if somebody has looked for its end before
+
+
 def parse_message(
     raw: bytes,
     choices: ParseChoices = ParseChoices(),  # noqa: B008  frozen
+    place: Place = Place(),  # noqa: B008  frozen
     *,
-    source: str = "",
-    offset: int = 0,
-    length: int | None = None,
     keep: Keep | None = None,
 ) -> Message:
     """Parse one message; whatever is wrong with it is in `defects`, nothing is raised.
@@ -94,18 +101,20 @@ def parse_message(
     `keep` stores an attachment's bytes; it is needed for `attachments="artifacts"` only.
     """
     defects: list[str] = []
-    block, body = split_header(raw)
+    block, body = split_header(raw, place.header)
     headers = Headers(block, defects)
     fields = headers.fields
     if not fields:
         defects[:] = ["no-headers"]
         body = raw if block.strip() else body
+    elif body is None and raw.endswith(b"\n") and not defects:
+        body = b""  # an mbox keeps one blank line for itself, the only one of an empty message
     date = headers.text("date", defects) if "date" in fields else ""
     message = Message(
         id=hashlib.sha256(raw).hexdigest()[:32],
-        source=source,
-        offset=offset,
-        length=len(raw) if length is None else length,
+        source=place.source,
+        offset=place.offset,
+        length=len(raw) if place.length < 0 else place.length,
         message_id=_first(headers.identifiers("message-id", 1)),
         in_reply_to=headers.identifiers("in-reply-to") if "in-reply-to" in fields else [],
         references=headers.identifiers("references") if "references" in fields else [],

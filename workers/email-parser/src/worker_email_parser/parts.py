@@ -14,6 +14,7 @@ import fast_mail_parser
 import msgspec
 
 from worker_email_parser.headers import Headers, parameters
+from worker_email_parser.separators import header_end
 from worker_email_parser.transfer import ENCODED, encoding_token, undo
 
 PART_LIMIT: Final = 2000  # parts kept of one message
@@ -41,18 +42,19 @@ def part_tree(raw: bytes, defects: list[str] | None = None) -> Part:
     return read_parts(raw, Headers(block, defects), body, defects)
 
 
-def split_header(raw: bytes) -> tuple[bytes, bytes | None]:
-    """Cut a message at its first blank line; the body is None where there is no such line."""
+def split_header(raw: bytes, known: int = -1) -> tuple[bytes, bytes | None]:
+    """Cut a message at its first blank line; the body is None where there is no such line.
+
+    `known` is the length of the header block if somebody has looked for it before.
+    """
+    if known > 0:
+        return raw[:known], raw[known + (1 if raw.startswith(b"\n", known) else 2) :]
     if raw.startswith((b"\n", b"\r\n")):
-        return b"", raw[1 if raw[0] == 10 else 2 :]
-    unix = raw.find(b"\n\n")
-    stop = unix if unix >= 0 else len(raw)
-    dos = raw.find(b"\n\r\n", 0, stop) if raw.find(b"\r", 0, stop) >= 0 else -1
-    if dos >= 0:
-        return raw[: dos + 1], raw[dos + 3 :]
-    if unix >= 0:
-        return raw[: unix + 1], raw[unix + 2 :]
-    return raw, None
+        return b"", raw[1 if raw.startswith(b"\n") else 2 :]
+    blank = header_end(raw, 0, len(raw))
+    if blank < 0:
+        return raw, None
+    return split_header(raw, blank + 1)
 
 
 def read_parts(raw: bytes, headers: Headers, body: bytes | None, defects: list[str]) -> Part:

@@ -44,13 +44,15 @@ class ReadableStream(Protocol):
 
 
 class Span(msgspec.Struct, frozen=True, gc=False):
-    """One message of an archive: where it stands and its bytes."""
+    """One message of an archive: where it stands and its bytes.
+
+    `raw` is without the separator and the blank line before the next one; None: over the limit.
+    """
 
     offset: int  # first byte of its separator line
     length: int  # up to the next separator line, this one's included
-    raw: (
-        bytes | None
-    )  # without separator and the blank line before the next one; None: over the limit
+    raw: bytes | None
+    header: int = -1  # bytes of raw's header block, where it is known already
 
     @property
     def end(self) -> int:
@@ -109,6 +111,7 @@ class Splitter:
         self._start = 0  # in the window: the separator line of the current message
         self._complete = False  # the window reaches the end of the archive
         self._line = -1  # length of the current message's separator line; -1: not looked at yet
+        self._header = -1  # end of the current message's header block, where it is known
         self._frame: _Frame | None = None  # of the current message, read when it is needed
         self._resumed = offset > 0
         self._max_message = max_message
@@ -215,6 +218,7 @@ class Splitter:
         """Read what the header of the current message says about its end."""
         start = self._start
         stop = header_end(self._window, start, start + candidate)
+        self._header = stop - start
         fields = frames_itself(self._window, start, stop) if stop > 0 else b""
         if not fields:
             return _PLAIN
@@ -250,9 +254,10 @@ class Splitter:
     def _cut(self, length: int, next_line: int) -> Span:
         """Make the span of the current message and go to its end."""
         begin, start, stop = self._base + self._start, self._start, self._start + length
-        content = start + self._line
+        content, header = start + self._line, self._header - self._line + 1
         self._start = stop
         self._line = next_line
+        self._header = -1
         self._frame = None
         if length > self._max_message:
             return Span(begin, length, None)
@@ -261,7 +266,7 @@ class Splitter:
             raw = raw[:-1]
         elif raw.endswith(b"\r\n\r\n"):
             raw = raw[:-2]
-        return Span(begin, length, raw)
+        return Span(begin, length, raw, header if 0 < header < len(raw) else -1)
 
     def _skip(self, style: Style) -> Span:
         """Pass over a message larger than the limit without holding it.
@@ -271,6 +276,7 @@ class Splitter:
         begin = self._base + self._start
         self._start += self._max_message
         self._line = -1
+        self._header = -1
         self._frame = None
         while True:
             at = self._window.find(b"\nFrom ", self._start)
