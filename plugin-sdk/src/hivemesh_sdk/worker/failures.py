@@ -1,7 +1,13 @@
 """Turns what the author's code raised into the problem that the platform acts on."""
 
 from hivemesh_sdk.contracts.problems import Problem, problem
-from hivemesh_sdk.errors import FatalError, HivemeshError, RetryableError, SkippedError
+from hivemesh_sdk.errors import (
+    FatalError,
+    HivemeshError,
+    RemoteError,
+    RetryableError,
+    SkippedError,
+)
 
 _MAX_DETAIL = 2000
 
@@ -18,6 +24,8 @@ def problem_of(error: BaseException, *, request_id: str = "") -> Problem:
     """
     if isinstance(error, StepCancelledError):
         return problem("cancelled", request_id=request_id)
+    if isinstance(error, RemoteError):
+        return error.document
     if isinstance(error, HivemeshError):
         return problem(
             error.slug,

@@ -20,6 +20,7 @@ from hivemesh_sdk.worker.records import Rejected
 _COPY_BYTES = 1024 * 1024
 _MESSAGE_BYTES = 4 * 1024 * 1024  # what is larger goes through a file of the scratch folder
 _MAX_TREE_BYTES = 64 * 1024 * 1024
+_MAX_INPUT_BYTES = 64 * 1024 * 1024  # unpacked; a batch is 4 MiB, a state rarely more
 _decode_tree = msgspec.json.Decoder(Tree).decode
 
 
@@ -215,7 +216,16 @@ def decoded(data: bytes, encoding: Encoding) -> bytes:
     except ImportError as error:
         message = "the input is zstd-encoded and `zstandard` is not installed here"
         raise FatalError(message, slug="input-invalid") from error
-    return zstandard.ZstdDecompressor().decompress(data, max_output_size=_MAX_TREE_BYTES)
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as reader:
+            content = reader.read(_MAX_INPUT_BYTES + 1)
+    except zstandard.ZstdError as error:
+        message = f"the input is not zstd: {error}"
+        raise FatalError(message, slug="input-invalid") from error
+    if len(content) > _MAX_INPUT_BYTES:
+        message = f"the input unpacks to more than {_MAX_INPUT_BYTES} bytes"
+        raise FatalError(message, slug="input-invalid")
+    return content
 
 
 def _describe(data: bytes, media_type: str, name: str | None) -> Artifact:

@@ -1,9 +1,11 @@
 """A worker with one capability for each rule that needs a real executor."""
 
+import asyncio
 import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from hivemesh_sdk import (
     State,
     Worker,
 )
+from hivemesh_sdk.worker.channel import Store
 
 worker = Worker()
 
@@ -191,3 +194,44 @@ def slow(options: Flag, start: int | None) -> Iterator[tuple[Item, int]]:
     while not Path(options.path).exists():
         time.sleep(0.01)
     yield Item(2), 2
+
+
+@worker.call("sample.wait@1")
+async def wait(options: Flag, context: Context) -> None:
+    """Wait for ever, without blocking the loop."""
+    Path(options.path).touch()  # noqa: ASYNC240 - one file, once
+    try:
+        await asyncio.Event().wait()
+    finally:
+        context.log.info("stopped")
+
+
+@worker.call("sample.inline_surroundings@1")
+async def inline_surroundings(context: Context) -> dict[str, object]:
+    (context.scratch / "left").write_text("behind")
+    context.progress(1, 2)
+    return {"thread": threading.current_thread().name, "scratch": str(context.scratch)}
+
+
+@worker.call("sample.inline_fail@1")
+async def inline_fail(input: str) -> None:  # noqa: A002 - the contract's word
+    raise ValueError(input)
+
+
+@worker.call("sample.inline_artifact@1")
+async def inline_artifact(input: Artifact, context: Context) -> None:  # noqa: A002 - as above
+    context.artifacts.open(input)
+
+
+@worker.map("sample.inline_map@1")
+async def inline_map(records: list[Item]) -> list[Item | Rejected]:
+    await asyncio.sleep(0)
+    return [Rejected("odd") if one.id % 2 else one for one in records]
+
+
+@worker.call("sample.steal@1")
+def steal(options: Flag, context: Context) -> None:
+    """Ask the front to store one of its own files, as hostile code would."""
+    line = context.artifacts._line
+    secret = Artifact(sha256="0" * 64, size=1)
+    line.wait(line.ask(Store(call=line.next_call(), artifact=secret, path=options.path)))

@@ -136,6 +136,13 @@ class Sample:
             who=who,
         )
 
+    async def put_parts(self, capability, kind, parts: Sequence[InputPart]) -> Answer:
+        """A step whose inputs come by reference."""
+        self.keys += 1
+        request = StepRequest(capability=capability, kind=kind, attempt=1, epoch=1, inputs=parts)
+        body = b"".join(encode_request(request))
+        return await ask(self.server.app, "PUT", f"/v1/steps/run.step.{self.keys}", body=body)
+
     async def events(self, key, execution, after=0, *, epoch=1, headers=None) -> Answer:
         query = f"execution={execution}&epoch={epoch}&after={after}"
         return await ask(self.server.app, "GET", f"/v1/steps/{key}/events?{query}", headers=headers)
