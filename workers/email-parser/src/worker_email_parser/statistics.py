@@ -61,7 +61,7 @@ class Tally:
         self._defects.update(message.defects)
         self._add_date(message.date)
         for mailbox in message.from_[:1]:
-            self._senders.add(mailbox.address.lower())
+            self._senders.add(mailbox.address.lower() or mailbox.name)
         for attachment in message.attachments:
             totals.attachments += 1
             totals.attachment_bytes += attachment.size
