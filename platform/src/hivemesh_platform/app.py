@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
 from hivemesh_sdk.clock import Clock
-from hivemesh_sdk.contracts.api import SystemStatus
+from hivemesh_sdk.contracts.api import RunState, SystemStatus
 from hivemesh_sdk.contracts.names import PROTOCOL
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.trust.denials import Denials
@@ -47,6 +47,7 @@ from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.engine import DbosEngine
 from hivemesh_platform.execution.mesh_transport import MeshStepTransport
 from hivemesh_platform.execution.runtime import Execution, ExecutionPorts, open_execution
+from hivemesh_platform.execution.store import totals
 from hivemesh_platform.overview import Overview
 from hivemesh_platform.registry.embedded import EmbeddedDirectory
 from hivemesh_platform.registry.model import InstanceState
@@ -61,7 +62,8 @@ from hivemesh_platform.supervisor import indexes
 from hivemesh_platform.supervisor.environment import BuilderSettings, EnvironmentBuilder
 from hivemesh_platform.supervisor.model import Limits as SupervisorLimits
 from hivemesh_platform.supervisor.service import Supervisor, SupervisorSettings
-from hivemesh_platform.telemetry.metrics import Metrics
+from hivemesh_platform.telemetry.metrics import Metrics, Totals
+from hivemesh_platform.telemetry.placement import MeasuredPlacement
 from hivemesh_platform.trust.authority import Authority, open_authority
 from hivemesh_platform.trust.profile import Lifetimes, check_lifetimes
 from hivemesh_platform.trust.service import EnrolmentService
@@ -126,7 +128,9 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
     crash.arm(loaded.environment.get(crash.VARIABLE), production=settings.mode == "production")
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database(path))
-        platform = _assemble(loaded, clock, authority, source, database)
+        directory = EmbeddedDirectory(clock, database)
+        await directory.load()
+        platform = _assemble(loaded, clock, authority, source, database, directory)
         quota = settings.storage.quota_bytes
         store = await stack.enter_async_context(LocalArtifactStore(folder / ARTIFACTS, quota))
         client = await stack.enter_async_context(MeshClient(source, clock=clock))
@@ -134,7 +138,7 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
         execution = await stack.enter_async_context(open_execution(ports))
         platform.counters = execution.counters
         files = ArtifactService(database, store, execution.held, clock)
-        routers = [*_mesh_routers(platform), *_work_routers(execution, files)]
+        routers = [*_mesh_routers(platform, database), *_work_routers(execution, files)]
         platform.mesh_app = _application("mesh", routers)
         platform.background.append(("artifacts", lambda: _collect(files)))
         yield platform
@@ -147,7 +151,7 @@ def _execution_ports(
     return ExecutionPorts(
         database=database,
         artifacts=store,
-        placement=platform.routing,
+        placement=MeasuredPlacement(platform.routing, platform.metrics),
         transport=MeshStepTransport(client),
         catalogue=InstalledCatalogue(platform.types),
         engine=lambda steps: DbosEngine(engine_file, REPLICA, steps),
@@ -175,12 +179,16 @@ async def _collect(files: ArtifactService) -> None:
 
 
 def _assemble(
-    loaded: Loaded, clock: Clock, authority: Authority, source: IdentitySource, database: Database
+    loaded: Loaded,
+    clock: Clock,
+    authority: Authority,
+    source: IdentitySource,
+    database: Database,
+    directory: EmbeddedDirectory,
 ) -> Platform:
     settings = loaded.settings
     types = WorkerTypes(worker_folders(loaded))
     types.refresh()
-    directory = EmbeddedDirectory(clock)
     registry = RegistryService(directory, types, clock, __version__)
     routing = RoutingService(
         directory, clock, _weights(settings), kept=settings.routing.explanations
@@ -215,9 +223,9 @@ def _assemble(
     return platform
 
 
-def _mesh_routers(platform: Platform) -> list[APIRouter]:
+def _mesh_routers(platform: Platform, database: Database) -> list[APIRouter]:
     return [
-        status.router(lambda: system_status(platform), lambda: _measured(platform)),
+        status.router(lambda: system_status(platform), lambda: _measured(platform, database)),
         instances.router(platform.registry, platform.authority),
         enrolment.members(platform.enrolment, platform.authority),
         capabilities.router(platform.registry, platform.routing),
@@ -290,12 +298,29 @@ def _is_live(registry: RegistryService, identity: str) -> bool:
     )
 
 
-def _measured(platform: Platform) -> Metrics:
-    overview = platform.overview
-    for worker in platform.registry.types():
-        live, wanted = overview.live(worker.name), overview.wanted(worker.name)
-        platform.metrics.worker(worker.name, live=live, wanted=wanted)
+async def _measured(platform: Platform, database: Database) -> Metrics:
+    """The metrics with the totals of the moment."""
+    overview, counters = platform.overview, platform.counters
+    names = [worker.name for worker in platform.registry.types()]
+    for name in names:
+        platform.metrics.worker(name, live=overview.live(name), wanted=overview.wanted(name))
+    ended = await database.read(lambda tx: [tuple(row) for row in totals(tx)])
+    platform.metrics.totals = Totals(
+        jobs_completed=_ended(ended, {RunState.COMPLETED, RunState.PARTIAL}),
+        jobs_failed=_ended(ended, {RunState.FAILED}),
+        processed_bytes={name: counters.bytes_by_worker[name] for name in names},
+        repeated={"lost": counters.attempts_lost, "failed": counters.attempts_failed},
+        restarts={name: overview.restarts(name) for name in names},
+        stale=counters.stale_results,
+    )
     return platform.metrics
+
+
+def _ended(rows: list[tuple[str, str, int]], states: set[RunState]) -> dict[str, int]:
+    return {
+        kind: sum(number for one, state, number in rows if one == kind and state in states)
+        for kind in ("run", "job")
+    }
 
 
 def _supervisor(

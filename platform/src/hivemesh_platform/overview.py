@@ -56,6 +56,10 @@ class Overview:
         """Instances that should run; without a supervisor, those that do."""
         return self._standing(worker).wanted
 
+    def restarts(self, worker: str) -> int:
+        """Processes that had to be started again since the platform's start."""
+        return self._standing(worker).restarts
+
     def _worker(self, installed: InstalledWorker) -> WorkerView:
         manifest, name = installed.type.manifest, installed.type.name
         listings, standing = self._listings(name), self._standing(name)

@@ -1,6 +1,6 @@
 """`/v1/status`, `/v1/health` and `/metrics`."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Request, Response
 from hivemesh_sdk.contracts.api import SystemStatus, View
@@ -16,7 +16,9 @@ class Health(View):
     ready: bool
 
 
-def router(status: Callable[[], SystemStatus], metrics: Callable[[], Metrics]) -> APIRouter:
+def router(
+    status: Callable[[], SystemStatus], metrics: Callable[[], Awaitable[Metrics]]
+) -> APIRouter:
     """The routes; both functions take the figures of the moment."""
     routes = strict_router()
 
@@ -33,6 +35,6 @@ def router(status: Callable[[], SystemStatus], metrics: Callable[[], Metrics]) -
     @routes.get("/metrics")
     async def get_metrics(request: Request) -> Response:
         require(request, "metrics:read")
-        return Response(metrics().text(), media_type=CONTENT_TYPE)
+        return Response((await metrics()).text(), media_type=CONTENT_TYPE)
 
     return routes

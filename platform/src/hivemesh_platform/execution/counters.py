@@ -1,5 +1,6 @@
 """What execution counts; telemetry reads it."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 
@@ -14,4 +15,5 @@ class ExecutionCounters:
     rows_failed: int = 0
     attempts_failed: int = 0
     attempts_lost: int = 0
+    bytes_by_worker: Counter[str] = field(default_factory=Counter)  # recorded batches
     stale_results: int = 0  # dropped: the row had gone to a later attempt or reader

@@ -6,7 +6,7 @@ the row's. Retries are decided here and nowhere else.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from hivemesh_sdk.contracts.steps import MAX_PAGE_BYTES, MAX_WAIT_S, InputPart, 
 from hivemesh_sdk.errors import HivemeshError
 
 from hivemesh_platform import crash
+from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.held import HeldStep, HeldSteps, Verdict
@@ -335,6 +336,7 @@ class Dispatcher:
         )
         crash.reach("record.after")
         self._parts.counters.batches_recorded += len(taken.batches)
+        self._count_bytes(step, taken.batches)
         taken.clear()
         self._wake(claim, effects)
 
@@ -345,9 +347,14 @@ class Dispatcher:
         )
         crash.reach("finish.after")
         self._parts.counters.rows_finished += 1
+        self._count_bytes(step, [end.batch] if end.batch is not None else [])
         self._wake(claim, effects)
         if claim.kind != "call":  # a unary answer of a call needs no acknowledgement
             self._forget(step)
+
+    def _count_bytes(self, step: HeldStep, batches: Sequence[BatchRef]) -> None:
+        size = sum(batch.bytes for batch in batches)
+        self._parts.counters.bytes_by_worker[step.endpoint.worker] += size
 
     async def _failed(self, step: HeldStep, document: Problem) -> Outcome:
         """Decide between a further attempt and the end of the row."""

@@ -1,9 +1,30 @@
-"""Every metric of the platform. Labels are bounded: worker names and closed sets, never ids."""
+"""Every metric of the platform. Labels are bounded: worker names and closed sets, never ids.
+
+Totals that something else counts already (the database, the execution's counters) are read at the
+scrape; the rest is counted where it happens.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Totals as they stand at a scrape; each mapping is from the label's value to the number."""
+
+    jobs_completed: Mapping[str, int] = field(default_factory=dict)  # by kind: run or job
+    jobs_failed: Mapping[str, int] = field(default_factory=dict)
+    processed_bytes: Mapping[str, int] = field(default_factory=dict)  # by worker
+    repeated: Mapping[str, int] = field(default_factory=dict)  # by reason: lost or failed
+    restarts: Mapping[str, int] = field(default_factory=dict)  # by worker
+    stale: int = 0
 
 
 class Metrics:
@@ -11,52 +32,25 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
-        self.workers_active = Gauge(
+        self.totals = Totals()
+        self.registry.register(_TotalsCollector(self))
+        self._workers_active = Gauge(
             "hivemesh_workers_active",
             "Live instances per worker.",
             ("worker",),
             registry=self.registry,
         )
-        self.worker_health = Gauge(
+        self._worker_health = Gauge(
             "hivemesh_worker_health",
             "Share of the wanted instances of a worker that are live, 0 to 1.",
             ("worker",),
             registry=self.registry,
         )
-        self.jobs_completed = Counter(
-            "hivemesh_jobs_completed",
-            "Runs and jobs that ended well.",
-            ("kind",),
-            registry=self.registry,
-        )
-        self.jobs_failed = Counter(
-            "hivemesh_jobs_failed",
-            "Runs and jobs that failed.",
-            ("kind",),
-            registry=self.registry,
-        )
-        self.data_processed_bytes = Counter(
-            "hivemesh_data_processed_bytes",
-            "Bytes of recorded batches and results.",
-            ("worker",),
-            registry=self.registry,
-        )
         self.processing_time = Histogram(
             "hivemesh_processing_seconds",
-            "Time of one attempt of a batch or job, from placement to its record.",
-            ("worker",),
+            "Time of one attempt of a batch or job, from its placement to its end.",
+            ("worker", "outcome"),
             buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self.batches_repeated = Counter(
-            "hivemesh_attempts_repeated",
-            "Attempts that had to be repeated, by reason.",
-            ("reason",),
-            registry=self.registry,
-        )
-        self.stale_refused = Counter(
-            "hivemesh_stale_refused",
-            "Results and calls of superseded attempts that were refused.",
             registry=self.registry,
         )
         self.peers_refused = Counter(
@@ -65,18 +59,61 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
-        self.worker_restarts = Counter(
-            "hivemesh_worker_restarts",
-            "Processes that the supervisor had to start again.",
-            ("worker",),
-            registry=self.registry,
-        )
 
     def worker(self, name: str, *, live: int, wanted: int) -> None:
         """Set the figures of one worker."""
-        self.workers_active.labels(name).set(live)
-        self.worker_health.labels(name).set(min(1.0, live / wanted) if wanted else 1.0)
+        self._workers_active.labels(name).set(live)
+        self._worker_health.labels(name).set(min(1.0, live / wanted) if wanted else 1.0)
 
     def text(self) -> bytes:
         """The Prometheus text format."""
         return generate_latest(self.registry)
+
+
+class _TotalsCollector(Collector):
+    """Shows the totals of the moment as counters."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        totals = self._metrics.totals
+        yield _family(
+            "hivemesh_jobs_completed",
+            "Runs and jobs that ended well.",
+            "kind",
+            totals.jobs_completed,
+        )
+        yield _family(
+            "hivemesh_jobs_failed", "Runs and jobs that failed.", "kind", totals.jobs_failed
+        )
+        yield _family(
+            "hivemesh_data_processed_bytes",
+            "Bytes of the batches that a worker's steps brought and that were recorded.",
+            "worker",
+            totals.processed_bytes,
+        )
+        yield _family(
+            "hivemesh_attempts_repeated",
+            "Attempts that had to be repeated, by reason.",
+            "reason",
+            totals.repeated,
+        )
+        yield _family(
+            "hivemesh_worker_restarts",
+            "Processes that the supervisor had to start again.",
+            "worker",
+            totals.restarts,
+        )
+        stale = CounterMetricFamily(
+            "hivemesh_stale_refused", "Results of superseded attempts that were refused."
+        )
+        stale.add_metric([], totals.stale)
+        yield stale
+
+
+def _family(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for value, number in values.items():
+        family.add_metric([value], number)
+    return family
