@@ -13,6 +13,8 @@ import psutil
 import pytest
 from worker_harness import SAMPLES, serving, until
 
+HEAVY = {"pydantic", "fastapi", "uvicorn", "cryptography", "structlog"}
+
 pytestmark = pytest.mark.integration
 
 
@@ -199,10 +201,15 @@ async def test_an_executor_has_a_clean_environment_and_slim_imports(sample, monk
     answer = await sample.put("sample.surroundings@1", key="run.x.9", deadline_ms=60_000)
     found = answer.result
     assert not [name for name in found["environment"] if name.startswith("HIVEMESH")]
-    heavy = {"ssl", "asyncio", "pydantic", "fastapi", "uvicorn", "cryptography", "structlog"}
-    assert not heavy & set(found["modules"])
+    assert not HEAVY & set(found["modules"])
     assert found["key"] == "run.x.9"
     assert found["deadline"] == pytest.approx(60, abs=5)
+
+
+def test_an_executor_imports_no_network_code():
+    code = "import hivemesh_sdk.worker.executor, sys; print(*sys.modules)"
+    modules = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert not (HEAVY | {"asyncio", "ssl"}) & set(modules)
 
 
 async def test_scratch_is_removed_after_the_step_and_after_a_crash(sample):
