@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from hivemesh_sdk.testing.conformance import WorkerConformance
 
 TEXT_WORKER = Path(__file__).parent / "text-worker"

@@ -131,6 +131,11 @@ class WorkerHarness:
         """Cancel or forget a step."""
         return self.run(self._instance.delete(key, attempt=attempt))
 
+    def forget(self, key: str, *, attempt: int = 1) -> None:
+        """Cancel a step if it runs, and have the worker forget it."""
+        while self.delete(key, attempt=attempt).status == 202:
+            pass  # a running one is ended by the first call and forgotten by the next
+
     def status(self) -> WorkerStatus:
         """What the worker says of itself."""
         return self.run(self._instance.status())

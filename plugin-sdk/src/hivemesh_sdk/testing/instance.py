@@ -1,5 +1,6 @@
 """Drives the steps of one running instance, as the platform's dispatcher would."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ from hivemesh_sdk.contracts.steps import (
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Response, Target
 
+SLOT_S = 30.0  # a slot is free again when the code of a cancelled step has stopped
 MARGIN_S = 10.0  # above the wait that was asked for: a busy machine is no failure
 
 
@@ -154,7 +156,16 @@ class InstanceUnderTest:
         )
 
     async def put(self, key: str, step: Step, *, wait_s: float = 20) -> Page:
-        """Create a step and take its first page."""
+        """Create a step and take its first page; waits for a slot, as the ledger would."""
+        async with asyncio.timeout(SLOT_S + wait_s + MARGIN_S):
+            while True:
+                page = await self.put_once(key, step, wait_s=wait_s)
+                if page.slug != "overloaded":
+                    return page
+                await asyncio.sleep(0.1)
+
+    async def put_once(self, key: str, step: Step, *, wait_s: float = 20) -> Page:
+        """Create a step; an overloaded worker refuses it."""
         response = await self.request(
             "PUT",
             f"/v1/steps/{key}",

@@ -108,6 +108,8 @@ def _refuse_in_our_form(app: FastAPI) -> None:
         return _problem(NotFoundError(request.url.path).problem(instance=request.url.path))
 
     @app.exception_handler(405)
-    async def method(request: Request, _: Exception) -> Response:
+    async def method(request: Request, error: Exception) -> Response:
         refusal = FatalError(request.method, slug="method-not-allowed")
-        return _problem(refusal.problem(instance=request.url.path))
+        answer = _problem(refusal.problem(instance=request.url.path))
+        answer.headers.update(getattr(error, "headers", None) or {})  # `Allow`
+        return answer
