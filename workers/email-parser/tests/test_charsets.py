@@ -29,9 +29,24 @@ def test_text_and_what_was_wrong(data, label, text, defects):
     assert (decode(data, label, found), found) == (text, defects)
 
 
-def test_an_undeclared_alphabet_is_guessed():
-    text = "Привет, это письмо без объявленной кодировки. Ответьте, пожалуйста, до пятницы."
-    assert decode(text.encode("cp1251"), None, []) == text
+@pytest.mark.parametrize(
+    ("charset", "text"),
+    [
+        ("cp1251", "Привет, это письмо без объявленной кодировки. Ответьте до пятницы."),
+        ("koi8_r", "Привет, это письмо без объявленной кодировки. Ответьте до пятницы."),
+        ("cp1253", "Αγαπητοί συνεργάτες, σας στέλνουμε την αναφορά του προηγούμενου μήνα."),
+        (
+            "gb18030",
+            "您好、感谢您的来信。我们已经收到您的订单、将在三个工作日内发货。"
+            "如有任何问题、请随时与我们联系。祝您工作愉快、身体健康。公司地址没有变化、电话也一样。",
+        ),
+        ("big5", "您好、感謝您的來信。我們已經收到您的訂單、將在三個工作日內發貨。"),
+        ("shift_jis", "お世話になっております。ご注文いただきありがとうございます。"),
+        ("cp1252", "Sehr geehrte Damen, anbei die Übersicht für März. Mit freundlichen Grüßen"),
+    ],
+)
+def test_an_undeclared_alphabet_is_guessed(charset, text):
+    assert decode(text.encode(charset), None, []) == text
 
 
 @given(

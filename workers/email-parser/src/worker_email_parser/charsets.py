@@ -114,11 +114,16 @@ def _decode_undeclared(data: bytes) -> str:
 
 
 def _sample(data: bytes) -> bytes:
-    """Take what there is to judge by: the surroundings of bytes above 127."""
-    if len(data) <= GUESS_BYTES:
-        return data
-    lines = (line for line in data[:_LOOKED_AT].splitlines() if not line.isascii())
-    return b"\n".join(lines)[:GUESS_BYTES]
+    """Take what there is to judge by: whole lines, so that no character is cut in two."""
+    lines: list[bytes] = []
+    size = 0
+    for line in data[:_LOOKED_AT].splitlines():
+        if not line.isascii():
+            lines.append(line[:GUESS_BYTES])
+            size += len(line)
+            if size >= GUESS_BYTES:
+                break
+    return b"\n".join(lines)
 
 
 @lru_cache(maxsize=256)
@@ -132,8 +137,8 @@ def _guess(sample: bytes) -> str:
         return "cp1252"
     best = charset_normalizer.from_bytes(
         sample,
-        steps=3,
-        chunk_size=512,
+        steps=1,
+        chunk_size=256,
         cp_isolation=_GUESS_AMONG,
         preemptive_behaviour=False,
     ).best()
