@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hivemesh_platform.app import Platform
 from hivemesh_platform.configuration import Loaded, Surroundings, load
-from hivemesh_platform.serve import serving
+from hivemesh_platform.server import serving
 from hivemesh_sdk.client import Client
 from hivemesh_sdk.contracts.manifest import Manifest
 from hivemesh_sdk.lifecycle.platform import PlatformClient

@@ -48,6 +48,7 @@ from hivemesh_platform.execution.engine import DbosEngine
 from hivemesh_platform.execution.mesh_transport import MeshStepTransport
 from hivemesh_platform.execution.runtime import Execution, ExecutionPorts, open_execution
 from hivemesh_platform.execution.store import totals
+from hivemesh_platform.memory import give_back_regularly
 from hivemesh_platform.overview import Overview
 from hivemesh_platform.registry.embedded import EmbeddedDirectory
 from hivemesh_platform.registry.model import InstanceState
@@ -140,7 +141,10 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
         files = ArtifactService(database, store, execution.held, clock)
         routers = [*_mesh_routers(platform, database), *_work_routers(execution, files)]
         platform.mesh_app = _application("mesh", routers)
-        platform.background.append(("artifacts", lambda: _collect(files)))
+        platform.background += [
+            ("artifacts", lambda: _collect(files)),
+            ("memory", give_back_regularly),
+        ]
         yield platform
 
 

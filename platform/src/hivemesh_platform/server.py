@@ -1,0 +1,271 @@
+"""The running platform: lock, log, listeners, background tasks, and the orderly end of all of them."""
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+from hivemesh_sdk.clock import SystemClock
+from hivemesh_sdk.contracts.problems import Problem, problem
+from hivemesh_sdk.errors import ConfigurationError, HivemeshError
+from hivemesh_sdk.transport import Limits, Listener, enrolment_listener, serve
+from pydantic import JsonValue
+
+from hivemesh_platform.configuration import Loaded, Surroundings, from_text, load
+from hivemesh_platform.identity import OperatorFiles, OwnIdentity, refuse
+from hivemesh_platform.listeners import Sockets
+from hivemesh_platform.lock import locked
+from hivemesh_platform.settings import ApiSettings
+from hivemesh_platform.telemetry import logs
+
+if TYPE_CHECKING:
+    from hivemesh_platform.app import Platform
+    from hivemesh_platform.supervisor.service import Supervisor
+
+PORTS = "ports.json"
+MAX_UPLOAD = 1 << 46  # what an operator uploads is bounded by the quota, and streamed to disk
+_ANY = ("0.0.0.0", "::")  # noqa: S104 - compared only
+DENIALS_EVERY_S = 2.0
+FORGET_EVERY_S = 3600.0
+_log = structlog.get_logger("hivemesh.serve")
+
+
+@dataclass(slots=True)
+class Stop:
+    """How a running platform is told to end; the second request ends it without draining."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def ask(self) -> None:
+        """End in order; asked again, end at once."""
+        if self.asked.is_set():
+            self.hurry.set()
+        self.asked.set()
+
+
+class Ready:
+    """Tells who started us that we are ready, or the problem that kept us from it."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+
+    def tell(self, message: bytes) -> None:
+        """Say it once."""
+        if self._descriptor is None:
+            return
+        with suppress(BrokenPipeError):  # who started us is gone; we serve anyway
+            os.write(self._descriptor, message)
+        os.close(self._descriptor)
+        self._descriptor = None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the platform until a signal ends it; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    ready = Ready(options.ready_fd)
+    try:
+        loaded = load(Surroundings.of_process(), _flags(options))
+        _run(loaded, ready)
+    except HivemeshError as error:
+        return _failed(ready, error.problem())
+    except Exception:
+        _failed(ready, problem("internal", "see the log of the platform"))
+        raise
+    return 0
+
+
+def _run(loaded: Loaded, ready: Ready) -> None:
+    folder = _prepared(loaded.state_folder)
+    with locked(folder):
+        storage = loaded.settings.storage
+        logs.configure(
+            folder / "logs" / "platform.log",
+            level=loaded.settings.telemetry.log_level,
+            max_bytes=storage.log_bytes,
+            files=storage.log_files,
+        )
+        import uvloop  # noqa: PLC0415 - the settings are checked before anything heavy is loaded
+
+        try:
+            uvloop.run(_until_stopped(loaded, ready))
+        except Exception:
+            _log.exception("platform_failed")
+            raise
+
+
+async def _until_stopped(loaded: Loaded, ready: Ready) -> None:
+    stop = Stop()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.ask)
+    async with serving(loaded, stop) as platform:
+        _log.info("platform_ready", address=platform.mesh_url, state=str(loaded.state_folder))
+        ready.tell(b"ready")
+        await stop.asked.wait()
+        _log.info("platform_stopping")
+
+
+@asynccontextmanager
+async def serving(loaded: Loaded, stop: Stop | None = None) -> AsyncIterator["Platform"]:
+    """A platform that serves, on a prepared state folder whose lock the caller holds.
+
+    What is entered last ends first: workers drain while the listeners still answer them.
+    """
+    from hivemesh_platform import app  # noqa: PLC0415 - as above
+
+    async with AsyncExitStack() as stack:
+        platform = await stack.enter_async_context(app.open_platform(loaded, SystemClock()))
+        operator = OperatorFiles(
+            loaded.state_folder / "operator", platform.authority, platform.clock
+        )
+        mesh, enrolment = await _listen(stack, platform)
+        host = _callable(loaded.settings.api)
+        platform.mesh_url = f"https://{host}:{mesh.port}"
+        platform.enrolment_url = f"https://{host}:{enrolment.port}"
+        await stack.enter_async_context(_background(platform, operator))
+        if platform.supervisor is not None:
+            supervising = _supervising(platform, platform.supervisor, stop or Stop())
+            await stack.enter_async_context(supervising)
+        operator.renew(force=True)
+        stack.callback(operator.remove)
+        operator.write_endpoint(_local(host), mesh.port)
+        platform.ready = True
+        yield platform
+        platform.ready = False
+
+
+async def _listen(stack: AsyncExitStack, platform: "Platform") -> tuple[Listener, Listener]:
+    api, clock = platform.settings.api, platform.clock
+    sockets = Sockets.open(api, platform.state_folder / PORTS)
+    stack.callback(sockets.close)
+    limits = Limits(connections=api.max_connections, requests=api.max_requests, body=MAX_UPLOAD)
+    mesh = await stack.enter_async_context(
+        serve(
+            platform.mesh_app,  # type: ignore[arg-type]  # Starlette types the protocol loosely
+            platform.source,
+            api.host,
+            0,
+            limits=limits,
+            sock=sockets.mesh,
+            clock=clock,
+            denials=platform.denials,
+        )
+    )
+    enrolment = await stack.enter_async_context(
+        enrolment_listener(
+            platform.enrolment_app,  # type: ignore[arg-type]  # as above
+            platform.source,
+            api.host,
+            0,
+            sock=sockets.enrolment,
+            clock=clock,
+        )
+    )
+    return mesh, enrolment
+
+
+@asynccontextmanager
+async def _background(platform: "Platform", operator: OperatorFiles) -> AsyncIterator[None]:
+    """Owns the tasks that run beside the requests; one that fails ends the platform."""
+    own = OwnIdentity(platform.source, platform.authority, operator, platform.clock)
+    jobs = [("identity", own.run), ("denials", lambda: _denials(platform)), *platform.background]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(run(), name=name) for name, run in jobs]
+        yield
+        for task in tasks:
+            task.cancel()
+
+
+@asynccontextmanager
+async def _supervising(
+    platform: "Platform", supervisor: "Supervisor", stop: Stop
+) -> AsyncIterator[None]:
+    """Workers run while this is open, and none of them afterwards."""
+    urls = [_local_url(url) for url in (platform.mesh_url, platform.enrolment_url)]
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(supervisor.run(*urls), name="supervisor")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await supervisor.stop(stop.hurry)
+
+
+async def _denials(platform: "Platform") -> None:
+    """Put new denials into force within two seconds; forget old records each hour."""
+    known: tuple[str, ...] = ()
+    forget_at = 0.0
+    while True:
+        rules = tuple(sorted(denial.rule for denial in await platform.enrolment.denials()))
+        if rules != known:
+            known = rules
+            refuse(platform.denials, rules)
+        if platform.clock.monotonic() >= forget_at:
+            forget_at = platform.clock.monotonic() + FORGET_EVERY_S
+            await platform.enrolment.forget()
+        await asyncio.sleep(DENIALS_EVERY_S)
+
+
+def _flags(options: argparse.Namespace) -> dict[str, JsonValue]:
+    flags: dict[str, JsonValue] = {}
+    for setting in options.set:
+        key, separator, value = setting.partition("=")
+        if not separator:
+            message = f"--set {setting!r} must look like api.port=8443"
+            raise ConfigurationError(message, slug="configuration-invalid")
+        flags[key] = from_text(key, value)
+    if options.state is not None:
+        flags["state.folder"] = str(options.state.expanduser().absolute())
+    return flags
+
+
+def _prepared(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name in ("logs", "run"):
+            (folder / name).mkdir(exist_ok=True, mode=0o700)
+    except OSError as error:
+        message = f"the state folder {str(folder)!r} cannot be made: {error.strerror}"
+        raise ConfigurationError(message, slug="file-unreadable") from error
+    return folder
+
+
+def _failed(ready: Ready, document: Problem) -> int:
+    ready.tell(msgspec.json.encode(document))
+    text = f"error[{document.code}]: {document.title}: {document.detail}\nfix: {document.remedy}\n"
+    sys.stderr.write(text)
+    return 5 if document.status == 409 else 1
+
+
+def _callable(api: ApiSettings) -> str:
+    """The host that others are told to call."""
+    if api.advertise_host:
+        return api.advertise_host
+    return socket.gethostname() if api.host in _ANY else api.host
+
+
+def _local_url(url: str) -> str:
+    host, _, port = url.removeprefix("https://").rpartition(":")
+    return f"https://{_local(host)}:{port}"
+
+
+def _local(host: str) -> str:
+    return host if host != socket.gethostname() else "127.0.0.1"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m hivemesh_platform.serve")
+    parser.add_argument("--state", type=Path, help="state folder")
+    parser.add_argument("--set", action="append", default=[], help="a setting, key=value")
+    parser.add_argument("--ready-fd", type=int, help="descriptor that is told when it is ready")
+    return parser
