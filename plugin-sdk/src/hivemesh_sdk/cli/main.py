@@ -118,6 +118,9 @@ def _conformance(commands: Commands) -> None:
     parser = _command(commands, "conformance", "run the conformance suite against a worker")
     _where(parser)
     parser.add_argument("--junit", metavar="FILE", help="write a JUnit report")
+    parser.add_argument(
+        "--start", metavar="COMMAND", help="how a worker that is not Python is started"
+    )
     _output(parser)
 
 

@@ -24,7 +24,7 @@ from hivemesh_sdk.contracts.manifest import Capability
 from hivemesh_sdk.contracts.names import PROTOCOL
 from hivemesh_sdk.contracts.problems import Problem, slug_of
 from hivemesh_sdk.contracts.steps import ExecutionState, Limits, StepKind, WorkerStatus
-from hivemesh_sdk.testing.examples import Example, load_examples
+from hivemesh_sdk.testing.examples import EXAMPLES_FILE, Example, load_examples
 from hivemesh_sdk.testing.harness import WorkerHarness
 from hivemesh_sdk.testing.instance import Outcome, Page, Step
 from hivemesh_sdk.testing.pki import ThrowawayCA
@@ -141,7 +141,18 @@ class WorkerConformance:
         _expect(response, 405, "method-not-allowed")
         assert "GET" in response.headers["allow"]
 
-    @pytest.mark.parametrize("body", [b"", b"\n", b"{}\n", b"{", b"[1]\n", b"\xff\n", b'{"a":1}'])
+    @pytest.mark.parametrize(
+        "body",
+        [
+            pytest.param(b"", id="empty"),
+            pytest.param(b"\n", id="empty line"),
+            pytest.param(b"{}\n", id="empty object"),
+            pytest.param(b"{", id="cut short"),
+            pytest.param(b"[1]\n", id="a list"),
+            pytest.param(b"\xff\n", id="no UTF-8"),
+            pytest.param(b'{"a": 1}', id="no line feed"),
+        ],
+    )
     def test_a_malformed_step_is_refused(self, worker: WorkerHarness, body: bytes) -> None:
         """The first line must be a step request."""
         _expect(worker.request("PUT", f"/v1/steps/{worker.key()}", body), 400, "malformed")
@@ -152,7 +163,16 @@ class WorkerConformance:
         cut = Step(step.request, (b"{",))
         _refused(worker.put(worker.key(), cut), 400, "malformed")
 
-    @pytest.mark.parametrize("key", ["a%20b.c.1", "x" * 300, "a/b/c", "a~b.c.1", ""])
+    @pytest.mark.parametrize(
+        "key",
+        [
+            pytest.param("a%20b.c.1", id="a space"),
+            pytest.param("x" * 300, id="too long"),
+            pytest.param("a/b/c", id="slashes"),
+            pytest.param("a~b.c.1", id="a tilde"),
+            pytest.param("", id="empty"),
+        ],
+    )
     def test_a_bad_step_key_is_refused(self, worker: WorkerHarness, key: str) -> None:
         """Keys consist of letters, digits, `_`, `-` and `.`, and are not long."""
         page = worker.put(key, Step.of(_any(worker).id, FIRST_KIND[_any(worker).kind]))
@@ -457,7 +477,7 @@ def _steps(
         if one.id in examples and kind in {None, one.kind}
     ]
     if not found:
-        pytest.skip(f"no example for a capability of kind {kind or 'any'}; see tests/examples.yaml")
+        pytest.skip(_why_nothing(worker, kind))
     for capability, example in found:
         first = FIRST_KIND[capability.kind]
         options = {} if first == "add" else example.parameters(worker.put_path)
@@ -465,6 +485,12 @@ def _steps(
             capability,
             Step.of(capability.id, first, parameters=options, bodies=example.bodies(first)),
         )
+
+
+def _why_nothing(worker: WorkerHarness, kind: str | None) -> str:
+    if kind is not None and kind not in {one.kind for one in worker.manifest.capabilities}:
+        return f"the worker has no {kind}"
+    return f"no example for a {kind or 'capability'} in {EXAMPLES_FILE}"
 
 
 def _first(worker: WorkerHarness, examples: Mapping[str, Example]) -> tuple[Capability, Step]:

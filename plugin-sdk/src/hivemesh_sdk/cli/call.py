@@ -1,0 +1,123 @@
+"""`hivemesh-worker call`: runs one capability of the worker here, without any platform."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+from pydantic import JsonValue
+
+from hivemesh_sdk.cli.failures import INCOMPLETE, OK, show
+from hivemesh_sdk.contracts.problems import FieldProblem
+from hivemesh_sdk.errors import ConfigurationError, HivemeshError
+from hivemesh_sdk.lifecycle.location import import_worker, locate
+from hivemesh_sdk.worker.failures import problem_of
+from hivemesh_sdk.worker.local import run_local
+from hivemesh_sdk.worker.records import Rejected
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the capability; 6 where records were rejected."""
+    worker = import_worker(locate(options.worker))
+    given = parse_pairs(options.options)
+    as_json = options.output == "json"
+    report = _Report(as_json=as_json)
+    with _opened(options.input) as source:
+        answers = run_local(worker, options.capability, given, _lines(source), report=report)
+        try:
+            rejected = _print(answers, report)
+        except HivemeshError:
+            raise
+        except Exception as error:
+            if options.verbose > 1:
+                raise
+            return show(problem_of(error), as_json=as_json)
+    if rejected:
+        sys.stderr.write(f"{rejected} rejected\n")
+    return INCOMPLETE if rejected else OK
+
+
+def parse_pairs(pairs: Sequence[str]) -> dict[str, JsonValue]:
+    """Read `key=value` pairs; a value that is JSON is taken as JSON, any other as text.
+
+    Raises:
+        ConfigurationError: a pair has no `=`.
+    """
+    values: dict[str, JsonValue] = {}
+    for pair in pairs:
+        key, sign, text = pair.partition("=")
+        if not sign or not key:
+            problem = FieldProblem(pointer=f"/{key}", message=f"{pair!r} is not key=value")
+            detail = "an option cannot be read; write it like --with key=value"
+            raise ConfigurationError(detail, slug="options-invalid", errors=[problem])
+        try:
+            values[key] = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            values[key] = text
+    return values
+
+
+def _opened(path: str | None) -> "nullcontext[BinaryIO | None] | BinaryIO":
+    if path is None:
+        return nullcontext(None)
+    if path == "-":
+        return nullcontext(sys.stdin.buffer)
+    return Path(path).open("rb")
+
+
+def _lines(source: BinaryIO | None) -> Iterator[bytes]:
+    for line in source or ():
+        if line.strip():
+            yield line
+
+
+def _print(answers: Iterator[bytes | Rejected], report: "_Report") -> int:
+    rejected = 0
+    out = sys.stdout.buffer
+    for answer in answers:
+        if isinstance(answer, Rejected):
+            rejected += 1
+            report.rejected(answer)
+        else:
+            out.write(answer + b"\n")
+    out.flush()
+    return rejected
+
+
+class _Report:
+    """What goes to standard error: rejected records and the capability's own log."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+
+    def rejected(self, record: Rejected) -> None:
+        """A record that was refused, with its reason and place."""
+        if self._as_json:
+            document = {"type": "rejected", **msgspec.to_builtins(record)}
+            _write(msgspec.json.encode(document).decode())
+            return
+        place = "" if record.position is None else f" at {record.position}"
+        detail = f": {record.detail}" if record.detail else ""
+        _write(f"rejected[{record.reason}]{place}{detail}")
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Shown on a terminal only."""
+        if sys.stderr.isatty():
+            of = f" of {total}" if total else ""
+            sys.stderr.write(f"\r{done}{of} {unit}   ")
+
+    def log(self, level: str, event: str, fields: Mapping[str, object]) -> None:
+        """A line of the capability's log."""
+        if self._as_json:
+            document = {"type": "log", "level": level, "message": event, "fields": fields}
+            _write(msgspec.json.encode(document).decode())
+            return
+        shown = " ".join(f"{name}={value!r}" for name, value in fields.items())
+        _write(f"{level}: {event} {shown}".rstrip())
+
+
+def _write(line: str) -> None:
+    sys.stderr.write(line + "\n")
