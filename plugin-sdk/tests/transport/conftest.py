@@ -14,12 +14,20 @@ from hivemesh_sdk.transport import Limits, Listener, MeshClient, Target, serve
 from hivemesh_sdk.trust.contexts import client_context
 from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.source import IdentitySource
+from structlog.testing import capture_logs
 
 WAIT_S = 10.0
 
 
 def pytest_asyncio_loop_factories(config, item):
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    """Failures that a test provokes are not printed: formatting a traceback takes a second."""
+    with capture_logs():
+        yield
 
 
 @pytest.fixture(scope="session")

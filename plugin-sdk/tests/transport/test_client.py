@@ -29,22 +29,26 @@ async def never(scope, receive, send):
 
 
 @asynccontextmanager
-async def impostor(context: ssl.SSLContext, behaviour):
-    """A TLS server that is not ours; `behaviour` gets reader and writer."""
+async def impostor(context: ssl.SSLContext | None, behaviour):
+    """A server that is not ours; `behaviour` gets reader and writer."""
+    handlers = set()
 
     async def serve(reader, writer):
+        handlers.add(asyncio.current_task())
         try:
             await behaviour(reader, writer)
-        except OSError:
-            pass
         finally:
             writer.transport.abort()
+            await writer.wait_closed()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+        for handler in handlers:
+            handler.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
 
 
 def without_client_certificates(ca, svid):
@@ -148,13 +152,8 @@ async def test_answer_that_does_not_come_ends_with_the_deadline(mesh_of, until):
 
 
 async def test_handshake_that_does_not_come_ends_with_the_deadline(mesh):
-    async def accept(reader, writer):
-        await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    async with server:
-        target = Target.platform("127.0.0.1", server.sockets[0].getsockname()[1], "x.y")
+    async with impostor(None, silent) as port:
+        target = Target.platform("127.0.0.1", port, "x.y")
         with pytest.raises(DeadlineExceededError, match="no connection") as caught:
             await mesh.client.request(target, "GET", "/", deadline_s=0.05)
     assert caught.value.sent is False

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 from hivemesh_sdk.transport.protocol import MeshCycle
+from structlog.testing import capture_logs
 from uvicorn.protocols.http.flow_control import FlowControl
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -49,7 +50,7 @@ class Spy(asyncio.Transport):
 async def run(application, method="GET"):
     spy = Spy()
     cycle = MeshCycle(
-        scope={"type": "http", "method": method, "headers": []},
+        scope={"type": "http", "method": method, "path": "/", "headers": []},
         transport=spy,
         flow=FlowControl(spy),
         logger=logging.getLogger("test"),
@@ -92,14 +93,14 @@ async def test_answer_to_head_has_no_body():
 @pytest.mark.parametrize(
     "value", [b"a\r\nset: b", b"a\n", b"a\r", b"a\0b", b"\r\n", b"x\r\n"], ids=repr
 )
-async def test_header_with_a_line_break_never_leaves(value, caplog):
+async def test_header_with_a_line_break_never_leaves(value):
     [answer] = await run(answering(start(headers=[(b"x", value)]), body()))
     assert answer.startswith(b"HTTP/1.1 500 ")
     assert b"\r\nx: " not in answer
 
 
 @pytest.mark.parametrize("data", [b"too long", b"s"], ids=["longer", "shorter"])
-async def test_body_that_differs_from_its_length_breaks_the_connection(mesh_of, wire, data, caplog):
+async def test_body_that_differs_from_its_length_breaks_the_connection(mesh_of, wire, data):
     application = answering(start(headers=[(b"content-length", b"3")]), body(data))
     async with mesh_of(application) as mesh:
         connection = await wire(mesh)
@@ -118,9 +119,7 @@ async def test_body_that_differs_from_its_length_breaks_the_connection(mesh_of, 
     ],
     ids=["silent", "head-only", "no-start", "two-starts", "unknown"],
 )
-async def test_application_that_breaks_the_rules_is_answered_for(
-    mesh_of, wire, application, caplog
-):
+async def test_application_that_breaks_the_rules_is_answered_for(mesh_of, wire, application):
     async with mesh_of(application) as mesh:
         connection = await wire(mesh)
         connection.send(GET)
@@ -129,18 +128,91 @@ async def test_application_that_breaks_the_rules_is_answered_for(
         assert b"urn:hivemesh:problem:internal" in text
 
 
-async def test_failing_application_tells_its_caller_nothing(mesh_of, wire, caplog):
+async def test_failing_application_tells_its_caller_nothing(mesh_of, wire):
     async def application(scope, receive, send):
         message = "secret detail"
         raise LookupError(message)
 
     async with mesh_of(application) as mesh:
         connection = await wire(mesh)
-        connection.send(b"GET / HTTP/1.1\r\nhost: x\r\nx-request-id: r-7\r\n\r\n")
-        status, _, text = await connection.answer()
+        with capture_logs() as lines:
+            connection.send(b"GET /a HTTP/1.1\r\nhost: x\r\nx-request-id: r-7\r\n\r\n")
+            status, _, text = await connection.answer()
+    assert [(line["event"], line["path"]) for line in lines] == [("request_failed", "/a")]
     assert status == 500
     assert b"secret" not in text
     assert b'"request_id":"r-7"' in text
+
+
+async def test_application_that_fails_after_its_caller_left_is_not_logged(mesh_of, wire, until):
+    entered, gone = asyncio.Event(), asyncio.Event()
+
+    async def application(scope, receive, send):
+        await receive()
+        entered.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await send(start(204))
+        gone.set()
+        message = "nobody hears this"
+        raise LookupError(message)
+
+    async with mesh_of(application) as mesh:
+        connection = await wire(mesh)
+        connection.send(GET)
+        await entered.wait()
+        with capture_logs() as lines:
+            connection.writer.transport.abort()
+            await gone.wait()
+            await until(lambda: mesh.listener.requests == 0)
+    assert lines == []
+
+
+async def test_framing_headers_of_the_application_are_ours(mesh_of, wire):
+    headers = [
+        (b"transfer-encoding", b"gzip"),
+        (b"connection", b"close"),
+        (b"content-length", b"2"),
+    ]
+    async with mesh_of(answering(start(headers=headers), body(b"ok"))) as mesh:
+        connection = await wire(mesh)
+        connection.send(GET)
+        status, answered, text = await connection.answer()
+        assert (status, text, "transfer-encoding" in answered) == (200, b"ok", False)
+        assert answered["connection"] == "close"
+        assert await connection.rest() == b""
+
+
+async def test_early_answer_and_late_body_share_the_connection(mesh_of, wire, until):
+    async with mesh_of(answering(start(204), body())) as mesh:
+        connection = await wire(mesh)
+        for _ in range(2):
+            connection.send(b"PUT / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n")
+            assert (await connection.answer())[0] == 204
+            connection.send(b"late")
+        [served] = mesh.listener._connections.all()
+        await until(lambda: served.idle_since is not None)
+
+
+async def test_slow_reader_slows_the_application(mesh_of, wire, until):
+    sent = []
+
+    async def application(scope, receive, send):
+        await send(start())
+        for number in range(200):
+            await send(body(b"x" * 100_000, more=True))
+            sent.append(number)
+        await send(body())
+
+    async with mesh_of(application) as mesh:
+        connection = await wire(mesh)
+        connection.writer.transport.pause_reading()
+        connection.send(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        await until(lambda: bool(sent) and mesh.listener._connections.all()[0].flow.write_paused)
+        assert len(sent) < 200
+        connection.writer.transport.resume_reading()
+        assert (await connection.rest()).endswith(b"0\r\n\r\n")
+        assert len(sent) == 200
 
 
 async def test_pipelined_requests_are_answered_in_order(mesh, wire):

@@ -73,6 +73,22 @@ async def test_long_body_has_time_by_its_size(mesh_of, wire, until):
         assert (await connection.answer())[0] == 200
 
 
+async def test_slow_application_does_not_run_into_its_callers_deadline(mesh_of, wire, until):
+    held = Held()
+    async with mesh_of(held) as mesh:
+        connection = await wire(mesh)
+        connection.send(b"PUT / HTTP/1.1\r\nhost: x\r\ncontent-length: 300000\r\n\r\n")
+        connection.send(b"x" * 200_000)
+        await until(lambda: held.entered == 1)
+        [served] = mesh.listener._connections.all()
+        await until(lambda: served.flow.read_paused)
+        mesh.clock.advance(100)
+        mesh.listener.sweep()
+        connection.send(b"x" * 100_000)
+        held.go.set()
+        assert (await connection.answer())[0] == 204
+
+
 async def test_idle_connection_is_closed(mesh, wire, until):
     connection = await wire(mesh)
     connection.send(GET)
@@ -162,6 +178,7 @@ async def test_rest_of_a_refused_body_is_read_for_a_while_only(mesh_of, wire, un
         (b"GET /" + b"y" * 40_000 + b" HTTP/1.1\r\n\r\n", 431, "headers-too-large"),
         (b"\x00\x01\x02 nonsense\r\n\r\n", 400, "malformed"),
         (b"GET http://elsewhere/ HTTP/1.1\r\nhost: x\r\n\r\n", 400, "malformed"),
+        (b"GET /\xc3\xa9 HTTP/1.1\r\nhost: x\r\n\r\n", 400, "malformed"),
         (
             b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
             400,
@@ -174,7 +191,16 @@ async def test_rest_of_a_refused_body_is_read_for_a_while_only(mesh_of, wire, un
             "malformed",
         ),
     ],
-    ids=["header", "target", "noise", "absolute-form", "upgrade", "connect", "smuggling"],
+    ids=[
+        "header",
+        "target",
+        "noise",
+        "absolute-form",
+        "not-ascii",
+        "upgrade",
+        "connect",
+        "smuggling",
+    ],
 )
 async def test_malformed_request_gets_a_problem_and_is_closed(mesh, wire, data, status, kind):
     connection = await wire(mesh)

@@ -45,7 +45,7 @@ def test_cycle_takes_the_same_arguments():
         "keep_alive",
         "on_response",
     ]
-    assert "response_started" in inspect.getsource(RequestResponseCycle.run_asgi)
+    assert "cycle.run_asgi(app)" in inspect.getsource(HttpToolsProtocol._start_asgi_task)
     assert issubclass(MeshCycle, RequestResponseCycle)
 
 

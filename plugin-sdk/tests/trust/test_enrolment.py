@@ -11,6 +11,7 @@ from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.errors import ConfigurationError, RemoteError
 from hivemesh_sdk.testing.pki import ThrowawayCA
 from hivemesh_sdk.transport import (
+    DeadlineExceededError,
     MeshClient,
     PeerRefusedError,
     Target,
@@ -19,6 +20,7 @@ from hivemesh_sdk.transport import (
     serve,
 )
 from hivemesh_sdk.trust import enrolment
+from hivemesh_sdk.trust.contexts import anonymous_context
 from hivemesh_sdk.trust.enrolment import (
     Newcomer,
     enrol,
@@ -114,7 +116,7 @@ async def test_token_is_all_that_a_newcomer_needs(office):
         token_of(office.ca).reveal(),
         "0.1.0",
     )
-    assert not source.refusals.counts.keys() - {Reason.PEER_GAVE_UP}
+    assert not source.refusals.counts
 
 
 async def test_new_identity_works_on_the_mesh(office):
@@ -155,6 +157,16 @@ async def test_worker_of_the_installation_cannot_pose_as_the_platform(office):
     assert office.asked == []
 
 
+async def test_enrolment_listener_takes_tls_1_3_only(office):
+    async with opened(office) as (listener, source):
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(b"POST /v1/enrol HTTP/1.1\r\n\r\n")
+        assert b"HTTP" not in await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    assert source.refusals.counts == {Reason.PLAIN_HTTP: 1}
+
+
 async def test_nobody_listens(office):
     async with opened(office) as (listener, _):
         port = listener.port
@@ -162,14 +174,11 @@ async def test_nobody_listens(office):
         await enrol("127.0.0.1", port, token_of(office.ca), Newcomer(worker="echo"))
 
 
-async def test_port_that_speaks_no_tls_is_refused(office):
+async def test_port_that_speaks_no_tls_is_refused(office, strange_server):
     async def echo(reader, writer):
         writer.write(await reader.read(1))
-        writer.close()
 
-    server = await asyncio.start_server(echo, "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
+    async with strange_server(echo) as port:
         with pytest.raises((PeerRefusedError, WorkerUnreachableError)):
             await enrol("127.0.0.1", port, token_of(office.ca), Newcomer(worker="echo"))
 
@@ -238,3 +247,50 @@ def test_trust_domain_is_read_from_the_root(ca):
 def test_certificate_that_is_no_root_names_no_trust_domain(ca, pick):
     with pytest.raises(ConfigurationError):
         trust_domain_of(pick(ca))
+
+
+async def test_platform_that_stays_away_is_an_error_after_three_tries(office):
+    def vanish(scope, body):
+        for connection in listener._connections.all():
+            connection.transport.abort()
+        return 200, b""
+
+    office.answer = vanish
+    async with opened(office) as (listener, _):
+        with pytest.raises(WorkerUnreachableError):
+            await join(listener, token_of(office.ca))
+    assert len(office.asked) == 3
+
+
+async def test_silent_platform_is_given_up_at_the_deadline(office, strange_server):
+    async def silent(reader, writer):
+        await reader.read()
+
+    async with strange_server(silent) as port:
+        with pytest.raises(DeadlineExceededError, match="in time"):
+            await enrol(
+                "127.0.0.1", port, token_of(office.ca), Newcomer(worker="echo"), deadline_s=0.02
+            )
+
+
+async def test_answer_of_another_version_is_told(office):
+    office.answer = lambda scope, body: (200, b"{}")
+    async with opened(office) as (listener, _):
+        with pytest.raises(ConfigurationError, match="do the versions fit"):
+            await join(listener, token_of(office.ca))
+
+
+async def test_openssl_that_completes_without_roots_is_not_used(office, monkeypatch):
+    # The one thing that cannot be injected: an OpenSSL that accepts a chain without trust roots.
+    root = office.ca.bundle()
+    monkeypatch.setattr(enrolment, "anonymous_context", lambda _: anonymous_context(root))
+    monkeypatch.setattr(enrolment, "PROBE_NAME", f"platform.{office.ca.trust_domain}")
+    async with opened(office) as (listener, _):
+        with pytest.raises(PeerRefusedError, match="not usable"):
+            await join(listener, token_of(office.ca))
+    assert office.asked == []
+
+
+def test_token_shows_in_no_representation_of_a_request(ca):
+    request = EnrolRequest(token=token_of(ca).reveal(), csr="", worker="echo")
+    assert "s" * 43 not in repr(request)

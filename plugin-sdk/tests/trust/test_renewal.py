@@ -1,5 +1,6 @@
 """An identity renews itself at half of its life, whatever the clocks do."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -8,6 +9,7 @@ from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.errors import RemoteError
 from hivemesh_sdk.testing.clock import ManualClock
 from hivemesh_sdk.transport import WorkerUnreachableError
+from hivemesh_sdk.trust import renewal
 from hivemesh_sdk.trust.enrolment import Identity
 from hivemesh_sdk.trust.renewal import Renewer
 from hivemesh_sdk.trust.source import IdentitySource
@@ -158,3 +160,16 @@ async def test_short_lifetimes_are_renewed_in_time(ca, platform, clock):
     source = IdentitySource(ca.svid(ca.worker(), now=clock.now(), lifetime=lifetime), ca.bundle())
     renewer = renewer_of(source, platform, clock)
     assert timedelta(seconds=9) < renewer.due - clock.now() < timedelta(seconds=11)
+
+
+async def test_running_renewer_ticks_until_cancelled(source, platform, clock, monkeypatch):
+    monkeypatch.setattr(renewal, "TICK_S", 0.0)
+    renewer = renewer_of(source, platform, clock)
+    clock.advance(timedelta(minutes=31))
+    task = asyncio.create_task(renewer.run())
+    async with asyncio.timeout(10):
+        while not renewer.renewals:  # noqa: ASYNC110 - the renewer sets no event
+            await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

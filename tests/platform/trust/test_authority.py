@@ -1,10 +1,11 @@
 """The authority's state folder, and how issuers and roots are replaced."""
 
+import json
 from datetime import timedelta
 
 import pytest
 from cryptography import x509
-from hivemesh_platform.trust.authority import FILE, open_authority
+from hivemesh_platform.trust.authority import FILE, _Pair, open_authority
 from hivemesh_platform.trust.profile import Lifetimes
 from hivemesh_sdk.errors import ConfigurationError, ConflictError
 from hivemesh_sdk.testing.clock import ManualClock
@@ -155,3 +156,26 @@ def test_change_of_root_survives_a_restart_half_way(tmp_path, clock, authority, 
 def test_root_that_was_not_announced_cannot_be_used(authority):
     with pytest.raises(ConflictError, match="no root was announced"):
         authority.use_announced_root()
+
+
+def test_issuer_can_be_replaced_at_once(authority):
+    before = issue(authority).chain[1]
+    authority.rotate_issuer()
+    assert issue(authority).chain[1] != before
+
+
+def test_key_that_does_not_fit_its_certificate_stops_the_start(tmp_path, clock, authority):
+    other = open_authority(tmp_path / "other", clock, Lifetimes())
+    mine, theirs = (
+        json.loads((folder / FILE).read_bytes()) for folder in (tmp_path, tmp_path / "other")
+    )
+    mine["issuer"]["key"] = theirs["issuer"]["key"]
+    (tmp_path / FILE).write_text(json.dumps(mine))
+    with pytest.raises(ConfigurationError, match="restore it"):
+        open_authority(tmp_path, clock, Lifetimes())
+    assert other.trust_domain != authority.trust_domain
+
+
+def test_private_parts_show_in_no_representation(tmp_path, authority):
+    pair = json.loads((tmp_path / FILE).read_bytes())["root"]
+    assert "PRIVATE" not in repr(_Pair(**pair))

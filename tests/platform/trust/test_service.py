@@ -7,6 +7,7 @@ import pytest
 from enrolment_support import MemoryEnrolmentStore
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.migrate import ensure_schema
+from hivemesh_platform.trust import failures
 from hivemesh_platform.trust.authority import open_authority
 from hivemesh_platform.trust.failures import FailureLimit
 from hivemesh_platform.trust.model import (
@@ -229,6 +230,11 @@ async def test_token_for_an_impossible_worker_is_refused(service, worker):
         await service.create_credential(worker)
 
 
+async def test_credential_needs_room_for_an_instance(service):
+    with pytest.raises(InvalidError):
+        await service.create_credential("echo", max_live=0)
+
+
 @pytest.mark.parametrize("lifetime", [timedelta(), timedelta(hours=25)])
 async def test_token_lives_at_most_a_day(service, lifetime):
     with pytest.raises(InvalidError):
@@ -259,6 +265,14 @@ async def test_five_failures_of_an_address_block_its_further_failures_only(
     clock.advance(61)
     with pytest.raises(EnrolmentRefusedError):
         await Holder(service, authority, "nonsense").enrol("10.0.0.1")
+
+
+def test_addresses_are_forgotten_before_memory_grows(clock, monkeypatch):
+    monkeypatch.setattr(failures, "ADDRESSES", 3)
+    limit = FailureLimit(clock)
+    for number in range(50):
+        limit.add(f"10.0.0.{number}")
+    assert len(limit._failures) == 3
 
 
 def test_slow_failures_are_not_limited(clock):

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hivemesh_sdk.trust.identity import SpiffeId
@@ -49,14 +49,14 @@ def check_request(pem: str) -> CheckedRequest:
     try:
         request = x509.load_pem_x509_csr(pem.encode("ascii"))
         key = request.public_key()
-        names = _names(request)
+        names, proven = _names(request), request.is_signature_valid
     except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
         message = "the certificate request cannot be read; it must be PEM"
         raise CsrInvalidError(message) from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, _CURVES):
         message = "the key of the certificate request must be P-256 or P-384"
         raise CsrInvalidError(message)
-    if not _proves_possession(request):
+    if not proven:
         message = "the certificate request is not signed by its own key"
         raise CsrInvalidError(message)
     return CheckedRequest(key, key_hash(key), names)
@@ -75,10 +75,3 @@ def _names(request: x509.CertificateSigningRequest) -> x509.SubjectAlternativeNa
         return request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return None
-
-
-def _proves_possession(request: x509.CertificateSigningRequest) -> bool:
-    try:
-        return request.is_signature_valid
-    except (UnsupportedAlgorithm, InvalidSignature):
-        return False

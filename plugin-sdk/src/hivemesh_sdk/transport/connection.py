@@ -28,6 +28,7 @@ from hivemesh_sdk.trust.identity import (
 from hivemesh_sdk.trust.refusals import handshake_detail
 
 MAX_BODY = 16 * 1024 * 1024  # two pages of 8 MiB
+PIECE = 256 * 1024  # of a large body, in one write
 ONE_WRITE = 64 * 1024  # below this head and body are joined into one TLS record
 CLOSE_S = 1.0
 
@@ -80,6 +81,8 @@ class Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._status = 0
         self._left = 0
+        self._pieces: Iterator[bytes | memoryview] = iter(())
+        self._paused = False
         self.transport: asyncio.Transport
         self.lost: asyncio.Future[None] = self._loop.create_future()
         self.reusable = True
@@ -106,8 +109,24 @@ class Connection(asyncio.Protocol):
         if len(chunks) == 1 and len(chunks[0]) <= ONE_WRITE:
             self.transport.write(head + chunks[0])
         else:
-            self.transport.writelines([head, *chunks])
+            self._pieces = _pieces(head, chunks)
+            self._send_pieces()
         return waiter
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._send_pieces()
+
+    def _send_pieces(self) -> None:
+        """Send what the socket takes: TLS keeps as much memory as the largest single write."""
+        while not self._paused:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return
+            self.transport.write(piece)
 
     def data_received(self, data: bytes) -> None:
         if self._waiter is None:
@@ -193,6 +212,24 @@ class Connection(asyncio.Protocol):
                 "certificate looks like this too: see the refusals that it logs"
             )
         return self._unreachable("dropped the connection before it answered")
+
+
+def _pieces(head: bytes, chunks: Sequence[bytes]) -> Iterator[bytes | memoryview]:
+    """Cut a request into writes; small chunks go out together."""
+    small = [head]
+    size = len(head)
+    for chunk in chunks:
+        if size + len(chunk) <= ONE_WRITE:
+            small.append(chunk)
+            size += len(chunk)
+            continue
+        yield b"".join(small)
+        small, size = [], 0
+        view = memoryview(chunk)
+        for start in range(0, len(chunk), PIECE):
+            yield view[start : start + PIECE]
+    if small:
+        yield b"".join(small)
 
 
 async def call_once(

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import httptools
+import structlog
 from uvicorn._types import ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -26,6 +27,8 @@ from hivemesh_sdk.transport.limits import Guard
 from hivemesh_sdk.trust.chains import verified_root
 from hivemesh_sdk.trust.identity import Peer, PeerIdentityError, peer_identity
 from hivemesh_sdk.trust.refusals import Reason
+
+_LOG = structlog.get_logger("hivemesh.transport")
 
 
 class Connections:
@@ -386,6 +389,31 @@ class MeshCycle(RequestResponseCycle):
     protocol: MeshProtocol
     head: bytes | None = None
 
+    async def run_asgi(self, app: Application) -> None:
+        """Run the application; a failure of its own is answered and logged here."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            self.transport.abort()  # the listener closes and waits no longer
+            raise
+        except Exception as error:  # noqa: BLE001 - the boundary of a request
+            await self._fail("request_failed", error)
+        else:
+            if not self.response_complete:
+                await self._fail("response_incomplete", None)
+        finally:
+            self.on_response = _nothing
+
+    async def _fail(self, event: str, error: Exception | None) -> None:
+        if self.disconnected:
+            return  # nobody is there to be answered, and the failure most likely follows from it
+        _LOG.error(event, method=self.scope["method"], path=self.scope["path"], exc_info=error)
+        if self.response_started:
+            self.transport.close()
+            return
+        self.head, self.chunked_encoding, self.expected_content_length = None, None, 0
+        await problem_application("internal", "")(self.scope, self.receive, self.send)
+
     async def send(self, message: ASGISendEvent) -> None:
         """Take one ASGI message of the application."""
         if self.flow.write_paused and not self.disconnected:
@@ -470,15 +498,14 @@ class MeshCycle(RequestResponseCycle):
                 self.transport.close()
         self.on_response()
 
-    async def send_500_response(self) -> None:
-        """Answer for an application that failed; the log has the rest."""
-        self.head, self.chunked_encoding, self.expected_content_length = None, None, 0
-        await problem_application("internal", "")(self.scope, self.receive, self.send)
-
 
 def _chunk(body: bytes, *, last: bool) -> bytes:
     end = b"0\r\n\r\n" if last else b""
     return b"%x\r\n%b\r\n%b" % (len(body), body, end) if body else end
+
+
+def _nothing() -> None:
+    return None
 
 
 def _has_body(method: str, status: int) -> bool:

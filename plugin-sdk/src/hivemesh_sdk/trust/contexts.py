@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 from hivemesh_sdk.trust.bundle import Bundle
 from hivemesh_sdk.trust.keys import Svid, load_into
-from hivemesh_sdk.trust.refusals import Refusals
+from hivemesh_sdk.trust.refusals import Reason, Refusals, handshake_reason
 
 Current = Callable[[], ssl.SSLContext]
+Report = Callable[[ssl.SSLError], None]
 
 
 def server_context(svid: Svid, bundle: Bundle) -> ssl.SSLContext:
@@ -52,19 +53,25 @@ def enrolment_context(svid: Svid, bundle: Bundle) -> ssl.SSLContext:
 
 def front_context(current: Current, refusals: Refusals) -> ssl.SSLContext:
     """The context of a mesh listener."""
-    context = _front(current, refusals)
+    context = _front(current, refusals.handshake)
     context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
 def enrolment_front_context(current: Current, refusals: Refusals) -> ssl.SSLContext:
     """The context of an enrolment listener, which asks for no client certificate."""
-    return _front(current, refusals)
+
+    def report(error: ssl.SSLError) -> None:
+        # The first handshake of each newcomer ends so: it only looks at the chain.
+        if handshake_reason(error) is not Reason.PEER_GAVE_UP:
+            refusals.handshake(error)
+
+    return _front(current, report)
 
 
-def _front(current: Current, refusals: Refusals) -> ssl.SSLContext:
+def _front(current: Current, report: Report) -> ssl.SSLContext:
     context = _strict(ssl.PROTOCOL_TLS_SERVER)
-    context.sslobject_class = _reporting(refusals)
+    context.sslobject_class = _reporting(report)
 
     def swap(tls: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _front: ssl.SSLContext) -> None:
         tls.context = current()
@@ -83,7 +90,7 @@ def _strict(protocol: int) -> ssl.SSLContext:
     return context
 
 
-def _reporting(refusals: Refusals) -> type[ssl.SSLObject]:
+def _reporting(report: Report) -> type[ssl.SSLObject]:
     class ReportingTls(ssl.SSLObject):
         """asyncio and uvloop swallow failed handshakes; this is where their reason is seen."""
 
@@ -93,7 +100,7 @@ def _reporting(refusals: Refusals) -> type[ssl.SSLObject]:
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 raise
             except ssl.SSLError as error:
-                refusals.handshake(error)
+                report(error)
                 raise
 
     return ReportingTls
