@@ -91,7 +91,7 @@ def test_state_of_very_many_different_messages_stays_within_a_few_mib():
             for n in range(start, start + 4_000)
         ]
         whole.merge(archive(messages))
-    assert len(msgspec.json.encode(whole)) < 8 * 2**20
+    assert len(msgspec.json.encode(whole)) < 5 * 2**20
     found = summarize(whole, top=10, subjects=True)
     assert found.approximate == ["senders", "domains", "threads", "response_times"]
     assert found.messages == 24_000

@@ -1,6 +1,6 @@
 """Which message answers which: kept as fixed-size links, worked out when the result is asked for.
 
-A link holds hashes instead of ids and addresses: 45 bytes a message. Up to LIMIT messages all
+A link holds hashes instead of ids and addresses: 35 bytes a message. Up to LIMIT messages all
 links are kept. Beyond that whole threads are kept, those whose root has the smallest hash: a
 uniform sample of threads. A thread that is dropped from a part would be dropped from the whole
 as well, so the sample does not depend on how the input was cut or in what order it was merged.
@@ -16,14 +16,15 @@ import msgspec
 
 from worker_email_insights.message import Message
 
-LIMIT = 20_000  # links, 1.2 MB in the state's JSON form
-LONGEST_TITLE = 120  # characters
+LIMIT = 10_000  # links, 0.5 MB in the state's JSON form
+LONGEST_TITLE = 100  # characters
 MOST_PARTICIPANTS = 16
-NONE = bytes(8)
+WIDTH = 6  # bytes of a hash: among 10,000 two are equal once in 5 million archives
+NONE = bytes(WIDTH)
 NO_TIME = 0xFFFF_FFFF
 
 # root, message, parent, conversation, sender, seconds since 1970, is a reply without ids
-LINK = struct.Struct(">8s8s8s8s8sI?")
+LINK = struct.Struct(f">{5 * f'{WIDTH}s'}I?")
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -61,7 +62,7 @@ class Threads(msgspec.Struct):
     @property
     def share(self) -> float:
         """The share of all threads that the sample holds."""
-        return int.from_bytes(self.cutoff, "big") / 2**64 if self.cutoff else 1.0
+        return int.from_bytes(self.cutoff, "big") / 2 ** (8 * WIDTH) if self.cutoff else 1.0
 
     def add(self, messages: list[tuple[Message, datetime | None]]) -> None:
         """Link these messages, each with its moment where it has a plausible one."""
@@ -70,7 +71,7 @@ class Threads(msgspec.Struct):
             link, title = link_of(message, when)
             links.append(link)
             if title is not None:
-                self._entitle(link[:8].hex(), title)
+                self._entitle(link[:WIDTH].hex(), title)
         self._take(links)
 
     def merge(self, other: "Threads") -> None:
@@ -97,7 +98,7 @@ class Threads(msgspec.Struct):
     def _take(self, links: list[bytes]) -> None:
         merged = list(dict.fromkeys(sorted(_split(self.packed) + links)))
         if len(merged) > self.limit:
-            root = merged[self.limit][:8]
+            root = merged[self.limit][:WIDTH]
             self.cutoff = min(self.cutoff or root, root)
         if self.cutoff:
             merged = [link for link in merged if link < self.cutoff]
@@ -162,7 +163,7 @@ def _bare(message_id: str) -> str:
 
 
 def _hash(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=WIDTH).digest()
 
 
 def _split(packed: bytes) -> list[bytes]:
