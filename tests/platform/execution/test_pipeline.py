@@ -296,7 +296,7 @@ async def test_inputs_above_a_page_go_by_reference(tmp_path):
     async with core(tmp_path, fleet) as platform:
         run = await platform.run()
         assert run.state == "failed"
-        assert max(seen) == 2  # batches of 3 MB: two of them fit into one request of 8 MiB
+        assert max(seen) == 1  # batches of 3 MB: one of them fits into 4 MiB
 
 
 async def test_capabilities_are_checked_when_a_run_starts(tmp_path):

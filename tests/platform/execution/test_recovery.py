@@ -144,13 +144,14 @@ async def test_random_faults_lose_and_double_nothing(tmp_path, seed):
         run = await platform.start(document)
     for _ in range(choose.randrange(4)):
         async with core(tmp_path, fleet) as platform:
-            recorded = choose.randrange(1, 6)
-            counters = platform.execution.counters
-            await platform.until(
-                lambda: counters.batches_recorded >= recorded or not counters.open_runs
-            )
+            await _until_recorded(platform, choose.randrange(1, 6))
     async with core(tmp_path, fleet) as platform:
         await assert_complete(platform, run)
+
+
+async def _until_recorded(platform, batches):
+    counters = platform.execution.counters
+    await platform.until(lambda: counters.batches_recorded >= batches or not counters.open_runs)
 
 
 def _with_deadline(seconds):

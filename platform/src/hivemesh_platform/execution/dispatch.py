@@ -172,6 +172,7 @@ class Dispatcher:
         body = await self._request(claim)
         self._place(step, choice)
         page = await self._put(step, body)
+        del body
         taken = Taken()
         keep = claim.kind in {"add", "merge"}
         reader = PageReader(self._parts.artifacts, str(claim.key), keep_answer=keep)
@@ -201,14 +202,16 @@ class Dispatcher:
         told = self._parts.clock.monotonic()
         while True:
             await self._wait_for_room(step, page.execution, taken.last)
+            execution = page.execution
             await reader.take(page.body, taken)
+            del page  # megabytes, and the next one is on its way soon
             now = self._parts.clock.monotonic()
             if not taken.is_empty or (taken.progress and now - told > PROGRESS_EVERY_S):
-                await self._record(step, page.execution, taken)
+                await self._record(step, execution, taken)
                 told = now
             if taken.ended:
                 break
-            page = await self._next(step, page.execution, taken.last)
+            page = await self._next(step, execution, taken.last)
         crash.reach("finish.before")
         await self._finish(step, Finished())
 

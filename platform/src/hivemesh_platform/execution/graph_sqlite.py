@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 from hivemesh_sdk.contracts.api import RunState
-from hivemesh_sdk.contracts.steps import MAX_PAGE_BYTES, StepKind
+from hivemesh_sdk.contracts.steps import StepKind
 
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution.ledger import Effects, Finished
@@ -24,6 +24,7 @@ from hivemesh_platform.execution.model import (
 from hivemesh_platform.storage.transaction import Row, Transaction
 
 COST = 1.0  # of a row in the fair queue
+ADD_BYTES = 4 * 1024 * 1024  # in one `add`: with TLS and pages in flight, what memory is bounded by
 
 _INSERT_ROW = """
 INSERT INTO work (run, node, seq, kind, capability, submitter, priority, rank, state, input, spec,
@@ -254,7 +255,7 @@ class Change:
     def _group(self, node: Row, *, closed: bool) -> None:
         """Cut the upstream's batches, in order of seq, into inputs of `add` rows.
 
-        A group has at most 16 batches and at most a page of bytes; it takes only batches before
+        A group has at most 16 batches and 4 MiB (or one batch); it takes only batches before
         which no batch is missing, so its content does not depend on who finished first.
         """
         run, name = node["run"], node["name"]
@@ -437,7 +438,7 @@ def _cut(
         if int(row["seq"]) != expected:
             break
         batch = BatchRef(row["sha256"], row["count"], row["bytes"], row["encoding"])
-        if taken == FAN_IN or (group and size + batch.bytes > MAX_PAGE_BYTES):
+        if taken == FAN_IN or (group and size + batch.bytes > ADD_BYTES):
             groups.append((tuple(group), expected - 1))
             group, size, taken = [], 0, 0
         if batch.count:
