@@ -1,17 +1,21 @@
-"""Tells the C library to give large blocks back, so that batches leave no lasting mark in memory.
+"""Keeps the C heap small: sets its allocator up, and gives freed memory back to the system.
 
-Measured on runs of 15,000 messages: 205 MiB resident by default, 154 MiB with these settings. The
-settings belong to glibc; other C libraries have none and need none.
+Measured: 8 MiB of a platform that has just started; after runs of 15,000 messages 205 MiB
+resident by default, 154 MiB with these settings. They belong to glibc; elsewhere nothing is done.
 """
 
+import asyncio
 import ctypes
+import gc
 
-_ARENA_MAX = -8
-_MMAP_THRESHOLD = -3
-_TRIM_THRESHOLD = -1
+FIRST_S = 2.0  # after the start
+EVERY_S = 60.0
 ARENAS = 2  # each thread would get an arena of its own, and keep in it what it ever needed
 LARGE = 1024 * 1024  # mapped and unmapped by itself; a fixed size keeps glibc from raising it
 TRIM = 4 * 1024 * 1024
+_ARENA_MAX = -8
+_MMAP_THRESHOLD = -3
+_TRIM_THRESHOLD = -1
 
 
 def settle() -> bool:
@@ -21,3 +25,21 @@ def settle() -> bool:
         return False
     settings = ((_ARENA_MAX, ARENAS), (_MMAP_THRESHOLD, LARGE), (_TRIM_THRESHOLD, TRIM))
     return all(mallopt(name, value) == 1 for name, value in settings)
+
+
+async def give_back_regularly() -> None:
+    """Trim soon after the start and then each minute; runs until it is cancelled."""
+    await asyncio.sleep(FIRST_S)
+    while True:
+        await asyncio.to_thread(give_back)
+        await asyncio.sleep(EVERY_S)
+
+
+def give_back() -> None:
+    """Collect garbage and trim the heap. Does nothing without glibc."""
+    gc.collect()
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return
+    trim(0)

@@ -20,6 +20,7 @@ from hivemesh_sdk.errors import ConfigurationError, HivemeshError
 from hivemesh_sdk.transport import Limits, Listener, enrolment_listener, serve
 from pydantic import JsonValue
 
+from hivemesh_platform import memory
 from hivemesh_platform.configuration import Loaded, Surroundings, from_text, load
 from hivemesh_platform.identity import OperatorFiles, OwnIdentity, refuse
 from hivemesh_platform.listeners import Sockets
@@ -86,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(loaded: Loaded, ready: Ready) -> None:
     folder = _prepared(loaded.state_folder)
+    memory.settle()
     with locked(folder):
         storage = loaded.settings.storage
         logs.configure(
