@@ -124,9 +124,7 @@ def test_an_input_counts_by_its_content():
     sha256 = hashlib.sha256(body).hexdigest()
     reference = InputPart(artifact=Artifact(sha256=sha256, size=len(body)))
     inline = digest_of(request(inputs=[InputPart(bytes=len(body))]), [body])
-    by_reference = digest_of(request(inputs=[reference]), [None])
-    assert len(inline) == len(by_reference) == 32
-    assert inline == by_reference
+    assert digest_of(request(inputs=[reference]), [None]) == inline
 
 
 def test_a_lower_attempt_is_stale(table):

@@ -32,7 +32,7 @@ from hivemesh_sdk.transport.server import Listener, serve
 from hivemesh_sdk.trust.enrolment import Identity, Newcomer, enrol, fetch_bundle, renewal_by
 from hivemesh_sdk.trust.renewal import Renewer
 from hivemesh_sdk.trust.source import IdentitySource
-from hivemesh_sdk.worker.server import ServerSettings, WorkerServer
+from hivemesh_sdk.worker.server import ServerSettings, WorkerServer, quiet_collector
 
 DRAIN_S = 30.0
 LONGEST_PAUSE_S = 10.0
@@ -146,6 +146,7 @@ class WorkerProcess:
                 usage=lambda: self._load,
             )
             await server.start()
+            quiet_collector()
             try:
                 async with serve(
                     server.app,  # type: ignore[arg-type]  # ASGI, typed without uvicorn

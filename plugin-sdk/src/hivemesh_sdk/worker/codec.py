@@ -26,10 +26,11 @@ _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[\.\.\.\]")
 class Codec:
     """Decodes one type; `decode` takes a document, `decode_lines` a batch of NDJSON."""
 
-    __slots__ = ("_model", "decode", "decode_lines", "type")
+    __slots__ = ("_model", "decode", "decode_lines", "names", "type")
 
     def __init__(self, declared: Type) -> None:
         self.type = declared
+        self.names = _field_names(declared)  # None where any name is taken
         self._model = _is_pydantic(declared)
         if self._model:
             self.decode: Callable[[bytes], Any] = declared.model_validate_json
@@ -51,12 +52,13 @@ class Codec:
 
 def encode_record(record: object) -> bytes:
     """The JSON of a record, on one line."""
-    if isinstance(record, msgspec.Raw):
-        return bytes(record)
-    if _is_pydantic(type(record)):
-        data: str = record.model_dump_json()  # type: ignore[attr-defined] # a Pydantic model
-        return data.encode()
-    return encode(record)
+    try:
+        return encode(record)
+    except TypeError:
+        if not _is_pydantic(type(record)):
+            raise
+    data: str = record.model_dump_json()  # type: ignore[attr-defined] # a Pydantic model
+    return data.encode()
 
 
 def options_of(codec: Codec | None, given: Mapping[str, object]) -> object:
@@ -65,7 +67,9 @@ def options_of(codec: Codec | None, given: Mapping[str, object]) -> object:
     Raises:
         ConfigurationError: an option is unknown, missing or wrong; `errors` point at it.
     """
-    known = () if codec is None else _field_names(codec.type)
+    if codec is None and not given:
+        return None
+    known = () if codec is None else codec.names
     unknown = [] if known is None else [name for name in given if name not in known]
     if unknown:
         errors = [_unknown_option(name, known or ()) for name in unknown]

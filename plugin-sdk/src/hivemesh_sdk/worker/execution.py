@@ -6,6 +6,7 @@ Lives on the loop that serves; runners report to it there and nowhere else.
 import asyncio
 import itertools
 import os
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -110,7 +111,12 @@ class Execution:
     )
 
     def __init__(
-        self, key: str, request: StepRequest, digest: bytes, clock: Clock, listener: "Listener"
+        self,
+        key: str,
+        request: StepRequest,
+        digest: tuple[bytes, ...],
+        clock: Clock,
+        listener: "Listener",
     ) -> None:
         self._monotonic = clock.monotonic
         now = self._monotonic()
@@ -278,7 +284,7 @@ class Execution:
         """The code waits until a reader acknowledges something."""
         self._suspended = True
 
-    def succeed(self, body: bytes | None, sha256: str, artifacts: list[Artifact]) -> None:
+    def succeed(self, body: bytes | None, sha256: str, artifacts: Sequence[Artifact]) -> None:
         """It ended well, with a JSON document or without."""
         if self.ended:
             return
@@ -286,7 +292,7 @@ class Execution:
             no=self.last_no + 1,
             bytes=None if body is None else len(body),
             sha256=sha256,
-            artifacts=artifacts,
+            artifacts=list(artifacts),
         )
         self.ended = True
         self._append(event, body or b"", 0, wake=True)

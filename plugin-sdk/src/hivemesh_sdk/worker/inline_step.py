@@ -1,7 +1,6 @@
 """One execution on the second loop: its control, its sink and the port of its context."""
 
 import asyncio
-import hashlib
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -46,6 +45,7 @@ class InlineStep:
         "_inside",
         "_request",
         "_room",
+        "_scratch",
         "_task",
         "_told_at",
         "_unacknowledged",
@@ -65,15 +65,12 @@ class InlineStep:
         self._capability = capability
         self._execution = execution
         self._request = request
-        self._context = Context(
-            key=execution.key,
-            capability=request.capability,
-            scratch=scratch,
-            artifacts=NO_ARTIFACTS,
-            port=self,
-        )
+        self._scratch = scratch
+        self._context: Context | None = None
         self._cancelled = self._entered = False
-        self._ends_at = time.monotonic() + request.deadline_ms / 1000
+        self._ends_at = (
+            time.monotonic() + request.deadline_ms / 1000 if request.deadline_ms else None
+        )
         self._task: asyncio.Task[None] | None = None
         self._room: asyncio.Event | None = None
         self._unacknowledged = 0
@@ -158,7 +155,7 @@ class InlineStep:
 
     def remaining_s(self) -> float | None:
         """Seconds until the deadline."""
-        return max(0.0, self._ends_at - time.monotonic()) if self._request.deadline_ms else None
+        return None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
 
     def end(self, problem: Problem, *, refused: bool = False) -> None:
         """End with a problem; called on the loop that serves."""
@@ -184,7 +181,7 @@ class InlineStep:
             self._front.post(partial(self.end, problem_of(error), refused=True))
             return
         try:
-            result = await self._capability.run_waiting(job, options, self._context, self)
+            result = await self._capability.run_waiting(job, options, self._surroundings(), self)
         except asyncio.CancelledError:
             self._front.post(partial(self.end, problem("cancelled")))
             raise
@@ -194,15 +191,25 @@ class InlineStep:
             _log.exception("step_raised", key=self._execution.key)
             self._front.post(partial(self.end, problem_of(error)))
         else:
-            digest = "" if result is None else hashlib.sha256(result).hexdigest()
-            self._front.post(partial(self._succeed, result, digest))
+            self._front.post(partial(self._succeed, result))
 
-    def _succeed(self, result: bytes | None, digest: str) -> None:
-        self._execution.succeed(result, digest, [])
+    def _surroundings(self) -> Context | None:
+        if self._capability.asks_context:
+            self._context = Context(
+                key=self._execution.key,
+                capability=self._capability.id,
+                scratch=self._scratch,
+                artifacts=NO_ARTIFACTS,
+                port=self,
+            )
+        return self._context
+
+    def _succeed(self, result: bytes | None) -> None:
+        self._execution.succeed(result, "", ())
         self._release()
 
     def _release(self) -> None:
-        if self._context.scratch_used:
+        if self._context is not None and self._context.scratch_used:
             loop = asyncio.get_running_loop()
             loop.run_in_executor(
                 None, partial(shutil.rmtree, self._context.scratch, ignore_errors=True)

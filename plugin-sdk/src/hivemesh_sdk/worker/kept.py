@@ -1,7 +1,5 @@
 """Ended executions that nobody has acknowledged yet, bounded in time and in bytes."""
 
-from collections.abc import Iterator
-
 from hivemesh_sdk.worker.execution import UNARY, Execution
 
 
@@ -23,15 +21,17 @@ class Kept:
         """Bytes held, with a flat rate for each entry."""
         return self._size
 
-    def add(self, execution: Execution, now: float, size: int) -> Iterator[Execution]:
-        """Hold an execution and yield those that have to go for it."""
+    def add(self, execution: Execution, now: float, size: int) -> None:
+        """Hold an execution."""
         queue = self._unary if execution.kind in UNARY else self._others
         queue[execution] = (now, size)
         self._size += size
-        while self._size > self._limit:
-            oldest = next(iter(self._unary), None) or next(iter(self._others))
-            self.discard(oldest)
-            yield oldest
+
+    def surplus(self) -> Execution | None:
+        """The execution that has to go because the bound is exceeded."""
+        if self._size <= self._limit:
+            return None
+        return next(iter(self._unary), None) or next(iter(self._others))
 
     def shrink(self, execution: Execution, size: int) -> None:
         """So many bytes of it were acknowledged."""

@@ -7,7 +7,7 @@ the bytes and take its batches.
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, assert_never
+from typing import Any, NamedTuple, Protocol, TypeVar, assert_never
 
 from hivemesh_sdk.contracts.steps import Limits, StepKind
 from hivemesh_sdk.errors import FatalError, InvalidError
@@ -23,7 +23,7 @@ from hivemesh_sdk.worker.codec import Codec, encode_record, field_problems, opti
 from hivemesh_sdk.worker.context import Context
 from hivemesh_sdk.worker.definition import Definition
 from hivemesh_sdk.worker.records import Rejected
-from hivemesh_sdk.worker.signature import Kind, arguments
+from hivemesh_sdk.worker.signature import Kind, Role
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class WaitingSink(Protocol):
     async def room(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: that makes the hot path dearer
 class Job:
     """What one step was asked to do; `inputs` are batches or JSON documents, read one by one."""
 
@@ -70,8 +70,13 @@ class Capability:
         self.id = definition.id
         self.kind = definition.kind
         self.run_in = definition.run_in
+        self.asks_context = "context" in {
+            *signature.roles.values(),
+            *signature.result_roles.values(),
+        }
         self._target: Callable[..., Any] = definition.target
-        self._signature = signature
+        self._roles = tuple(signature.roles.items())
+        self._result_roles = tuple(signature.result_roles.items())
         self._input = Codec(signature.input)
         self._options = None if signature.options is None else Codec(signature.options)
         self._checkpoint = Codec(signature.checkpoint)
@@ -91,7 +96,7 @@ class Capability:
             return None
         return options_of(self._options, job.parameters)
 
-    def run(self, job: Job, options: object, context: Context, sink: Sink) -> bytes | None:
+    def run(self, job: Job, options: object, context: Context | None, sink: Sink) -> bytes | None:
         """Run to the end and return the JSON of the result, None where only batches were made."""
         match job.kind:
             case "source":
@@ -111,7 +116,7 @@ class Capability:
                 assert_never(never)
 
     async def run_waiting(
-        self, job: Job, options: object, context: Context, sink: WaitingSink
+        self, job: Job, options: object, context: Context | None, sink: WaitingSink
     ) -> bytes | None:
         """The same for an `async def`, on the loop that runs."""
         if job.kind == "source":
@@ -121,7 +126,7 @@ class Capability:
         answer = await self._target(**self._arguments(taken.value, options, context))
         return self._give(taken, answer, sink)
 
-    def _read(self, job: Job, options: object, context: Context, sink: Sink) -> None:
+    def _read(self, job: Job, options: object, context: Context | None, sink: Sink) -> None:
         if inspect.isasyncgenfunction(self._target):
             _run_coroutine(self._read_waiting(job, options, context, _Blocking(sink)))
             return
@@ -132,7 +137,7 @@ class Capability:
         cutter.finish()
 
     async def _read_waiting(
-        self, job: Job, options: object, context: Context, sink: WaitingSink
+        self, job: Job, options: object, context: Context | None, sink: WaitingSink
     ) -> None:
         cutter = Cutter(job.limits, sink.emit)
         async for record, checkpoint in self._target(**self._start(job, options, context)):
@@ -140,22 +145,27 @@ class Capability:
                 await sink.room()
         cutter.finish()
 
-    def _start(self, job: Job, options: object, context: Context) -> dict[str, object]:
+    def _start(self, job: Job, options: object, context: Context | None) -> dict[str, object]:
         start = None if job.checkpoint == NOTHING else self._checkpoint.decode(job.checkpoint)
         return self._arguments(None, options, context, start)
 
     def _arguments(
-        self, taken: object, options: object, context: Context, start: object = None
+        self, taken: object, options: object, context: Context | None, start: object = None
     ) -> dict[str, object]:
-        values = {"input": taken, "options": options, "context": context, "start": start}
-        return arguments(self._signature.roles, values)
+        values: dict[Role, object] = {
+            "input": taken,
+            "options": options,
+            "context": context,
+            "start": start,
+        }
+        return {name: values[role] for name, role in self._roles}
 
     def _take(self, job: Job) -> "_Taken":
         data = b"".join(job.inputs)
         if job.kind == "map":
             return _Taken(*read_batch(self._input, data))
         value = self._document(self._input, data or NOTHING)
-        return _Taken([value] if self.kind == "map" else value, None, [])
+        return _Taken([value] if self.kind == "map" else value, None, ())
 
     def _give(self, taken: "_Taken", answer: Any, sink: Sink | WaitingSink) -> bytes | None:
         if self.kind == "call":
@@ -169,7 +179,7 @@ class Capability:
         sink.emit([*taken.rejected, *rejected], batch)
         return None
 
-    def _accumulate(self, job: Job, context: Context, sink: Sink) -> Any:
+    def _accumulate(self, job: Job, context: Context | None, sink: Sink) -> Any:
         states = self._states(job) if job.kind == "merge" else iter(())
         state: Any = next(states, None) or self._target()
         for other in states:
@@ -184,10 +194,10 @@ class Capability:
     def _states(self, job: Job) -> Iterator[Any]:
         return (self._document(self._state, data) for data in job.inputs)
 
-    def _result(self, job: Job, options: object, context: Context) -> object:
+    def _result(self, job: Job, options: object, context: Context | None) -> object:
         state: Any = next(self._states(job), None) or self._target()
-        values = {"options": options, "context": context}
-        return state.result(**arguments(self._signature.result_roles, values))
+        values: dict[Role, object] = {"options": options, "context": context}
+        return state.result(**{name: values[role] for name, role in self._result_roles})
 
     def _document(self, codec: Codec, data: bytes) -> Any:
         try:
@@ -211,11 +221,10 @@ class Capability:
         return data
 
 
-@dataclass(frozen=True, slots=True)
-class _Taken:
+class _Taken(NamedTuple):
     value: Any
     positions: Sequence[int] | None  # None: one record, given as a call
-    rejected: list[Rejected]
+    rejected: Sequence[Rejected]
 
 
 class _Blocking:

@@ -100,7 +100,10 @@ class StepRoutes:
             raise NotFoundError(scope["path"])
         match (scope["method"], rest):
             case ("PUT", ""):
-                await self._put(key, scope, headers, receive, send, given)
+                self._access.require_platform(scope)
+                request, bodies = decode_request(await read_body(receive))
+                execution = self._table.put(key, request, bodies)
+                await self._page(execution, 0, headers, send, given)
             case ("GET", "events"):
                 await self._events(key, scope, headers, send, given)
             case ("GET", ""):
@@ -110,20 +113,6 @@ class StepRoutes:
                 await self._delete(key, scope, send, given)
             case _:
                 _refuse_method(given, rest)
-
-    async def _put(
-        self,
-        key: str,
-        scope: Scope,
-        headers: RequestHeaders,
-        receive: Receive,
-        send: Send,
-        given: Headers,
-    ) -> None:
-        self._access.require_platform(scope)
-        request, bodies = decode_request(await read_body(receive))
-        execution = self._table.put(key, request, bodies)
-        await self._page(execution, 0, headers, send, given)
 
     async def _events(
         self, key: str, scope: Scope, headers: RequestHeaders, send: Send, given: Headers
@@ -158,7 +147,9 @@ class StepRoutes:
         if ticket:
             execution.ticket = ticket.decode("ascii", "replace")
         if not execution.has_news(after):
-            await self._wait(execution, _patience(headers))
+            seconds = _patience(headers)
+            if seconds > 0:
+                await self._wait(execution, seconds)
         if execution.refused is not None:
             self._table.forget(execution)
             await answer_problem(send, _traced(execution.refused, headers), given)
@@ -168,8 +159,6 @@ class StepRoutes:
         await answer(send, 200, given, execution.page(after))
 
     async def _wait(self, execution: Execution, seconds: float) -> None:
-        if seconds <= 0:
-            return
         waiter = execution.waiter()
         self._waiting[waiter] = self._clock.monotonic() + seconds
         try:

@@ -62,11 +62,6 @@ def introspect(capability: str, kind: Kind, target: Callable[..., object]) -> Si
         raise ConfigurationError(message) from error
 
 
-def arguments(roles: Mapping[str, Role], values: Mapping[str, object]) -> dict[str, object]:
-    """The keyword arguments of one invocation."""
-    return {name: values[role] for name, role in roles.items()}
-
-
 def _call(target: Callable[..., object]) -> Signature:
     hints = typing.get_type_hints(target)
     roles = _roles(target, hints)

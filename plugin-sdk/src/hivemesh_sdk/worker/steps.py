@@ -197,7 +197,8 @@ class StepTable:
         metrics.ended(now - execution.started_at, failed=execution.failed)
         if self._entries.get(execution.key) is not execution:
             return  # superseded: nobody can ask for it
-        for dropped in self._kept.add(execution, now, execution.buffered + ENTRY_BYTES):
+        self._kept.add(execution, now, execution.buffered + ENTRY_BYTES)
+        while (dropped := self._kept.surplus()) is not None:
             self.forget(dropped)
 
     def execution_released(self, execution: Execution) -> None:
@@ -318,25 +319,28 @@ class _Waiting:
 
 
 def digest_of(request: StepRequest, bodies: Bodies) -> bytes:
-    """Digest of capability, kind, input and parameters: what makes two requests the same.
+    """Digest of capability, kind, parameters and inputs: what makes two requests the same.
 
     An input counts by its content, so it may come inline once and by reference the next time.
 
     Raises:
         FatalError: an input has neither bytes nor an artifact.
     """
-    digest = hashlib.sha256(
-        msgspec.json.encode([request.capability, request.kind, request.parameters], order="sorted")
-    )
+    parameters = request.parameters
+    parts = [
+        request.capability.encode(),
+        request.kind.encode(),
+        msgspec.json.encode(parameters, order="sorted") if parameters else b"{}",
+    ]
     for part, body in zip(request.inputs, bodies, strict=True):
         if body is not None:
-            digest.update(hashlib.sha256(body).hexdigest().encode())
+            parts.append(hashlib.sha256(body).hexdigest().encode())
         elif part.artifact is not None:
-            digest.update(part.artifact.sha256.encode())
+            parts.append(part.artifact.sha256.encode())
         else:
             message = "an input has neither `bytes` nor `artifact`"
             raise FatalError(message, slug="input-invalid")
-    return digest.digest()
+    return hashlib.sha256(b"\n".join(parts)).digest()
 
 
 def _stale_attempt(execution: Execution) -> HivemeshError:
