@@ -3,17 +3,22 @@
 It decides when an instance is alone, and never ends the process itself.
 """
 
-import asyncio
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Protocol
 
 import structlog
 
 from hivemesh_sdk.clock import Clock
-from hivemesh_sdk.contracts.instances import HEARTBEAT_S, Heartbeat, HeartbeatReply, Registration
+from hivemesh_sdk.contracts.instances import (
+    HEARTBEAT_S,
+    Heartbeat,
+    HeartbeatReply,
+    Registration,
+    RegistrationReply,
+)
 from hivemesh_sdk.contracts.problems import slug_of
 from hivemesh_sdk.errors import HivemeshError, RemoteError
-from hivemesh_sdk.lifecycle.platform import PlatformClient
 from hivemesh_sdk.transport.errors import TransportError
 
 
@@ -27,12 +32,22 @@ class Standing(StrEnum):
     ALONE = "alone"
 
 
+class Instances(Protocol):
+    """The platform's instance API; raises `TransportError` and `RemoteError`."""
+
+    async def register(self, instance: str, registration: Registration) -> RegistrationReply: ...
+
+    async def heartbeat(self, instance: str, heartbeat: Heartbeat) -> HeartbeatReply: ...
+
+    async def deregister(self, instance: str) -> None: ...
+
+
 class Membership:
     """One instance at its platform."""
 
     def __init__(
         self,
-        platform: PlatformClient,
+        platform: Instances,
         instance: Callable[[], str],
         *,
         registration: Callable[[], Registration],
@@ -107,7 +122,8 @@ class Membership:
             self._change(Standing.LIVE)
 
     def _refused(self, error: RemoteError) -> None:
-        self._registered_as = None
+        if error.document.status < 500:
+            self._registered_as = None
         self._change(Standing.REFUSED, detail=f"{error.document.code}: {error.detail}")
 
     def _change(self, standing: Standing, *, detail: str = "") -> None:
@@ -117,13 +133,3 @@ class Membership:
         quiet = standing is Standing.LIVE
         report = self._log.info if quiet else self._log.warning
         report("standing_changed", before=before.value, now=standing.value, detail=detail)
-
-
-async def wait_for(event: asyncio.Event, seconds: float) -> bool:
-    """Wait until the event or until the time is over; says whether it happened."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True

@@ -69,6 +69,7 @@ class FakePlatform:
         self.left: list[str] = []
         self.enrolments: list[EnrolRequest] = []
         self.renewals = 0
+        self.refuses_renewals = False
         self.blobs: dict[str, bytes] = {}
         self.changed = asyncio.Condition()
         self._tokens: set[str] = set()
@@ -95,6 +96,11 @@ class FakePlatform:
     ) -> None:
         await self._stack.aclose()
 
+    async def close_listeners(self) -> None:
+        """Go away, as a killed platform does; the client stays usable."""
+        await self._mesh.close()
+        await self._enrolment.close()
+
     def environment(self) -> dict[str, str]:
         """The addresses, as a worker process gets them; the token goes over a descriptor."""
         return {
@@ -109,6 +115,10 @@ class FakePlatform:
         token = Token(kind, identifier, secret, hashlib.sha256(root).hexdigest()).reveal()
         self._tokens.add(token)
         return token
+
+    def withdraw(self, token: str) -> None:
+        """Accept a token no more."""
+        self._tokens.discard(token)
 
     def forget(self, instance: str) -> None:
         """Lose a registration, as a platform does that was restored from an older state."""
@@ -143,7 +153,9 @@ class FakePlatform:
         return self._issue(self.ca.worker(request.worker, instance), request.csr)
 
     def renew(self, request: RenewRequest, peer: Peer) -> IdentityAnswer:
-        """Issue for the next key."""
+        """Issue for the next key, unless a test has it refused."""
+        if self.refuses_renewals:
+            raise NotAuthorizedError(slug="renewal-refused")
         self.renewals += 1
         return self._issue(peer.id, request.csr)
 

@@ -8,6 +8,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack, suppress
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -58,11 +59,15 @@ class WorkerHarness:
         *,
         command: Sequence[str] | None = None,
         variables: dict[str, str] | None = None,
+        lifetime: timedelta = timedelta(hours=1),
+        honest: bool = True,
     ) -> None:
         self.folder = folder
         self.manifest: Manifest = load_manifest(folder / "plugin.yaml")
         self._command = list(command or WorkerProcess.command(folder))
         self._variables = variables or {}
+        self._lifetime = lifetime
+        self._honest = honest
         self._stack = ExitStack()
         self._keys = 0
         self.platform: FakePlatform
@@ -72,10 +77,12 @@ class WorkerHarness:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._loop = stack.enter_context(Loop())
-            self.platform = FakePlatform()
+            self.platform = FakePlatform(lifetime=self._lifetime)
             self.run(self.platform.__aenter__())
             stack.callback(lambda: self.run(self.platform.__aexit__(None, None, None)))
             token = self.platform.new_token()
+            if not self._honest:
+                self.platform.withdraw(token)
             variables = {**self.platform.environment(), **self._variables}
             self.process = stack.enter_context(
                 WorkerProcess(self._command, variables, token, cwd=self.folder)
@@ -165,15 +172,22 @@ class WorkerHarness:
         """Have the fake platform lose a registration and wait until it is there again."""
         self.run(self._forget_and_wait(instance), within_s=30.0)
 
+    def wait_for(self, condition: Callable[[FakePlatform], bool], *, within_s: float = 30) -> None:
+        """Wait until a condition on the fake platform holds; looked at with each message to it."""
+        self.run(self._wait_for(condition, within_s), within_s=within_s + 5)
+
     async def _forget_and_wait(self, instance: str) -> None:
         self.platform.forget(instance)
-        async with asyncio.timeout(25.0), self.platform.changed:
-            await self.platform.changed.wait_for(
-                lambda: (
-                    instance in self.platform.members
-                    and bool(self.platform.members[instance].heartbeats)
-                )
-            )
+        await self._wait_for(
+            lambda platform: (
+                instance in platform.members and bool(platform.members[instance].heartbeats)
+            ),
+            25.0,
+        )
+
+    async def _wait_for(self, condition: Callable[[FakePlatform], bool], within_s: float) -> None:
+        async with asyncio.timeout(within_s), self.platform.changed:
+            await self.platform.changed.wait_for(lambda: condition(self.platform))
 
     async def _request_as(
         self, identity: SpiffeId, method: str, path: str, body: bytes
