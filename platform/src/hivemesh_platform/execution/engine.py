@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -25,7 +26,8 @@ T = TypeVar("T")
 APPLICATION = "hivemesh"
 APPLICATION_VERSION = "1"  # of the workflow's shape; a change of code must not orphan runs
 MAX_RECOVERIES = 1_000_000  # a poisoned input is counted by the ledger, not here
-THREADS = 4  # of DBOS; its calls are short writes to one file
+THREADS = 16  # of DBOS at most, which also become the loop's default; made when needed
+CONNECTIONS = 4  # of DBOS to its file, which takes one writer at a time
 _PRAGMAS = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA busy_timeout=30000")
 
 
@@ -108,6 +110,8 @@ class DbosEngine:
         from dbos import DBOS  # noqa: PLC0415 - see __aenter__
 
         await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
+        if self._loop is not None:  # DBOS has made its own pool, now shut, the loop's default
+            self._loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))
         running = [task for task in self._running if not task.done()]
         for task in running:
             task.cancel()
@@ -188,7 +192,7 @@ class DbosEngine:
 
         self._path.touch(mode=0o600, exist_ok=True)
         engine = sqlalchemy.create_engine(
-            f"sqlite:///{self._path.absolute()}", pool_size=THREADS, max_overflow=THREADS
+            f"sqlite:///{self._path.absolute()}", pool_size=CONNECTIONS, max_overflow=CONNECTIONS
         )
 
         @sqlalchemy.event.listens_for(engine, "connect")

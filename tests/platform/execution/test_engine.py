@@ -1,0 +1,133 @@
+"""The durable engine on its own file: what was started is gone on with, and nothing is pickled."""
+
+import asyncio
+import sqlite3
+from contextlib import asynccontextmanager
+
+import pytest
+from execution_support import core, worker
+from fake_workers import FakeWorkerFleet
+from hivemesh_platform.execution.engine import DbosEngine
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of DBOS, at its end
+
+
+class Steps:
+    """Drains that end when they are told to."""
+
+    def __init__(self, *blocked):
+        self.drained = []
+        self.closed = asyncio.Event()
+        self.started = asyncio.Event()
+        self._blocked = set(blocked)
+
+    async def drain(self, run, node):
+        if node in self._blocked:
+            self.started.set()
+            await asyncio.Event().wait()
+        self.drained.append(node)
+        return "completed"
+
+    async def close(self, run):
+        self.closed.set()
+        return "completed"
+
+
+@asynccontextmanager
+async def engine(folder, steps):
+    async with asyncio.timeout(60), DbosEngine(folder / "engine.db", "p1", steps) as opened:
+        yield opened
+
+
+async def test_all_nodes_drain_at_the_same_time_and_the_run_is_closed(tmp_path):
+    steps = Steps()
+    async with engine(tmp_path, steps) as opened:
+        await opened.submit("run_1", ["a", "b", "c"])
+        await steps.closed.wait()
+    assert sorted(steps.drained) == ["a", "b", "c"]
+
+
+async def test_a_run_that_was_interrupted_is_gone_on_with(tmp_path):
+    blocked = Steps("b")
+    async with engine(tmp_path, blocked) as opened:
+        await opened.submit("run_1", ["a", "b", "c"])
+        await blocked.started.wait()
+        while len(blocked.drained) < 2:  # noqa: ASYNC110 - a list tells nobody
+            await asyncio.sleep(0)
+    steps = Steps()
+    async with engine(tmp_path, steps) as opened:
+        assert await opened.is_known("run_1")
+        await steps.closed.wait()
+    assert "b" in steps.drained
+
+
+async def test_a_run_is_started_once_however_often_it_is_submitted(tmp_path):
+    steps = Steps()
+    async with engine(tmp_path, steps) as opened:
+        await opened.submit("run_1", ["a"])
+        await opened.submit("run_1", ["a"])
+        await steps.closed.wait()
+    assert steps.drained == ["a"]
+
+
+async def test_what_the_engine_writes_is_json(tmp_path):
+    steps = Steps()
+    async with engine(tmp_path, steps) as opened:
+        await opened.submit("run_1", ["a"])
+        await steps.closed.wait()
+    connection = sqlite3.connect(tmp_path / "engine.db")
+    rows = connection.execute("SELECT output FROM operation_outputs").fetchall()
+    names = connection.execute("SELECT DISTINCT serialization FROM operation_outputs").fetchall()
+    connection.close()
+    assert rows
+    assert {row[0] for row in rows} == {'"completed"'}
+    assert {row[0] for row in names} <= {None, "hivemesh_json"}
+
+
+async def test_the_loop_can_still_use_threads_after_the_engine_has_ended(tmp_path):
+    async with engine(tmp_path, Steps()) as opened:
+        await opened.submit("run_1", ["a"])
+    assert await asyncio.to_thread(len, "abc") == 3
+
+
+async def test_a_cancelled_run_is_not_gone_on_with(tmp_path):
+    blocked = Steps("a")
+    async with engine(tmp_path, blocked) as opened:
+        await opened.submit("run_1", ["a"])
+        await blocked.started.wait()
+        await opened.cancel("run_1")
+    steps = Steps()
+    async with engine(tmp_path, steps) as opened:
+        await opened.submit("run_2", ["a"])
+        await steps.closed.wait()
+    assert steps.drained == ["a"]
+
+
+async def test_a_pipeline_survives_a_restart_of_platform_and_engine(tmp_path):
+    fleet = FakeWorkerFleet(worker(records=60), page_events=2)
+
+    def durable(steps):
+        return DbosEngine(tmp_path / "engine.db", "p1", steps)
+
+    async with core(tmp_path, fleet, engine=durable) as platform:
+        run = await platform.start()
+        await platform.until(lambda: platform.execution.counters.batches_recorded >= 2)
+    async with core(tmp_path, fleet, engine=durable) as platform:
+        view = await platform.end(run)
+        assert view.state == "completed"
+        assert [one["n"] for one in await platform.records(run)] == [2 * n for n in range(60)]
+
+
+async def test_a_run_that_was_accepted_and_never_started_is_started_at_the_next_start(tmp_path):
+    class Forgetful(DbosEngine):
+        async def submit(self, run, nodes):
+            return None
+
+    fleet = FakeWorkerFleet(worker(records=20))
+    path = tmp_path / "engine.db"
+    async with core(tmp_path, fleet, engine=lambda steps: Forgetful(path, "p1", steps)) as platform:
+        run = await platform.start()
+    async with core(
+        tmp_path, fleet, engine=lambda steps: DbosEngine(path, "p1", steps)
+    ) as platform:
+        assert (await platform.end(run)).state == "completed"
