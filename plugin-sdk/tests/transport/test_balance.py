@@ -1,12 +1,13 @@
 """Which instance is called."""
 
+import asyncio
 from collections import Counter
 from itertools import cycle
 
 import pytest
 from hivemesh_sdk.contracts.instances import Discovery, Endpoint
 from hivemesh_sdk.testing.clock import ManualClock
-from hivemesh_sdk.transport import MeshClient, WorkerUnreachableError, serve
+from hivemesh_sdk.transport import MeshClient, WorkerUnreachableError, balance, serve
 from hivemesh_sdk.transport.balance import ERRORS, Balancer, Caller, Discoverer
 
 
@@ -108,6 +109,7 @@ class Directory:
         self.asked.append((after, wait_s))
         if self.away:
             raise WorkerUnreachableError("away", sent=False)
+        await asyncio.sleep(0)
         return Discovery(version=len(self.asked), endpoints=self.endpoints)
 
 
@@ -178,3 +180,36 @@ async def test_capability_that_nobody_serves_is_told(ca):
     async with client:
         with pytest.raises(WorkerUnreachableError, match="no live instance serves 'echo@1'"):
             await caller.call("echo@1", "GET", "/", deadline_s=5)
+
+
+async def test_server_errors_count_against_an_instance(ca):
+    async def failing(scope, receive, send):
+        await send({"type": "http.response.start", "status": 500, "headers": []})
+        await send({"type": "http.response.body"})
+
+    source = ca.source(ca.worker("echo", "i1"))
+    async with serve(failing, source, "127.0.0.1", 0) as listener:
+        client, caller = await calling(
+            ca, endpoint(port=listener.port, identity=str(ca.worker("echo", "i1")))
+        )
+        async with client:
+            assert (await caller.call("echo@1", "GET", "/", deadline_s=5)).status == 500
+    assert caller._balancer._records["i1"].errors == 1
+
+
+async def test_discovery_goes_on_asking(monkeypatch):
+    monkeypatch.setattr(balance, "PAUSE_S", 0.0)
+    directory = Directory([endpoint()])
+    directory.away = True
+    discoverer = Discoverer(directory)
+    task = asyncio.create_task(discoverer.run())
+    async with asyncio.timeout(10):
+        while len(directory.asked) < 3:  # noqa: ASYNC110 - the directory sets no event
+            await asyncio.sleep(0)
+        assert discoverer.away
+        directory.away = False
+        while not discoverer.endpoints:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

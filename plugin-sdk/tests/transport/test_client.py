@@ -376,3 +376,57 @@ async def test_closing_ends_calls_that_run_and_calls_that_wait(mesh_of, until):
         await mesh.client.close()
         errors = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(error) for error in errors] == [WorkerUnreachableError] * 2
+
+
+async def test_any_sibling_may_answer(mesh):
+    target = Target.any_sibling("127.0.0.1", mesh.listener.port, mesh.ca.platform("p9"))
+    assert (await mesh.client.request(target, "GET", "/", deadline_s=5)).status == 200
+
+
+async def test_connection_lost_before_the_request_is_an_error(mesh, monkeypatch):
+    await mesh.get()
+    [pool] = mesh.client._pools.values()
+    [connection] = pool.all
+    connection.lost.set_result(None)
+    with pytest.raises(WorkerUnreachableError, match="dropped"):
+        await mesh.get()
+
+
+async def test_connection_is_not_used_again_when_the_answer_came_before_the_body_was_sent(mesh_of):
+    async def early(scope, receive, send):
+        await answer(send, b"enough")
+
+    async with mesh_of(early) as mesh:
+        body = [b"x" * 8_000_000]
+        response = await mesh.client.request(mesh.target, "PUT", "/", body=body, deadline_s=10)
+        assert response.body == b"enough"
+        assert (await mesh.get()).body == b"enough"
+
+
+async def test_many_small_chunks_travel_together(mesh):
+    response = await mesh.client.request(
+        mesh.target, "PUT", "/", body=[b"a" * 1000] * 100 + [b"b" * 300_000, b"c"], deadline_s=10
+    )
+    assert response.body.endswith(b" 400001")
+
+
+async def test_idle_pools_are_forgotten(mesh, until):
+    await mesh.get()
+    mesh.clock.advance(31)
+    mesh.client._sweep()
+    await until(lambda: mesh.client.connections == 0)
+    mesh.client._sweep()
+    assert mesh.client._pools == {}
+    assert mesh.client.in_flight(mesh.target) == 0
+
+
+async def test_caller_that_gives_up_waiting_leaves_no_trace(mesh_of, until):
+    async with mesh_of(never, connections_per_target=1) as mesh:
+        calls = [asyncio.create_task(mesh.get()) for _ in range(3)]
+        await until(lambda: mesh.client.in_flight(mesh.target) == 3)
+        for call in calls[1:]:
+            call.cancel()
+        await asyncio.gather(*calls[1:], return_exceptions=True)
+        assert mesh.client.in_flight(mesh.target) == 1
+        calls[0].cancel()
+        await asyncio.gather(*calls, return_exceptions=True)

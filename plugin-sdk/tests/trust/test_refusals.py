@@ -3,9 +3,16 @@
 import ssl
 
 from hivemesh_sdk.testing.clock import ManualClock
+from hivemesh_sdk.trust.chains import presented_chain, verified_root
 from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.identity import peer_identity
-from hivemesh_sdk.trust.refusals import Reason, Refusals, handshake_detail, handshake_reason
+from hivemesh_sdk.trust.refusals import (
+    Reason,
+    Refusals,
+    handshake_detail,
+    handshake_reason,
+    is_certificate_alert,
+)
 from structlog.testing import capture_logs
 
 
@@ -51,3 +58,47 @@ def test_deny_list_is_replaced_as_a_whole(ca):
     denials.replace(identities=[ca.worker("other").prefix])
     assert not denials.refuses(peer)
     assert denials.epoch > before
+
+
+class Alert(ssl.SSLError):
+    reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+
+
+class OtherAlert(ssl.SSLError):
+    reason = "SSLV3_ALERT_BAD_RECORD_MAC"
+
+
+def test_alert_of_the_peer_is_its_refusal():
+    assert handshake_reason(Alert()) is Reason.PEER_GAVE_UP
+    assert is_certificate_alert(Alert())
+    assert not is_certificate_alert(OtherAlert())
+    assert not is_certificate_alert(ssl.SSLError())
+
+
+class Tls313:
+    """As an SSLObject of Python 3.13: chains are public."""
+
+    def get_verified_chain(self):
+        return [b"leaf", b"root"]
+
+    def get_unverified_chain(self):
+        return []
+
+
+class TlsBefore313:
+    class _sslobj:  # noqa: N801 - CPython's name
+        @staticmethod
+        def get_verified_chain():
+            return None
+
+        @staticmethod
+        def get_unverified_chain():
+            return None
+
+
+def test_chains_are_read_on_every_supported_python():
+    assert verified_root(Tls313()) == b"root"
+    assert list(presented_chain(Tls313())) == []
+    assert verified_root(TlsBefore313()) == b""
+    assert list(presented_chain(TlsBefore313())) == []
+    assert verified_root(object()) == b""

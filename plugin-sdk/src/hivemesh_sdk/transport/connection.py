@@ -25,7 +25,7 @@ from hivemesh_sdk.trust.identity import (
     covers,
     peer_identity,
 )
-from hivemesh_sdk.trust.refusals import handshake_detail
+from hivemesh_sdk.trust.refusals import handshake_detail, is_certificate_alert
 
 MAX_BODY = 16 * 1024 * 1024  # two pages of 8 MiB
 PIECE = 256 * 1024  # of a large body, in one write
@@ -83,6 +83,7 @@ class Connection(asyncio.Protocol):
         self._left = 0
         self._pieces: Iterator[bytes | memoryview] = iter(())
         self._paused = False
+        self._unsent = False
         self.transport: asyncio.Transport
         self.lost: asyncio.Future[None] = self._loop.create_future()
         self.reusable = True
@@ -110,6 +111,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(head + chunks[0])
         else:
             self._pieces = _pieces(head, chunks)
+            self._unsent = True
             self._send_pieces()
         return waiter
 
@@ -125,6 +127,7 @@ class Connection(asyncio.Protocol):
         while not self._paused:
             piece = next(self._pieces, None)
             if piece is None:
+                self._unsent = False
                 return
             self.transport.write(piece)
 
@@ -165,8 +168,9 @@ class Connection(asyncio.Protocol):
             return
         waiter, self._waiter = self._waiter, None
         self.fresh = False
-        if not self._parser.should_keep_alive():
-            self.reusable = False
+        if self._unsent or not self._parser.should_keep_alive():
+            self.reusable = False  # an early answer: the rest of the body must not be sent any more
+            self._pieces = iter(())
         if waiter is not None and not waiter.done():
             body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             waiter.set_result(Response(self._status, headers, body))
@@ -202,8 +206,8 @@ class Connection(asyncio.Protocol):
         return WorkerUnreachableError(f"{self._target} {what}", sent=True)
 
     def _lost_error(self, exc: Exception | None) -> TransportError:
-        if isinstance(exc, ssl.SSLError):
-            # An alert about certificates ends the handshake: no request byte was read over there.
+        if self.fresh and isinstance(exc, ssl.SSLError) and is_certificate_alert(exc):
+            # It ended the handshake over there: no request byte was read.
             detail = f"{self._target} refused our certificate: {handshake_detail(exc)}"
             return PeerRefusedError(detail, sent=False)
         if self.fresh:

@@ -123,5 +123,11 @@ def handshake_detail(error: ssl.SSLError) -> str:
     return _openssl_reason(error).lower().replace("_", " ") or "handshake failed"
 
 
+def is_certificate_alert(error: ssl.SSLError) -> bool:
+    """Say whether the other side ended the handshake because of our certificate."""
+    reason = _openssl_reason(error)
+    return "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)
+
+
 def _openssl_reason(error: ssl.SSLError) -> str:
     return getattr(error, "reason", None) or ""  # absent where it was not OpenSSL that raised it
