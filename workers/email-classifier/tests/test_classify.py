@@ -4,8 +4,8 @@ import json
 
 import pytest
 from messages import fields, line
-from worker_email_classifier.classify import Classifier, NotAMessage
-from worker_email_classifier.types import TYPES
+from worker_email_classifier.classify import Classifier
+from worker_email_classifier.types import TYPES, NotAMessage
 
 
 def answer(classifier, data, types=("spam",)):

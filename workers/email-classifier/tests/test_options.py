@@ -1,5 +1,8 @@
 """Options are refused before any record is read."""
 
+import subprocess
+import sys
+
 import pytest
 from hivemesh_sdk import ConfigurationError
 from hivemesh_sdk.worker.codec import Codec, options_of
@@ -45,3 +48,8 @@ def test_a_line_that_is_no_message_is_rejected_with_its_reason():
     (answer,) = classify([b"[]"], options())
     assert answer.reason == "not-a-message"
     assert answer.detail
+
+
+def test_the_serving_process_does_not_load_numpy():
+    code = "import sys, worker_email_classifier.main; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

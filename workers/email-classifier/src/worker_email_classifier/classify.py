@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 
 import msgspec
 
@@ -12,17 +11,10 @@ from worker_email_classifier.model import Model
 from worker_email_classifier.rules import confidences
 from worker_email_classifier.signs import Signs
 from worker_email_classifier.text import Reading, read
-from worker_email_classifier.types import SPAM, THRESHOLD, TYPES, Label, label
+from worker_email_classifier.types import SPAM, THRESHOLD, TYPES, Label, NotAMessage, label
 
 _encode = msgspec.json.Encoder().encode
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
-@dataclass(frozen=True, slots=True)
-class NotAMessage:
-    """Stands in the place of a record that cannot be read; says why."""
-
-    detail: str
 
 
 class Classifier:

@@ -86,6 +86,7 @@ _NOTICE_SUBJECT = re.compile(
     r"|passed|bug \d+|out of office|status)\b"
 )
 _BILL_FILE = re.compile(r"invoice|bill|rechnung|facture|factura|fattura|statement|faktura|mahnung")
+_ANY_FILE = re.compile("")
 _RECEIPT_FILE = re.compile(r"receipt|order|quittung|beleg|ticket|confirmation")
 
 _ASKS_TO_PAY = (
@@ -108,7 +109,7 @@ _NAMES_A_BILL = (
     b"invoice n", b"invoice #", b"our invoice", b"your invoice", b"attached invoice", b"account number",
     b"billing period", b"customer number", b"your bill", b"your statement", b"rechnungsbetrag",
     b"rechnungsnummer", b"ihre rechnung", b"the period", b"late fee", b"invoice for", b"your policy",
-    b"due on the",
+    b"due on the", b"faktura nr", b"numer faktury", b"facture n",
 )  # fmt: skip
 _HAS_BEEN_PAID = (
     b"payment received", b"we received your payment", b"payment was received",
@@ -151,7 +152,7 @@ def _charges(seen: Signs) -> bool:
         seen.role.charger
         or seen.encloses(_BILL_FILE)
         or seen.entitled(_BILL_SUBJECT)
-        or seen.says((b"invoice", b"amount due", b"your bill", b"rechnung", b"due date"))
+        or seen.says((b"invoice", b"amount due", b"your bill", b"rechnung", b"due date", b"faktur"))
     )
 
 
@@ -190,6 +191,7 @@ RULES: dict[str, Rule] = {
             Sign("asks to pay", 0.4, lambda s: s.says(_ASKS_TO_PAY)),
             Sign("speaks of a bill", 0.3, lambda s: s.says(_NAMES_A_BILL)),
             Sign("encloses a bill", 0.5, lambda s: s.encloses(_BILL_FILE)),
+            Sign("names a bill and encloses a document", 0.3, lambda s: s.entitled(_BILL_SUBJECT) and s.encloses(_ANY_FILE)),
             Sign("sent by a billing office", 0.3, lambda s: s.role.charger),
             Sign("names an amount", 0.2, lambda s: s.amount),
         ),

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 BUCKET_BITS = 18
-_MEMO_ENTRIES = 100_000  # about 12 MiB of words at most
+_MEMO_ENTRIES = 60_000  # about 8 MiB
 _SPACES = bytes.maketrans(b',;()[]{}<>"*|~`^', b" " * 16)
 _NOT_LETTERS = bytes(set(range(128)) - set(b"abcdefghijklmnopqrstuvwxyz"))
 _HOST = re.compile(rb"(?:[\w-]{2,}\.)+[a-z]{2,6}[.:/?!]*")

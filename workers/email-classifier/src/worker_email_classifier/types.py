@@ -22,6 +22,12 @@ class Label(msgspec.Struct, frozen=True):
     method: Literal["model", "rules"]
 
 
+class NotAMessage(msgspec.Struct, frozen=True):
+    """Stands in the place of a record that cannot be read; says why."""
+
+    detail: str
+
+
 def label(confidence: float, method: Literal["model", "rules"]) -> Label:
     """Return the label for a confidence."""
     rounded = round(confidence, 4)

@@ -7,6 +7,7 @@ import email
 import email.header
 import email.utils
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,6 +59,14 @@ def permissive(root: Path, name: str) -> list[Example]:
     return [_example(path.read_bytes(), name) for path in paths]
 
 
+def invoices(root: Path) -> list[Message]:
+    """Return one mail per invoice of the invoice set: its text, or its file attached.
+
+    The set holds documents, not mail: subject and sender are made up from the document's own data.
+    """
+    return [_invoice(path) for path in sorted((root / "text" / "invoices").glob("*.json"))]
+
+
 def digest(root: Path, *folders: str) -> str:
     """Return one SHA-256 over the names and contents of the files below some folders."""
     total = hashlib.sha256()
@@ -85,6 +94,21 @@ def _fingerprint(example: Example) -> bytes:
     message = example.message
     text = re.sub(r"[\W\d_]+", "", (message.text or "") + (message.html or "")).lower()
     return hashlib.sha256((text or message.subject or "").encode("utf-8", "replace")).digest()
+
+
+def _invoice(path: Path) -> Message:
+    known = json.loads(path.read_bytes())[0]
+    text = path.with_suffix(".txt")
+    file = {"name": path.with_suffix(".pdf").name, "type": "application/pdf"}
+    return message_of(
+        {
+            "subject": known.get("desc", ""),
+            "from": [{"name": str(known.get("issuer", "")), "address": "post@example.com"}],
+            "to": [{"name": "", "address": "reader@example.com"}],
+            "text": text.read_text("utf-8") if text.is_file() else "",
+            "attachments": [] if text.is_file() else [file],
+        }
+    )
 
 
 def _split_pipermail(data: bytes) -> Iterator[bytes]:

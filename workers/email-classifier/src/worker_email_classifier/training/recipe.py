@@ -16,7 +16,7 @@ from worker_email_classifier.training.fit import Linear, Penalty, Vector, logist
 from worker_email_classifier.training.written import written
 
 PENALTY = Penalty(words=3e-4, measures=1e-2, least_messages=3)
-SPAM_SHARE = 0.3  # the share of spam for which the probabilities are right
+SPAM_SHARE = 1 / 3  # the share of spam for which the probabilities are right
 FOLDS = 4
 WRITTEN = "written-"
 _WRITTEN_WEIGHT = 8.0  # 56 messages stand for the kinds of mail that the archives lack
