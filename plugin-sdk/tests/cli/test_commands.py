@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hivemesh_sdk.cli import main
+from hivemesh_sdk.lifecycle.health import Health, HealthFile
 
 WORKERS = Path(__file__).parents[1] / "testing"
 TEXT = WORKERS / "text-worker"
@@ -142,7 +143,15 @@ def test_schema_of_an_unknown_capability_is_not_found(capsys):
 
 def test_health_of_a_worker_that_does_not_run_is_not_found(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert main(["health", str(TEXT)]) == 3
+    assert main(["health", "text"]) == 3
+
+
+@pytest.mark.parametrize(("state", "code"), [("live", 0), ("starting", 1)])
+def test_health_is_an_exit_code(state, code, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    HealthFile.of("text").beat(Health(worker="text", instance="i1", pid=os.getpid(), state=state))
+    assert main(["health", "-o", "json"]) == code
+    assert json.loads(capsys.readouterr().out)["state"] == state
 
 
 def test_run_without_its_environment_names_what_is_missing(monkeypatch, capsys):

@@ -6,7 +6,7 @@ import time
 import pytest
 from hivemesh_sdk.errors import NotFoundError
 from hivemesh_sdk.lifecycle.health import Health, HealthFile, judge
-from hivemesh_sdk.lifecycle.private import private_folder, scratch_folder
+from hivemesh_sdk.lifecycle.private import own_path, private_folder
 
 
 @pytest.fixture
@@ -60,11 +60,11 @@ def test_the_folder_is_private():
     assert private_folder().stat().st_mode & 0o077 == 0
 
 
-def test_scratch_of_a_dead_process_is_removed(tmp_path, monkeypatch):
+def test_what_a_dead_process_left_is_removed(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     dead = private_folder() / "echo.4194304.scratch"  # one above the largest pid of the kernel
     dead.mkdir()
     alive = private_folder() / "echo.1.scratch"
     alive.mkdir()
-    assert scratch_folder("echo").name == f"echo.{os.getpid()}.scratch"
+    assert own_path("echo", ".scratch").name == f"echo.{os.getpid()}.scratch"
     assert (dead.exists(), alive.exists()) == (False, True)

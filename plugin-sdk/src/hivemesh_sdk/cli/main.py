@@ -126,7 +126,7 @@ def _conformance(commands: Commands) -> None:
 
 def _health(commands: Commands) -> None:
     parser = _command(commands, "health", "say whether the worker running here is healthy")
-    _where(parser)
+    parser.add_argument("worker", metavar="NAME", nargs="?", help="its name (default: any)")
     _output(parser)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from hivemesh_sdk.errors import ConfigurationError, NotFoundError
-from hivemesh_sdk.lifecycle.private import private_folder
+from hivemesh_sdk.lifecycle.private import own_path, private_folder
 from hivemesh_sdk.safeio.names import file_name
 
 STALE_S = 10.0  # five heartbeats
@@ -33,6 +33,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 class Verdict:
     """Whether a worker is healthy, and why not."""
 
+    worker: str
     healthy: bool
     reason: str
 
@@ -47,7 +48,7 @@ class HealthFile:
     @classmethod
     def of(cls, worker: str) -> "HealthFile":
         """The file of this process in its user's own folder."""
-        return cls(private_folder() / file_name(f"{worker}.{os.getpid()}{SUFFIX}"))
+        return cls(own_path(worker, SUFFIX))
 
     def beat(self, health: Health) -> None:
         """Refresh the file; its content is written only when it changed."""
@@ -70,16 +71,19 @@ class HealthFile:
         self._path.unlink(missing_ok=True)
 
 
-def judge(worker: str, *, folder: Path | None = None, now: float | None = None) -> Verdict:
-    """Look at the newest file of a worker.
+def judge(
+    worker: str | None = None, *, folder: Path | None = None, now: float | None = None
+) -> Verdict:
+    """Look at the newest file of a worker, or of any.
 
     Raises:
         NotFoundError: no such worker runs here.
     """
-    paths = (folder or private_folder()).glob(f"{file_name(worker)}.*{SUFFIX}")
+    pattern = f"{file_name(worker)}.*{SUFFIX}" if worker else f"*{SUFFIX}"
+    paths = (folder or private_folder()).glob(pattern)
     files = sorted((path.stat().st_mtime, path) for path in paths)
     if not files:
-        message = f"no worker {worker!r} runs here"
+        message = f"no worker {worker!r} runs here" if worker else "no worker runs here"
         raise NotFoundError(message)
     modified, path = files[-1]
     try:
@@ -89,5 +93,5 @@ def judge(worker: str, *, folder: Path | None = None, now: float | None = None) 
         raise ConfigurationError(message) from error
     age = (time.time() if now is None else now) - modified
     if age > STALE_S:
-        return Verdict(healthy=False, reason=f"no sign of life for {age:.0f} s")
-    return Verdict(healthy=health.state in HEALTHY, reason=health.state)
+        return Verdict(health.worker, healthy=False, reason=f"no sign of life for {age:.0f} s")
+    return Verdict(health.worker, healthy=health.state in HEALTHY, reason=health.state)

@@ -26,14 +26,21 @@ def private_folder() -> Path:
     return folder
 
 
-def scratch_folder(worker: str) -> Path:
-    """A scratch folder for this process; those of dead processes of the worker are removed."""
+def own_path(worker: str, suffix: str) -> Path:
+    """A path of this process in the folder; what dead processes of the worker left is removed."""
     folder = private_folder()
-    for path in folder.glob(f"{file_name(worker)}.*.scratch"):
-        pid = path.name.split(".")[-2]
+    for path in folder.glob(f"{file_name(worker)}.*{suffix}"):
+        pid = path.name.removesuffix(suffix).rpartition(".")[2]
         if pid.isdigit() and int(pid) != os.getpid() and not _alive(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
-    return folder / f"{worker}.{os.getpid()}.scratch"
+            _remove(path)
+    return folder / f"{worker}.{os.getpid()}{suffix}"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:

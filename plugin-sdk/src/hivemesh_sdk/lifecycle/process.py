@@ -23,7 +23,7 @@ from hivemesh_sdk.lifecycle.location import Location
 from hivemesh_sdk.lifecycle.logs import configure_logs
 from hivemesh_sdk.lifecycle.membership import Membership
 from hivemesh_sdk.lifecycle.platform import PlatformClient
-from hivemesh_sdk.lifecycle.private import scratch_folder
+from hivemesh_sdk.lifecycle.private import own_path
 from hivemesh_sdk.lifecycle.tokens import FileCredential, SupervisorTokens, Tokens
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Target
@@ -138,7 +138,7 @@ class WorkerProcess:
                 self._manifest,
                 GrantedArtifacts(mesh, target),
                 ServerSettings(
-                    scratch=scratch_folder(self._manifest.metadata.name),
+                    scratch=own_path(self._manifest.metadata.name, ".scratch"),
                     instance=instance,
                     search_path=self._search_path,
                 ),
