@@ -17,6 +17,7 @@ from hivemesh_sdk.worker.failures import StepCancelledError
 from hivemesh_sdk.worker.records import Rejected
 
 MAX_REJECTED_HELD = 500  # so that a file without one good record takes no memory
+MAX_CHECKPOINT_BYTES = 256 * 1024
 MAX_ANSWER_BYTES = 12 * 1024 * 1024  # a batch or result that travels inside one page
 _UNCHANGING = (int, str, float, bytes, type(None))
 
@@ -122,7 +123,11 @@ class Cutter:
     def _cut(self) -> None:
         batch = None
         if self._count:
-            batch = Batch(bytes(self._lines), self._count, encode(self._checkpoint))
+            checkpoint = encode(self._checkpoint)
+            if len(checkpoint) > MAX_CHECKPOINT_BYTES:
+                message = f"a checkpoint takes {len(checkpoint)} bytes; keep a position, no data"
+                raise FatalError(message, slug="output-invalid")
+            batch = Batch(bytes(self._lines), self._count, checkpoint)
         rejected, self._rejected = self._rejected, []
         self._lines.clear()
         self._count = 0

@@ -15,6 +15,8 @@ from hivemesh_sdk.contracts.steps import Bodies, Encoding, InputPart, Limits, St
 
 CREDIT_BYTES = 16 * 1024 * 1024  # two pages may wait to be acknowledged
 BLOCK_BYTES = 1024 * 1024  # an artifact is read block by block, one ahead
+MAX_DOCUMENT_BYTES = 2 * 1024 * 1024
+MAX_BODY_BYTES = 80 * 1024 * 1024
 HEAD = struct.Struct("<II")
 
 
@@ -74,10 +76,6 @@ class LoadFailed(msgspec.Struct, tag="load-failed", frozen=True, kw_only=True):
     """The worker cannot be imported; the process ends."""
 
     problem: Problem
-
-
-class Accepted(msgspec.Struct, tag="accepted", frozen=True, kw_only=True):
-    """The options are good and the step begins."""
 
 
 class Refused(msgspec.Struct, tag="refused", frozen=True, kw_only=True):
@@ -160,7 +158,6 @@ class Store(msgspec.Struct, tag="store", frozen=True, kw_only=True):
 FromExecutor = (
     Ready
     | LoadFailed
-    | Accepted
     | Refused
     | Suspended
     | Records
@@ -184,6 +181,10 @@ def frame(message: ToExecutor | FromExecutor, body_length: int = 0) -> bytes:
     return HEAD.pack(len(document), body_length) + document
 
 
+class ChannelError(Exception):
+    """The other end does not speak the channel's language."""
+
+
 class Deframer:
     """Cuts a stream of bytes into (document, body)."""
 
@@ -194,10 +195,17 @@ class Deframer:
         self._needed = HEAD.size
 
     def feed(self, data: bytes | memoryview) -> Iterator[tuple[bytes, bytes]]:
-        """Take bytes and yield the frames that are complete."""
+        """Take bytes and yield the frames that are complete.
+
+        Raises:
+            ChannelError: a frame is larger than any of ours.
+        """
         self._buffer += data
         while len(self._buffer) >= self._needed:
             head, body = HEAD.unpack_from(self._buffer)
+            if head > MAX_DOCUMENT_BYTES or body > MAX_BODY_BYTES:
+                message = f"a frame of {head} and {body} bytes"
+                raise ChannelError(message)
             end = HEAD.size + head + body
             if len(self._buffer) < end:
                 self._needed = end

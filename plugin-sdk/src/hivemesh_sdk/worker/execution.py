@@ -114,7 +114,7 @@ class Execution:
         self,
         key: str,
         request: StepRequest,
-        digest: tuple[bytes, ...],
+        digest: bytes,
         clock: Clock,
         listener: "Listener",
     ) -> None:

@@ -16,6 +16,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -30,6 +31,7 @@ from hivemesh_sdk.worker.kinds import Capability, Job, Sink
 from hivemesh_sdk.worker.line import Line, StepLine
 from hivemesh_sdk.worker.remote_artifacts import RemoteArtifacts, StoringSink, inputs
 
+MAX_NAMED = 1000  # artifacts in a result; more are named by the records alone
 _PR_SET_PDEATHSIG = 1
 
 Outcome = tuple[channel.Ended | channel.Failed | channel.Refused, bytes]
@@ -74,6 +76,8 @@ def _die_with(parent: int) -> None:
 
 
 def _limit(load: channel.Load) -> None:
+    with suppress(OSError):  # where memory runs out, the kernel takes this process, not the front
+        Path("/proc/self/oom_score_adj").write_text("500")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if load.file_bytes:
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -114,7 +118,6 @@ def _run(
         options = capability.accept(job)
     except HivemeshError as error:
         return channel.Refused(problem=problem_of(error)), b""
-    step.accepted()
     context = Context(
         key=begin.key,
         capability=begin.capability,
@@ -142,7 +145,7 @@ def _compute(
         print(f"step {context.key} of {capability.id} raised:", file=sys.stderr)  # noqa: T201 - the worker's log
         traceback.print_exc()
         return channel.Failed(problem=problem_of(error)), b""
-    stored = list(artifacts.stored.values())
+    stored = list(artifacts.stored.values())[:MAX_NAMED]
     if result is None:
         return channel.Ended(has_result=False, artifacts=stored), b""
     digest = hashlib.sha256(result).hexdigest()

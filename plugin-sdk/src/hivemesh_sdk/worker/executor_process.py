@@ -25,6 +25,7 @@ from hivemesh_sdk.worker.execution import Execution
 from hivemesh_sdk.worker.failures import problem_of
 from hivemesh_sdk.worker.platform import ArtifactService, Holder
 
+MOST_BUFFERED_BYTES = channel.CREDIT_BYTES + 16 * 1024 * 1024  # hostile or broken beyond
 LAST_WORDS_S = 0.5  # a dead process may have children that keep its socket open
 _INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
 _INHERITED_SUFFIX = "_NUM_THREADS"  # OMP, OPENBLAS, MKL …
@@ -162,8 +163,11 @@ class Executor(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take messages; those of a batch arrive in one go, and its reader is woken once."""
-        for document, body in self._deframer.feed(data):
-            self._take(channel.decode_from_executor(document), body, len(document) + len(body))
+        try:
+            for document, body in self._deframer.feed(data):
+                self._take(channel.decode_from_executor(document), body, len(document) + len(body))
+        except (channel.ChannelError, msgspec.DecodeError) as error:
+            self.kill(f"it sent what is no message: {error}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The process closed its end or is gone."""
@@ -190,6 +194,8 @@ class Executor(asyncio.Protocol):
                 self._end(execution, message, body)
             case _:
                 _report(execution, message, body, size + channel.HEAD.size)
+                if execution.buffered > MOST_BUFFERED_BYTES:
+                    self.kill("it sent more than was asked for")
 
     def _end(
         self,

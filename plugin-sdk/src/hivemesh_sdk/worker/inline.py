@@ -22,6 +22,7 @@ from hivemesh_sdk.worker.mailbox import Mailbox
 from hivemesh_sdk.worker.platform import ArtifactService
 from hivemesh_sdk.worker.remote_artifacts import decoded
 
+LAST_STEPS_S = 0.5
 BLOCKED_S = 0.1  # code that holds the loop for longer makes its neighbours wait
 
 Bodies = Sequence[bytes | None]
@@ -62,7 +63,7 @@ class InlineRunner:
         capability = self._capabilities[request.capability]
         scratch = f"{self._scratch}/{execution.id}"
         step = InlineStep(self._front, self._inside, capability, execution, request, scratch)
-        if all(part.artifact is None for part in request.inputs):
+        if all(part.artifact is None and part.encoding == "identity" for part in request.inputs):
             self._inside.post(partial(step.begin, bodies))
         else:
             task = asyncio.get_running_loop().create_task(self._fetch(step, request, bodies))
@@ -93,9 +94,10 @@ class InlineRunner:
         whole = list(bodies)
         try:
             for index, part in enumerate(request.inputs):
+                data = whole[index]
                 if part.artifact is not None:
                     data = await self._artifacts.read_all(step.holder, part.artifact, BLOCK_BYTES)
-                    whole[index] = decoded(data, part.encoding)
+                whole[index] = decoded(data or b"", part.encoding)
         except HivemeshError as error:
             step.end(problem_of(error))
         else:
@@ -105,5 +107,15 @@ class InlineRunner:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
+            self._loop.run_until_complete(_let_end())
         finally:
             self._loop.close()
+
+
+async def _let_end() -> None:
+    """Give cancelled code a moment to clean up."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=LAST_STEPS_S)

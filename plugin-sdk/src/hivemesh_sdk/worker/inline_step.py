@@ -16,12 +16,11 @@ from hivemesh_sdk.contracts.steps import StepRequest
 from hivemesh_sdk.errors import ConfigurationError, HivemeshError
 from hivemesh_sdk.worker.batches import Batch
 from hivemesh_sdk.worker.channel import CREDIT_BYTES
-from hivemesh_sdk.worker.codec import encode
 from hivemesh_sdk.worker.context import ArtifactReader, Context
 from hivemesh_sdk.worker.execution import Execution
 from hivemesh_sdk.worker.failures import problem_of
 from hivemesh_sdk.worker.kinds import Capability, Job
-from hivemesh_sdk.worker.line import PROGRESS_S, printable
+from hivemesh_sdk.worker.line import MAX_DETAIL, MAX_REASON, PROGRESS_S, printable, short
 from hivemesh_sdk.worker.mailbox import Mailbox
 from hivemesh_sdk.worker.platform import Holder
 from hivemesh_sdk.worker.records import Rejected
@@ -109,9 +108,9 @@ class InlineStep:
             self._front.post(
                 partial(
                     self._execution.rejected,
-                    one.reason,
-                    one.detail,
-                    encode(one.position),
+                    str(one.reason)[:MAX_REASON],
+                    str(one.detail)[:MAX_DETAIL],
+                    short(one.position),
                     cost=0,
                     more=follows,
                 )
@@ -132,7 +131,8 @@ class InlineStep:
 
     async def room(self) -> None:
         """Wait until a reader has acknowledged enough for another batch."""
-        while 0 < self._unacknowledged > CREDIT_BYTES - self._request.limits.bytes:
+        most = CREDIT_BYTES - self._request.limits.bytes
+        while self._unacknowledged and self._unacknowledged > most:
             self._room = asyncio.Event()
             self._front.post(self._execution.suspend)
             await self._room.wait()
@@ -146,12 +146,14 @@ class InlineStep:
         now = time.monotonic()
         if now - self._told_at >= PROGRESS_S or done == total:
             self._told_at = now
-            self._front.post(partial(self._execution.progress, done, total, unit))
+            self._front.post(partial(self._execution.progress, int(done), int(total), str(unit)))
 
     def log(self, level: str, event: str, fields: Mapping[str, object]) -> None:
         """Send a line of the log."""
         copied = msgspec.json.decode(printable(fields), type=dict[str, object])
-        self._front.post(partial(self._execution.log, level, event, copied, cost=0))
+        self._front.post(
+            partial(self._execution.log, level, str(event)[:MAX_DETAIL], copied, cost=0)
+        )
 
     def remaining_s(self) -> float | None:
         """Seconds until the deadline."""

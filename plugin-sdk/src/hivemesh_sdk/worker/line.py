@@ -22,6 +22,9 @@ from hivemesh_sdk.worker.records import Rejected
 
 PROGRESS_S = 1.0  # each word on progress costs the reader a page
 MAX_LOG_LINES = 1000  # per step; the rest is counted
+MAX_REASON = 200
+MAX_DETAIL = 2000
+MAX_FIELDS_BYTES = 16 * 1024  # a line of a page is at most 1 MiB
 _READ_BYTES = 256 * 1024
 _ASK_POLL_S = 0.5
 
@@ -130,10 +133,6 @@ class StepLine:
         if waiting is not None:
             waiting.put((answer, body))
 
-    def accepted(self) -> None:
-        """Tell that the step begins."""
-        self._line.send(channel.Accepted())
-
     def emit(self, rejected: Sequence[Rejected], batch: Batch | None) -> None:
         """Send rejected records and the batch that follows them, when there is room.
 
@@ -144,9 +143,9 @@ class StepLine:
         for one in rejected:
             self._send_counted(
                 channel.RejectedRecord(
-                    reason=one.reason,
-                    detail=one.detail,
-                    position=encode(one.position),
+                    reason=str(one.reason)[:MAX_REASON],
+                    detail=str(one.detail)[:MAX_DETAIL],
+                    position=short(one.position),
                     more=follows,
                 )
             )
@@ -205,7 +204,7 @@ class StepLine:
         now = time.monotonic()
         if now - self._told_at >= PROGRESS_S or done == total:
             self._told_at = now
-            self._line.send(channel.Progress(done=done, total=total, unit=unit))
+            self._line.send(channel.Progress(done=int(done), total=int(total), unit=str(unit)))
 
     def log(self, level: str, event: str, fields: Mapping[str, object]) -> None:
         """Send a line of the log; of a flood only the beginning."""
@@ -214,7 +213,9 @@ class StepLine:
             return
         if self._lines == MAX_LOG_LINES:
             level, event, fields = "warning", "log_truncated", {"lines": MAX_LOG_LINES}
-        message = channel.LogLine(level=level, message=event, fields=printable(fields))
+        message = channel.LogLine(
+            level=level, message=str(event)[:MAX_DETAIL], fields=printable(fields)
+        )
         sent = self._line.send(message)
         with self._state:
             self._unacknowledged += sent
@@ -248,8 +249,18 @@ class StepLine:
 
 
 def printable(fields: Mapping[str, object]) -> bytes:
-    """The fields of a log line as JSON, whatever they are."""
+    """The fields of a log line as JSON, whatever they are; large ones are left out."""
     try:
-        return encode(fields)
+        data = encode(fields)
     except TypeError:
-        return encode({name: str(value) for name, value in fields.items()})
+        data = encode({name: str(value)[:MAX_DETAIL] for name, value in fields.items()})
+    return data if len(data) <= MAX_FIELDS_BYTES else encode({"fields_left_out": len(data)})
+
+
+def short(position: object) -> bytes:
+    """The position of a rejected record as JSON, whatever it is."""
+    try:
+        data = encode(position)
+    except TypeError:
+        data = encode(str(position)[:MAX_DETAIL])
+    return data if len(data) <= MAX_FIELDS_BYTES else encode(str(position)[:MAX_DETAIL])

@@ -31,7 +31,7 @@ from hivemesh_sdk.worker.routes import PREFIX, StepRoutes
 from hivemesh_sdk.worker.steps import Runner, Slots, StepTable, Timing
 
 TICK_S = 0.1  # how exactly deadlines are kept; costs a fiftieth of a percent of a CPU
-WATCH_EVERY = 10  # ticks between two looks at the executors' memory
+WATCH_EVERY = 2  # ticks between two looks at the executors' memory
 LAST_PAGES_S = 1.0  # for readers to fetch what ended while draining
 
 MIB = 1024 * 1024
