@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ from hivemesh_sdk import (
     State,
     Worker,
 )
+from hivemesh_sdk.worker.batches import Batch
 from hivemesh_sdk.worker.channel import Store
 
 worker = Worker()
@@ -235,3 +237,41 @@ def steal(options: Flag, context: Context) -> None:
     line = context.artifacts._line
     secret = Artifact(sha256="0" * 64, size=1)
     line.wait(line.ask(Store(call=line.next_call(), artifact=secret, path=options.path)))
+
+
+@worker.call("sample.babble@1")
+def babble(input: str, context: Context) -> None:  # noqa: A002 - the contract's word
+    """Speak to the front as hostile code could."""
+    step = context._port
+    match input:
+        case "garbage":
+            step._line._socket.sendall(b"\x04\0\0\0\0\0\0\0junk")
+        case "huge":
+            step._line._socket.sendall(b"\xff" * 8)
+        case "flood":
+            step._unacknowledged = -(10**12)
+            while True:
+                step.send_batch(Batch(b"x" * 4_000_000, 1), None)
+    time.sleep(60)
+
+
+@worker.call("sample.talk@1")
+def talk(context: Context) -> None:
+    for number in range(2000):
+        context.log.info("line", number=number)
+    context.log.error("large", data="x" * 1_000_000)
+
+
+@worker.source("sample.picky@1")
+def picky(start: int | None) -> Iterator[tuple[Item | Rejected, int]]:
+    yield Rejected("r" * 1000, "d" * 10_000, {object}), 1
+    yield Rejected("large", "", "p" * 2_000_000), 2
+    yield Item(3), 3
+
+
+@worker.call("sample.fork@1")
+def fork(options: Flag) -> None:
+    """Leave a child behind, and die."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    Path(options.path).write_text(str(child.pid))
+    os.kill(os.getpid(), signal.SIGKILL)
