@@ -12,7 +12,9 @@ from pathlib import Path
 
 from hivemesh_platform.cli.completion import command_words
 from hivemesh_platform.settings import Settings
+from hivemesh_platform.telemetry.metrics import Metrics
 from hivemesh_sdk.contracts.problems import CATALOGUE
+from hivemesh_sdk.worker import metrics
 from pydantic import BaseModel
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +28,7 @@ def pages() -> dict[str, str]:
         "errors.md": "".join(_errors()),
         "configuration.md": "".join(_configuration()),
         "cli.md": "".join(_cli()),
+        "metrics.md": "".join(_metrics()),
     }
 
 
@@ -60,6 +63,27 @@ def _settings(model: type[BaseModel], prefix: str) -> Iterator[str]:
             default = json.dumps(field.get_default(call_default_factory=True), default=str)
             text = " ".join((field.description or "").split())
             yield f"| `{prefix}{name}` | `{default}` | {text} |\n"
+
+
+def _metrics() -> Iterator[str]:
+    yield f"{NOTE}# Metrics\n\nIn the Prometheus text format, to callers with a certificate only.\n"
+    yield "\n## Platform: `GET /metrics` on the mesh listener\n\n"
+    yield from _metric_table(Metrics().text())
+    yield "\n## Worker: `GET /metrics`\n\n"
+    steps = [metrics.Reading("capability", 1, 0, metrics.StepMetrics())]
+    zeros = [dict.fromkeys(names, 0) for names in (metrics.GAUGES, metrics.TOTALS)]
+    yield from _metric_table(metrics.render(steps, *zeros))
+
+
+def _metric_table(exposition: bytes) -> Iterator[str]:
+    kinds = {}
+    yield "| metric | kind | meaning |\n|---|---|---|\n"
+    for line in exposition.decode().splitlines():
+        words = line.split(" ", 3)
+        if line.startswith("# HELP"):
+            kinds[words[2]] = words[3]
+        elif line.startswith("# TYPE") and not words[2].endswith("_created"):
+            yield f"| `{words[2]}` | {words[3]} | {kinds[words[2]]} |\n"
 
 
 def _cli() -> Iterator[str]:

@@ -57,7 +57,9 @@ def test_platform_folder_can_never_shadow_the_standard_library():
 
 
 def test_test_folders_are_no_packages():
-    assert [name for name in tracked() if re.search(r"(^|/)tests/(.*/)?__init__\.py$", name)] == []
+    assert [
+        name for name in tracked() if re.search(r"(^|/)tests/((?!src/).)*__init__\.py$", name)
+    ] == []
 
 
 def test_no_key_or_certificate_is_under_version_control():
