@@ -12,6 +12,7 @@ from hivemesh_sdk.trust.identity import Kind
 
 from hivemesh_platform.api.access import peer_of, require
 from hivemesh_platform.api.bodies import decoded
+from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.artifacts.errors import RangeInvalidError
 from hivemesh_platform.artifacts.model import ArtifactInfo
 from hivemesh_platform.artifacts.service import ArtifactService, Content, Use
@@ -26,7 +27,7 @@ Step = Annotated[str, Query(max_length=256)]
 
 def router(artifacts: ArtifactService) -> APIRouter:
     """The routes."""
-    routes = APIRouter()
+    routes = strict_router()
 
     @routes.post("/v1/artifacts", status_code=201)
     async def upload(request: Request, name: Name = None) -> ArtifactView:

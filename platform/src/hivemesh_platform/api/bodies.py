@@ -14,6 +14,8 @@ from hivemesh_sdk.safeio.json import parse_json
 from hivemesh_sdk.safeio.problems import MalformedError
 from pydantic import BaseModel, JsonValue
 
+from hivemesh_platform.api.access import peer_of
+
 MAX_BYTES = 1024 * 1024
 _READS_BODY = frozenset({"POST", "PUT", "PATCH"})
 
@@ -72,9 +74,23 @@ class StrictRoute(APIRoute):
             validated(model, error.body, name="the body")
 
 
-def router() -> APIRouter:
-    """A router whose declared bodies are read strictly."""
-    return APIRouter(route_class=StrictRoute)
+class MemberRoute(StrictRoute):
+    """A route for peers with an identity: without one, nothing of the request is looked at."""
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]  # as above
+        """Look at the peer before anything is read."""
+        handle = super().get_route_handler()
+
+        async def identified(request: Request) -> Response:
+            peer_of(request)
+            return await handle(request)
+
+        return identified
+
+
+def router(*, newcomers: bool = False) -> APIRouter:
+    """A router whose bodies are read strictly, and where only `newcomers` have no identity."""
+    return APIRouter(route_class=StrictRoute if newcomers else MemberRoute)
 
 
 def check_json(request: Request) -> None:

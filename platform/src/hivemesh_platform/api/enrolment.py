@@ -36,7 +36,7 @@ class TokenView(View):
 
 def newcomers(enrolment: EnrolmentService) -> APIRouter:
     """The only route of the enrolment listener."""
-    routes = strict_router()
+    routes = strict_router(newcomers=True)
 
     @routes.post(ENROL_PATH)
     async def enrol(request: Request) -> Response:

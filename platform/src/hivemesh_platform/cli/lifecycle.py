@@ -116,18 +116,28 @@ def start(folder: Path, settings: list[str]) -> "subprocess.Popen[bytes]":
 
 
 def stop(folder: Path) -> bool:
-    """Stop the platform of a state folder; False where none was running."""
+    """Stop the platform of a state folder, or the workers that a killed one left behind.
+
+    False where nothing was running.
+    """
     pid = running_pid(folder)
     if pid is None:
-        return False
+        return _stop_orphans(folder)
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while running_pid(folder) == pid:
         if time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
+            _stop_orphans(folder)
             break
         select.select([], [], [], 0.05)
     return True
+
+
+def _stop_orphans(folder: Path) -> bool:
+    from hivemesh_platform.supervisor.orphans import stop_orphans
+
+    return stop_orphans(folder) > 0
 
 
 def running_pid(folder: Path) -> int | None:

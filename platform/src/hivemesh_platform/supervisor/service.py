@@ -1,6 +1,7 @@
 """Runs one fleet per installed worker; what the API and the composition root see of the supervisor."""
 
 import asyncio
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -78,6 +79,7 @@ class Supervisor:
         self._builder = builder
         self._clock = clock
         self._records = Records(settings.state_folder / "run")
+        self._scratch = settings.state_folder / "scratch"
         self._scale_file = settings.state_folder / "scale.json"
         self._fleets: dict[str, Fleet] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -86,7 +88,9 @@ class Supervisor:
 
     async def run(self, platform_url: str, enrolment_url: str) -> None:
         """Supervise until cancelled; `stop` ends the processes afterwards."""
-        scratch = self._settings.state_folder / "scratch"
+        if not any(record.process.exists() for record in self._records.all()):
+            await asyncio.to_thread(self._clear_scratch)  # what a crash left behind
+        scratch = self._scratch
         scratch.mkdir(exist_ok=True, mode=0o700)
         self._around = Surroundings(
             builder=self._builder,
@@ -114,6 +118,7 @@ class Supervisor:
         grace = min(STOP_GRACE_S, self._settings.limits.grace_s)
         await asyncio.gather(*(fleet.stop(hurry, grace) for fleet in self._fleets.values()))
         self._fleets.clear()
+        await asyncio.to_thread(self._clear_scratch)
 
     def scale(self, worker: str, instances: int) -> None:
         """Keep so many instances running, now and after a restart of the platform.
@@ -178,6 +183,13 @@ class Supervisor:
             elif fleet.installed.type.digest != installed.type.digest:
                 fleet.installed = installed
                 fleet.restart()
+
+        for name, fleet in self._fleets.items():
+            if self._types.get(name) is None and fleet.wanted:
+                fleet.scale(0)  # its folder is gone; shown until the platform ends
+
+    def _clear_scratch(self) -> None:
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _new_fleet(self, installed: InstalledWorker, around: Surroundings) -> Fleet:
         name, settings = installed.type.name, self._settings

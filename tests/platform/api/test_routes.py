@@ -1,0 +1,155 @@
+"""Every route of the platform, asked by those who may and those who may not."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from api_support import OPERATOR, WORKER, call
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from hivemesh_platform.app import Platform
+from hivemesh_sdk.trust.identity import Peer, SpiffeId
+from platform_support import install, platform
+from registry_support import manifest
+
+pytestmark = pytest.mark.integration
+
+FOR_WORKERS = {
+    ("PUT", "/v1/instances/{instance_id}"),
+    ("POST", "/v1/instances/{instance_id}/heartbeat"),
+    ("DELETE", "/v1/instances/{instance_id}"),
+    ("GET", "/v1/discovery"),
+    ("POST", "/v1/renew"),
+    ("GET", "/v1/bundle"),
+    ("GET", "/v1/health"),
+}
+
+
+@pytest.fixture
+async def found(tmp_path: Path) -> AsyncIterator[Platform]:
+    install(tmp_path, manifest())
+    (tmp_path / "workers" / "broken").mkdir()
+    (tmp_path / "workers" / "broken" / "plugin.yaml").write_text("kind: [")
+    async with platform(tmp_path) as running:
+        yield running
+
+
+def routes(found: Platform) -> list[tuple[str, str]]:
+    app = found.mesh_app._app
+    assert isinstance(app, FastAPI)
+    listed = [
+        (method, route.path)
+        for route in _flat(app.routes)
+        if isinstance(route, APIRoute)
+        for method in route.methods
+    ]
+    assert len(listed) > 20
+    return listed
+
+
+def _flat(found: list[object]) -> list[object]:
+    """Routers that were included may show as one entry with routes of its own."""
+    flat: list[object] = []
+    for one in found:
+        below = getattr(getattr(one, "original_router", one), "routes", None)
+        flat += _flat(below) if below and not isinstance(one, APIRoute) else [one]
+    return flat
+
+
+def filled(path: str) -> str:
+    return path.replace("{instance_id}", "i1").replace("{", "").replace("}", "")
+
+
+async def test_nobody_gets_anything_without_a_certificate(found: Platform) -> None:
+    for method, path in routes(found):
+        answer = await call(found.mesh_app, method, filled(path), as_=None, body={})
+        assert answer.status == 401, (method, path)
+
+
+async def test_a_worker_reaches_what_workers_need_and_nothing_else(found: Platform) -> None:
+    for method, path in routes(found):
+        if (method, path) in FOR_WORKERS or path.startswith("/v1/artifacts"):
+            continue
+        answer = await call(found.mesh_app, method, filled(path), as_=WORKER, body={})
+        assert answer.status in {403, 422}, (method, path)  # 422: its body told nothing new
+
+
+async def test_the_enrolment_listener_serves_one_route(found: Platform) -> None:
+    answer = await call(found.enrolment_app, "GET", "/v1/status", as_=None)
+    assert answer.status == 404
+    answer = await call(found.enrolment_app, "POST", "/v1/enrol", as_=None, body={})
+    assert answer.status == 422
+
+
+async def test_the_status_tells_who_runs_where(found: Platform) -> None:
+    status = (await call(found.mesh_app, "GET", "/v1/status")).json()
+    assert status["trust_domain"] == found.authority.trust_domain
+    assert status["state_folder"] == str(found.state_folder)
+    assert status["ready"] is True
+
+
+async def test_health_is_told_to_every_member(found: Platform) -> None:
+    own = SpiffeId.worker(found.authority.trust_domain, "echo", "i1")
+    member = Peer(id=own, not_after=WORKER.not_after, serial=1, uri=str(own))
+    answer = await call(found.mesh_app, "GET", "/v1/health", as_=member)
+    assert answer.json() == {"ready": True}
+
+
+async def test_settings_are_told_with_their_origin(found: Platform) -> None:
+    rows = (await call(found.mesh_app, "GET", "/v1/config")).json()["items"]
+    port = next(row for row in rows if row["key"] == "api.port")
+    assert port == {"key": "api.port", "value": 0, "origin": "flag api.port"}
+
+
+async def test_workers_are_listed_broken_ones_too(found: Platform) -> None:
+    items = (await call(found.mesh_app, "GET", "/v1/workers")).json()["items"]
+    states = {item["name"]: item["state"] for item in items}
+    assert states == {"broken": "invalid", "echo": "stopped"}
+    assert "line" in next(item["reason"] for item in items if item["name"] == "broken")
+
+
+async def test_an_unknown_worker_is_not_found(found: Platform) -> None:
+    for method, path in (("GET", ""), ("GET", "/logs"), ("POST", "/restart")):
+        answer = await call(found.mesh_app, method, f"/v1/workers/nobody{path}")
+        assert (answer.status, answer.json()["code"]) == (404, "HM-1003")
+
+
+async def test_without_a_supervisor_nothing_is_scaled(found: Platform) -> None:
+    body = {"instances": 2}
+    answer = await call(found.mesh_app, "POST", "/v1/workers/echo/scale", body=body)
+    assert answer.status == 409
+    assert "workers.supervise" in answer.json()["detail"]
+
+
+async def test_scaling_is_bounded(found: Platform) -> None:
+    body = {"instances": 65}
+    answer = await call(found.mesh_app, "POST", "/v1/workers/echo/scale", body=body)
+    assert answer.json()["errors"][0]["pointer"] == "/instances"
+
+
+async def test_capabilities_are_told_with_who_serves_them(found: Platform) -> None:
+    one = (await call(found.mesh_app, "GET", "/v1/capabilities/echo.say@1")).json()
+    assert (one["worker"], one["live_instances"], one["free_slots"]) == ("echo", 0, 0)
+    answer = await call(found.mesh_app, "GET", "/v1/capabilities/echo.nothing@1")
+    assert answer.status == 404
+
+
+async def test_a_token_is_made_for_the_operator(found: Platform) -> None:
+    answer = await call(found.mesh_app, "POST", "/v1/tokens", body={"worker": "echo"})
+    assert answer.status == 201
+    assert answer.json()["token"].startswith("jt1.")
+
+
+async def test_the_six_metrics_are_there(found: Platform) -> None:
+    answer = await call(found.mesh_app, "GET", "/metrics", as_=OPERATOR)
+    text = answer.body.decode()
+    for name in (
+        "hivemesh_workers_active gauge",
+        "hivemesh_jobs_completed_total counter",
+        "hivemesh_jobs_failed_total counter",
+        "hivemesh_data_processed_bytes_total counter",
+        "hivemesh_processing_seconds histogram",
+        "hivemesh_worker_health gauge",
+    ):
+        assert f"# TYPE {name}" in text
+    assert 'hivemesh_workers_active{worker="echo"} 0.0' in text

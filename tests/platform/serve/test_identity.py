@@ -1,0 +1,114 @@
+import ssl
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hivemesh_platform.identity import OperatorFiles, OwnIdentity, refuse
+from hivemesh_platform.trust.authority import Authority, open_authority
+from hivemesh_platform.trust.profile import Lifetimes
+from hivemesh_sdk.testing.clock import ManualClock
+from hivemesh_sdk.trust.denials import Denials
+from hivemesh_sdk.trust.identity import Peer, SpiffeId
+from hivemesh_sdk.trust.source import IdentitySource
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def authority(tmp_path: Path, clock: ManualClock) -> Authority:
+    return open_authority(tmp_path / "trust", clock, Lifetimes(svid=timedelta(hours=1)))
+
+
+@pytest.fixture
+def operator(tmp_path: Path, authority: Authority, clock: ManualClock) -> OperatorFiles:
+    return OperatorFiles(tmp_path / "operator", authority, clock)
+
+
+@pytest.fixture
+def own(authority: Authority, operator: OperatorFiles, clock: ManualClock) -> OwnIdentity:
+    return OwnIdentity(source(authority), authority, operator, clock)
+
+
+def source(authority: Authority) -> IdentitySource:
+    svid = authority.svid(SpiffeId.platform(authority.trust_domain, "p1"))
+    return IdentitySource(svid, authority.bundle())
+
+
+def serial(own: OwnIdentity) -> int:
+    return own._source.svid().serial
+
+
+async def test_nothing_is_renewed_before_half_life(own: OwnIdentity, clock: ManualClock) -> None:
+    before = serial(own)
+    clock.advance(timedelta(minutes=25))
+    await own.tick()
+    assert serial(own) == before
+
+
+async def test_the_own_certificate_is_renewed_at_half_life(
+    own: OwnIdentity, clock: ManualClock
+) -> None:
+    before = serial(own)
+    clock.advance(timedelta(minutes=31))
+    await own.tick()
+    assert serial(own) != before
+
+
+async def test_a_laptop_that_slept_renews_at_once(own: OwnIdentity, clock: ManualClock) -> None:
+    before = serial(own)
+    clock.jump(timedelta(hours=9))
+    await own.tick()
+    assert serial(own) != before
+
+
+async def test_a_new_root_is_announced(
+    own: OwnIdentity, authority: Authority, tmp_path: Path
+) -> None:
+    authority.announce_root()
+    await own.tick()
+    assert len(own._source.bundle().roots) == 2
+    assert (tmp_path / "operator" / "bundle.pem").read_bytes().count(b"BEGIN") == 2
+
+
+def test_the_operator_gets_files_that_only_he_may_read(
+    operator: OperatorFiles, tmp_path: Path
+) -> None:
+    operator.renew()
+    operator.write_endpoint("127.0.0.1", 8443)
+    folder = tmp_path / "operator"
+    assert folder.stat().st_mode & 0o077 == 0
+    assert all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
+
+
+def test_key_and_certificate_fit_while_they_are_replaced(
+    operator: OperatorFiles, tmp_path: Path
+) -> None:
+    operator.renew()
+    key = (tmp_path / "operator" / "key.pem").read_bytes()
+    operator.renew(force=True)
+    assert (tmp_path / "operator" / "key.pem").read_bytes() == key
+
+
+def test_the_operators_key_goes_when_the_platform_ends(
+    operator: OperatorFiles, tmp_path: Path
+) -> None:
+    operator.renew()
+    operator.write_endpoint("127.0.0.1", 8443)
+    operator.remove()
+    assert [path.name for path in (tmp_path / "operator").iterdir()] == ["bundle.pem"]
+
+
+def test_denials_name_serials_and_identities(clock: ManualClock) -> None:
+    denials = Denials()
+    refuse(denials, ("serial:ff", "spiffe://td.test/worker/evil/*"))
+    good = SpiffeId.worker("td.test", "good", "i1")
+    evil = SpiffeId.worker("td.test", "evil", "i1")
+    expires = clock.now()
+    assert denials.refuses(Peer(id=good, not_after=expires, serial=255, uri=str(good)))
+    assert denials.refuses(Peer(id=evil, not_after=expires, serial=1, uri=str(evil)))
+    assert not denials.refuses(Peer(id=good, not_after=expires, serial=1, uri=str(good)))
