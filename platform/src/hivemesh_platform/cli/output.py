@@ -137,6 +137,7 @@ def _show_field(field: str, value: object) -> None:
         typer.echo(f"{title}:")
         columns = [key for key, one in value[0].items() if not isinstance(one, dict | list)]
         rows = [[cell(row.get(key)) for key in columns] for row in value]
+        columns = [key.replace("_", " ") for key in columns]
         for line in table(columns, rows).splitlines():
             typer.echo(f"  {line}")
     elif isinstance(value, dict) and value:
