@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 45.0
+ANY_PORTS = ["api.port=0", "api.enrolment_port=0"]  # for a platform that nobody else calls
 
 Set = Annotated[
     list[str] | None,
@@ -152,7 +153,7 @@ def running(folder: Path) -> "Iterator[Client]":
     """A client of the platform on the folder; one that had to be started is stopped at the end."""
     ours = running_pid(folder) is None
     if ours:
-        start(folder, [])
+        start(folder, ANY_PORTS)
     try:
         with session.client(folder) as client:
             yield client
