@@ -101,8 +101,7 @@ class OwnIdentity:
             self._log.warning("operator_files_not_written", detail=str(error))
 
     def _due(self) -> datetime:
-        svid = self._source.svid()
-        return svid.not_before + (svid.not_after - svid.not_before) / 2
+        return self._authority.renewal_due(self._source.svid().not_after)
 
 
 def refuse(denials: Denials, rules: tuple[str, ...]) -> None:

@@ -13,7 +13,9 @@ from hivemesh_sdk.transport import (
     Target,
     WorkerUnreachableError,
 )
+from hivemesh_sdk.transport.connection import Connection
 from hivemesh_sdk.trust.contexts import server_context
+from hivemesh_sdk.trust.keys import load_into
 from hivemesh_sdk.trust.source import IdentitySource
 
 
@@ -430,3 +432,44 @@ async def test_caller_that_gives_up_waiting_leaves_no_trace(mesh_of, until):
         assert mesh.client.in_flight(mesh.target) == 1
         calls[0].cancel()
         await asyncio.gather(*calls, return_exceptions=True)
+
+
+class CertificateAlert(ssl.SSLError):
+    reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+
+
+class Sink(asyncio.Transport):
+    def write(self, data):
+        pass
+
+    def abort(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("fresh", "kind", "sent"),
+    [(True, PeerRefusedError, False), (False, WorkerUnreachableError, True)],
+)
+async def test_certificate_alert_tells_only_on_a_new_connection_that_nothing_was_seen(
+    fresh, kind, sent
+):
+    connection = Connection(Target.platform("127.0.0.1", 1, "a.b"))
+    connection.connection_made(Sink())
+    connection.fresh = fresh
+    waiting = connection.exchange(b"head", (b"",), 10)
+    connection.connection_lost(CertificateAlert())
+    with pytest.raises(kind) as caught:
+        await waiting
+    assert caught.value.sent is sent
+
+
+async def test_server_that_speaks_older_tls_is_refused(mesh):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    load_into(context, mesh.ca.svid(mesh.ca.platform()))
+    async with impostor(context, silent) as port:
+        target = Target.platform("127.0.0.1", port, mesh.ca.trust_domain)
+        words = "no TLS connection|during the handshake"
+        with pytest.raises((PeerRefusedError, WorkerUnreachableError), match=words) as caught:
+            await mesh.client.request(target, "GET", "/", deadline_s=5)
+    assert caught.value.sent is False

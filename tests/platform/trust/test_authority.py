@@ -179,3 +179,10 @@ def test_key_that_does_not_fit_its_certificate_stops_the_start(tmp_path, clock, 
 def test_private_parts_show_in_no_representation(tmp_path, authority):
     pair = json.loads((tmp_path / FILE).read_bytes())["root"]
     assert "PRIVATE" not in repr(_Pair(**pair))
+
+
+def test_renewal_is_due_at_half_life_whatever_the_backdating(tmp_path, clock):
+    drill = Lifetimes(issuer=timedelta(seconds=120), svid=timedelta(seconds=20))
+    authority = open_authority(tmp_path, clock, drill)
+    left = authority.renewal_due(issue(authority).not_after) - clock.now()
+    assert timedelta(seconds=9) <= left <= timedelta(seconds=10)

@@ -132,6 +132,10 @@ class Authority:
         )
         return issued
 
+    def renewal_due(self, not_after: datetime) -> datetime:
+        """When half of a leaf's life is over; its backdated begin says nothing about that."""
+        return not_after - self._lifetimes.svid / 2
+
     def svid(self, identity: SpiffeId) -> Svid:
         """Make a key here and sign it: for the platform itself and the operator's command."""
         key = new_key()

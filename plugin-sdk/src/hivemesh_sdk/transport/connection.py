@@ -16,6 +16,7 @@ from hivemesh_sdk.transport.errors import (
     PeerRefusedError,
     TransportError,
     WorkerUnreachableError,
+    why_unreachable,
 )
 from hivemesh_sdk.trust.chains import verified_root
 from hivemesh_sdk.trust.identity import (
@@ -311,7 +312,7 @@ def explained(target: Target) -> Iterator[None]:
         detail = f"no TLS connection to {target}: {handshake_detail(error)}"
         raise PeerRefusedError(detail, sent=False) from error
     except OSError as error:
-        detail = f"{target} cannot be reached: {error.strerror or error}"
+        detail = f"{target} cannot be reached: {why_unreachable(error)}"
         raise WorkerUnreachableError(detail, sent=False) from error
 
 

@@ -25,3 +25,8 @@ class DeadlineExceededError(TransportError):
     """The answer did not come in time."""
 
     slug = "deadline-exceeded"
+
+
+def why_unreachable(error: OSError) -> str:
+    """Words for a failed connect; a reset during the handshake brings none of its own."""
+    return error.strerror or str(error) or "the connection was closed during the handshake"

@@ -23,6 +23,7 @@ from hivemesh_sdk.transport.errors import (
     PeerRefusedError,
     TransportError,
     WorkerUnreachableError,
+    why_unreachable,
 )
 from hivemesh_sdk.trust.bundle import Bundle, bundle_from_json
 from hivemesh_sdk.trust.chains import presented_chain
@@ -153,7 +154,7 @@ async def _shown_chain(host: str, port: int, deadline_s: float) -> list[bytes]:
         detail = f"no answer from {host}:{port} in time"
         raise DeadlineExceededError(detail, sent=False) from error
     except OSError as error:
-        detail = f"{host}:{port} cannot be reached: {error.strerror or error}"
+        detail = f"{host}:{port} cannot be reached: {why_unreachable(error)}"
         raise WorkerUnreachableError(detail, sent=False) from error
     transport.abort()
     detail = "a handshake without trust roots was completed; this build of OpenSSL is not usable"
