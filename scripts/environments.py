@@ -65,7 +65,9 @@ def _install(folder: Path, wanted: list[str]) -> int:
         _run([str(ROOT / ".venv/bin/python"), "-m", "pip", "install", "-q", "uv"])
     if uv.exists():
         command = [str(uv), "pip", "install", "-q", "--python", python, *wanted]
-        if _run(command, {**os.environ, **_index_settings()}) == 0:
+        # The platform's own cache: what is fetched here is not fetched again for the workers.
+        cache = {"UV_CACHE_DIR": str(ROOT / ".hivemesh" / "cache" / "uv")}
+        if _run(command, {**cache, **os.environ, **_index_settings()}) == 0:
             return 0
         print("uv could not do it; trying pip", flush=True)
     if not (folder / "bin" / "pip").exists():
