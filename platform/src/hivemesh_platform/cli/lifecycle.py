@@ -124,14 +124,17 @@ def stop(folder: Path) -> bool:
     pid = running_pid(folder)
     if pid is None:
         return _stop_orphans(folder)
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    while running_pid(folder) == pid:
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
+    try:
+        process = os.pidfd_open(pid)  # readable when it has ended, our child or not
+    except ProcessLookupError:
+        return True
+    try:
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+        if not select.select([process], [], [], STOP_TIMEOUT_S)[0]:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
             _stop_orphans(folder)
-            break
-        select.select([], [], [], 0.05)
+    finally:
+        os.close(process)
     return True
 
 
