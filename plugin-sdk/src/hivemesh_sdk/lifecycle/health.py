@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from hivemesh_sdk.errors import ConfigurationError, NotFoundError
 from hivemesh_sdk.lifecycle.private import own_path, private_folder
@@ -18,6 +19,8 @@ from hivemesh_sdk.safeio.names import file_name
 STALE_S = 10.0  # five heartbeats
 SUFFIX = ".health"
 HEALTHY = frozenset({"live", "alone", "draining"})
+
+_log = structlog.get_logger("hivemesh.lifecycle")
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +47,7 @@ class HealthFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._written: Health | None = None
+        self._failed = False
 
     @classmethod
     def of(cls, worker: str) -> "HealthFile":
@@ -51,15 +55,24 @@ class HealthFile:
         return cls(own_path(worker, SUFFIX))
 
     def beat(self, health: Health) -> None:
-        """Refresh the file; its content is written only when it changed."""
-        if health == self._written:
-            try:
-                os.utime(self._path)
-            except FileNotFoundError:
-                self._written = None
-            else:
-                return
-        temporary = self._path.with_name(f"{self._path.name}.{health.pid}")
+        """Refresh the file; its content is written only when it changed.
+
+        A full disk ends no worker: the probe will find the file too old.
+        """
+        try:
+            self._refresh(health)
+        except OSError as error:
+            if not self._failed:
+                _log.warning("health_file_not_written", detail=str(error))
+            self._failed = True
+        else:
+            self._failed = False
+
+    def _refresh(self, health: Health) -> None:
+        if health == self._written and self._path.exists():
+            os.utime(self._path)
+            return
+        temporary = self._path.with_name(f"{self._path.name}.new")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
             file.write(msgspec.json.encode(health))

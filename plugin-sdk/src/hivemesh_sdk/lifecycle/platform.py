@@ -19,7 +19,6 @@ from hivemesh_sdk.transport.connection import Response, Target
 from hivemesh_sdk.transport.errors import WorkerUnreachableError
 
 DEADLINE_S = 5.0
-LONG_POLL_S = 20.0
 
 T = TypeVar("T")
 
@@ -50,10 +49,10 @@ class PlatformClient:
             if error.document.status != 404:
                 raise
 
-    async def discovery(self, after: int) -> Discovery:
-        """All live endpoints as soon as they differ from version `after`, or after 20 s."""
-        path = f"/v1/discovery?after={after}&wait={LONG_POLL_S:.0f}"
-        answer = await self._send("GET", path, deadline_s=LONG_POLL_S + DEADLINE_S)
+    async def discovery(self, after: int, wait_s: float) -> Discovery:
+        """All live endpoints as soon as they differ from version `after`: a `Discoverer` asks it."""
+        path = f"/v1/discovery?after={after}&wait={wait_s:g}"
+        answer = await self._send("GET", path, deadline_s=wait_s + DEADLINE_S)
         return _decoded(answer, Discovery)
 
     async def _send(

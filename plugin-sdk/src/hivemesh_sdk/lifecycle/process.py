@@ -1,6 +1,7 @@
 """One worker process from its start to its end: enrol, serve, register, beat, renew, drain, leave."""
 
 import asyncio
+import faulthandler
 import os
 import signal
 from collections.abc import Coroutine
@@ -14,7 +15,7 @@ from hivemesh_sdk import __version__
 from hivemesh_sdk.clock import Clock, SystemClock
 from hivemesh_sdk.contracts.instances import Heartbeat, Registration
 from hivemesh_sdk.contracts.names import PROTOCOL
-from hivemesh_sdk.errors import RemoteError
+from hivemesh_sdk.errors import HivemeshError, RemoteError
 from hivemesh_sdk.lifecycle.artifacts import GrantedArtifacts
 from hivemesh_sdk.lifecycle.environment import Environment
 from hivemesh_sdk.lifecycle.health import Health, HealthFile
@@ -35,6 +36,7 @@ from hivemesh_sdk.trust.source import IdentitySource
 from hivemesh_sdk.worker.server import ServerSettings, WorkerServer, quiet_collector
 
 DRAIN_S = 30.0
+STOP_S = 10.0
 LONGEST_PAUSE_S = 10.0
 ENDED, ALONE = 0, 7  # exit codes: drained; the platform was unavailable for too long
 
@@ -46,8 +48,14 @@ _log = structlog.get_logger("hivemesh.lifecycle")
 def run_worker(location: Location, environment: Environment) -> int:
     """Run the worker until it is told to end; returns the exit code."""
     configure_logs(environment.log_level, worker=location.manifest.metadata.name)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_until_signal(WorkerProcess(location, environment)))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            code = runner.run(_until_signal(WorkerProcess(location, environment)))
+            # closing the loop waits for its threads, and one of them may hang
+            faulthandler.dump_traceback_later(STOP_S, exit=True)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    return code
 
 
 async def _until_signal(process: "WorkerProcess") -> int:
@@ -166,7 +174,7 @@ class WorkerProcess:
                     )
                     return await self._live(_Running(source, target, server, membership, renewer))
             finally:
-                await server.stop()
+                await _stop(server)
 
     async def _live(self, running: _Running) -> int:
         async with asyncio.TaskGroup() as tasks:
@@ -208,7 +216,7 @@ class WorkerProcess:
             return
         try:
             running.source.update(bundle=await fetch_bundle(running.source, running.target))
-        except (TransportError, RemoteError) as error:
+        except HivemeshError as error:
             _log.info("bundle_not_fetched", detail=error.detail)
 
     async def _drain(self, running: _Running) -> None:
@@ -299,6 +307,15 @@ class WorkerProcess:
             await asyncio.wait((task,))
             return None
         return task.result()
+
+
+async def _stop(server: WorkerServer) -> None:
+    """End what the server started; what does not end goes down with this process."""
+    try:
+        async with asyncio.timeout(STOP_S):
+            await server.stop()
+    except TimeoutError:
+        _log.error("stop_timed_out", seconds=STOP_S)
 
 
 def _tokens(environment: Environment) -> Tokens:

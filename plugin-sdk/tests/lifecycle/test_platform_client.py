@@ -1,0 +1,114 @@
+"""What a worker says to its platform, over mutual TLS with the fake one."""
+
+import pytest
+from hivemesh_sdk.contracts.artifacts import GrantRequest
+from hivemesh_sdk.contracts.instances import Heartbeat, Registration
+from hivemesh_sdk.errors import RemoteError, RetryableError
+from hivemesh_sdk.lifecycle.artifacts import GrantedArtifacts
+from hivemesh_sdk.lifecycle.platform import PlatformClient
+from hivemesh_sdk.testing.fake_platform import FakePlatform
+from hivemesh_sdk.transport.balance import Discoverer
+from hivemesh_sdk.transport.client import MeshClient
+from hivemesh_sdk.transport.connection import Target
+
+REGISTRATION = Registration(
+    worker="echo",
+    version="1.0.0",
+    manifest_digest="",
+    manifest={},
+    sdk_version="0.1.0",
+    protocol=1,
+    host="127.0.0.1",
+    port=1234,
+    incarnation="x",
+    slots={"text.echo@1": 2},
+)
+
+
+@pytest.fixture
+async def platform():
+    async with FakePlatform() as platform:
+        yield platform
+
+
+@pytest.fixture
+def target(platform):
+    port = int(platform.environment()["HIVEMESH_PLATFORM"].rpartition(":")[2])
+    return Target.platform("127.0.0.1", port, platform.ca.trust_domain)
+
+
+@pytest.fixture
+async def mesh(platform):
+    async with MeshClient(platform.ca.source(platform.ca.worker("echo", "i1"))) as mesh:
+        yield mesh
+
+
+@pytest.fixture
+def client(mesh, target):
+    return PlatformClient(mesh, target)
+
+
+@pytest.fixture
+def artifacts(mesh, target):
+    return GrantedArtifacts(mesh, target)
+
+
+def request(artifact, operation):
+    return GrantRequest(
+        operation=operation, sha256=artifact.sha256, size=artifact.size, step="r.n.1", attempt=1
+    )
+
+
+async def test_an_instance_registers_beats_is_found_and_leaves(client):
+    await client.register("i1", REGISTRATION)
+    await client.heartbeat("i1", Heartbeat(slots={}, active={}, cpu=0.5, memory=0.1))
+    discoverer = Discoverer(client.discovery)
+    await discoverer.refresh()
+    assert [one.port for one in discoverer.endpoints] == [1234]
+    await client.deregister("i1")
+    await client.deregister("i1")  # not there any more: nothing to give back
+    assert (await client.discovery(0, 0.0)).endpoints == []
+
+
+async def test_nobody_registers_for_another(client):
+    with pytest.raises(RemoteError) as caught:
+        await client.register("i2", REGISTRATION)
+    assert caught.value.document.code == "HM-1105"
+
+
+async def test_an_artifact_is_read_in_parts(artifacts, platform):
+    artifact = platform.put(b"0123456789")
+    grant = await artifacts.grant(request(artifact, "get"), ticket="")
+    assert [await artifacts.get(grant, 0, 4), await artifacts.get(grant, 8, 99)] == [b"0123", b"89"]
+
+
+async def test_an_artifact_that_is_not_there_is_refused_with_its_code(artifacts, platform):
+    artifact = platform.put(b"x")
+    platform.blobs.clear()
+    with pytest.raises(RemoteError) as caught:
+        await artifacts.grant(request(artifact, "get"), ticket="")
+    assert caught.value.document.code == "HM-1501"
+
+
+@pytest.mark.parametrize("size", [0, 1, 3 * 1024 * 1024])
+@pytest.mark.parametrize("as_file", [False, True])
+async def test_an_artifact_is_stored_from_memory_and_from_a_file(
+    artifacts, platform, tmp_path, size, as_file
+):
+    content = bytes(size)
+    artifact = platform.put(content)
+    platform.blobs.clear()
+    (tmp_path / "content").write_bytes(content)
+    grant = await artifacts.grant(request(artifact, "put"), ticket="")
+    await artifacts.put(grant, tmp_path / "content" if as_file else content, size)
+    assert platform.blobs == {artifact.sha256: content}
+    assert (await artifacts.grant(request(artifact, "put"), ticket="")).present
+
+
+async def test_a_grant_of_a_foreign_store_is_refused(artifacts, platform):
+    grant = await artifacts.grant(request(platform.put(b"x"), "get"), ticket="")
+    elsewhere = type(grant)(
+        method="GET", url="https://example.com/x", headers={}, expires_in_s=1, present=False
+    )
+    with pytest.raises(RetryableError, match="another store"):
+        await artifacts.get(elsewhere, 0, 1)
