@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -11,6 +12,10 @@ from contextlib import suppress
 import msgspec
 import psutil
 import pytest
+from hivemesh_sdk.clock import SystemClock
+from hivemesh_sdk.testing.artifacts import FolderPlatform
+from hivemesh_sdk.worker.executor_process import Executor, ExecutorSettings
+from hivemesh_sdk.worker.platform import ArtifactService
 from worker_harness import SAMPLES, serving, until
 
 HEAVY = {"pydantic", "fastapi", "uvicorn", "cryptography", "structlog"}
@@ -259,6 +264,17 @@ async def test_a_worker_that_cannot_be_imported_says_why(tmp_path):
         assert "no_such_module" in answer.failure.detail
 
 
+async def test_a_worker_that_cannot_start_a_process_says_so(tmp_path, monkeypatch):
+    async with serving(tmp_path, warm=False) as sample:
+        with monkeypatch.context() as missing:
+            missing.setattr(sys, "executable", str(tmp_path / "no-python"))
+            answer = await sample.put("sample.upper@1", "call", [b'{"id":1}'])
+        assert answer.failure.type.endswith(":executor-crashed")
+        assert sample.server.active()["sample.upper@1"] == 0
+        again = await sample.put("sample.upper@1", "call", [b'{"id":1,"text":"a"}'])
+        assert again.result == {"id": 1, "text": "A"}
+
+
 async def test_nothing_is_left_when_the_worker_stops(tmp_path):
     async with serving(tmp_path) as sample:
         await sample.put("sample.upper@1", "call", [b'{"id":1,"text":"a"}'])
@@ -312,3 +328,35 @@ def executors() -> set[int]:
             if "hivemesh_sdk.worker.executor" in child.cmdline():
                 found.add(child.pid)
     return found
+
+
+class Unconnected(Executor):
+    """Its channel cannot be opened."""
+
+    async def _connect(self, ours: socket.socket) -> None:
+        ours.close()
+
+
+class Nobody:
+    """The owner of an executor that is never given a step."""
+
+    def executor_idle(self, executor: Executor) -> None: ...
+
+    def executor_gone(self, executor: Executor, *, crashed: bool, was_ready: bool) -> None: ...
+
+
+async def test_a_process_whose_channel_never_opened_is_buried_too(tmp_path):
+    settings = ExecutorSettings(
+        entrypoint="sample_worker:worker",
+        search_path=(str(SAMPLES),),
+        scratch=tmp_path,
+        memory_bytes=1 << 30,
+        file_bytes=0,
+    )
+    executor = Unconnected(
+        settings, ArtifactService(FolderPlatform(tmp_path), SystemClock()), Nobody()
+    )
+    executor.spawn()
+    executor.kill("the worker stops")
+    async with asyncio.timeout(20):
+        await executor.gone.wait()

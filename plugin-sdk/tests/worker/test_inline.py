@@ -90,6 +90,11 @@ async def test_artifacts_are_for_processes_only(sample):
     assert answer.failure.type.endswith(":configuration")
 
 
+async def test_any_thread_may_log(sample):
+    answer = await sample.put("sample.from_thread@1")
+    assert answer.kinds == ["log", "result"]
+
+
 async def test_scratch_is_removed(sample):
     answer = await sample.put("sample.inline_surroundings@1")
     await until(lambda: not Path(answer.result["scratch"]).exists())

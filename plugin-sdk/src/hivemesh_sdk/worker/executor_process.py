@@ -76,17 +76,19 @@ class Executor(asyncio.Protocol):
         self.gone = asyncio.Event()
 
     def spawn(self) -> None:
-        """Start the interpreter; it imports the worker and then waits for steps."""
+        """Start the interpreter; it imports the worker and then waits for steps.
+
+        Raises:
+            OSError: the system does not start another process.
+        """
         ours, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable, "-I", "-m", "hivemesh_sdk.worker.executor"]
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [*command, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env=_clean_environment(),
-                start_new_session=True,
-            )
+        try:
+            self._process = _start_interpreter(theirs)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         self._usage = psutil.Process(self._process.pid)
         loop = asyncio.get_running_loop()
         self._pidfd = os.pidfd_open(self._process.pid)
@@ -222,7 +224,11 @@ class Executor(asyncio.Protocol):
 
     async def _connect(self, ours: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        await loop.create_unix_connection(lambda: self, sock=ours)
+        try:
+            await loop.create_unix_connection(lambda: self, sock=ours)
+        except OSError as error:
+            ours.close()
+            self.kill(f"its channel could not be opened: {error.strerror}")
 
     async def _read(self, execution: Execution, question: channel.ReadBlock) -> None:
         try:
@@ -273,9 +279,18 @@ class Executor(asyncio.Protocol):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._exited = True
-        if self._transport is not None and not self._closed:
-            loop.call_later(LAST_WORDS_S, self._transport.abort)
+        if not self._closed:
+            loop.call_later(LAST_WORDS_S, self._hang_up)
         self._finish()
+
+    def _hang_up(self) -> None:
+        """End the channel of a process that is gone; one that was never connected has no end."""
+        if self._transport is not None:
+            self._transport.abort()
+        elif not self._closed:
+            self._connecting.cancel()
+            self._closed = True
+            self._finish()
 
     def _finish(self) -> None:
         if not (self._exited and self._closed) or self.gone.is_set():
@@ -304,6 +319,17 @@ class Executor(asyncio.Protocol):
         return f"the process died by signal {name}{hint}"
 
 
+def _start_interpreter(theirs: socket.socket) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-I", "-m", "hivemesh_sdk.worker.executor", str(theirs.fileno())]
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        command,
+        stdin=subprocess.DEVNULL,
+        pass_fds=(theirs.fileno(),),
+        env=_clean_environment(),
+        start_new_session=True,
+    )
+
+
 def _report(execution: Execution, message: channel.FromExecutor, body: bytes, cost: int) -> None:
     match message:
         case channel.Records():
@@ -330,6 +356,16 @@ def _report(execution: Execution, message: channel.FromExecutor, body: bytes, co
             execution.suspend()
         case _:
             pass
+
+
+def _interpreter(channel_end: socket.socket) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        [sys.executable, "-I", "-m", "hivemesh_sdk.worker.executor", str(channel_end.fileno())],
+        stdin=subprocess.DEVNULL,
+        pass_fds=(channel_end.fileno(),),
+        env=_clean_environment(),
+        start_new_session=True,
+    )
 
 
 def _holder(execution: Execution) -> Holder:

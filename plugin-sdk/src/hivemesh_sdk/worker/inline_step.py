@@ -146,12 +146,14 @@ class InlineStep:
         now = time.monotonic()
         if now - self._told_at >= PROGRESS_S or done == total:
             self._told_at = now
-            self._front.post(partial(self._execution.progress, int(done), int(total), str(unit)))
+            self._front.post_from_anywhere(
+                partial(self._execution.progress, int(done), int(total), str(unit))
+            )
 
     def log(self, level: str, event: str, fields: Mapping[str, object]) -> None:
         """Send a line of the log."""
         copied = msgspec.json.decode(printable(fields), type=dict[str, object])
-        self._front.post(
+        self._front.post_from_anywhere(
             partial(self._execution.log, level, str(event)[:MAX_DETAIL], copied, cost=0)
         )
 

@@ -1,5 +1,7 @@
 """Ended executions that nobody has acknowledged yet, bounded in time and in bytes."""
 
+from collections import OrderedDict
+
 from hivemesh_sdk.worker.execution import UNARY, Execution
 
 
@@ -13,8 +15,9 @@ class Kept:
         self._seconds = seconds
         self._limit = size
         self._size = 0
-        self._unary: dict[Execution, tuple[float, int]] = {}
-        self._others: dict[Execution, tuple[float, int]] = {}
+        # ordered dicts: the first of a plain dict is found in linear time once others were removed
+        self._unary: OrderedDict[Execution, tuple[float, int]] = OrderedDict()
+        self._others: OrderedDict[Execution, tuple[float, int]] = OrderedDict()
 
     @property
     def size(self) -> int:

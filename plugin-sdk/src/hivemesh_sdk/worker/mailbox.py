@@ -23,11 +23,16 @@ class Mailbox:
         self._woken = False
 
     def post(self, call: Callable[[], None]) -> None:
-        """Run `call` on the receiver soon, after all that was posted before."""
+        """Run `call` on the receiver soon, after all that was posted before; for the sender's thread."""
         self._calls.append(call)
         if not self._woken:
             self._woken = True
             self._sender.call_soon(self._wake)
+
+    def post_from_anywhere(self, call: Callable[[], None]) -> None:
+        """The same from a thread that is not the sender's."""
+        self._calls.append(call)
+        self._receiver.call_soon_threadsafe(self._drain)
 
     def _wake(self) -> None:
         self._receiver.call_soon_threadsafe(self._drain)

@@ -6,10 +6,12 @@ own process group. Whatever it does, this loop goes on answering.
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 
 import psutil
 
 from hivemesh_sdk.contracts.steps import StepRequest
+from hivemesh_sdk.errors import RetryableError
 from hivemesh_sdk.worker.execution import Control, Execution
 from hivemesh_sdk.worker.executor_process import Executor, ExecutorSettings
 from hivemesh_sdk.worker.platform import ArtifactService
@@ -75,14 +77,15 @@ class ExecutorPool:
         self._idle.append(executor)
 
     def executor_gone(self, executor: Executor, *, crashed: bool, was_ready: bool) -> None:
-        """An executor has ended; one that had worked is replaced."""
+        """An executor has ended; one that had computed is replaced."""
         self._executors.discard(executor)
         if executor in self._idle:
             self._idle.remove(executor)
         if crashed:
             self.crashes += 1
-        if was_ready and not self._stopping:
-            self.warm()
+        if was_ready and executor.last_capability and not self._stopping:
+            with suppress(RetryableError):  # the next step tries again
+                self.warm()
 
     def _take(self, capability: str) -> Executor | None:
         for index in range(len(self._idle) - 1, -1, -1):
@@ -92,6 +95,10 @@ class ExecutorPool:
 
     def _spawn(self) -> Executor:
         executor = Executor(self._settings, self._artifacts, self)
+        try:
+            executor.spawn()
+        except OSError as error:
+            message = f"no executor can be started: {error.strerror}"
+            raise RetryableError(message, slug="executor-crashed") from error
         self._executors.add(executor)
-        executor.spawn()
         return executor

@@ -16,6 +16,7 @@ from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.contracts.steps import ExecutionStatus, SlotStatus, StepRequest
 from hivemesh_sdk.errors import FatalError, HivemeshError, NotFoundError, RetryableError
 from hivemesh_sdk.worker.execution import ENTRY_BYTES, UNARY, Control, Execution
+from hivemesh_sdk.worker.failures import problem_of
 from hivemesh_sdk.worker.kept import Kept
 from hivemesh_sdk.worker.metrics import StepMetrics
 
@@ -274,7 +275,12 @@ class StepTable:
         slots.active += 1
         slots.metrics.started()
         self._running[execution] = None
-        control = slots.runner.start(execution, request, bodies)
+        try:
+            control = slots.runner.start(execution, request, bodies)
+        except HivemeshError as error:
+            execution.fail(problem_of(error))
+            execution.release()
+            return
         if not execution.released:
             execution.control = control
             execution.cpu_base = control.cpu_s()

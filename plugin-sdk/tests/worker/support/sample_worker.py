@@ -215,6 +215,12 @@ async def inline_surroundings(context: Context) -> dict[str, object]:
     return {"thread": threading.current_thread().name, "scratch": str(context.scratch)}
 
 
+@worker.call("sample.from_thread@1")
+async def from_thread(context: Context) -> None:
+    """Log from a thread that belongs to no loop."""
+    await asyncio.to_thread(context.log.info, "from a thread")
+
+
 @worker.call("sample.inline_fail@1")
 async def inline_fail(input: str) -> None:  # noqa: A002 - the contract's word
     raise ValueError(input)
