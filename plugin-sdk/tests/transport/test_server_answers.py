@@ -5,6 +5,7 @@ import logging
 
 import pytest
 from hivemesh_sdk.transport.protocol import MeshCycle
+from hivemesh_sdk.trust.refusals import Reason
 from structlog.testing import capture_logs
 from uvicorn.protocols.http.flow_control import FlowControl
 
@@ -213,6 +214,29 @@ async def test_slow_reader_slows_the_application(mesh_of, wire, until):
         connection.writer.transport.resume_reading()
         assert (await connection.rest()).endswith(b"0\r\n\r\n")
         assert len(sent) == 200
+
+
+async def test_peer_that_takes_nothing_of_its_answer_is_dropped(mesh_of, wire, until):
+    async def endless(scope, receive, send):
+        await send(start())
+        while not mesh.source.refusals.counts:
+            await send(body(b"x" * 100_000, more=True))
+
+    async with mesh_of(endless) as mesh:
+        connection = await wire(mesh)
+        connection.writer.transport.pause_reading()
+        connection.send(GET)
+        await until(lambda: mesh.listener.connections == 1)
+        [served] = mesh.listener._connections.all()
+        await until(lambda: served.stalled_since is not None)
+
+        def dropped() -> bool:
+            mesh.clock.advance(21)
+            mesh.listener.sweep()
+            return mesh.listener.connections == 0
+
+        await until(dropped)
+        assert mesh.source.refusals.counts == {Reason.SLOW: 1}
 
 
 async def test_pipelined_requests_are_answered_in_order(mesh, wire):

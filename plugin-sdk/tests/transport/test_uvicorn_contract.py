@@ -20,6 +20,8 @@ HOOKS = (
     "on_response_complete",
     "send_400_response",
     "shutdown",
+    "pause_writing",
+    "resume_writing",
 )
 
 

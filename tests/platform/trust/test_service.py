@@ -6,7 +6,6 @@ from datetime import timedelta
 import pytest
 from enrolment_support import MemoryEnrolmentStore
 from hivemesh_platform.storage.database import Database
-from hivemesh_platform.storage.migrate import ensure_schema
 from hivemesh_platform.trust import failures
 from hivemesh_platform.trust.authority import open_authority
 from hivemesh_platform.trust.failures import FailureLimit
@@ -43,13 +42,11 @@ def authority(tmp_path, clock):
 
 
 @pytest.fixture(params=["memory", "sql"])
-async def store(request, tmp_path):
+async def store(request, database_path):
     if request.param == "memory":
         yield MemoryEnrolmentStore()
         return
-    path = tmp_path / "platform.db"
-    ensure_schema(path)
-    async with Database(path) as database:
+    async with Database(database_path) as database:
         yield SqlEnrolmentStore(database)
 
 

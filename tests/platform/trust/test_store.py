@@ -3,7 +3,6 @@
 import pytest
 from enrolment_support import EnrolmentStoreConformance, MemoryEnrolmentStore
 from hivemesh_platform.storage.database import Database
-from hivemesh_platform.storage.migrate import ensure_schema
 from hivemesh_platform.trust.store import SqlEnrolmentStore
 
 
@@ -15,8 +14,6 @@ class TestMemoryStore(EnrolmentStoreConformance):
 
 class TestSqlStore(EnrolmentStoreConformance):
     @pytest.fixture
-    async def store(self, tmp_path):
-        path = tmp_path / "platform.db"
-        ensure_schema(path)
-        async with Database(path) as database:
+    async def store(self, database_path):
+        async with Database(database_path) as database:
             yield SqlEnrolmentStore(database)

@@ -14,8 +14,8 @@ class Limits:
 
     connections: int = 1024  # far above any mesh on one machine, far below its file descriptors
     requests: int = 512  # in flight at once; more are answered 429
-    receive_s: float = 20.0  # for a whole request, then `receive_rate` for its body
-    receive_rate: int = 64 * 1024  # bytes per second that a long body must reach
+    receive_s: float = 20.0  # for a whole request, and without any progress of an answer
+    receive_rate: int = 64 * 1024  # bytes per second by which a long body gets more time
     idle_s: float = 75.0  # longer than the client's 30 s, so that the client is the one to close
     age_s: float = 900.0  # 15 min; the client retires a connection after 10
     body: int = 16 * 1024 * 1024  # two pages of 8 MiB

@@ -101,6 +101,8 @@ class MeshProtocol(HttpToolsProtocol):
         self.receiving_since: float | None = self.opened
         self.idle_since: float | None = None
         self.lingering_since: float | None = None
+        self.stalled_since: float | None = None
+        self.unsent = 0
         self.over_limit = False
         self.received = 0
         self.head_bytes = 0
@@ -133,6 +135,8 @@ class MeshProtocol(HttpToolsProtocol):
     def sweep(self, now: float) -> None:
         """Close what is too slow, too old or idle for too long."""
         limits = self.guard.limits
+        if self.stalled_since is not None and self._stalled(now, self.stalled_since):
+            return
         if self.lingering_since is not None:
             if now - self.lingering_since > limits.linger_s:
                 self.transport.close()
@@ -159,6 +163,17 @@ class MeshProtocol(HttpToolsProtocol):
         if begun and not self._answering():
             self.transport.write(problem_bytes("slow-request", ""))
         self._abandon()
+
+    def _stalled(self, now: float, since: float) -> bool:
+        """Drop a peer that takes nothing of its answer; it would hold a slot for ever."""
+        waiting = self.transport.get_write_buffer_size()
+        if waiting < self.unsent:
+            self.unsent, self.stalled_since = waiting, now
+        elif now - since > self.guard.limits.receive_s:
+            self.guard.refusals.add(Reason.SLOW, "answer not taken", peer=self._who())
+            self.transport.abort()
+            return True
+        return False
 
     def _answering(self) -> bool:
         """Say whether bytes of an answer are on their way, so that no other may be written."""
@@ -313,6 +328,15 @@ class MeshProtocol(HttpToolsProtocol):
         """Read the rest of a refused body before closing: a reset would destroy the answer."""
         self.lingering_since = self.guard.clock.monotonic()
         self.flow.resume_reading()
+
+    def pause_writing(self) -> None:
+        self.stalled_since = self.guard.clock.monotonic()
+        self.unsent = self.transport.get_write_buffer_size()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self.stalled_since = None
+        super().resume_writing()
 
     def shutdown(self) -> None:
         """Close now if idle, else after the present answer."""
