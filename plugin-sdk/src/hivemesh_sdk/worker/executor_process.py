@@ -358,16 +358,6 @@ def _report(execution: Execution, message: channel.FromExecutor, body: bytes, co
             pass
 
 
-def _interpreter(channel_end: socket.socket) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        [sys.executable, "-I", "-m", "hivemesh_sdk.worker.executor", str(channel_end.fileno())],
-        stdin=subprocess.DEVNULL,
-        pass_fds=(channel_end.fileno(),),
-        env=_clean_environment(),
-        start_new_session=True,
-    )
-
-
 def _holder(execution: Execution) -> Holder:
     return Holder(execution.key, execution.attempt, execution.ticket)
 
