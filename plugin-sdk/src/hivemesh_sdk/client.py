@@ -290,13 +290,16 @@ class Client:
         if self._connection is not None:
             try:
                 self._connection.request(method, path, body, headers)
-                return self._connection.getresponse()
+                response = self._connection.getresponse()
+                if response.status != http.HTTPStatus.UNAUTHORIZED:
+                    return response
+                self.close()  # it speaks for a certificate that has expired meanwhile
             except (http.client.RemoteDisconnected, ConnectionError, ssl.SSLError):
                 self.close()  # the platform closes idle and aged connections
-                if body is not None and not isinstance(body, bytes):
-                    body.seek(0)
-                elif method != "GET":
+                if method != "GET" and (body is None or isinstance(body, bytes)):
                     raise
+            if body is not None and not isinstance(body, bytes):
+                body.seek(0)
         self._connection = _Connection(
             self._address, self._server_name, self._context(), self._timeout_s
         )
