@@ -1,9 +1,13 @@
 """What the tests share: one loaded classifier, and the test data if it is there."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # messages.py, whichever configuration is used
+
 from worker_email_classifier.classify import Classifier
 from worker_email_classifier.model import shipped
 
