@@ -18,9 +18,12 @@ from hivemesh_sdk.trust.tokens import Token
 from registry_support import manifest, registration
 
 
-def configured(folder: Path, **flags: object) -> Loaded:
+def configured(folder: Path, environment: dict[str, str] | None = None, **flags: object) -> Loaded:
     surroundings = Surroundings(
-        environment={}, working_folder=folder, home=folder, system_file=folder / "none.yaml"
+        environment=environment or {},
+        working_folder=folder,
+        home=folder,
+        system_file=folder / "none.yaml",
     )
     defaults = {
         "state.folder": str(folder / "state"),
@@ -41,8 +44,10 @@ def install(folder: Path, found: Manifest | None = None) -> Manifest:
 
 
 @asynccontextmanager
-async def platform(folder: Path, **flags: object) -> AsyncIterator[Platform]:
-    loaded = configured(folder, **flags)
+async def platform(
+    folder: Path, environment: dict[str, str] | None = None, **flags: object
+) -> AsyncIterator[Platform]:
+    loaded = configured(folder, environment, **flags)
     for name in ("", "logs", "run"):
         (loaded.state_folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
     async with serving(loaded) as found:
