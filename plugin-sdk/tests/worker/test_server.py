@@ -42,6 +42,11 @@ async def test_people_may_look_and_workers_may_not(cold, path):
     assert (await cold.get(path, who=None)).status == 401
 
 
+async def test_the_description_covers_the_steps(cold):
+    document = json.loads((await cold.get("/openapi.json")).body)
+    assert {"/v1/status", "/v1/steps/{key}", "/v1/steps/{key}/events"} <= set(document["paths"])
+
+
 async def test_only_the_platform_commands(cold):
     assert (await command(cold, "drain", OPERATOR)).status == 403
     assert not cold.server.draining

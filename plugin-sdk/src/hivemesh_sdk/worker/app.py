@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request, Response
 
 from hivemesh_sdk.contracts.manifest import Manifest
 from hivemesh_sdk.contracts.names import PROBLEM_MEDIA_TYPE
+from hivemesh_sdk.contracts.openapi import worker_openapi
 from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.contracts.steps import Command, WorkerStatus
 from hivemesh_sdk.errors import FatalError, HivemeshError, InvalidError, NotFoundError
@@ -33,7 +34,7 @@ class Instance(Protocol):
 
 
 def build_shell(instance: Instance, access: Access) -> FastAPI:
-    """The routes of one instance, described by OpenAPI at `/openapi.json`."""
+    """The routes of one instance; `/openapi.json` describes them and the step routes."""
     metadata = instance.manifest.metadata
     app = FastAPI(
         title=metadata.name,
@@ -59,7 +60,7 @@ def build_shell(instance: Instance, access: Access) -> FastAPI:
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi(request: Request) -> dict[str, Any]:
         access.require_reader(request.scope)
-        return app.openapi()
+        return {**worker_openapi()}  # the step routes stand in front of this shell
 
     @app.get("/metrics", summary="Metrics as Prometheus reads them", response_class=Response)
     async def metrics(request: Request) -> Response:
