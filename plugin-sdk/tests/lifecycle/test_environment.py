@@ -19,6 +19,10 @@ def test_a_supervised_worker_needs_three_variables():
     assert (environment.port, environment.alone_s) == (0, 120.0)
 
 
+def test_a_worker_may_be_told_never_to_give_up():
+    assert read_environment({**SUPERVISED, "HIVEMESH_ALONE_S": "0"}).alone_s == 0.0
+
+
 def test_a_worker_with_a_credential_is_not_supervised():
     variables = {**SUPERVISED, "HIVEMESH_CREDENTIAL_FILE": "/run/secrets/credential"}
     del variables["HIVEMESH_TOKEN_FD"]

@@ -54,6 +54,11 @@ def test_a_descriptor_that_is_not_open_is_named():
         SupervisorTokens(987654)
 
 
+def test_a_regular_file_is_no_way_of_tokens(tmp_path):
+    with (tmp_path / "token").open("w+") as file, pytest.raises(ConfigurationError, match="a pipe"):
+        SupervisorTokens(file.fileno())
+
+
 async def test_a_credential_file_is_read_each_time(tmp_path):
     path = tmp_path / "credential"
     path.write_text(token(7, "dc1") + "\n")

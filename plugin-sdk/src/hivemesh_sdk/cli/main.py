@@ -30,10 +30,11 @@ environment:
   HIVEMESH_HOST, HIVEMESH_PORT    where to listen (127.0.0.1, any free port)
   HIVEMESH_ADVERTISE_HOST   name under which others reach this worker
   HIVEMESH_INSTANCE         name of this instance (default: the platform gives one)
-  HIVEMESH_ALONE_S          seconds a supervised worker goes on without its platform (120)
+  HIVEMESH_ALONE_S          seconds a worker with a token descriptor goes on without its
+                            platform (120; 0: for ever)
   HIVEMESH_LOG_LEVEL        debug, info or warning (info)
 examples:
-  hivemesh-worker run workers/email-parser 3< token-pipe     (HIVEMESH_TOKEN_FD=3)
+  HIVEMESH_TOKEN_FD=0 HIVEMESH_ALONE_S=0 hivemesh-worker run workers/email-parser < fifo
   HIVEMESH_CREDENTIAL_FILE=/run/secrets/credential hivemesh-worker run email-parser
 """
 CALL_EXAMPLES = """\

@@ -46,7 +46,7 @@ class Environment:
     port: int = 0  # 0: any free one
     advertise_host: str = "127.0.0.1"  # under which others reach it
     instance: str = ""  # empty: the platform gives a name
-    alone_s: float = 120.0  # how long a supervised worker goes on without its platform
+    alone_s: float = 120.0  # a supervised worker goes on so long without its platform; 0: for ever
     log_level: str = "info"
 
     @property
@@ -61,7 +61,7 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
     Raises:
         ConfigurationError: one is missing or wrong; the message names it.
     """
-    token_fd = _number(variables, TOKEN_FD, None)
+    token_fd = _number(variables, TOKEN_FD) if variables.get(TOKEN_FD) else None
     credential = variables.get(CREDENTIAL_FILE)
     if (token_fd is None) == (not credential):
         message = f"set exactly one of {TOKEN_FD} and {CREDENTIAL_FILE}"
@@ -74,10 +74,10 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         token_fd=token_fd,
         credential_file=Path(credential) if credential else None,
         host=host,
-        port=_number(variables, PORT, 0) or 0,
+        port=_number(variables, PORT),
         advertise_host=variables.get(ADVERTISE_HOST) or _reachable(host),
         instance=_instance(variables),
-        alone_s=float(_number(variables, ALONE_S, 120) or 120),
+        alone_s=float(_number(variables, ALONE_S, 120)),
         log_level=variables.get(LOG_LEVEL, "info").lower(),
     )
 
@@ -107,7 +107,7 @@ def _platform_id(variables: Mapping[str, str]) -> str:
     return rule
 
 
-def _number(variables: Mapping[str, str], name: str, default: int | None) -> int | None:
+def _number(variables: Mapping[str, str], name: str, default: int = 0) -> int:
     text = variables.get(name, "")
     if not text:
         return default

@@ -120,7 +120,7 @@ class WorkerProcess:
                 raise
             except TransportError as error:
                 waited = self._clock.monotonic() - since
-                if self._environment.supervised and waited > self._environment.alone_s:
+                if self._gives_up_after(waited):
                     raise
                 _log.info("platform_not_reached", detail=error.detail, again_in_s=pause_s)
             except RemoteError as error:
@@ -231,9 +231,12 @@ class WorkerProcess:
         await asyncio.gather(drained, hurried, return_exceptions=True)
 
     def _is_alone(self, running: _Running) -> bool:
+        return self._gives_up_after(running.membership.alone_s)
+
+    def _gives_up_after(self, seconds: float) -> bool:
         """Only a supervised worker gives up: its supervisor starts another one."""
         environment = self._environment
-        return environment.supervised and running.membership.alone_s >= environment.alone_s
+        return environment.supervised and 0 < environment.alone_s <= seconds
 
     def _membership(
         self,

@@ -68,6 +68,9 @@ class SupervisorTokens:
         except OSError as error:
             message = f"descriptor {descriptor} of the token pipe is not open"
             raise ConfigurationError(message) from error
+        if stat.S_ISREG(mode):
+            message = f"descriptor {descriptor} is a file; tokens come over a pipe or a socket"
+            raise ConfigurationError(message)
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - takes no keywords
         self._descriptor = descriptor
         self._asks = stat.S_ISSOCK(mode)
