@@ -92,4 +92,4 @@ class Caller:
         )
         event = next(decode_page(answer.body)).event
         if not isinstance(event, ResultEvent):
-            raise AssertionError(answer.body[:300])
+            raise TypeError(answer.body[:300])
