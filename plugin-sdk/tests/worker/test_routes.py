@@ -135,6 +135,12 @@ async def test_the_request_id_comes_back_and_one_is_made(surface):
     assert (await surface.put()).headers["x-request-id"]
 
 
+async def test_a_strange_request_id_does_no_harm(surface):
+    answer = await surface.put(body=b"", headers={"x-request-id": "é" * 1000})
+    assert answer.status == 400
+    assert len(answer.headers["x-request-id"]) <= 128
+
+
 async def test_a_problem_names_request_and_trace(surface):
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     answer = await surface.put(body=b"", headers={"x-request-id": "abc", "traceparent": trace})

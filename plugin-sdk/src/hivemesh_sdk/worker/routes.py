@@ -38,6 +38,7 @@ from hivemesh_sdk.worker.execution import Execution
 from hivemesh_sdk.worker.steps import StepTable
 
 PREFIX = "/v1/steps/"
+MAX_REQUEST_ID = 128
 ANSWER_S = 0.05  # of the caller's deadline, kept for the way back
 
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,256}")
@@ -69,15 +70,15 @@ class StepRoutes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request below `/v1/steps/`."""
         headers = dict(scope["headers"])
-        request_id = headers.get(_REQUEST_ID) or b"w-%d" % next(self._numbers)
+        request_id = headers.get(_REQUEST_ID, b"")[:MAX_REQUEST_ID] or b"w-%d" % next(self._numbers)
         given: Headers = [(_REQUEST_ID, request_id)]
         try:
             await self._answer(scope, headers, receive, send, given)
         except HivemeshError as error:
-            document = error.problem(instance=scope["path"], request_id=request_id.decode())
+            document = error.problem(instance=scope["path"], request_id=_text(request_id))
             await answer_problem(send, _traced(document, headers), given)
         except FramingError as error:
-            document = problem("malformed", str(error), request_id=request_id.decode())
+            document = problem("malformed", str(error), request_id=_text(request_id))
             await answer_problem(send, _traced(document, headers), given)
 
     def tick(self) -> None:
@@ -145,7 +146,7 @@ class StepRoutes:
     ) -> None:
         ticket = headers.get(_TICKET)
         if ticket:
-            execution.ticket = ticket.decode("ascii", "replace")
+            execution.ticket = _text(ticket)
         if not execution.has_news(after):
             seconds = _patience(headers)
             if seconds > 0:
@@ -187,6 +188,10 @@ def _patience(headers: RequestHeaders) -> float:
     return seconds
 
 
+def _text(value: bytes) -> str:
+    return value.decode("ascii", "replace")
+
+
 def _query(scope: Scope) -> dict[str, str]:
     pairs = scope["query_string"].decode("ascii", "replace").split("&")
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
@@ -210,4 +215,4 @@ def _traced(document: Problem, headers: RequestHeaders) -> Problem:
     parts = headers.get(b"traceparent", b"").split(b"-")
     if len(parts) != 4:
         return document
-    return msgspec.structs.replace(document, trace_id=parts[1].decode("ascii", "replace"))
+    return msgspec.structs.replace(document, trace_id=_text(parts[1]))
