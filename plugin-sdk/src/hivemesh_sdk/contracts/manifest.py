@@ -145,6 +145,21 @@ class Manifest(Written):
         return self.model_dump(mode="json")
 
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON form (sorted keys, no spaces)."""
-        text = json.dumps(self.document(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        """SHA-256 of the JSON form in the canonical notation of RFC 8785."""
+        return hashlib.sha256(canonical_json(self.document())).hexdigest()
+
+
+def canonical_json(value: JsonValue) -> bytes:
+    """JSON as every language writes it: keys sorted, no spaces, 300 instead of 300.0 (RFC 8785)."""
+    text = json.dumps(
+        _whole_numbers(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
+    return text.encode()
+
+
+def _whole_numbers(value: JsonValue) -> JsonValue:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _whole_numbers(below) for key, below in value.items()}
+    return [_whole_numbers(below) for below in value] if isinstance(value, list) else value
