@@ -28,6 +28,9 @@ class Holders:
     def holding(self, key):
         return self.steps.get(key)
 
+    def refuse_ended(self, key, attempt, identity):
+        """No attempt has ended."""
+
     def hold(self, *digests, trees=(), attempt=1, run="run_1"):
         self.steps[KEY] = Holding(
             run=run,

@@ -36,6 +36,14 @@ class StepHolders(Protocol):
         """Return the step with this key, if a worker runs it."""
         ...
 
+    def refuse_ended(self, key: str, attempt: int, identity: str) -> None:
+        """Refuse what an instance asks for an attempt that it held and lost.
+
+        Raises:
+            ConflictError: `stale-attempt`.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
@@ -185,6 +193,7 @@ class ArtifactService:
     def _held(self, use: Use) -> Holding:
         holding = self._holders.holding(use.step)
         if holding is None or holding.identity != use.identity or holding.attempt != use.attempt:
+            self._holders.refuse_ended(use.step, use.attempt, use.identity)
             message = f"the caller does not hold attempt {use.attempt} of {use.step!r}"
             raise ArtifactMissingError(message)
         return holding

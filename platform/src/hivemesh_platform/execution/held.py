@@ -1,7 +1,7 @@
 """The steps that workers run for this process at the moment: who holds them and what ends them."""
 
 import asyncio
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -10,7 +10,10 @@ from hivemesh_sdk.contracts.instances import Endpoint
 from hivemesh_sdk.contracts.problems import Problem
 
 from hivemesh_platform.artifacts.model import Holding
-from hivemesh_platform.execution.ledger import Claim
+from hivemesh_platform.execution.counters import ExecutionCounters
+from hivemesh_platform.execution.ledger import Claim, StaleAttemptError
+
+ENDED_KEPT = 4096  # attempts whose late calls are told apart from those of strangers
 
 
 class Verdict(StrEnum):
@@ -43,8 +46,10 @@ class HeldStep:
 class HeldSteps:
     """All steps that run for this process, by key and by instance."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: ExecutionCounters) -> None:
+        self._counters = counters
         self._by_key: dict[str, HeldStep] = {}
+        self._ended: OrderedDict[tuple[str, int, str], None] = OrderedDict()
         self._by_instance: defaultdict[str, set[str]] = defaultdict(set)
 
     def __len__(self) -> int:
@@ -59,6 +64,9 @@ class HeldSteps:
     def remove(self, step: HeldStep) -> None:
         """A step has ended, for whatever reason."""
         key = str(step.claim.key)
+        self._ended[key, step.claim.fence.attempt, step.endpoint.identity] = None
+        if len(self._ended) > ENDED_KEPT:
+            self._ended.popitem(last=False)
         if self._by_key.get(key) is not step:
             return
         del self._by_key[key]
@@ -94,6 +102,19 @@ class HeldSteps:
             digests=step.digests,
             trees=step.trees,
         )
+
+    def refuse_ended(self, key: str, attempt: int, identity: str) -> None:
+        """Refuse what an instance asks for an attempt that it held and lost; others get no hint.
+
+        Raises:
+            StaleAttemptError: the attempt has ended here.
+        """
+        if (key, attempt, identity) in self._ended:
+            self._counters.stale_results += 1
+            message = (
+                f"attempt {attempt} of {key!r} has ended; what it stores or asks for is refused"
+            )
+            raise StaleAttemptError(message)
 
     def of_run(self, run: str) -> Iterator[HeldStep]:
         """Yield the steps of a run."""

@@ -66,8 +66,8 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
     """
     writer = DatasetWriter()
     ledger = SqliteLedger(writer)
-    work, signals, held = Signal(), RunSignals(milliseconds(ports.clock)), HeldSteps()
     counters, answers = ExecutionCounters(), Answers(ports.artifacts)
+    work, signals, held = Signal(), RunSignals(milliseconds(ports.clock)), HeldSteps(counters)
     parts = Parts(
         database=ports.database,
         ledger=ledger,

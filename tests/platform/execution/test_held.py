@@ -1,0 +1,80 @@
+"""Who holds a step, and what happens to those who held it."""
+
+import pytest
+from hivemesh_platform.execution.counters import ExecutionCounters
+from hivemesh_platform.execution.held import ENDED_KEPT, HeldStep, HeldSteps
+from hivemesh_platform.execution.ledger import Claim, StaleAttemptError
+from hivemesh_platform.execution.model import Fence, RetryPolicy, WorkKey
+from hivemesh_sdk.contracts.instances import Endpoint
+
+HOLDER = "spiffe://test.hivemesh.internal/worker/parser/w1"
+OTHER = "spiffe://test.hivemesh.internal/worker/parser/w2"
+
+
+def step(seq: int = 0, attempt: int = 1, identity: str = HOLDER) -> HeldStep:
+    claim = Claim(
+        key=WorkKey(run="run_1", node="parse", seq=seq),
+        fence=Fence(attempt=attempt, epoch=1),
+        kind="source",
+        capability="email.parse@1",
+        policy=RetryPolicy(),
+        inputs=(),
+        spec=None,
+        options="{}",
+        labels="{}",
+        deadline_ms=0,
+        idle_timeout_ms=0,
+        retries=0,
+        losses=0,
+        last_instance="",
+    )
+    endpoint = Endpoint(
+        instance=identity.rpartition("/")[2],
+        worker="parser",
+        version="0.1.0",
+        identity=identity,
+        host="127.0.0.1",
+        port=1,
+        capabilities=["email.parse@1"],
+    )
+    return HeldStep(claim, endpoint, frozenset(), frozenset(), 0.0)
+
+
+@pytest.fixture
+def counters() -> ExecutionCounters:
+    return ExecutionCounters()
+
+
+@pytest.fixture
+def held(counters: ExecutionCounters) -> HeldSteps:
+    return HeldSteps(counters)
+
+
+async def test_what_a_superseded_attempt_asks_for_is_refused_as_stale_and_counted(held, counters):
+    first, second = step(attempt=1), step(attempt=2, identity=OTHER)
+    held.add(first)
+    held.remove(first)
+    held.add(second)
+    with pytest.raises(StaleAttemptError):
+        held.refuse_ended("run_1.parse.0", 1, HOLDER)
+    assert counters.stale_results == 1
+
+
+async def test_a_stranger_learns_nothing_of_ended_attempts(held, counters):
+    first = step()
+    held.add(first)
+    held.remove(first)
+    held.refuse_ended("run_1.parse.0", 1, OTHER)
+    held.refuse_ended("run_1.parse.0", 2, HOLDER)
+    held.refuse_ended("run_1.parse.1", 1, HOLDER)
+    assert counters.stale_results == 0
+
+
+async def test_the_memory_of_ended_attempts_is_bounded(held):
+    for seq in range(ENDED_KEPT + 1):
+        one = step(seq)
+        held.add(one)
+        held.remove(one)
+    held.refuse_ended("run_1.parse.0", 1, HOLDER)  # forgotten: the answer is that of a stranger
+    with pytest.raises(StaleAttemptError):
+        held.refuse_ended(f"run_1.parse.{ENDED_KEPT}", 1, HOLDER)
