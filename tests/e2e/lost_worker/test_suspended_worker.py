@@ -1,0 +1,79 @@
+"""A worker that is stopped in the middle of a step, and one that is started again between pages."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from hivemesh_sdk.contracts.api import ExplainView, InstanceView, RunState
+from mail import submit, write_mbox
+from whole_platform import Installation, group_of, signal_all, until
+
+pytestmark = pytest.mark.e2e
+
+PLACED_AGAIN_S = 10.0
+SMALL = ("execution.batch_records=50", "execution.in_flight_batches=2")
+LARGE = 20_000  # messages: more than a source may read ahead
+
+
+@pytest.fixture(scope="module")
+def mbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_mbox(tmp_path_factory.mktemp("mail") / "large.mbox", LARGE)
+
+
+def reading(installation: Installation, run: str) -> InstanceView:
+    """The parser's instance once it has brought the first batches."""
+    until(lambda: installation.node(run, "parse").records_out, 60, "first batches")
+    return installation.instances("email-parser")[0]
+
+
+def attempts_at_parse(installation: Installation, run: str) -> list[ExplainView]:
+    with installation.client() as client:
+        return [one for one in client.explain(run) if one.key == f"{run}.parse.0"]
+
+
+def test_a_step_of_a_stopped_worker_is_placed_again_and_its_words_are_stale(
+    install, mbox: Path
+) -> None:
+    installation = install(*SMALL)
+    installation.start()
+    run = submit(installation, mbox)
+    stopped = reading(installation, run)
+    processes = group_of(stopped.pid)
+    signal_all(processes, signal.SIGSTOP)
+    try:
+
+        def placed_again() -> bool:
+            chosen = [one.chosen for one in attempts_at_parse(installation, run)]
+            return bool(chosen) and chosen[-1] not in {stopped.id, None}
+
+        until(placed_again, PLACED_AGAIN_S, "the step was placed at another instance")
+        before = installation.metric("hivemesh_stale_refused_total")
+    finally:
+        signal_all(processes, signal.SIGCONT)
+    until(
+        lambda: installation.metric("hivemesh_stale_refused_total") > before,
+        30,
+        "what the stopped worker said was refused as stale",
+    )
+    with installation.client() as client:
+        client.cancel(run)
+    assert installation.until_ended(run).state is RunState.CANCELLED
+
+
+def test_a_worker_restarted_between_two_pages_loses_and_doubles_nothing(
+    install, tmp_path: Path
+) -> None:
+    installation = install(*SMALL)
+    installation.start()
+    run = submit(installation, write_mbox(tmp_path / "mail.mbox", 2000))
+    first = reading(installation, run)
+    os.kill(first.pid, signal.SIGTERM)
+    ended = installation.until_ended(run)
+    assert ended.state is RunState.COMPLETED, ended
+    assert first.id not in {one.id for one in installation.instances("email-parser")}
+    with installation.client() as client:
+        lines = b"".join(client.output(run, "messages")).splitlines()
+    ids = [line.partition(b'"id":"')[2][:32] for line in lines]
+    assert len(ids) == 2000
+    assert len(set(ids)) == 2000
