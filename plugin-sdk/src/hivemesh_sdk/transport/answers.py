@@ -1,4 +1,4 @@
-"""Problem documents as answers: by an ASGI application, and as bytes where there is none."""
+"""What answers are made of: problem documents, the head and its check, chunks of a body."""
 
 import http
 
@@ -50,6 +50,7 @@ def _request_id(scope: Scope) -> str:
 
 
 def problem_bytes(slug: str, detail: str) -> bytes:
+    """A whole answer, for where no application runs."""
     document = problem(slug, detail)
     body = _ENCODER.encode(document)
     return b"%scontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (
@@ -58,3 +59,26 @@ def problem_bytes(slug: str, detail: str) -> bytes:
         len(body),
         body,
     )
+
+
+def chunk(body: bytes, *, last: bool) -> bytes:
+    """Frame one piece of a chunked body."""
+    end = b"0\r\n\r\n" if last else b""
+    return b"%x\r\n%b\r\n%b" % (len(body), body, end) if body else end
+
+
+def has_body(method: str, status: int) -> bool:
+    """Say whether an answer to `method` with `status` carries a body."""
+    return method != "HEAD" and status not in {204, 304}
+
+
+def checked_head(head: bytes, rows: int) -> bytes:
+    """Return a head of `rows` lines unchanged.
+
+    Raises:
+        RuntimeError: a header value brought a line of its own.
+    """
+    if head.count(b"\n") != rows or head.count(b"\r") != rows or b"\0" in head:
+        text = "a response header holds a line break or NUL"
+        raise RuntimeError(text)
+    return head

@@ -5,7 +5,6 @@ what is used of them; where a hook stops being called, no identity is set and ev
 """
 
 import asyncio
-import ssl
 import urllib.parse
 from collections.abc import Iterable
 from typing import Any
@@ -20,12 +19,14 @@ from uvicorn.server import ServerState
 from hivemesh_sdk.transport.answers import (
     STATUS_LINE,
     Application,
+    checked_head,
+    chunk,
+    has_body,
     problem_application,
     problem_bytes,
 )
 from hivemesh_sdk.transport.limits import Guard
-from hivemesh_sdk.trust.chains import verified_root
-from hivemesh_sdk.trust.identity import Peer, PeerIdentityError, peer_identity
+from hivemesh_sdk.transport.standing import Standing
 from hivemesh_sdk.trust.refusals import Reason
 
 _LOG = structlog.get_logger("hivemesh.transport")
@@ -93,10 +94,7 @@ class MeshProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.access_log = False
-        self.peer: Peer | None = None
-        self.root = b""
-        self.identity_problem = ""
-        self.denied_at = -1  # epoch of the deny list that was looked at, -1 for none
+        self.standing = Standing(self.guard)
         self.opened = self.guard.clock.monotonic()
         self.receiving_since: float | None = self.opened
         self.idle_since: float | None = None
@@ -114,18 +112,8 @@ class MeshProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.over_limit = len(self.connections) > self.guard.limits.connections
         if self.guard.identity_required:
-            self._identify(transport.get_extra_info("ssl_object"))
-        self.app_state = {**self.app_state, "peer": self.peer}
-
-    def _identify(self, tls: ssl.SSLObject | None) -> None:
-        der = tls.getpeercert(binary_form=True) if tls is not None else None
-        if tls is None or der is None:
-            return
-        try:
-            self.peer = peer_identity(der, self.guard.trust_domain())
-        except PeerIdentityError as error:
-            self.identity_problem = error.reason
-        self.root = verified_root(tls)
+            self.standing.identify(transport.get_extra_info("ssl_object"))
+        self.app_state = {**self.app_state, "peer": self.standing.peer}
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.receiving_since = self.idle_since = None
@@ -364,35 +352,13 @@ class MeshProtocol(HttpToolsProtocol):
                 "overloaded-server", Reason.CONNECTIONS, "too many connections", retry=True
             )
         if guard.identity_required:
-            refusal = self._check_peer()
-            if refusal is not None:
-                return refusal
+            objection = self.standing.objection()
+            if objection is not None:
+                return self._refusal(*objection)
         if len(self.tasks) >= guard.limits.requests:
             return self._refusal("overloaded", Reason.REQUESTS, "too many requests", retry=True)
         app: Application = self.app
         return app
-
-    def _check_peer(self) -> Application | None:
-        peer, guard = self.peer, self.guard
-        if peer is None:
-            if self.identity_problem:
-                return self._refusal(
-                    "peer-identity-invalid", Reason.IDENTITY, self.identity_problem
-                )
-            return self._refusal("no-peer-identity", Reason.NO_IDENTITY, "no client certificate")
-        if guard.clock.now() >= peer.not_after:
-            return self._refusal(
-                "peer-certificate-expired", Reason.EXPIRED, "expired on an open connection"
-            )
-        if self.denied_at != guard.denials.epoch:
-            if guard.denials.refuses(peer):
-                return self._refusal("peer-revoked", Reason.REVOKED, "on the deny list")
-            if not guard.trusted(self.root):
-                return self._refusal(
-                    "peer-identity-invalid", Reason.UNTRUSTED, "its root is no longer trusted"
-                )
-            self.denied_at = guard.denials.epoch
-        return None
 
     def _refusal(
         self, slug: str, reason: Reason, detail: str, *, retry: bool = False
@@ -402,8 +368,8 @@ class MeshProtocol(HttpToolsProtocol):
         return problem_application(slug, detail, retry_after_s=seconds)
 
     def _who(self) -> str:
-        if self.peer is not None:
-            return self.peer.uri
+        if self.standing.peer is not None:
+            return self.standing.peer.uri
         return f"{self.client[0]}:{self.client[1]}" if self.client else ""
 
 
@@ -474,12 +440,12 @@ class MeshCycle(RequestResponseCycle):
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
             rows += 1
-        if self.chunked_encoding is None and _has_body(self.scope["method"], status):
+        if self.chunked_encoding is None and has_body(self.scope["method"], status):
             self.chunked_encoding = True
             lines.append(b"transfer-encoding: chunked\r\n")
             rows += 1
         lines.append(b"\r\n")
-        self.head = _checked_head(b"".join(lines), rows)
+        self.head = checked_head(b"".join(lines), rows)
 
     def _body(self, body: bytes, *, more: bool) -> None:
         if self.response_complete or not (self.response_started or self.head is not None):
@@ -488,7 +454,7 @@ class MeshCycle(RequestResponseCycle):
         if self.scope["method"] == "HEAD":
             self.expected_content_length, body = 0, b""
         elif self.chunked_encoding:
-            body = _chunk(body, last=not more)
+            body = chunk(body, last=not more)
         else:
             self.expected_content_length -= len(body)
             if self.expected_content_length < 0:
@@ -523,21 +489,5 @@ class MeshCycle(RequestResponseCycle):
         self.on_response()
 
 
-def _chunk(body: bytes, *, last: bool) -> bytes:
-    end = b"0\r\n\r\n" if last else b""
-    return b"%x\r\n%b\r\n%b" % (len(body), body, end) if body else end
-
-
 def _nothing() -> None:
     return None
-
-
-def _has_body(method: str, status: int) -> bool:
-    return method != "HEAD" and status not in {204, 304}
-
-
-def _checked_head(head: bytes, rows: int) -> bytes:
-    if head.count(b"\n") != rows or head.count(b"\r") != rows or b"\0" in head:
-        text = "a response header holds a line break or NUL"
-        raise RuntimeError(text)
-    return head
