@@ -20,9 +20,9 @@ from hivemesh_platform.artifacts.local import LocalArtifactStore
 from hivemesh_platform.execution.runtime import Execution, ExecutionPorts, open_execution
 from hivemesh_platform.settings import ExecutionSettings
 from hivemesh_platform.storage.database import Database
-from hivemesh_platform.storage.migrate import ensure_schema
 from hivemesh_sdk.clock import SystemClock
 from hivemesh_sdk.contracts.api import RunRequest
+from storage_support import prepare
 
 CAPABILITIES = (
     capability("test.read@1", "source"),
@@ -134,7 +134,7 @@ class Core:
 async def core(folder, *workers, settings=FAST, engine=DirectEngine, clock=None, catalogue=None):
     """Open a platform core on a state folder; close it as a stopped platform does."""
     path = folder / "platform.db"
-    ensure_schema(path)
+    prepare(path)
     fleet = workers[0] if isinstance(workers[0], FakeWorkerFleet) else FakeWorkerFleet(*workers)
     placement = FakePlacement(fleet)
     async with AsyncExitStack() as stack:

@@ -45,7 +45,7 @@ def child(folder, *, point="", engine="direct"):
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     if point:
         environment[crash.VARIABLE] = point
-    return subprocess.Popen(  # noqa: S603 - our own interpreter and file
+    return subprocess.Popen(
         [sys.executable, str(CHILD), str(folder), engine],
         stdout=subprocess.PIPE,
         text=True,

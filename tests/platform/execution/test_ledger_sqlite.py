@@ -1,0 +1,56 @@
+"""The SQLite ledger keeps what every ledger keeps."""
+
+import pytest
+from hivemesh_platform.execution.ledger_sqlite import SqliteLedger
+from hivemesh_platform.storage.database import Database
+from ledger_conformance import LedgerConformance
+from storage_support import prepare
+
+
+class Parts:
+    """A `DatasetParts` that only remembers."""
+
+    def __init__(self):
+        self.added = []
+
+    def add_part(self, tx, name, version, seq, batch):
+        self.added.append((name, version, seq, batch.sha256))
+
+    def close(self, tx, name, version, state):
+        return
+
+
+class TestSqliteLedger(LedgerConformance):
+    @pytest.fixture
+    async def database(self, tmp_path):
+        path = tmp_path / "platform.db"
+        prepare(path)
+        async with Database(path) as opened:
+            yield opened
+
+    @pytest.fixture
+    async def datasets(self):
+        return Parts()
+
+    @pytest.fixture
+    async def parts(self, datasets):
+        return datasets.added
+
+    @pytest.fixture
+    async def ledger(self, datasets):
+        return SqliteLedger(datasets)
+
+    @pytest.fixture
+    async def write(self, database):
+        return database.write
+
+    async def test_claiming_uses_the_index(self, database, ledger):
+        plan = await database.read(
+            lambda tx: tx.all(
+                """EXPLAIN QUERY PLAN SELECT rowid FROM work
+                    WHERE state = 'queued' AND capability = 'x' AND not_before <= 1
+                    ORDER BY rank LIMIT 1"""
+            )
+        )
+        assert "work_claimable" in plan[0]["detail"]
+        assert "TEMP B-TREE" not in " ".join(row["detail"] for row in plan)

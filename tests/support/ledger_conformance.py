@@ -1,0 +1,290 @@
+"""What every ledger keeps, whatever it is made of: inherit it and give a `ledger` and a `write`."""
+
+import pytest
+from hivemesh_platform.artifacts.model import BatchRef
+from hivemesh_platform.execution.ledger import (
+    Failure,
+    Finished,
+    NewJob,
+    NewNode,
+    NewRun,
+    Placed,
+    Recorded,
+    StaleAttemptError,
+)
+from hivemesh_platform.execution.model import (
+    AttemptOutcome,
+    Fence,
+    RejectedRecord,
+    RetryPolicy,
+    WorkKey,
+)
+from hivemesh_sdk.contracts.problems import problem
+
+NOW = 1_000_000
+READ, DOUBLE, SUM = "test.read@1", "test.double@1", "test.sum@1"
+BROKEN = problem("step-failed", "broken", retryable=True)
+
+
+def batch(number, count=10):
+    return BatchRef(f"{number:064x}", count, 100)
+
+
+def node(name, capability, kind, upstream="", *, options="{}", **fields):
+    return NewNode(
+        **{
+            "name": name,
+            "position": 0,
+            "capability": capability,
+            "kind": kind,
+            "upstream": upstream,
+            "options": options,
+            "labels": "{}",
+            "policy": RetryPolicy(),
+            "deadline_ms": 0,
+            "idle_timeout_ms": 0,
+            "dataset": "",
+            "dataset_version": 0,
+            **fields,
+        }
+    )
+
+
+NODES = (
+    node("read", READ, "source"),
+    node("double", DOUBLE, "map", "read", dataset="d", dataset_version=1),
+    node("sum", SUM, "reduce", "double"),
+)
+
+
+def new_run(name="run_1", nodes=NODES, submitter="a"):
+    return NewRun(
+        id=name,
+        pipeline="p",
+        version=1,
+        document="{}",
+        parameters="{}",
+        labels="{}",
+        submitter=submitter,
+        priority=0,
+        nodes=nodes,
+    )
+
+
+def new_job(name, *, submitter="a", priority=0):
+    return NewJob(id=name, capability=DOUBLE, submitter=submitter, priority=priority, spec="{}")
+
+
+def recorded(*batches, after=1, checkpoint="1", **fields):
+    return Recorded(execution="e1", after=after, checkpoint=checkpoint, batches=batches, **fields)
+
+
+def refused(count):
+    return tuple(RejectedRecord(reason="bad", detail="", position=str(n)) for n in range(count))
+
+
+PLACED = Placed(instance="w1", identity="i", worker="w 1", explanation="{}", endpoint='{"x":1}')
+
+
+class LedgerConformance:
+    """Rows are claimed once, results count once, and what follows is created with them."""
+
+    @pytest.fixture
+    async def ledger(self):
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def write(self):
+        """Run a function in a transaction."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def parts(self):
+        """The parts that datasets were given: (name, version, seq, digest)."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def run(self, ledger, write):
+        """A run whose source is claimed; returns the claim."""
+        await write(lambda tx: ledger.add_run(tx, new_run(), NOW))
+        await write(lambda tx: ledger.activate(tx, "run_1", "read", "{}", NOW))
+        [claim] = await write(lambda tx: ledger.claim(tx, READ, 10, NOW))
+        await write(lambda tx: ledger.placed(tx, claim.key, claim.fence, PLACED, NOW))
+        return claim
+
+    async def test_nothing_is_queued_before_a_node_is_activated(self, ledger, write):
+        await write(lambda tx: ledger.add_run(tx, new_run(), NOW))
+        assert await write(lambda tx: ledger.claim(tx, READ, 10, NOW)) == []
+
+    async def test_a_row_is_claimed_once(self, ledger, write, run):
+        assert run.key == WorkKey("run_1", "read", 0)
+        assert run.fence == Fence(1, 1)
+        assert await write(lambda tx: ledger.claim(tx, READ, 10, NOW)) == []
+
+    async def test_activating_twice_queues_once(self, ledger, write, run):
+        await write(lambda tx: ledger.activate(tx, "run_1", "read", "{}", NOW))
+        assert await write(lambda tx: ledger.claim(tx, READ, 10, NOW)) == []
+
+    async def test_a_recorded_batch_is_a_row_of_the_map_with_its_seq(self, ledger, write, run):
+        page = recorded(batch(1), batch(2))
+        effects = await write(lambda tx: ledger.record(tx, run.key, run.fence, page, NOW))
+        assert effects.queued
+        claims = await write(lambda tx: ledger.claim(tx, DOUBLE, 10, NOW))
+        assert [(one.key.seq, one.inputs) for one in claims] == [
+            (1, (batch(1),)),
+            (2, (batch(2),)),
+        ]
+
+    async def test_the_next_page_continues_the_numbers(self, ledger, write, run):
+        for page in (recorded(batch(1)), recorded(batch(2), after=2, checkpoint="2")):
+            await write(lambda tx, page=page: ledger.record(tx, run.key, run.fence, page, NOW))
+        claims = await write(lambda tx: ledger.claim(tx, DOUBLE, 10, NOW))
+        assert [one.key.seq for one in claims] == [1, 2]
+
+    @pytest.mark.parametrize("fence", [Fence(2, 1), Fence(1, 2), Fence(0, 0)])
+    async def test_only_the_present_attempt_and_epoch_count(self, ledger, write, run, fence):
+        page = recorded(batch(1))
+        for work in (
+            lambda tx: ledger.record(tx, run.key, fence, page, NOW),
+            lambda tx: ledger.finish(tx, run.key, fence, Finished(), NOW),
+            lambda tx: ledger.fail(tx, run.key, fence, BROKEN, NOW),
+            lambda tx: ledger.retry(
+                tx, run.key, fence, Failure(BROKEN, AttemptOutcome.FAILED, 0), NOW
+            ),
+        ):
+            with pytest.raises(StaleAttemptError):
+                await write(work)
+        assert await write(lambda tx: ledger.claim(tx, DOUBLE, 10, NOW)) == []
+
+    async def test_a_second_end_of_a_row_does_not_count(self, ledger, write, run, parts):
+        page = recorded(batch(1))
+        await write(lambda tx: ledger.record(tx, run.key, run.fence, page, NOW))
+        [claim] = await write(lambda tx: ledger.claim(tx, DOUBLE, 10, NOW))
+        end = Finished(batch=batch(11))
+        await write(lambda tx: ledger.finish(tx, claim.key, claim.fence, end, NOW))
+        with pytest.raises(StaleAttemptError):
+            await write(lambda tx: ledger.finish(tx, claim.key, claim.fence, end, NOW))
+        assert parts == [("d", 1, 1, batch(11).sha256)]
+
+    async def test_a_retried_row_is_claimed_again_when_its_time_has_come(self, ledger, write, run):
+        failure = Failure(BROKEN, AttemptOutcome.FAILED, NOW + 500)
+        await write(lambda tx: ledger.retry(tx, run.key, run.fence, failure, NOW))
+        assert await write(lambda tx: ledger.claim(tx, READ, 10, NOW + 499)) == []
+        assert await write(lambda tx: ledger.next_time(tx, NOW)) == NOW + 500
+        [claim] = await write(lambda tx: ledger.claim(tx, READ, 10, NOW + 500))
+        assert (claim.fence.attempt, claim.retries, claim.losses) == (2, 1, 0)
+        assert claim.last_instance == "w1"
+
+    async def test_a_lost_attempt_is_counted_as_a_loss(self, ledger, write, run):
+        failure = Failure(BROKEN, AttemptOutcome.LOST, NOW)
+        await write(lambda tx: ledger.retry(tx, run.key, run.fence, failure, NOW))
+        [claim] = await write(lambda tx: ledger.claim(tx, READ, 10, NOW))
+        assert (claim.retries, claim.losses) == (0, 1)
+
+    async def test_a_new_attempt_of_a_source_starts_at_the_recorded_checkpoint(
+        self, ledger, write, run
+    ):
+        page = recorded(batch(1), checkpoint='{"offset": 7}')
+        await write(lambda tx: ledger.record(tx, run.key, run.fence, page, NOW))
+        failure = Failure(BROKEN, AttemptOutcome.LOST, NOW)
+        await write(lambda tx: ledger.retry(tx, run.key, run.fence, failure, NOW))
+        [claim] = await write(lambda tx: ledger.claim(tx, READ, 10, NOW))
+        assert (claim.checkpoint, claim.execution, claim.after) == ('{"offset": 7}', "", 0)
+
+    async def test_a_released_row_is_claimed_again_without_a_retry(self, ledger, write, run):
+        await write(lambda tx: ledger.release(tx, run.key, run.fence, "busy", NOW))
+        [claim] = await write(lambda tx: ledger.claim(tx, READ, 10, NOW))
+        assert (claim.retries, claim.losses) == (0, 0)
+        assert claim.fence.attempt > run.fence.attempt
+
+    async def test_the_run_ends_with_its_last_row(self, ledger, write, run):
+        await write(lambda tx: ledger.record(tx, run.key, run.fence, recorded(batch(1)), NOW))
+        await write(lambda tx: ledger.finish(tx, run.key, run.fence, Finished(), NOW))
+        [claim] = await write(lambda tx: ledger.claim(tx, DOUBLE, 10, NOW))
+        end = Finished(batch=batch(11))
+        await write(lambda tx: ledger.finish(tx, claim.key, claim.fence, end, NOW))
+        state = Finished(output='{"artifact":{"sha256":"%s"}}' % ("0" * 64))
+        [add] = await write(lambda tx: ledger.claim(tx, SUM, 10, NOW))
+        assert (add.kind, add.inputs) == ("add", (batch(11),))
+        await write(lambda tx: ledger.finish(tx, add.key, add.fence, state, NOW))
+        [result] = await write(lambda tx: ledger.claim(tx, SUM, 10, NOW))
+        assert result.kind == "result"
+        answer = Finished(output='{"value":7}')
+        effects = await write(lambda tx: ledger.finish(tx, result.key, result.fence, answer, NOW))
+        assert effects.ended_runs == ("run_1",)
+
+    async def test_a_cancelled_run_has_no_rows_left_and_takes_no_results(self, ledger, write, run):
+        await write(lambda tx: ledger.record(tx, run.key, run.fence, recorded(batch(1)), NOW))
+        await write(lambda tx: ledger.cancel(tx, "run_1", NOW))
+        assert await write(lambda tx: ledger.claim(tx, DOUBLE, 10, NOW)) == []
+        with pytest.raises(StaleAttemptError):
+            await write(lambda tx: ledger.finish(tx, run.key, run.fence, Finished(), NOW))
+
+    async def test_recovery_goes_on_with_a_source_that_had_begun(self, ledger, write, run):
+        page = recorded(batch(1), after=3, checkpoint="9")
+        await write(lambda tx: ledger.record(tx, run.key, run.fence, page, NOW))
+        [claim] = await write(lambda tx: ledger.recover(tx, NOW))
+        assert (claim.execution, claim.after, claim.endpoint) == ("e1", 3, '{"x":1}')
+        assert claim.fence == Fence(run.fence.attempt, run.fence.epoch + 1)
+        with pytest.raises(StaleAttemptError):
+            await write(lambda tx: ledger.record(tx, run.key, run.fence, page, NOW))
+
+    async def test_recovery_queues_what_else_was_held(self, ledger, write, run):
+        assert await write(lambda tx: ledger.recover(tx, NOW)) == []
+        [claim] = await write(lambda tx: ledger.claim(tx, READ, 10, NOW))
+        assert claim.fence.attempt == 2
+
+    async def test_rejected_records_behind_the_checkpoint_are_forgotten(self, ledger, write, run):
+        page = recorded(batch(1), rejected=refused(5), settled=2)
+        await write(lambda tx: ledger.record(tx, run.key, run.fence, page, NOW))
+        failure = Failure(BROKEN, AttemptOutcome.LOST, NOW)
+        await write(lambda tx: ledger.retry(tx, run.key, run.fence, failure, NOW))
+        [claim] = await write(lambda tx: ledger.claim(tx, READ, 10, NOW))
+        again = recorded(batch(2), rejected=refused(3), settled=3, checkpoint="2")
+        await write(lambda tx: ledger.record(tx, claim.key, claim.fence, again, NOW))
+        rows = await write(lambda tx: tx.all("SELECT rejected FROM node WHERE name = 'read'"))
+        assert rows[0]["rejected"] == 5
+
+    async def test_who_submits_much_waits_behind_his_own_rows(self, ledger, write):
+        for number in range(5):
+            await write(lambda tx, n=number: ledger.add_job(tx, new_job(f"job_a{n}"), NOW))
+        await write(lambda tx: ledger.add_job(tx, new_job("job_b", submitter="b"), NOW))
+        claims = await write(lambda tx: ledger.claim(tx, DOUBLE, 2, NOW))
+        assert {one.key.run for one in claims} == {"job_a0", "job_b"}
+
+    async def test_who_was_idle_gains_nothing_by_it(self, ledger, write):
+        for number in range(3):
+            await write(lambda tx, n=number: ledger.add_job(tx, new_job(f"job_a{n}"), NOW))
+        await write(lambda tx: ledger.claim(tx, DOUBLE, 3, NOW))
+        for number in range(3, 5):
+            await write(lambda tx, n=number: ledger.add_job(tx, new_job(f"job_a{n}"), NOW))
+        for number in range(3):
+            job = new_job(f"job_b{number}", submitter="b")
+            await write(lambda tx, job=job: ledger.add_job(tx, job, NOW))
+        claims = await write(lambda tx: ledger.claim(tx, DOUBLE, 4, NOW))
+        assert {one.key.run for one in claims} == {"job_a3", "job_a4", "job_b0", "job_b1"}
+
+    async def test_a_higher_priority_gets_a_larger_share(self, ledger, write):
+        for number in range(8):
+            for who, priority in (("low", 0), ("high", 2)):
+                job = new_job(f"job_{who}{number}", submitter=who, priority=priority)
+                await write(lambda tx, job=job: ledger.add_job(tx, job, NOW))
+        claims = await write(lambda tx: ledger.claim(tx, DOUBLE, 5, NOW))
+        assert sum(one.key.run.startswith("job_high") for one in claims) == 4
+
+    async def test_no_more_is_claimed_than_asked_for(self, ledger, write):
+        for number in range(5):
+            await write(lambda tx, n=number: ledger.add_job(tx, new_job(f"job_{n}"), NOW))
+        assert len(await write(lambda tx: ledger.claim(tx, DOUBLE, 3, NOW))) == 3
+        assert await write(lambda tx: ledger.waiting(tx, NOW)) == {DOUBLE: 2}
+
+    async def test_rows_of_a_node_without_options_wait_until_it_has_them(self, ledger, write):
+        nodes = (NODES[0], node("double", DOUBLE, "map", "read", options=None))
+        await write(lambda tx: ledger.add_run(tx, new_run(nodes=nodes), NOW))
+        await write(lambda tx: ledger.activate(tx, "run_1", "read", "{}", NOW))
+        [run] = await write(lambda tx: ledger.claim(tx, READ, 1, NOW))
+        await write(lambda tx: ledger.record(tx, run.key, run.fence, recorded(batch(1)), NOW))
+        assert await write(lambda tx: ledger.claim(tx, DOUBLE, 10, NOW)) == []
+        await write(lambda tx: ledger.activate(tx, "run_1", "double", '{"a":1}', NOW))
+        [claim] = await write(lambda tx: ledger.claim(tx, DOUBLE, 10, NOW))
+        assert claim.options == '{"a":1}'
