@@ -4,10 +4,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import uvloop
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from worker_harness import serving
+
+
+def pytest_asyncio_loop_factories(config, item):
+    return {"uvloop": uvloop.new_event_loop}  # as a worker's process
 
 
 @pytest.fixture

@@ -64,12 +64,8 @@ class Buffered(msgspec.Struct, gc=False):
     no: int
     line: bytes
     body: bytes
+    size: int  # bytes on the wire
     cost: int
-
-    @property
-    def size(self) -> int:
-        """Bytes on the wire."""
-        return len(self.line) + len(self.body)
 
 
 class Execution:
@@ -319,19 +315,21 @@ class Execution:
     def _append(self, event: Event, body: bytes, cost: int, *, wake: bool) -> None:
         if self.ended and not isinstance(event, ResultEvent | ProblemEvent):
             return  # what a cancelled or superseded execution says later counts for nothing
-        buffered = Buffered(event.no, _encode(event) + b"\n", body, cost)
-        self._events.append(buffered)
+        line = _encode(event) + b"\n"
+        size = len(line) + len(body)
+        number = self.last_no = event.no
+        self._events.append(Buffered(number, line, body, size, cost))
+        self.buffered += size
         self._unseen_progress = False
-        self.event_at = self.active_at = self._monotonic()
-        self.last_no = event.no
-        self.buffered += buffered.size
+        now = self.event_at = self.active_at = self._monotonic()
         if wake:
-            self._ready = event.no
-            self._woke_at = self.event_at
-            for waiter in self._waiters:
+            self._ready = number
+            self._woke_at = now
+            waiters = self._waiters
+            while waiters:
+                waiter = waiters.pop()
                 if not waiter.done():
                     waiter.set_result(None)
-            self._waiters.clear()
 
     def _state(self) -> ExecutionState:
         if self.ended:
