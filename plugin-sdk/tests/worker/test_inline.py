@@ -1,6 +1,7 @@
 """Async capabilities: on a loop of their own, never on the one that serves."""
 
 import asyncio
+import hashlib
 import json
 from pathlib import Path
 
@@ -14,6 +15,12 @@ LINES = b'{"id":1}\n{"id":2}\n'
 async def test_an_answer_comes_from_another_thread(sample):
     answer = await sample.put("sample.inline_surroundings@1")
     assert answer.result["thread"] == "inline"
+
+
+async def test_a_result_carries_the_digest_of_its_body(sample):
+    answer = await sample.put("sample.echo@1", inputs=[b'{"a":1}'])
+    frame = answer.frames[-1]
+    assert frame.event.sha256 == hashlib.sha256(frame.body).hexdigest()
 
 
 async def test_many_calls_at_once_each_get_their_answer(tmp_path):

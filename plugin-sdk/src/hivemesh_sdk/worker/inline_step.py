@@ -1,6 +1,7 @@
 """One execution on the second loop: its control, its sink and the port of its context."""
 
 import asyncio
+import hashlib
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -195,7 +196,8 @@ class InlineStep:
             _log.exception("step_raised", key=self._execution.key)
             self._front.post(partial(self.end, problem_of(error)))
         else:
-            self._front.post(partial(self._succeed, result))
+            digest = "" if result is None else hashlib.sha256(result).hexdigest()
+            self._front.post(partial(self._succeed, result, digest))
 
     def _surroundings(self) -> Context | None:
         if self._capability.asks_context:
@@ -208,8 +210,8 @@ class InlineStep:
             )
         return self._context
 
-    def _succeed(self, result: bytes | None) -> None:
-        self._execution.succeed(result, "", ())
+    def _succeed(self, result: bytes | None, digest: str) -> None:
+        self._execution.succeed(result, digest, ())
         self._release()
 
     def _release(self) -> None:
