@@ -5,7 +5,6 @@ it in reverse.
 """
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,15 +14,13 @@ from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
 from hivemesh_sdk.clock import Clock
-from hivemesh_sdk.contracts.api import RunState, SystemStatus
-from hivemesh_sdk.contracts.names import PROTOCOL
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.trust.source import IdentitySource
 from starlette.types import ASGIApp
 
-from hivemesh_platform import __version__, crash
+from hivemesh_platform import __version__, crash, figures
 from hivemesh_platform.api import (
     artifacts,
     capabilities,
@@ -47,7 +44,6 @@ from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.engine import DbosEngine
 from hivemesh_platform.execution.mesh_transport import MeshStepTransport
 from hivemesh_platform.execution.runtime import Execution, ExecutionPorts, open_execution
-from hivemesh_platform.execution.store import totals
 from hivemesh_platform.memory import give_back_regularly
 from hivemesh_platform.overview import Overview
 from hivemesh_platform.registry.embedded import EmbeddedDirectory
@@ -63,7 +59,7 @@ from hivemesh_platform.supervisor import indexes
 from hivemesh_platform.supervisor.environment import BuilderSettings, EnvironmentBuilder
 from hivemesh_platform.supervisor.model import Limits as SupervisorLimits
 from hivemesh_platform.supervisor.service import Supervisor, SupervisorSettings
-from hivemesh_platform.telemetry.metrics import Metrics, Totals
+from hivemesh_platform.telemetry.metrics import Metrics
 from hivemesh_platform.telemetry.placement import MeasuredPlacement
 from hivemesh_platform.trust.authority import Authority, open_authority
 from hivemesh_platform.trust.profile import Lifetimes, check_lifetimes
@@ -105,6 +101,7 @@ class Platform:
     mesh_url: str = ""
     enrolment_url: str = ""
     ready: bool = False
+    answer_waiting: Callable[[], None] = lambda: None  # those who follow a run
 
     @property
     def settings(self) -> Settings:
@@ -138,6 +135,7 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
         ports = _execution_ports(platform, database, store, client)
         execution = await stack.enter_async_context(open_execution(ports))
         platform.counters = execution.counters
+        platform.answer_waiting = execution.runs.answer_waiting
         files = ArtifactService(database, store, execution.held, clock)
         routers = [*_mesh_routers(platform, database), *_work_routers(execution, files)]
         platform.mesh_app = _application("mesh", routers)
@@ -229,7 +227,9 @@ def _assemble(
 
 def _mesh_routers(platform: Platform, database: Database) -> list[APIRouter]:
     return [
-        status.router(lambda: system_status(platform), lambda: _measured(platform, database)),
+        status.router(
+            lambda: figures.system_status(platform), lambda: figures.metrics(platform, database)
+        ),
         instances.router(platform.registry, platform.authority),
         enrolment.members(platform.enrolment, platform.authority),
         capabilities.router(platform.registry, platform.routing),
@@ -242,30 +242,6 @@ def worker_folders(loaded: Loaded) -> list[Path]:
     """The configured folders of workers, relative ones below the checkout or project."""
     base = loaded.project or loaded.state_folder
     return [base / Path(folder).expanduser() for folder in loaded.settings.workers.folders]
-
-
-def system_status(platform: Platform) -> SystemStatus:
-    """The installation at a glance."""
-    listings = platform.registry.instances()
-    live = sum(listing.state is InstanceState.LIVE for listing in listings)
-    return SystemStatus(
-        version=__version__,
-        api_version=PROTOCOL,
-        replica=REPLICA,
-        trust_domain=platform.authority.trust_domain,
-        mode=platform.settings.mode,
-        started_at=platform.started_at.isoformat(),
-        ready=platform.ready,
-        live_instances=live,
-        wanted_instances=sum(
-            platform.overview.wanted(worker.name) for worker in platform.registry.types()
-        ),
-        runs_active=len(platform.counters.open_runs),
-        mesh_url=platform.mesh_url,
-        state_folder=str(platform.state_folder),
-        pid=os.getpid(),
-        issuer_expires_at=platform.authority.issuer_expires_at.isoformat(),
-    )
 
 
 def _application(name: str, routers: list[APIRouter]) -> ASGIApp:
@@ -300,31 +276,6 @@ def _is_live(registry: RegistryService, identity: str) -> bool:
         listing.instance.identity == identity and listing.state is not InstanceState.OFFLINE
         for listing in registry.instances()
     )
-
-
-async def _measured(platform: Platform, database: Database) -> Metrics:
-    """The metrics with the totals of the moment."""
-    overview, counters = platform.overview, platform.counters
-    names = [worker.name for worker in platform.registry.types()]
-    for name in names:
-        platform.metrics.worker(name, live=overview.live(name), wanted=overview.wanted(name))
-    ended = await database.read(lambda tx: [tuple(row) for row in totals(tx)])
-    platform.metrics.totals = Totals(
-        jobs_completed=_ended(ended, {RunState.COMPLETED, RunState.PARTIAL}),
-        jobs_failed=_ended(ended, {RunState.FAILED}),
-        processed_bytes={name: counters.bytes_by_worker[name] for name in names},
-        repeated={"lost": counters.attempts_lost, "failed": counters.attempts_failed},
-        restarts={name: overview.restarts(name) for name in names},
-        stale=counters.stale_results,
-    )
-    return platform.metrics
-
-
-def _ended(rows: list[tuple[str, str, int]], states: set[RunState]) -> dict[str, int]:
-    return {
-        kind: sum(number for one, state, number in rows if one == kind and state in states)
-        for kind in ("run", "job")
-    }
 
 
 def _supervisor(

@@ -148,3 +148,12 @@ async def test_a_second_request_to_stop_kills_at_once(tmp_path: Path) -> None:
         async with asyncio.timeout(5):
             await found.supervisor.stop(hurry)
     assert not kept.exists()
+
+
+async def test_a_changed_manifest_replaces_the_process(tmp_path: Path, tiny: Path) -> None:
+    async with platform(tmp_path, **{"workers.supervise": True}) as found:
+        (first,) = await become_live(found)
+        (tiny / "plugin.yaml").write_text(MANIFEST.replace("1.0.0", "1.0.1"))
+        await until(lambda: live(found) not in ([], [first]), within_s=60)
+        seen = await ask(found, "worker", "tiny")
+    assert (seen.version, seen.instances[-1].version) == ("1.0.1", "1.0.1")

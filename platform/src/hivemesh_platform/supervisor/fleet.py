@@ -4,15 +4,12 @@ One task per worker; a worker that cannot be built or crashes never concerns ano
 """
 
 import asyncio
-import os
-import secrets
 import signal
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from hivemesh_sdk.clock import Clock
@@ -22,8 +19,8 @@ from hivemesh_sdk.errors import HivemeshError
 from hivemesh_platform.registry.model import InstanceState
 from hivemesh_platform.registry.service import Listing, RegistryService
 from hivemesh_platform.registry.types import InstalledWorker
-from hivemesh_platform.supervisor import processes
 from hivemesh_platform.supervisor.environment import EnvironmentBuilder, Recipe
+from hivemesh_platform.supervisor.launcher import Launcher
 from hivemesh_platform.supervisor.model import (
     STABLE_S,
     Action,
@@ -35,21 +32,10 @@ from hivemesh_platform.supervisor.model import (
     plan,
 )
 from hivemesh_platform.supervisor.outputs import WorkerLog
-from hivemesh_platform.supervisor.processes import Launch, ProcessId, WorkerProcess
+from hivemesh_platform.supervisor.processes import ProcessId, WorkerProcess
 from hivemesh_platform.supervisor.records import Record, Records
 
-REQUEST = b"token\n"
 SUSPICIOUS_S = 1.25 * HEARTBEAT_S  # who beats in time is not lost, whatever one call met
-
-
-class TokenIssuer(Protocol):
-    """Makes join tokens."""
-
-    async def create_token(
-        self, worker: str, *, instance: str = "", manifest_digest: str = ""
-    ) -> str:
-        """A token for one enrolment."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +44,10 @@ class Surroundings:
 
     builder: EnvironmentBuilder
     registry: RegistryService
-    tokens: TokenIssuer
+    launcher: Launcher
     records: Records
     clock: Clock
     limits: Limits
-    variables: dict[str, str]  # environment of every worker process
-    scratch: Path  # their working folder
 
 
 @dataclass(slots=True)
@@ -294,36 +278,10 @@ class Fleet:
         return python
 
     async def _start_one(self, python: Path) -> None:
-        instance = f"wi-{secrets.token_hex(5)}"
-        digest = self.installed.type.digest
-        token = await self._around.tokens.create_token(
-            self.name, instance=instance, manifest_digest=digest
-        )
-        resources, source = self.installed.type.manifest.resources, str(self.installed.folder)
-        output = self.log.open()
-        try:
-            process, channel = processes.start(
-                Launch(
-                    command=[str(python), "-P", "-m", "hivemesh_sdk.cli", "run", source],
-                    environment={**self._around.variables, "HIVEMESH_INSTANCE": instance},
-                    folder=self._around.scratch,
-                    output=output,
-                    max_file_bytes=resources.disk_mb * 1024 * 1024,
-                )
-            )
-        finally:
-            os.close(output)
-        record = Record(
-            worker=self.name,
-            instance=instance,
-            manifest_digest=digest,
-            pid=process.id.pid,
-            started=process.id.started,
-        )
-        self._around.records.add(record)
-        managed = self._manage(process, instance)
-        managed.tasks.append(asyncio.create_task(self._serve_tokens(channel, instance, token)))
-        self._logger.info("worker_started", instance=instance, pid=process.id.pid)
+        started = await self._around.launcher.launch(self.installed, python, self.log)
+        managed = self._manage(started.process, started.instance)
+        managed.tasks.append(asyncio.create_task(started.serve_tokens()))
+        self._logger.info("worker_started", instance=started.instance, pid=started.process.id.pid)
 
     def _manage(self, process: WorkerProcess, instance: str) -> _Managed:
         now = self._around.clock.monotonic()
@@ -340,22 +298,6 @@ class Fleet:
     async def _watch(self, process: WorkerProcess) -> None:
         await process.wait()
         self.wake()
-
-    async def _serve_tokens(self, channel: socket.socket, instance: str, token: str) -> None:
-        """Hand out the first token, and another whenever the process asks for one."""
-        reader, writer = await asyncio.open_connection(sock=channel)
-        try:
-            writer.write(f"{token}\n".encode())
-            while await reader.readline() == REQUEST:
-                fresh = await self._around.tokens.create_token(
-                    self.name, instance=instance, manifest_digest=self.installed.type.digest
-                )
-                writer.write(f"{fresh}\n".encode())
-                await writer.drain()
-        except (ConnectionError, HivemeshError) as error:
-            self._logger.info("token_not_delivered", instance=instance, detail=str(error))
-        finally:
-            writer.close()
 
     async def _sleep(self, until: float | None) -> None:
         timeout = None if until is None else max(0.0, until - self._around.clock.monotonic())

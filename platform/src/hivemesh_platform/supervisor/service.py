@@ -19,7 +19,8 @@ from hivemesh_platform.routing.service import RoutingService
 from hivemesh_platform.supervisor import processes
 from hivemesh_platform.supervisor.environment import EnvironmentBuilder, Recipe
 from hivemesh_platform.supervisor.first_party import sdk_source
-from hivemesh_platform.supervisor.fleet import Fleet, Surroundings, TokenIssuer
+from hivemesh_platform.supervisor.fleet import Fleet, Surroundings
+from hivemesh_platform.supervisor.launcher import Launcher, TokenIssuer
 from hivemesh_platform.supervisor.model import Limits, Phase
 from hivemesh_platform.supervisor.outputs import WorkerLog
 from hivemesh_platform.supervisor.records import Records
@@ -95,12 +96,15 @@ class Supervisor:
         self._around = Surroundings(
             builder=self._builder,
             registry=self._registry,
-            tokens=self._tokens,
+            launcher=Launcher(
+                tokens=self._tokens,
+                records=self._records,
+                variables=self._variables(platform_url, enrolment_url, scratch),
+                scratch=scratch,
+            ),
             records=self._records,
             clock=self._clock,
             limits=self._settings.limits,
-            variables=self._variables(platform_url, enrolment_url, scratch),
-            scratch=scratch,
         )
         self._update_fleets()
         self._adopt()

@@ -1,0 +1,65 @@
+"""The figures of a running platform: its status and its metrics, read at the moment of asking."""
+
+import os
+from typing import TYPE_CHECKING
+
+from hivemesh_sdk.contracts.api import RunState, SystemStatus
+from hivemesh_sdk.contracts.names import PROTOCOL
+
+from hivemesh_platform import __version__
+from hivemesh_platform.execution.store import totals
+from hivemesh_platform.registry.model import InstanceState
+from hivemesh_platform.storage.database import Database
+from hivemesh_platform.telemetry.metrics import Metrics, Totals
+
+if TYPE_CHECKING:
+    from hivemesh_platform.app import Platform
+
+
+def system_status(platform: "Platform") -> SystemStatus:
+    """The installation at a glance."""
+    listings = platform.registry.instances()
+    live = sum(listing.state is InstanceState.LIVE for listing in listings)
+    return SystemStatus(
+        version=__version__,
+        api_version=PROTOCOL,
+        replica=platform.source.svid().id.name,
+        trust_domain=platform.authority.trust_domain,
+        mode=platform.settings.mode,
+        started_at=platform.started_at.isoformat(),
+        ready=platform.ready,
+        live_instances=live,
+        wanted_instances=sum(
+            platform.overview.wanted(worker.name) for worker in platform.registry.types()
+        ),
+        runs_active=len(platform.counters.open_runs),
+        mesh_url=platform.mesh_url,
+        state_folder=str(platform.state_folder),
+        pid=os.getpid(),
+        issuer_expires_at=platform.authority.issuer_expires_at.isoformat(),
+    )
+
+
+async def metrics(platform: "Platform", database: Database) -> Metrics:
+    """The metrics with the totals of the moment."""
+    overview, counters = platform.overview, platform.counters
+    names = [worker.name for worker in platform.registry.types()]
+    for name in names:
+        platform.metrics.worker(name, live=overview.live(name), wanted=overview.wanted(name))
+    ended = await database.read(lambda tx: [tuple(row) for row in totals(tx)])
+    platform.metrics.totals = Totals(
+        jobs_completed=_ended(ended, {RunState.COMPLETED, RunState.PARTIAL}),
+        jobs_failed=_ended(ended, {RunState.FAILED}),
+        processed_bytes={name: counters.bytes_by_worker[name] for name in names},
+        repeated={"lost": counters.attempts_lost, "failed": counters.attempts_failed},
+        restarts={name: overview.restarts(name) for name in names},
+        stale=counters.stale_results,
+    )
+    return platform.metrics
+
+
+def _ended(rows: list[tuple[str, str, int]], states: set[RunState]) -> dict[str, int]:
+    return {
+        kind: sum(number for one, state, number in rows if one == kind and state in states)
+        for kind in ("run", "job")
+    }
