@@ -1,7 +1,9 @@
 """`hivemesh init`: the CA, the trust bundle and one enrolment credential per worker, for containers."""
 
 import asyncio
+import logging
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,17 +26,18 @@ def init(
 ) -> None:
     """Make what Compose mounts: platform state with the CA, trust bundle, worker credentials.
 
-    A second call keeps what is there. Undo: delete the folder's `platform` and `credentials`.
+    A second call makes what is missing and keeps the rest, whether or not the platform runs.
+    Undo: delete the folder's `platform`, `credentials` and `bundle.pem`.
 
     Example:  hivemesh init --folder certs --worker email-parser
     """
     names = worker or sorted(path.parent.name for path in Path("workers").glob("*/plugin.yaml"))
-    made = asyncio.run(_make(folder.resolve(), names))
+    folder = folder.resolve()
+    made = [] if _given_away(folder, uid) else _make(folder, names)
     owned = _give(folder, uid)
     if fmt in {"json", "yaml"}:
-        output.show_document(
-            {"folder": str(folder), "made": made, "owned_by": uid if owned else None}, fmt
-        )
+        document = {"folder": str(folder), "made": made, "owned_by": uid if owned else None}
+        output.show_document(document, fmt)
         return
     for name in made:
         typer.echo(f"made {folder / name}", err=True)
@@ -47,7 +50,28 @@ def init(
         )
 
 
-async def _make(folder: Path, workers: list[str]) -> list[str]:
+def _given_away(folder: Path, uid: int) -> bool:
+    """Whether the files belong to the images' user already and this user cannot look into them."""
+    state = folder / STATE
+    return os.geteuid() not in {0, uid} and state.is_dir() and state.stat().st_uid == uid
+
+
+def _make(folder: Path, workers: list[str]) -> list[str]:
+    from hivemesh_platform.app import DATABASE
+
+    state, credentials, bundle = folder / STATE, folder / CREDENTIALS, folder / BUNDLE
+    for part in (state, credentials):
+        part.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not (state / DATABASE).exists():  # whoever deleted the state has made the rest worthless
+        for path in (bundle, *credentials.iterdir()):
+            path.unlink(missing_ok=True)
+    missing = [name for name in workers if not (credentials / name).exists()]
+    if bundle.exists() and not missing:
+        return []  # a running platform's files are not touched
+    return asyncio.run(_make_missing(folder, missing))
+
+
+async def _make_missing(folder: Path, workers: list[str]) -> list[str]:
     from hivemesh_sdk.clock import SystemClock
     from hivemesh_sdk.trust.keys import pem, write_private_file
 
@@ -58,12 +82,10 @@ async def _make(folder: Path, workers: list[str]) -> list[str]:
     from hivemesh_platform.trust.service import EnrolmentService
     from hivemesh_platform.trust.store import SqlEnrolmentStore
 
-    state, made = folder / STATE, []
-    for part in (state, folder / CREDENTIALS):
-        part.mkdir(parents=True, exist_ok=True, mode=0o700)
+    state, bundle, made = folder / STATE, folder / BUNDLE, []
     clock = SystemClock()
+    _log_warnings_only()
     authority = open_trust(load(Surroundings.of_process()).settings, state, clock)
-    bundle = folder / BUNDLE
     if not bundle.exists():
         bundle.write_bytes(pem(authority.bundle().roots))
         made.append(BUNDLE)
@@ -71,21 +93,30 @@ async def _make(folder: Path, workers: list[str]) -> list[str]:
     async with Database(state / DATABASE) as database:
         service = EnrolmentService(authority, SqlEnrolmentStore(database), clock)
         for name in workers:
-            path = folder / CREDENTIALS / name
-            if not path.exists():
-                credential = await service.create_credential(name)
-                write_private_file(path, credential.encode() + b"\n")
-                made.append(f"{CREDENTIALS}/{name}")
+            credential = await service.create_credential(name)
+            write_private_file(folder / CREDENTIALS / name, credential.encode() + b"\n")
+            made.append(f"{CREDENTIALS}/{name}")
     return made
+
+
+def _log_warnings_only() -> None:
+    """Keep standard output for the answer: what is made is said there."""
+    import structlog
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 def _give(folder: Path, uid: int) -> bool:
     """Hand the private files to the images' user; only root may."""
-    if os.geteuid() == uid:
+    if (folder / STATE).stat().st_uid == uid and os.geteuid() != 0:
         return True
     if os.geteuid() != 0:
         return False
     for part in (folder / STATE, folder / CREDENTIALS):
         for path in (part, *part.rglob("*")):
-            os.chown(path, uid, uid)
+            # The containers write here: a link of theirs must not give another file away.
+            os.chown(path, uid, uid, follow_symlinks=False)
     return True
