@@ -62,8 +62,9 @@ class ApiSettings(Section):
         "are answered 503.",
     )
     max_requests: Count = Field(
-        default=256,
-        description="Requests at once; more are answered 503 with Retry-After, before work starts.",
+        default=1024,
+        description="Requests at once; more are answered 429 with Retry-After, before work starts. "
+        "Each live worker waits in one of them for news of the others.",
     )
 
 
@@ -203,6 +204,11 @@ class TelemetrySettings(Section):
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level that is written to the platform's log."
+    )
+    log_to: Literal["file", "stderr"] = Field(
+        default="file",
+        description="file = `logs/platform.log` in the state folder, rotated by size. stderr = for "
+        "containers, whose runtime collects and rotates it.",
     )
 
 
