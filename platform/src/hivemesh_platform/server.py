@@ -36,6 +36,7 @@ PORTS = "ports.json"
 MAX_UPLOAD = 1 << 46  # what an operator uploads is bounded by the quota, and streamed to disk
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - compared only
 DENIALS_EVERY_S = 2.0
+DRAIN_S = 2.0  # for requests that run when the platform ends; those that only wait end at once
 FORGET_EVERY_S = 3600.0
 _log = structlog.get_logger("hivemesh.serve")
 
@@ -89,10 +90,10 @@ def _run(loaded: Loaded, ready: Ready) -> None:
     folder = _prepared(loaded.state_folder)
     memory.settle()
     with locked(folder):
-        storage = loaded.settings.storage
+        storage, telemetry = loaded.settings.storage, loaded.settings.telemetry
         logs.configure(
-            folder / "logs" / "platform.log",
-            level=loaded.settings.telemetry.log_level,
+            folder / "logs" / "platform.log" if telemetry.log_to == "file" else None,
+            level=telemetry.log_level,
             max_bytes=storage.log_bytes,
             files=storage.log_files,
         )
@@ -161,6 +162,8 @@ async def _listen(stack: AsyncExitStack, platform: "Platform") -> tuple[Listener
             sock=sockets.mesh,
             clock=clock,
             denials=platform.denials,
+            drain_s=DRAIN_S,
+            on_close=platform.answer_waiting,
         )
     )
     enrolment = await stack.enter_async_context(
