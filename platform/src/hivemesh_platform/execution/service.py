@@ -139,6 +139,10 @@ class RunService:
         )
         return [await self._view(one) for one in found if one is not None]
 
+    def answer_waiting(self) -> None:
+        """Let `changes` answer at once all who wait: the platform ends."""
+        self._parts.runs.give_all()
+
     async def changes(self, run: str, after: int, wait_s: float) -> tuple[int, RunView]:
         """Return the run and its version, at once if that is above `after` or the run has ended.
 

@@ -6,7 +6,7 @@ A listener serves one ASGI application without lifespan events: its owner opens 
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from email.utils import formatdate
 
@@ -18,18 +18,25 @@ from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.source import IdentitySource
 
 SWEEP_EVERY_S = 1.0
-FLUSH_S = 1.0  # for the last bytes and the TLS farewell of each connection
+FLUSH_S = 0.3  # for the last bytes and the TLS farewell of each connection; many never say theirs
 
 
 class Listener:
     """One open port with its connections."""
 
     def __init__(
-        self, app: Application, context: ssl.SSLContext, guard: Guard, *, drain_s: float
+        self,
+        app: Application,
+        context: ssl.SSLContext,
+        guard: Guard,
+        *,
+        drain_s: float,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self._context = context
         self._guard = guard
         self._drain_s = drain_s
+        self._on_close = on_close
         self._connections = Connections(app, guard)
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -74,6 +81,7 @@ class Listener:
             self._server.close()
         for connection in self._connections.all():
             connection.shutdown()
+        self._on_close()
         if self._connections.tasks:
             _, late = await asyncio.wait(tuple(self._connections.tasks), timeout=self._drain_s)
             for task in late:
@@ -116,10 +124,12 @@ async def serve(  # noqa: PLR0913 - keyword-only settings of one listener
     clock: Clock | None = None,
     denials: Denials | None = None,
     drain_s: float = 10.0,
+    on_close: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Listener]:
     """Serve `app` on the mesh: every client shows a certificate of this installation.
 
-    The verified client is `scope["state"]["peer"]` (a `Peer`) in each request.
+    The verified client is `scope["state"]["peer"]` (a `Peer`) in each request. `on_close` is called
+    when no further request is accepted, for requests that only wait to be answered then.
     """
     denials = denials or Denials()
     guard = Guard(
@@ -131,7 +141,7 @@ async def serve(  # noqa: PLR0913 - keyword-only settings of one listener
         trusted=lambda root: root in source.bundle().roots,
     )
     unsubscribe = source.subscribe(lambda _: denials.touch())
-    listener = Listener(app, source.front_context(), guard, drain_s=drain_s)
+    listener = Listener(app, source.front_context(), guard, drain_s=drain_s, on_close=on_close)
     try:
         await listener.open(host, port, sock)
         yield listener
