@@ -241,6 +241,10 @@ def _environment_key(name: str) -> Key | None:
     parts = tuple(rest.split("__"))
     if len(parts) > 1 or rest in _leaf_names(Settings):
         return _with_dashes(parts)
+    if rest in Settings.model_fields:
+        keys = sorted(Settings.model_fields[rest].annotation.model_fields)  # type: ignore[union-attr]  # a section
+        meant = ", ".join(f"{name}__{key.upper()}" for key in keys)
+        raise _invalid((rest,), f"{name} sets nothing; known are {meant}")
     section, _, key = rest.partition("_")
     if _field(Settings, (section, key)) is not None:
         meant = f"{PREFIX}{section.upper()}__{key.upper()}"

@@ -120,6 +120,11 @@ def test_a_variable_with_one_underscore_too_few_is_refused(surroundings: Surroun
     assert "did you mean HIVEMESH_API__PORT" in detail
 
 
+def test_a_variable_that_names_a_section_is_refused(surroundings: Surroundings) -> None:
+    detail = message(with_environment(surroundings, HIVEMESH_STATE="/x"))
+    assert "HIVEMESH_STATE__FOLDER" in detail
+
+
 def test_variables_that_are_no_settings_are_left_alone(surroundings: Surroundings) -> None:
     load(with_environment(surroundings, HIVEMESH_TEST_DATA="/x", HIVEMESH_CRASH_AT="claim", A="b"))
 

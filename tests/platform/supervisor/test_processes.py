@@ -115,7 +115,7 @@ async def test_a_process_that_is_gone_is_adopted_as_ended(tmp_path: Path) -> Non
 async def test_memory_and_processes_of_a_group_are_counted(tmp_path: Path) -> None:
     process, channel = launch(tmp_path, WITH_CHILD)
     await until(lambda: (tmp_path / "out").read_text().endswith("\n"))
-    count, held = processes.group_memory(process.id)
+    count, held = processes.usage([process.id.pid])[process.id.pid]
     process.kill()
     await ended(process)
     channel.close()

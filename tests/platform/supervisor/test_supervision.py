@@ -157,3 +157,22 @@ async def test_a_changed_manifest_replaces_the_process(tmp_path: Path, tiny: Pat
         await until(lambda: live(found) not in ([], [first]), within_s=60)
         seen = await ask(found, "worker", "tiny")
     assert (seen.version, seen.instances[-1].version) == ("1.0.1", "1.0.1")
+
+
+async def test_a_worker_that_takes_more_memory_than_its_manifest_says_is_replaced(
+    tmp_path: Path, tiny: Path
+) -> None:
+    (tiny / "plugin.yaml").write_text(MANIFEST + "resources: {memory_mb: 32}\n")
+    async with platform(tmp_path, **{"workers.supervise": True}) as found:
+        (first,) = await become_live(found)
+        kept = process(found, first)
+        await asyncio.to_thread(found.supervisor._look_after)  # what it does every five seconds
+        await until(lambda: not kept.exists())
+
+
+async def test_a_worker_within_its_limits_is_left_alone(tmp_path: Path) -> None:
+    async with platform(tmp_path, **{"workers.supervise": True}) as found:
+        (first,) = await become_live(found)
+        kept = process(found, first)
+        await asyncio.to_thread(found.supervisor._look_after)
+        assert kept.exists()

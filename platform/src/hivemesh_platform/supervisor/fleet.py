@@ -104,13 +104,12 @@ class Fleet:
 
     def pid(self, instance: str) -> int:
         """The pid of an instance, 0 where it is not ours."""
-        identity = self.process_id(instance)
-        return identity.pid if identity is not None else 0
-
-    def process_id(self, instance: str) -> ProcessId | None:
-        """The process of an instance."""
         one = self._members.get(instance)
-        return one.process.id if one is not None else None
+        return one.process.id.pid if one is not None else 0
+
+    def processes(self) -> list[ProcessId]:
+        """The processes that run now."""
+        return [one.process.id for one in tuple(self._members.values())]
 
     def wake(self) -> None:
         """Look again: something has changed."""

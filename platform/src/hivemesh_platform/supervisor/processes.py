@@ -10,7 +10,7 @@ import resource
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,14 +147,15 @@ def kill_group(identity: ProcessId) -> None:
         os.killpg(identity.pid, signal.SIGKILL)
 
 
-def group_memory(identity: ProcessId) -> tuple[int, int]:
-    """Processes of the group and the memory they hold together (PSS), in bytes."""
-    count, held = 0, 0
+def usage(leaders: Collection[int]) -> dict[int, tuple[int, int]]:
+    """Per process group, how many processes it has and the memory they hold together (PSS)."""
+    found = dict.fromkeys(leaders, (0, 0))
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and _group(int(entry.name)) == identity.pid:
-            count += 1
-            held += _pss(int(entry.name))
-    return count, held
+        group = _group(int(entry.name)) if entry.name.isdigit() else 0
+        if group in found:
+            count, held = found[group]
+            found[group] = (count + 1, held + _pss(int(entry.name)))
+    return found
 
 
 def _limit(pid: int, max_file_bytes: int) -> None:

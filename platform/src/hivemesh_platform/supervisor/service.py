@@ -238,24 +238,26 @@ class Supervisor:
 
     def _look_after(self) -> None:
         """Bound the logs and, as a second line, the memory and number of processes."""
+        running = {
+            identity.pid: (fleet, identity)
+            for fleet in tuple(self._fleets.values())
+            for identity in fleet.processes()
+        }
         for fleet in tuple(self._fleets.values()):
             fleet.log.rotate()
+        for pid, (count, held) in processes.usage(running).items():
+            fleet, identity = running[pid]
             resources = fleet.installed.type.manifest.resources
-            for instance in tuple(fleet.instances):
-                identity = fleet.process_id(instance)
-                if identity is None:
-                    continue
-                count, held = processes.group_memory(identity)
-                over_memory = held > MEMORY_FACTOR * resources.memory_mb * 1024 * 1024
-                if over_memory or count > resources.pids:
-                    self._log.error(
-                        "worker_over_limit",
-                        worker=fleet.name,
-                        instance=instance,
-                        memory_bytes=held,
-                        processes=count,
-                    )
-                    processes.kill_group(identity)
+            most = MEMORY_FACTOR * resources.memory_mb * 1024 * 1024
+            if held > most or count > resources.pids:
+                self._log.error(
+                    "worker_over_limit",
+                    worker=fleet.name,
+                    pid=pid,
+                    memory_bytes=held,
+                    processes=count,
+                )
+                processes.kill_group(identity)
 
     def _variables(self, platform_url: str, enrolment_url: str, scratch: Path) -> dict[str, str]:
         settings = self._settings
