@@ -9,7 +9,7 @@ from hivemesh_sdk.contracts.steps import InputPart, StepRequest
 from hivemesh_sdk.errors import HivemeshError
 from hivemesh_sdk.testing.clock import ManualClock
 from hivemesh_sdk.worker.metrics import StepMetrics
-from hivemesh_sdk.worker.steps import Slots, StepTable, Timing, digest_of
+from hivemesh_sdk.worker.steps import Slots, StepTable, Timing, fingerprint_of
 
 KEY = "run.step.1"
 TIMING = Timing(grace=5, orphan_after=600, keep=900, keep_bytes=20_000)
@@ -123,8 +123,8 @@ def test_an_input_counts_by_its_content():
     body = b'{"id":1}\n'
     sha256 = hashlib.sha256(body).hexdigest()
     reference = InputPart(artifact=Artifact(sha256=sha256, size=len(body)))
-    inline = digest_of(request(inputs=[InputPart(bytes=len(body))]), [body])
-    assert digest_of(request(inputs=[reference]), [None]) == inline
+    inline = fingerprint_of(request(inputs=[InputPart(bytes=len(body))]), [body])
+    assert fingerprint_of(request(inputs=[reference]), [None]) == inline
 
 
 def test_a_lower_attempt_is_stale(table):

@@ -69,7 +69,7 @@ class Buffered(msgspec.Struct, gc=False):
 
 
 class Execution:
-    """The entry of one key: attempt, digest, random id, state and the events not yet acknowledged."""
+    """The entry of one key: attempt, fingerprint, random id, state and the events not yet acknowledged."""
 
     __slots__ = (
         "_events",
@@ -89,11 +89,11 @@ class Execution:
         "cpu_base",
         "cpu_seen",
         "deadline_at",
-        "digest",
         "ended",
         "epoch",
         "event_at",
         "failed",
+        "fingerprint",
         "id",
         "idle_timeout_s",
         "key",
@@ -110,7 +110,7 @@ class Execution:
         self,
         key: str,
         request: StepRequest,
-        digest: bytes,
+        fingerprint: tuple[str, ...],
         clock: Clock,
         listener: "Listener",
     ) -> None:
@@ -122,7 +122,7 @@ class Execution:
         self.epoch = request.epoch
         self.capability = request.capability
         self.kind = request.kind
-        self.digest = digest
+        self.fingerprint = fingerprint
         self.ticket = request.ticket
         self.started_at = self.asked_at = self.active_at = self.event_at = now
         self.deadline_at = now + request.deadline_ms / 1000 if request.deadline_ms else None

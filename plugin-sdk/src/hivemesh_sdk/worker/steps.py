@@ -1,4 +1,4 @@
-"""The table of steps: one entry per key, with its attempt, digest, execution and events.
+"""The table of steps: one entry per key, with its attempt, fingerprint, execution and events.
 
 Decides what a request on a key means (section 6 of the architecture); runners run, routes talk.
 Time only passes in `tick`.
@@ -23,6 +23,7 @@ from hivemesh_sdk.worker.metrics import StepMetrics
 RETRY_AFTER_S = 1.0
 
 Bodies = Sequence[bytes | None]
+Fingerprint = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +81,13 @@ class StepTable:
         if slots is None:
             message = f"{request.capability!r} is not in the manifest of this worker"
             raise NotFoundError(message, slug="unknown-capability")
-        digest = digest_of(request, bodies)
+        fingerprint = fingerprint_of(request, bodies)
         present = self._entries.get(key)
         if present is not None:
-            found = self._present(present, request, digest)
+            found = self._present(present, request, fingerprint)
             if found is not None:
                 return found
-        return self._create(key, request, bodies, digest, slots, present)
+        return self._create(key, request, bodies, fingerprint, slots, present)
 
     def find(self, key: str, execution_id: str, epoch: int) -> Execution:
         """The execution that a reader goes on with.
@@ -211,8 +212,10 @@ class StepTable:
         if waiting is not None and not waiting.execution.ended:
             self._start(waiting.execution, waiting.request, waiting.bodies)
 
-    def _present(self, present: Execution, request: StepRequest, digest: bytes) -> Execution | None:
-        if present.digest != digest:
+    def _present(
+        self, present: Execution, request: StepRequest, fingerprint: Fingerprint
+    ) -> Execution | None:
+        if present.fingerprint != fingerprint:
             message = f"attempt {present.attempt} of {present.key!r} had another body"
             raise FatalError(message, slug="idempotency-mismatch")
         if request.attempt < present.attempt:
@@ -236,7 +239,7 @@ class StepTable:
         key: str,
         request: StepRequest,
         bodies: Bodies,
-        digest: bytes,
+        fingerprint: Fingerprint,
         slots: Slots,
         present: Execution | None,
     ) -> Execution:
@@ -248,7 +251,7 @@ class StepTable:
             slots.metrics.refused()
             message = f"all {slots.total} slots of {request.capability} are taken"
             raise RetryableError(message, slug="overloaded", delay_s=RETRY_AFTER_S)
-        execution = Execution(key, request, digest, self._clock, self)
+        execution = Execution(key, request, fingerprint, self._clock, self)
         self._entries[key] = execution
         if present is not None:
             self._kept.discard(present)
@@ -324,8 +327,8 @@ class _Waiting:
     bodies: Bodies
 
 
-def digest_of(request: StepRequest, bodies: Bodies) -> bytes:
-    """Digest of capability, kind, parameters and inputs: what makes two requests the same.
+def fingerprint_of(request: StepRequest, bodies: Bodies) -> Fingerprint:
+    """What makes two requests the same: capability, kind, parameters and digests of the inputs.
 
     An input counts by its content, so it may come inline once and by reference the next time.
 
@@ -333,20 +336,21 @@ def digest_of(request: StepRequest, bodies: Bodies) -> bytes:
         FatalError: an input has neither bytes nor an artifact.
     """
     parameters = request.parameters
-    parts = [
-        request.capability.encode(),
-        request.kind.encode(),
-        msgspec.json.encode(parameters, order="sorted") if parameters else b"{}",
-    ]
+    known = msgspec.json.encode(parameters, order="sorted") if parameters else b""
+    parts = [request.capability, request.kind, _digest(known) if known else ""]
     for part, body in zip(request.inputs, bodies, strict=True):
         if body is not None:
-            parts.append(hashlib.sha256(body).hexdigest().encode())
+            parts.append(_digest(body))
         elif part.artifact is not None:
-            parts.append(part.artifact.sha256.encode())
+            parts.append(part.artifact.sha256)
         else:
             message = "an input has neither `bytes` nor `artifact`"
             raise FatalError(message, slug="input-invalid")
-    return hashlib.sha256(b"\n".join(parts)).digest()
+    return tuple(parts)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _stale_attempt(execution: Execution) -> HivemeshError:
