@@ -11,6 +11,7 @@ from hivemesh_sdk.errors import InvalidError
 from hivemesh_platform.api.access import require
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.api.paging import Limit, page_of
+from hivemesh_platform.artifacts.streams import begun
 from hivemesh_platform.execution.views import iso
 from hivemesh_platform.knowledge.model import DatasetVersion
 from hivemesh_platform.knowledge.service import DatasetService
@@ -41,7 +42,8 @@ def router(datasets: DatasetService) -> APIRouter:
     ) -> StreamingResponse:
         require(request, "datasets:read")
         found = await datasets.get(name, version)
-        return StreamingResponse(datasets.records(found), media_type=NDJSON_MEDIA_TYPE)
+        chunks = await begun(datasets.records(found))
+        return StreamingResponse(chunks, media_type=NDJSON_MEDIA_TYPE)
 
     return routes
 

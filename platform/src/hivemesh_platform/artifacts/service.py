@@ -20,6 +20,7 @@ from hivemesh_platform.artifacts import store
 from hivemesh_platform.artifacts.errors import ArtifactMissingError, RangeInvalidError
 from hivemesh_platform.artifacts.model import ArtifactInfo, Holding
 from hivemesh_platform.artifacts.ports import ArtifactStore
+from hivemesh_platform.artifacts.streams import begun
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.transaction import Transaction
 
@@ -170,8 +171,7 @@ class ArtifactService:
             sha256=sha256, size=size, media_type=UNKNOWN_TYPE, name=None, created_at=0
         )
         chunks = self._artifacts.read_range(sha256, start, end)
-        first = await anext(chunks, b"")  # a damaged one is refused before anything is sent
-        return Content(info=info, start=start, end=end, chunks=_with_first(first, chunks))
+        return Content(info=info, start=start, end=end, chunks=await begun(chunks))
 
     async def collect(self, min_age_s: float) -> int:
         """Remove what nothing refers to and what is older than any open run; returns how many."""
@@ -249,12 +249,6 @@ def _bounds(wanted: tuple[int | None, int | None] | None, size: int) -> tuple[in
         message = f"the artifact has {size} bytes"
         raise RangeInvalidError(message)
     return start, end
-
-
-async def _with_first(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for chunk in rest:
-        yield chunk
 
 
 def _groups(digests: Iterator[str], size: int) -> Iterator[list[str]]:

@@ -13,6 +13,7 @@ from hivemesh_sdk.errors import ConflictError, InvalidError, NotFoundError
 from pydantic import JsonValue
 
 from hivemesh_platform import crash
+from hivemesh_platform.artifacts.streams import begun
 from hivemesh_platform.execution import store, views
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.dispatch import milliseconds
@@ -292,7 +293,8 @@ class RunService:
         node = next(one for one in found.nodes if one["name"] == reference.root)
         if node["dataset"]:
             version = await self._parts.datasets.get(node["dataset"], node["dataset_version"])
-            return OutputStream(NDJSON_MEDIA_TYPE, self._parts.datasets.records(version))
+            chunks = await begun(self._parts.datasets.records(version))
+            return OutputStream(NDJSON_MEDIA_TYPE, chunks)
         if node["output"] is None:
             message = f"the step {reference.root!r} has no answer yet; it is {node['state']}"
             raise OutputMissingError(message)
