@@ -62,6 +62,7 @@ RECONNECT_S = 0.25  # doubled each time
 ROOM_POLL_S = 1.0
 KEEP_ALIVE_S = 60.0  # well below the ten minutes after which a worker drops what nobody asks for
 PROGRESS_EVERY_S = 1.0
+PAUSE_S = 5.0  # before a row is tried again that found the disk full
 _OVERLOADED = frozenset({"overloaded", "overloaded-server"})
 
 _log = structlog.get_logger("hivemesh.execution")
@@ -428,12 +429,13 @@ class Dispatcher:
     async def _paused(self, step: HeldStep, error: StorageFullError) -> Outcome:
         """The disk is full: the row waits, and nothing that was recorded is lost."""
         _log.error("storage_full", step=str(step.claim.key), detail=error.detail)
+        self._parts.counters.pauses += 1
         self._forget(step)
         while True:
             try:
-                await self._release(step, error.detail, error.delay_s or 5.0)
+                await self._release(step, error.detail, PAUSE_S)
             except StorageFullError:
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(PAUSE_S)
             else:
                 return Outcome.CANCELLED
 

@@ -1,0 +1,47 @@
+"""No space: accepted work waits, nothing is lost, and it goes on by itself once there is space."""
+
+import pytest
+from execution_support import core, numbers, worker
+from fake_workers import FakeWorkerFleet, source
+from hivemesh_platform.storage.errors import StorageFullError
+
+
+async def test_a_run_goes_on_when_the_quota_is_raised(tmp_path, monkeypatch):
+    monkeypatch.setattr("hivemesh_platform.execution.dispatch.PAUSE_S", 0.05)
+    behaviours = {"test.read@1": source(numbers(60))}
+    fleet = FakeWorkerFleet(worker(behaviours=behaviours), page_events=2)
+    async with core(tmp_path, fleet) as platform:
+        platform.artifacts._quota = 500
+        run = await platform.start()
+        await platform.until(lambda: platform.execution.counters.pauses >= 2)
+        assert not (await platform.execution.runs.get(run)).state.ended
+        platform.artifacts._quota = 0
+        view = await platform.end(run)
+        assert view.state == "completed"
+        assert [one["n"] for one in await platform.records(run)] == [2 * n for n in range(60)]
+
+
+async def test_new_bytes_are_refused_with_507(tmp_path):
+    async with core(tmp_path, worker()) as platform:
+        platform.artifacts._quota = 10
+        with pytest.raises(StorageFullError) as refused:
+            await platform.artifacts.put(b"x" * 100, "")
+        assert refused.value.problem().status == 507
+
+
+async def test_a_full_database_delays_claims_and_results_only(tmp_path):
+    fleet = FakeWorkerFleet(worker(records=100), page_events=2)
+    async with core(tmp_path, fleet) as platform:
+        run = await platform.start()
+        await platform.until(lambda: platform.execution.counters.batches_recorded >= 1)
+        pages = await platform.database.read(lambda tx: tx.one("PRAGMA page_count"))
+        await platform.database.write(
+            lambda tx: tx.one(f"PRAGMA max_page_count = {pages['page_count']}")
+        )
+        await platform.until(
+            lambda: platform.execution.counters.pauses or not platform.execution.counters.open_runs
+        )
+        await platform.database.write(lambda tx: tx.one("PRAGMA max_page_count = 1000000"))
+        view = await platform.end(run)
+        assert view.state == "completed"
+        assert [one["n"] for one in await platform.records(run)] == [2 * n for n in range(100)]
