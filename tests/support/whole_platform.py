@@ -4,6 +4,7 @@ Worker environments are built once per test session and shared by every state fo
 """
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -88,16 +89,11 @@ class Installation:
     def try_start(self, variables: Mapping[str, str] | None = None) -> bytes:
         """Start the platform; returns what it says: `ready`, a problem, or nothing where it died."""
         ready, told = os.pipe()
-        folders = [str(path) for path in self.workers]
-        settings = [*LOOPBACK, *self.settings]
-        if folders:
-            settings.append(f"workers.folders={folders!r}".replace("'", '"'))
-        words = [word for setting in settings for word in ("--set", setting)]
         with (self.state.parent / "said").open("ab") as said:
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "hivemesh_platform.serve"),
-                    *("--state", str(self.state), "--ready-fd", str(told), *words),
+                    *("--state", str(self.state), "--ready-fd", str(told), *self.flags),
                 ],
                 pass_fds=[told],
                 cwd=ROOT,
@@ -114,6 +110,14 @@ class Installation:
             self.process.wait(20)
             self.said = (self.state.parent / "said").read_text()
         return message
+
+    @property
+    def flags(self) -> list[str]:
+        """The settings, as `hivemesh up` takes them."""
+        settings = [*LOOPBACK, *self.settings]
+        if self.workers:
+            settings.append(f"workers.folders={json.dumps([str(path) for path in self.workers])}")
+        return [word for setting in settings for word in ("--set", setting)]
 
     def _environment(self) -> dict[str, str]:
         home = self.state.parent / "home"
