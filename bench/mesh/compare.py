@@ -16,7 +16,7 @@ import pki
 import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from rows import Row, figure
+from rows import Row, figure, keep, show
 
 HERE = Path(__file__).resolve().parent
 COMMAND = "make bench"
@@ -133,6 +133,7 @@ class _Server:
 
 
 if __name__ == "__main__":
-    from rows import show
-
-    show(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 3))
+    measured = measure(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    show(measured)
+    if len(sys.argv) > 2:
+        keep(measured, Path(sys.argv[2]))
