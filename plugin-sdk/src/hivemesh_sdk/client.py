@@ -31,7 +31,7 @@ from hivemesh_sdk.contracts.api import (
     WorkerView,
 )
 from hivemesh_sdk.contracts.problems import Problem, problem
-from hivemesh_sdk.errors import RemoteError
+from hivemesh_sdk.errors import ConfigurationError, RemoteError
 
 V = TypeVar("V", bound=View)
 
@@ -226,10 +226,14 @@ class Client:
     def put_artifact(
         self, source: BinaryIO, *, name: str | None = None, media_type: str | None = None
     ) -> ArtifactView:
-        """Store bytes; the platform answers with their digest and size."""
+        """Store bytes; the platform answers with their digest and size.
+
+        Raises:
+            ConfigurationError: the source cannot be read.
+        """
         query = urlencode({"name": name} if name else {})
         headers = {"content-type": media_type or "application/octet-stream"}
-        with self._exchange("POST", f"/v1/artifacts?{query}", source, headers) as response:
+        with self._exchange("POST", f"/v1/artifacts?{query}", _Source(source), headers) as response:
             return ArtifactView.model_validate_json(response.read())
 
     def artifact(self, sha256: str) -> Iterator[bytes]:
@@ -271,7 +275,7 @@ class Client:
 
     @contextmanager
     def _exchange(
-        self, method: str, path: str, body: bytes | BinaryIO | None, headers: dict[str, str]
+        self, method: str, path: str, body: "bytes | _Source | None", headers: dict[str, str]
     ) -> Iterator[http.client.HTTPResponse]:
         try:
             response = _accepted(self._send(method, path, body, headers))
@@ -285,7 +289,7 @@ class Client:
             raise
 
     def _send(
-        self, method: str, path: str, body: bytes | BinaryIO | None, headers: dict[str, str]
+        self, method: str, path: str, body: "bytes | _Source | None", headers: dict[str, str]
     ) -> http.client.HTTPResponse:
         if self._connection is not None:
             try:
@@ -299,7 +303,7 @@ class Client:
                 if method != "GET" and (body is None or isinstance(body, bytes)):
                     raise
             if body is not None and not isinstance(body, bytes):
-                body.seek(0)
+                body.rewind()
         self._connection = _Connection(
             self._address, self._server_name, self._context(), self._timeout_s
         )
@@ -340,6 +344,26 @@ class _Connection(http.client.HTTPSConnection):
         plain = socket.create_connection((self.host, self.port), self.timeout)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = self._tls.wrap_socket(plain, server_hostname=self._server_name)
+
+
+class _Source:
+    """What is uploaded; that it cannot be read is not the platform's failure."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on."""
+        try:
+            return self._source.read(size)
+        except OSError as error:
+            name = getattr(self._source, "name", "the source")
+            message = f"{name}: {error.strerror}"
+            raise ConfigurationError(message, slug="file-unreadable") from error
+
+    def rewind(self) -> None:
+        """Begin again."""
+        self._source.seek(0)
 
 
 def _dataset_path(name: str, version: int | None, rest: str = "") -> str:
