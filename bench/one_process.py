@@ -1,6 +1,6 @@
 """The pipeline's three functions in one process, and the standard library making the same record.
 
-    one_process.py pipeline|parse|compat32|default ARCHIVE [MESSAGES]
+    one_process.py pipeline|parse|compat32|default ARCHIVE
 
 Prints messages, wall and CPU seconds as JSON.
 """
@@ -25,7 +25,7 @@ BATCH = 500
 RAISED = (ValueError, LookupError, AttributeError, TypeError)
 
 
-def pipeline(path: Path, _limit: int) -> int:
+def pipeline(path: Path) -> int:
     """Parse, classify and sum up with the workers' own functions, batch by batch."""
     from worker_email_classifier.classify import Classifier
     from worker_email_classifier.model import shipped
@@ -47,7 +47,7 @@ def pipeline(path: Path, _limit: int) -> int:
     return count
 
 
-def parse(path: Path, _limit: int) -> int:
+def parse(path: Path) -> int:
     """Parse alone."""
     return sum(1 for _ in _records(path))
 
@@ -61,20 +61,20 @@ def _records(path: Path):
             yield encode(record)
 
 
-def compat32(path: Path, limit: int) -> int:
+def compat32(path: Path) -> int:
     """`mailbox` and `email`, the same record."""
-    return _standard(path, limit, email.policy.compat32)
+    return _standard(path, email.policy.compat32)
 
 
-def default(path: Path, limit: int) -> int:
+def default(path: Path) -> int:
     """The same with the modern policy."""
-    return _standard(path, limit, email.policy.default)
+    return _standard(path, email.policy.default)
 
 
-def _standard(path: Path, limit: int, policy) -> int:
+def _standard(path: Path, policy) -> int:
     box = mailbox.mbox(path, factory=None)
     count = 0
-    for key in islice(box.iterkeys(), limit):
+    for key in box.iterkeys():
         raw = box.get_bytes(key)
         with suppress(*RAISED):
             json.dumps(_record(raw, message_from_bytes(raw, policy=policy)))
@@ -126,9 +126,8 @@ def _record(raw: bytes, message) -> dict:
 
 def main() -> None:
     function = {one.__name__: one for one in (pipeline, parse, compat32, default)}[sys.argv[1]]
-    limit = int(sys.argv[3]) if len(sys.argv) > 3 else sys.maxsize
     wall, cpu = time.perf_counter(), time.process_time()
-    count = function(Path(sys.argv[2]), limit)
+    count = function(Path(sys.argv[2]))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     print(json.dumps({"messages": count, "wall_s": wall, "cpu_s": cpu}))
 
