@@ -237,6 +237,9 @@ def _flags(options: argparse.Namespace) -> dict[str, JsonValue]:
 def _prepared(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if folder.stat().st_mode & 0o077:
+            with suppress(PermissionError):  # a mounted volume may belong to somebody else
+                folder.chmod(0o700)
         for name in ("logs", "run"):
             (folder / name).mkdir(exist_ok=True, mode=0o700)
     except OSError as error:

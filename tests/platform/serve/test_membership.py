@@ -14,7 +14,7 @@ async def test_a_worker_enrols_registers_and_is_listed(tmp_path: Path) -> None:
         await client.heartbeat(instance, heartbeat(active=1))
         status = await ask(found, "status")
         (capability,) = await ask(found, "capabilities")
-        endpoints = (await client.discovery(-1)).endpoints
+        endpoints = (await client.discovery(-1, wait_s=0)).endpoints
     assert status.live_instances == 1
     assert (capability.id, capability.live_instances) == ("echo.say@1", 1)
     assert [endpoint.instance for endpoint in endpoints] == [instance]
@@ -56,4 +56,4 @@ async def test_who_leaves_is_gone_at_once(tmp_path: Path) -> None:
     worker = install(tmp_path)
     async with platform(tmp_path) as found, member(found, worker) as (instance, client):
         await client.deregister(instance)
-        assert not (await client.discovery(-1)).endpoints
+        assert not (await client.discovery(-1, wait_s=0)).endpoints

@@ -61,6 +61,7 @@ async def test_it_says_when_it_is_ready_and_ends_in_order(
 
 
 async def test_the_state_folder_is_private(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o755)
     process, _ = await start(tmp_path, "--set=api.port=0")
     process.terminate()
     await end(process)
