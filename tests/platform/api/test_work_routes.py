@@ -71,6 +71,19 @@ async def test_a_run_is_started_followed_and_shown(app, run):
     }
 
 
+async def test_the_log_of_a_run_is_read_from_an_offset(app, run):
+    first = (await call(app, "GET", f"/v1/runs/{run['id']}/events?limit=2")).json()
+    assert [one["type"] for one in first["items"]] == ["run_accepted", "run_started"]
+    path = f"/v1/runs/{run['id']}/events?after={first['next']}"
+    rest = (await call(app, "GET", path)).json()["items"]
+    assert [(one["type"], one["node"]) for one in rest] == [
+        ("node_partial", "read"),
+        ("node_completed", "double"),
+        ("node_completed", "sum"),
+        ("run_partial", ""),
+    ]
+
+
 async def test_outputs_are_streamed(app, run):
     records = await call(app, "GET", f"/v1/runs/{run['id']}/outputs/records")
     assert records.headers["content-type"].startswith("application/x-ndjson")

@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from execution_support import CAPABILITIES, FAST, PIPELINE, core, double, worker
+from execution_support import CAPABILITIES, FAST, PIPELINE, DirectEngine, core, double, worker
 from fake_workers import FakeCatalogue, FakeWorkerFleet, capability, failing, mapper, source
 from hivemesh_sdk.contracts.api import JobRequest
 from hivemesh_sdk.contracts.problems import problem, slug_of
@@ -193,6 +193,40 @@ async def test_outputs_of_one_step_are_options_of_another(tmp_path):
         run = await platform.run(document)
         assert json.loads(await platform.output(run.id, "told")) == f"total {sum(DOUBLED)}"
         assert json.loads(await platform.output(run.id, "raw")) == sum(DOUBLED)
+
+
+async def test_a_map_may_wait_for_a_result_of_its_own_source(tmp_path):
+    document = {
+        **PIPELINE,
+        "steps": {
+            **PIPELINE["steps"],
+            "late": {"use": "test.double@1", "map": "read", "with": {"of": "${{ sum.sum }}"}},
+        },
+        "outputs": {"records": "late"},
+    }
+    async with core(tmp_path, worker(records=200)) as platform:
+        run = await platform.run(document)
+        assert run.state == "completed"
+        assert await values(platform, run) == [2 * n for n in range(200)]
+
+
+async def test_a_run_whose_workflow_cannot_be_started_at_first_is_started_later(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("hivemesh_platform.execution.service.SUBMIT_AGAIN_S", 0.01)
+
+    class Failing(DirectEngine):
+        failures = 2
+
+        async def submit(self, run, nodes):
+            if self.failures:
+                self.failures -= 1
+                message = "the disk is full"
+                raise OSError(message)
+            await super().submit(run, nodes)
+
+    async with core(tmp_path, worker(), engine=Failing) as platform:
+        assert (await platform.run()).state == "completed"
 
 
 async def test_a_reference_to_a_missing_field_fails_the_run_with_words(tmp_path):

@@ -10,6 +10,7 @@ from hivemesh_platform.api.access import require
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.api.paging import Limit, Offset, offset_page, page_of
 from hivemesh_platform.execution.service import RunService
+from hivemesh_platform.execution.views import RunEvent
 
 Wait = Annotated[float, Query(ge=0, le=20)]
 
@@ -48,6 +49,14 @@ def router(runs: RunService) -> APIRouter:
         require(request, "runs:read")
         version, view = await runs.changes(run, after, wait)
         return RunChange(version=version, run=view)
+
+    @routes.get("/v1/runs/{run}/events")
+    async def follow_events(
+        run: str, request: Request, after: Offset = 0, limit: Limit = 200, wait: Wait = 10.0
+    ) -> Page[RunEvent]:
+        require(request, "runs:read")
+        found = await runs.events(run, after, limit, wait)
+        return Page(items=found, next=str(found[-1].no) if found else None)
 
     @routes.post("/v1/runs/{run}/cancel")
     async def cancel_run(run: str, request: Request) -> RunView:

@@ -248,7 +248,10 @@ class Ledger(Protocol):
         ...
 
     def open_rows(self, tx: Transaction, run: str, node: str) -> int:
-        """Count the rows behind a source that have not ended."""
+        """Count the rows behind a source that have not ended.
+
+        Blocked rows do not count: what they wait for may need the source to end.
+        """
         ...
 
     def waiting(self, tx: Transaction, now: int) -> dict[str, int]:

@@ -330,7 +330,8 @@ class SqliteLedger:
     def open_rows(self, tx: Transaction, run: str, node: str) -> int:
         """Count the rows behind a source that have not ended."""
         row = tx.one(
-            "SELECT count(*) AS n FROM work WHERE run = ? AND node != ? AND ended_at IS NULL",
+            """SELECT count(*) AS n FROM work
+                WHERE run = ? AND node != ? AND ended_at IS NULL AND state != 'blocked'""",
             (run, node),
         )
         return 0 if row is None else int(row["n"])

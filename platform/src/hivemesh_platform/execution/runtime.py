@@ -104,7 +104,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
         claimer = Claimer(parts, Dispatcher(parts))
         watch = LostStepWatch(held, ports.transport, ports.settings, ports.clock)
         await runs.reconcile()
-        async with _background(claimer, watch):
+        async with _background(claimer, watch, runs):
             yield Execution(
                 runs=runs,
                 jobs=JobService(run_parts, runs, ports.catalogue),
@@ -116,10 +116,12 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
 
 
 @asynccontextmanager
-async def _background(claimer: Claimer, watch: LostStepWatch) -> AsyncIterator[None]:
+async def _background(
+    claimer: Claimer, watch: LostStepWatch, runs: RunService
+) -> AsyncIterator[None]:
     """Run the loops beside the block; none of them ends before it."""
     await claimer.recover()
-    loops = (claimer.run, claimer.follow_directory, watch.run)
+    loops = (claimer.run, claimer.follow_directory, watch.run, runs.keep_submitting)
     tasks = [asyncio.create_task(_forever(loop)) for loop in loops]
     try:
         yield

@@ -1,5 +1,6 @@
 """Runs: started, shown, followed, cancelled, and their outputs read."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ from hivemesh_platform.execution.references import (
     resolve,
 )
 from hivemesh_platform.execution.signals import RunSignals, Signal
+from hivemesh_platform.execution.views import RunEvent
 from hivemesh_platform.ids import new_run_id
 from hivemesh_platform.knowledge.service import DatasetService, DatasetWriter
 from hivemesh_platform.settings import ExecutionSettings
@@ -38,6 +40,7 @@ from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.transaction import Row, Transaction
 
 JSON = "application/json"
+SUBMIT_AGAIN_S = 5.0
 
 _log = structlog.get_logger("hivemesh.execution")
 
@@ -86,6 +89,7 @@ class RunService:
 
     def __init__(self, parts: RunParts) -> None:
         self._parts = parts
+        self._unsubmitted: dict[str, list[str]] = {}
 
     async def start(self, request: RunRequest, submitter: str) -> RunView:
         """Accept a run: durable when this returns, and it goes on after any restart.
@@ -109,7 +113,7 @@ class RunService:
         await self._parts.database.write(lambda tx: self._accept(tx, accepted))
         crash.reach("accept.after")
         self._parts.counters.open_runs.add(run)
-        await self._parts.engine.submit(run, [node.name for node in plan.nodes])
+        await self._submit(run, [node.name for node in plan.nodes])
         _log.info("run_accepted", run_id=run, pipeline=plan.pipeline.metadata.name)
         return await self.get(run)
 
@@ -119,7 +123,24 @@ class RunService:
             self._parts.counters.open_runs.add(row["id"])
             if not await self._parts.engine.is_known(row["id"]):
                 _log.info("run_reconciled", run_id=row["id"])
-                await self._parts.engine.submit(row["id"], msgspec.json.decode(row["nodes"]))
+                await self._submit(row["id"], msgspec.json.decode(row["nodes"]))
+
+    async def keep_submitting(self) -> None:
+        """Try again, until cancelled, to start the workflows that could not be started."""
+        while True:
+            await asyncio.sleep(SUBMIT_AGAIN_S)
+            for run, nodes in list(self._unsubmitted.items()):
+                await self._submit(run, nodes)
+
+    async def _submit(self, run: str, nodes: list[str]) -> None:
+        """Start a workflow; the run is accepted, so a failure only delays it."""
+        try:
+            await self._parts.engine.submit(run, nodes)
+        except Exception:  # noqa: BLE001 - logged, and tried again
+            _log.exception("run_not_started", run_id=run)
+            self._unsubmitted[run] = nodes
+        else:
+            self._unsubmitted.pop(run, None)
 
     async def get(self, run: str) -> RunView:
         """Return a run or a job.
@@ -209,6 +230,23 @@ class RunService:
         """Return why each attempt was placed where it was, behind an offset."""
         rows = await self._parts.database.read(lambda tx: store.attempts(tx, run, after, limit))
         return [views.explain_view(row) for row in rows]
+
+    async def events(self, run: str, after: int, limit: int, wait_s: float) -> list[RunEvent]:
+        """Return entries of the run's log behind a number, at once if there are any.
+
+        Raises:
+            NotFoundError: there is no such run or job.
+        """
+        with self._parts.runs.listen(run) as changed:
+            found = await self._events(run, after, limit)
+            if not found and not (await self.get(run)).state.ended:
+                await changed.wait(wait_s)
+                found = await self._events(run, after, limit)
+        return found
+
+    async def _events(self, run: str, after: int, limit: int) -> list[RunEvent]:
+        rows = await self._parts.database.read(lambda tx: store.events(tx, run, after, limit))
+        return [views.event(row) for row in rows]
 
     async def _plan(self, request: RunRequest) -> Plan:
         if (request.pipeline is None) == (request.document is None):

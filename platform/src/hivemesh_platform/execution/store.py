@@ -15,26 +15,22 @@ def job(tx: Transaction, job_id: str) -> Row | None:
 
 
 def newest(tx: Transaction, before: str, limit: int) -> list[str]:
-    """Return ids of runs and jobs, newest first, older than the id `before` ("" = all)."""
-    rows = tx.all(
-        """SELECT id FROM (
-               SELECT id, substr(id, 5) AS at FROM run
-               UNION ALL
-               SELECT run AS id, substr(run, 5) AS at FROM work WHERE node = 'job')
-            WHERE ? = '' OR at < substr(?, 5) ORDER BY at DESC LIMIT ?""",
-        (before, before, limit),
-    )
-    return [row["id"] for row in rows]
+    """Return ids of runs and jobs, newest first, older than the id `before` ("" = all).
 
-
-def totals(tx: Transaction) -> list[Row]:
-    """Return how many runs and jobs are in each state: kind, state, number."""
-    return tx.all(
-        """SELECT 'run' AS kind, state, COUNT(*) AS number FROM run GROUP BY state
-           UNION ALL
-           SELECT 'job' AS kind, state, COUNT(*) AS number FROM work
-            WHERE node = 'job' GROUP BY state"""
+    An id is a prefix of four characters and a UUIDv7, so its order is that of time.
+    """
+    place = before[4:] or "~"
+    runs = tx.all(
+        "SELECT id FROM run WHERE id < ? ORDER BY id DESC LIMIT ?", (f"run_{place}", limit)
     )
+    jobs = tx.all(
+        "SELECT run AS id FROM work WHERE node = 'job' AND run < ? ORDER BY run DESC LIMIT ?",
+        (f"job_{place}", limit),
+    )
+    found = sorted(
+        (row["id"] for row in (*runs, *jobs)), key=lambda one: str(one)[4:], reverse=True
+    )
+    return found[:limit]
 
 
 def nodes(tx: Transaction, run_id: str) -> list[Row]:

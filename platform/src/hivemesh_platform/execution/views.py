@@ -4,12 +4,40 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from hivemesh_sdk.contracts.api import ExplainView, NodeView, RejectedView, RunState, RunView
+from hivemesh_sdk.contracts.api import (
+    ExplainView,
+    NodeView,
+    RejectedView,
+    RunState,
+    RunView,
+    View,
+)
 from hivemesh_sdk.contracts.names import step_key
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from hivemesh_platform.execution.model import JOB_NODE
 from hivemesh_platform.storage.transaction import Row
+
+
+class RunEvent(View):
+    """An entry of a run's log: `no` is the offset to go on from."""
+
+    no: int
+    at: str
+    type: str
+    node: str = ""
+    data: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+def event(row: Row) -> RunEvent:
+    """Make the view of an entry of the log."""
+    return RunEvent(
+        no=row["no"],
+        at=iso(row["at"]) or "",
+        type=row["type"],
+        node=row["node"],
+        data=_json(row["data"]),
+    )
 
 
 def iso(at: int | None) -> str | None:

@@ -127,6 +127,13 @@ def _work() -> None:
         postgresql_where=sa.text("state = 'queued'"),
     )
     op.create_index(
+        "work_delayed",
+        "work",
+        ["not_before"],
+        sqlite_where=sa.text("state = 'queued'"),
+        postgresql_where=sa.text("state = 'queued'"),
+    )
+    op.create_index(
         "work_open",
         "work",
         ["run", "node"],
