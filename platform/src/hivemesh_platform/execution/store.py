@@ -33,6 +33,16 @@ def newest(tx: Transaction, before: str, limit: int) -> list[str]:
     return found[:limit]
 
 
+def totals(tx: Transaction) -> list[Row]:
+    """Return how many runs and jobs are in each state: kind, state, number. For the metrics."""
+    return tx.all(
+        """SELECT 'run' AS kind, state, COUNT(*) AS number FROM run GROUP BY state
+           UNION ALL
+           SELECT 'job' AS kind, state, COUNT(*) AS number FROM work
+            WHERE node = 'job' GROUP BY state"""
+    )
+
+
 def nodes(tx: Transaction, run_id: str) -> list[Row]:
     """Return the nodes of a run in topological order."""
     return tx.all("SELECT * FROM node WHERE run = ? ORDER BY position", (run_id,))
