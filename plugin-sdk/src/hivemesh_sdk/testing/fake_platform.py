@@ -69,6 +69,7 @@ class FakePlatform:
         self.left: list[str] = []
         self.enrolments: list[EnrolRequest] = []
         self.renewals = 0
+        self.bundles_given = 0
         self.refuses_renewals = False
         self.blobs: dict[str, bytes] = {}
         self.changed = asyncio.Condition()
@@ -161,6 +162,7 @@ class FakePlatform:
 
     def bundle_json(self) -> bytes:
         """The roots of the throw-away CA."""
+        self.bundles_given += 1
         return msgspec.json.encode(self.ca.bundle().document())
 
     def register(self, instance: str, registration: Registration, peer: Peer) -> RegistrationReply:
