@@ -21,6 +21,7 @@ HEAVY = {  # library -> the one module of the platform that may import it
 SDK_FOR_PLATFORM = (
     "hivemesh_sdk.contracts",
     "hivemesh_sdk.errors",
+    "hivemesh_sdk.failures",
     "hivemesh_sdk.trust",
     "hivemesh_sdk.transport",
     "hivemesh_sdk.safeio",

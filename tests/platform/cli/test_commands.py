@@ -11,6 +11,7 @@ from hivemesh_platform.cli.main import COMMANDS, GROUPS, build
 from hivemesh_platform.cli.values import parse_pairs, parse_value
 from hivemesh_sdk.contracts.problems import FieldProblem, problem
 from hivemesh_sdk.errors import ConfigurationError, RemoteError
+from hivemesh_sdk.failures import FAILURE, UNAVAILABLE, document_of, show
 
 ALL = [(command, verb) for command, verbs in command_words().items() for verb in (verbs or [""])]
 
@@ -53,7 +54,7 @@ def test_platform_that_does_not_run_is_unavailable_with_the_command_that_starts_
     monkeypatch, capsys, tmp_path
 ):
     code, _, err = run(monkeypatch, capsys, "status", "--state", str(tmp_path))
-    assert code == failures.UNAVAILABLE
+    assert code == UNAVAILABLE
     assert "HM-1605" in err
     assert "hivemesh up" in err
 
@@ -66,7 +67,7 @@ def test_json_output_of_an_error_is_the_problem_document(monkeypatch, capsys, tm
 def test_error_shows_code_cause_place_and_fix(capsys):
     errors = [FieldProblem(pointer="/steps/a", message="names itself")]
     document = problem("pipeline-invalid", "a cycle", errors=errors)
-    assert failures.show(RemoteError(document)) == failures.USAGE
+    assert show(document_of(RemoteError(document)), as_json=False) == failures.USAGE
     err = capsys.readouterr().err
     assert "error[HM-1401]" in err
     assert "why: a cycle" in err
@@ -80,7 +81,7 @@ def test_unexpected_error_shows_no_stack_trace(monkeypatch, capsys):
     def broken():
         raise ZeroDivisionError
 
-    assert failures.run_guarded(broken) == failures.FAILURE
+    assert failures.run_guarded(broken) == FAILURE
     assert "Traceback" not in capsys.readouterr().err
 
 

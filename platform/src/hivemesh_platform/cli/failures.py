@@ -1,4 +1,7 @@
-"""Turns errors into what a person sees: one line, why, the fix, and the exit code of `ux.md`."""
+"""The boundary of the `hivemesh` command: every error becomes words and an exit code.
+
+The SDK has the words; it is loaded when there is an error, so that a help page does not wait.
+"""
 
 import os
 import sys
@@ -7,25 +10,11 @@ from itertools import pairwise
 
 from typer import Abort, Exit
 
-OK, FAILURE, USAGE, NOT_FOUND, DENIED, CONFLICT, INCOMPLETE, UNAVAILABLE = range(8)
-INTERRUPTED = 130
-
-_BY_STATUS = {
-    400: USAGE,
-    401: DENIED,
-    403: DENIED,
-    404: NOT_FOUND,
-    409: CONFLICT,
-    422: USAGE,
-    429: UNAVAILABLE,
-    502: UNAVAILABLE,
-    503: UNAVAILABLE,
-    504: INCOMPLETE,
-}
+OK, USAGE, INTERRUPTED = 0, 2, 130
 
 
-def run_guarded(command: Callable[[], object]) -> int:
-    """Run the command and answer with its exit code; nothing but `-vv` shows a stack trace."""
+def run_guarded(command: Callable[[], object], *, trace: bool = False) -> int:
+    """Run the command and answer with its exit code; only with `trace` a stack trace shows."""
     try:
         result = command()
     except Exit as stop:
@@ -36,51 +25,23 @@ def run_guarded(command: Callable[[], object]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: be quiet
         return OK
     except Exception as error:
-        if "-vv" in sys.argv:
+        if trace:
             raise
-        return show(error)
+        return _failed(error)
     return result if isinstance(result, int) else OK
 
 
-def show(error: Exception) -> int:
-    """Print an error in words and answer with its exit code."""
+def _failed(error: Exception) -> int:
     usage = getattr(error, "format_message", None)
     if usage is not None:
-        _print(f"error: {usage()}", "fix: add --help to see the usage and examples")
+        sys.stderr.write(f"error: {usage()}\nfix: add --help to see the usage and examples\n")
         return USAGE
-    # Late: a help page never needs these.
-    from hivemesh_sdk.contracts.problems import problem
-    from hivemesh_sdk.errors import HivemeshError
+    from hivemesh_sdk.failures import document_of, show
 
-    if isinstance(error, HivemeshError):
-        document = error.problem()
-    elif isinstance(error, OSError) and error.filename:
-        document = problem("file-unreadable", f"{error.filename}: {error.strerror}")
-    else:
-        document = problem("internal", f"{type(error).__name__}: {error}")
-    if _wants_json():
-        import msgspec
-
-        sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
-    lines = [f"error[{document.code}]: {document.title}"]
-    if document.detail:
-        lines.append(f"why: {document.detail}")
-    lines.extend(f"  at {one.pointer or '/'}: {one.message}" for one in document.errors)
-    if document.remedy:
-        lines.append(f"fix: {document.remedy}")
-    lines.append(f"docs: docs/reference/errors.md#{document.code.lower()}")
-    if document.request_id:
-        lines.append(f"request: {document.request_id}")
-    _print(*lines)
-    return _BY_STATUS.get(document.status, FAILURE)
+    return show(document_of(error), as_json=_wants_json())
 
 
 def _wants_json() -> bool:
-    words = sys.argv
-    return "-ojson" in words or any(
-        word in {"-o", "--output"} and following == "json" for word, following in pairwise(words)
+    return "-ojson" in sys.argv or any(
+        word in {"-o", "--output"} and following == "json" for word, following in pairwise(sys.argv)
     )
-
-
-def _print(*lines: str) -> None:
-    sys.stderr.write("\n".join(lines) + "\n")

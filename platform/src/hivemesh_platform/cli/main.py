@@ -38,12 +38,15 @@ COMMANDS = {
     "health": ("hivemesh_platform.cli.status", "health", "Exit 0 when the platform is ready."),
     "doctor": ("hivemesh_platform.cli.doctor", "doctor", "Find what is wrong and how to mend it."),
 }
+TRACE = "-vv"  # anywhere on the command line: an error shows its stack trace
 EPILOG = "First steps: hivemesh up -d · hivemesh demo email · hivemesh status · hivemesh down"
 
 
 def main() -> None:
     """Run the command line of this process."""
-    sys.exit(run_guarded(lambda: build(sys.argv[1:])(prog_name="hivemesh", standalone_mode=False)))
+    words = [word for word in sys.argv[1:] if word != TRACE]
+    command = lambda: build(words)(words, prog_name="hivemesh", standalone_mode=False)  # noqa: E731
+    sys.exit(run_guarded(command, trace=TRACE in sys.argv))
 
 
 def build(arguments: Sequence[str], *, everything: bool = False) -> typer.Typer:

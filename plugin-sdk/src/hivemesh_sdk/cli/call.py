@@ -10,9 +10,9 @@ from typing import BinaryIO
 import msgspec
 from pydantic import JsonValue
 
-from hivemesh_sdk.cli.failures import INCOMPLETE, OK, show
 from hivemesh_sdk.contracts.problems import FieldProblem
 from hivemesh_sdk.errors import ConfigurationError, HivemeshError
+from hivemesh_sdk.failures import INCOMPLETE, OK, show
 from hivemesh_sdk.lifecycle.location import import_worker, locate
 from hivemesh_sdk.worker.failures import problem_of
 from hivemesh_sdk.worker.local import run_local

@@ -5,8 +5,8 @@ import sys
 
 import msgspec
 
-from hivemesh_sdk.cli.failures import FAILURE, OK
 from hivemesh_sdk.cli.findings import Finding, Level, check
+from hivemesh_sdk.failures import FAILURE, OK
 from hivemesh_sdk.lifecycle.location import locate
 
 _SIGNS = {Level.OK: "✓", Level.WARNING: "!", Level.ERROR: "✗"}

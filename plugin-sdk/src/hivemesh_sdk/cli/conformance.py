@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hivemesh_sdk.cli.failures import FAILURE, OK
 from hivemesh_sdk.errors import ConfigurationError
+from hivemesh_sdk.failures import FAILURE, OK
 from hivemesh_sdk.lifecycle.location import locate
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import sys
 
 import msgspec
 
-from hivemesh_sdk.cli.failures import FAILURE, OK
+from hivemesh_sdk.failures import FAILURE, OK
 from hivemesh_sdk.lifecycle.health import judge
 
 

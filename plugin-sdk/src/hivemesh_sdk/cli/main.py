@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from hivemesh_sdk import __version__
-from hivemesh_sdk.cli.failures import guarded
 from hivemesh_sdk.contracts.names import PROTOCOL
+from hivemesh_sdk.failures import guarded
 
 EXAMPLES = """\
 examples:

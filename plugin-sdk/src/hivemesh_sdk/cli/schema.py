@@ -4,8 +4,8 @@ import argparse
 import json
 import sys
 
-from hivemesh_sdk.cli.failures import OK
 from hivemesh_sdk.errors import NotFoundError
+from hivemesh_sdk.failures import OK
 from hivemesh_sdk.lifecycle.location import import_worker, locate
 
 

@@ -1,4 +1,7 @@
-"""Turns errors into what a person sees: one line, why, the fix, and a documented exit code."""
+"""Turns errors into what a person sees: one line, why, the fix, and a documented exit code.
+
+Both commands, `hivemesh` and `hivemesh-worker`, speak through it.
+"""
 
 import os
 import sys
@@ -61,5 +64,7 @@ def show(document: Problem, *, as_json: bool) -> int:
     if document.remedy:
         lines.append(f"fix: {document.remedy}")
     lines.append(f"docs: docs/reference/errors.md#{document.code.lower()}")
+    if document.request_id:
+        lines.append(f"request: {document.request_id}")
     sys.stderr.write("\n".join(lines) + "\n")
     return _BY_STATUS.get(document.status, FAILURE)
