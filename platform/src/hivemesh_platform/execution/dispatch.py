@@ -449,7 +449,10 @@ class Dispatcher:
     def _wake(self, claim: Claim, effects: Effects) -> None:
         if effects.queued:
             self._parts.work.give()
-        self._parts.runs.give(claim.key.run)
+        if effects.ended_nodes or effects.ended_runs:
+            self._parts.runs.give_end(claim.key.run)
+        else:
+            self._parts.runs.give(claim.key.run)
         for run in effects.ended_runs:
             self._parts.counters.open_runs.discard(run)
             for other in self._parts.held.of_run(run):

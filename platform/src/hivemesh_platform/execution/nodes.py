@@ -16,7 +16,7 @@ from hivemesh_platform.execution.dispatch import milliseconds
 from hivemesh_platform.execution.ledger import Ledger
 from hivemesh_platform.execution.model import Output
 from hivemesh_platform.execution.references import PARAMETERS, find_references, resolve
-from hivemesh_platform.execution.signals import RunSignals, Signal
+from hivemesh_platform.execution.signals import RunSignals, Signal, ends_of
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.transaction import Row, Transaction
 
@@ -47,7 +47,7 @@ class NodeRunner:
     async def drain(self, run: str, node: str) -> str:
         """Set the node going, wait until it has ended, and return its state. Repeatable."""
         going = False
-        with self._runs.listen(run) as changed:
+        with self._runs.listen(ends_of(run)) as changed:
             while True:
                 row = await self._database.read(lambda tx: store.node(tx, run, node))
                 if row is None:
@@ -60,7 +60,7 @@ class NodeRunner:
 
     async def close(self, run: str) -> str:
         """Return the run's state once all of its nodes have ended. Repeatable."""
-        with self._runs.listen(run) as changed:
+        with self._runs.listen(ends_of(run)) as changed:
             while True:
                 row = await self._database.read(lambda tx: store.run(tx, run))
                 if row is None or row["ended_at"] is not None:
@@ -105,7 +105,7 @@ class NodeRunner:
             lambda tx: self._ledger.fail_node(tx, run, name, problem, now)
         )
         self._counters.open_runs.difference_update(effects.ended_runs)
-        self._runs.give(run)
+        self._runs.give_end(run)
 
 
 class Answers:

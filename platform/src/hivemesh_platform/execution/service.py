@@ -198,7 +198,7 @@ class RunService:
             step.end(Verdict.CANCELLED)
         if view.pipeline:
             await self._parts.engine.cancel(run)
-        self._parts.runs.give(run)
+        self._parts.runs.give_end(run)
         return await self.get(run)
 
     async def output(self, run: str, name: str) -> OutputStream:

@@ -29,6 +29,11 @@ class Signal:
             self._event.clear()
 
 
+def ends_of(run: str) -> str:
+    """What to listen to for the ends of nodes alone: batches change a run far more often."""
+    return f"{run}/ends"
+
+
 class RunSignals:
     """Wakes all who wait for a change of one run or job, and numbers the changes.
 
@@ -50,6 +55,11 @@ class RunSignals:
             del self._changes[next(iter(self._changes))]
         for listener in self._listeners.get(run, ()):
             listener.give()
+
+    def give_end(self, run: str) -> None:
+        """A node of the run, or the run itself, has ended."""
+        self.give(run)
+        self.give(ends_of(run))
 
     def give_all(self) -> None:
         """All runs that somebody follows may have changed."""
