@@ -126,15 +126,25 @@ _NAMES_AN_ORDER = (
 )  # fmt: skip
 _LEAVES_THE_LIST = (
     b"unsubscribe", b"opt out", b"opt-out", b"stop receiving", b"no longer wish to receive",
-    b"abmelden", b"abbestellen", b"to be removed from",
+    b"abmelden", b"abbestellen", b"to be removed from", b"remove yourself", b"leave this list",
+    b"to stop these", b"to stop it", b"leave the list", b"rather not get", b"do not want offers",
 )  # fmt: skip
 _KNOWS_READERS = (
     b"newsletter", b"in this issue", b"this week's", b"this month's", b"view this email",
     b"view online", b"in your browser", b"you are receiving this", b"you receive this",
-    b"you signed up", b"you subscribed", b"you asked us", b"subscribers", b"email settings",
+    b"you signed up", b"you subscribed", b"you asked", b"subscribers", b"email settings",
     b"email preferences", b"your preferences", b"manage your subscription", b"mailing list",
     b"edit your profile", b"how often we write", b"our podcast", b"dear reader", b"dear members",
-    b"full article", b"member mails", b"more headlines",
+    b"full article", b"member mails", b"more headlines", b"our list", b"you registered",
+    b"was sent to you as", b"update your profile", b"what we send you", b"dear alumni",
+    b"offers from us", b"ask the expert", b"subscribe a friend", b"you joined", b"edit your alerts",
+    b"as a customer", b"this letter",
+)  # fmt: skip
+_OFFERS = (
+    b"% off", b"free shipping", b"free delivery", b"save up to", b"supplies last", b"stocks last",
+    b"on sale now", b"special offer", b"book now", b"order now", b"order online", b"order today",
+    b"shop now", b"pre-order", b"bonus", b"coupon", b"offer ends", b"exclusions apply",
+    b"restrictions apply", b"terms and conditions", b"free download", b"apply today", b"gift card",
 )  # fmt: skip
 _IS_AUTOMATIC = (
     b"do not reply", b"don't reply", b"not reply to this", b"automatic message", b"automatically",
@@ -172,7 +182,8 @@ def _told(seen: Signs) -> bool:
         seen.role.teller
         or seen.bulk_header
         or seen.entitled(_NEWS_SUBJECT)
-        or seen.says((b"unsubscribe", b"newsletter", b"mailing list", b"no longer wish"))
+        or seen.says(_LEAVES_THE_LIST)
+        or seen.says((b"newsletter", b"mailing list", b"you asked", b"offers", b"as a customer"))
     )
 
 
@@ -196,6 +207,7 @@ RULES: dict[str, Rule] = {
             Sign("names an amount", 0.2, lambda s: s.amount),
         ),
         against=(
+            Sign("makes offers to readers", 0.4, lambda s: s.says(_OFFERS) and s.says(_KNOWS_READERS)),
             Sign("has been paid", 0.5, lambda s: s.says(_HAS_BEEN_PAID)),
             Sign("neither amount nor document", 0.4, lambda s: not s.amount and not s.files),
             _ANSWER,
@@ -225,6 +237,7 @@ RULES: dict[str, Rule] = {
             Sign("can be unsubscribed from, by header", 0.35, lambda s: s.bulk_header),
             Sign("can be unsubscribed from", 0.35, lambda s: s.says(_LEAVES_THE_LIST)),
             Sign("speaks to readers", 0.4, lambda s: s.says(_KNOWS_READERS)),
+            Sign("makes offers", 0.25, lambda s: s.says(_OFFERS)),
             Sign("subject names an issue", 0.35, lambda s: s.entitled(_NEWS_SUBJECT)),
             Sign("sent by an editor", 0.35, lambda s: s.role.teller),
         ),

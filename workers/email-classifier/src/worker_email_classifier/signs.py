@@ -19,7 +19,8 @@ _GREETING = re.compile(
     rb"\s*(?:hi|hello|hey|dear|hallo|liebe[rs]?|good (?:morning|evening))\b[^\n]{0,40}[,!\n]"
 )
 _DEAR_NOBODY = re.compile(
-    rb"\s*dear (?:customer|member|subscriber|reader|user|sir|friend|homeowner)"
+    rb"\s*(?:dear|hello|hi) (?:[\w-]+ ){0,2}(?:customer|member|subscriber|reader|user|sir|friend"
+    rb"|homeowner|alumni|patient|donor|parents|flyer|shareholder|beneficiary|colleague)"
 )
 _ONESELF = re.compile(rb"\b(?:i|i'm|i've|i'll|me|my|we)\b")
 _MACHINE = re.compile(
