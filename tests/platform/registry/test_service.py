@@ -1,4 +1,5 @@
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,15 @@ async def test_a_heartbeat_is_told_the_number_of_the_trust_bundle(
 ) -> None:
     await service.register(worker(), "i1", registration(manifest()))
     assert (await service.heartbeat(worker(), "i1", heartbeat(), 5)).bundle_sequence == 5
+
+
+async def test_a_heartbeat_shows_when_the_renewed_certificate_expires(
+    service: RegistryService,
+) -> None:
+    await service.register(worker(), "i1", registration(manifest()))
+    renewed = replace(worker(), not_after=worker().not_after + timedelta(hours=1))
+    await service.heartbeat(renewed, "i1", heartbeat(), 1)
+    assert service.instances()[0].instance.certificate_expires_at == renewed.not_after
 
 
 async def test_who_leaves_is_forgotten(service: RegistryService) -> None:

@@ -6,6 +6,7 @@ heartbeat renews them.
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.instances import Heartbeat
@@ -56,8 +57,10 @@ class EmbeddedDirectory:
             await self._database.write(lambda tx: store.save(tx, instance))
         self._add(instance)
 
-    async def beat(self, instance_id: str, heartbeat: Heartbeat) -> Instance:
-        """Renew the lease and take over the load.
+    async def beat(
+        self, instance_id: str, heartbeat: Heartbeat, expires_at: datetime | None = None
+    ) -> Instance:
+        """Renew the lease; take over the load and when the certificate of today expires.
 
         Raises:
             InstanceUnknownError: it is not there, or is another incarnation.
@@ -67,7 +70,7 @@ class EmbeddedDirectory:
             message = f"instance {instance_id!r} is not registered"
             raise InstanceUnknownError(message)
         now = self._clock.monotonic()
-        instance = known.beaten(heartbeat, now)
+        instance = known.beaten(heartbeat, now, expires_at)
         self._instances[instance_id] = instance
         self._updates[instance_id] = None
         state = instance.state(now)

@@ -133,7 +133,9 @@ class Instance:
             load=max(self.cpu, self.memory),
         )
 
-    def beaten(self, heartbeat: Heartbeat, now: float) -> "Instance":
+    def beaten(
+        self, heartbeat: Heartbeat, now: float, expires_at: datetime | None = None
+    ) -> "Instance":
         """The instance after a heartbeat. Slots beyond the registered capabilities are ignored."""
         known = {
             name: count for name, count in heartbeat.slots.items() if name in self.capabilities
@@ -145,6 +147,7 @@ class Instance:
             cpu=_fraction(heartbeat.cpu),
             memory=_fraction(heartbeat.memory),
             draining=heartbeat.draining,
+            certificate_expires_at=expires_at or self.certificate_expires_at,
             heartbeat_at=now,
         )
 

@@ -1,6 +1,7 @@
 """What the registry needs of a directory."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
 from hivemesh_sdk.contracts.instances import Heartbeat
@@ -24,8 +25,10 @@ class InstanceDirectory(Protocol):
         """Add an instance or replace the one with its id."""
         ...
 
-    async def beat(self, instance_id: str, heartbeat: Heartbeat) -> Instance:
-        """Renew the lease and take over the load.
+    async def beat(
+        self, instance_id: str, heartbeat: Heartbeat, expires_at: datetime | None = None
+    ) -> Instance:
+        """Renew the lease; take over the load and when the certificate of today expires.
 
         Raises:
             InstanceUnknownError: it is not there, or is another incarnation.

@@ -92,7 +92,7 @@ class RegistryService:
             InstanceUnknownError: it has to register again.
         """
         self._check_known(peer, instance_id)
-        await self._directory.beat(instance_id, heartbeat)
+        await self._directory.beat(instance_id, heartbeat, peer.not_after)
         return HeartbeatReply(bundle_sequence=bundle_sequence)
 
     async def deregister(self, peer: Peer, instance_id: str) -> None:
