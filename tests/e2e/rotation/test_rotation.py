@@ -1,0 +1,125 @@
+"""Certificates change all the time, and nobody notices; an expired one opens nothing."""
+
+import signal
+import socket
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from chaos_figures import record
+from hivemesh_sdk.contracts.api import RunState
+from hivemesh_sdk.errors import HivemeshError
+from hivemesh_sdk.trust.contexts import client_context
+from hivemesh_sdk.trust.identity import SpiffeId
+from mail import submit, write_mbox
+from stolen_ca import StolenCA, port_of
+from whole_platform import Installation, group_of, signal_all, until
+
+pytestmark = pytest.mark.e2e
+
+MESSAGE = {
+    "id": "0" * 32, "source": "", "offset": 0, "length": 1, "message_id": None, "in_reply_to": [],
+    "references": [], "date": None, "date_original": None, "from": [], "sender": [],
+    "reply_to": [], "to": [], "cc": [], "bcc": [], "subject": "your invoice", "headers": {},
+    "text": "please pay", "html": "", "attachments": [], "size": 1, "defects": [],
+}  # fmt: skip
+GET = b"GET /v1/status HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+def load(installation: Installation, seconds: float) -> tuple[int, list[str]]:
+    """Ask the platform, and a worker through it, for so long; counts what went well and wrong."""
+    done, wrong = 0, []
+    until_s = time.monotonic() + seconds
+    while time.monotonic() < until_s:
+        try:
+            with installation.client() as client:
+                client.status()
+                job = client.call("email.classify@1", MESSAGE, {"types": ["bill"]})
+        except HivemeshError as error:
+            wrong.append(f"{datetime.now(UTC)} {error}")
+        else:
+            done += 1
+            if job.state is not RunState.COMPLETED:
+                wrong.append(f"{datetime.now(UTC)} {job}")
+    return done, wrong
+
+
+def rotate(install, *, svid_s: int, issuer_s: int, seconds: float) -> int:
+    installation = install(f"trust.svid_lifetime_s={svid_s}", f"trust.issuer_lifetime_s={issuer_s}")
+    installation.start()
+    installation.until_live()
+    before = {one.id: one.certificate_expires_at for one in installation.instances("email-parser")}
+    done, wrong = load(installation, seconds)
+    assert not wrong, wrong
+    after = {one.id: one.certificate_expires_at for one in installation.instances("email-parser")}
+    assert after.keys() == before.keys()  # renewed, not replaced
+    assert after != before
+    return done
+
+
+def test_certificates_change_under_load_without_a_failed_request(install) -> None:
+    assert rotate(install, svid_s=10, issuer_s=60, seconds=25) > 10
+
+
+@pytest.mark.chaos
+def test_two_minutes_of_load_over_six_lifetimes(install) -> None:
+    done = rotate(install, svid_s=20, issuer_s=120, seconds=120)
+    name = "rotation: requests in 2 min with SVID 20 s, issuer 120 s, none of them failed"
+    record(name, done, "requests", 1, holds=True)
+
+
+def test_an_expired_certificate_is_refused_on_an_open_connection(install) -> None:
+    installation = install("workers.supervise=false")
+    installation.start()
+    ca = StolenCA(installation.state)
+    svid = ca.svid(SpiffeId.user(ca.trust_domain, "ada"), lifetime=timedelta(seconds=3))
+    context = client_context(svid, ca.bundle())
+    context.check_hostname = False
+    asked = datetime.now(UTC)
+    accepted: list[datetime] = []
+    with (
+        socket.create_connection(("127.0.0.1", port_of(installation, "mesh")), 10) as plain,
+        context.wrap_socket(plain, server_hostname="any.invalid") as connection,
+    ):
+
+        def refused() -> bool:
+            nonlocal asked
+            asked = datetime.now(UTC)
+            try:
+                connection.sendall(GET)
+                answer = connection.recv(65_536)
+            except OSError:
+                return True
+            if b" 200 " not in answer:
+                return True
+            accepted.append(asked)
+            return False
+
+        until(refused, 10, "the connection was refused")
+    assert accepted
+    assert accepted[-1] < svid.not_after
+    assert asked >= svid.not_after - timedelta(seconds=1)
+
+
+@pytest.mark.chaos
+def test_after_a_sleep_of_two_lifetimes_the_workers_come_back(install, tmp_path) -> None:
+    """A laptop that sleeps: every process stands still while the wall clock goes on.
+
+    Two lifetimes of a certificate, as two hours are with the lifetime of one hour.
+    """
+    installation = install("trust.svid_lifetime_s=10", "trust.issuer_lifetime_s=60")
+    installation.start()
+    installation.until_live()
+    names = ("email-parser", "email-classifier", "email-insights")
+    fronts = [installation.instances(name)[0].pid for name in names]
+    asleep = [installation.pid, *(pid for front in fronts for pid in group_of(front))]
+    signal_all(asleep, signal.SIGSTOP)
+    woken_at = time.monotonic() + 20
+    try:
+        until(lambda: time.monotonic() > woken_at, 30, "the sleep is over")
+    finally:
+        signal_all(asleep, signal.SIGCONT)
+    until(lambda: all(installation.instances(name) for name in names), 60, "workers are back")
+    run = submit(installation, write_mbox(tmp_path / "mail.mbox", 300))
+    assert installation.until_ended(run).state is RunState.COMPLETED
+    record("rotation: workers back after a sleep of two lifetimes", 1, "drill", 1, holds=True)
