@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import math
 import os
 
 import pytest
@@ -137,9 +138,19 @@ async def test_the_quota_refuses_new_bytes_and_frees_with_deletion(tmp_path):
         with pytest.raises(StorageFullError):
             await store.put_stream(pieces(b"b" * 300), "")
         await store.put(b"a" * 800, "")  # is there already
-        await store.delete(first.sha256)
+        assert await store.delete(first.sha256, older_than=math.inf)
         await store.put(b"b" * 300, "")
         assert store.used_bytes == 300
+
+
+async def test_what_was_stored_again_is_not_collected(store):
+    stored = await store.put(b"abc", "")
+    path = path_of(store, stored.sha256)
+    os.utime(path, (1000, 1000))
+    assert list(store.digests(2000)) == [stored.sha256]
+    await store.put(b"abc", "")
+    assert not await store.delete(stored.sha256, older_than=2000)
+    assert await store.read(stored.sha256) == b"abc"
 
 
 async def test_a_full_disk_is_told_as_such(store, monkeypatch):

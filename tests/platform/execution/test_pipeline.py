@@ -4,10 +4,21 @@ import asyncio
 import json
 
 import pytest
-from execution_support import CAPABILITIES, FAST, PIPELINE, DirectEngine, core, double, worker
+from execution_support import (
+    CAPABILITIES,
+    FAST,
+    PIPELINE,
+    DirectEngine,
+    core,
+    double,
+    numbers,
+    worker,
+)
 from fake_workers import FakeCatalogue, FakeWorkerFleet, capability, failing, mapper, source
 from hivemesh_sdk.contracts.api import JobRequest
+from hivemesh_sdk.contracts.pages import Frame
 from hivemesh_sdk.contracts.problems import problem, slug_of
+from hivemesh_sdk.contracts.steps import ProblemEvent
 from hivemesh_sdk.errors import HivemeshError
 
 DOUBLED = [2 * n for n in range(35)]
@@ -128,6 +139,41 @@ async def test_after_the_last_retry_the_batch_is_left_out_and_the_others_go_on(t
         assert await values(platform, run) == [n for n in DOUBLED if not 20 <= n < 40]
         tries = [attempt for _, key, attempt in platform.fleet.puts if key.endswith(".double.2")]
         assert tries == [1, 2, 3, 4]
+
+
+async def test_what_a_source_gave_before_it_failed_is_recorded(tmp_path):
+    def breaking(request, inputs):
+        frames = source(numbers(100), batch=10)(request, inputs)
+        for frame in frames:
+            if b'"n": 45' in frame.body:
+                broken = problem("step-failed", "broken disk", retryable=True)
+                yield Frame(ProblemEvent(no=frame.event.no, problem=broken))
+                return
+            yield frame
+
+    fleet = FakeWorkerFleet(worker(behaviours={"test.read@1": breaking}), page_events=20)
+    async with core(tmp_path, fleet) as platform:
+        run = await platform.run()
+        assert (run.state, run.problem["detail"]) == ("failed", "broken disk")
+        assert run.nodes[0].batches_done == 4
+        tries = [attempt for _, key, attempt in fleet.puts if ".read." in key]
+        assert tries == [1, 2, 3, 4]
+
+
+async def test_an_error_of_our_own_is_repeated_and_leaves_no_row_held(tmp_path):
+    fleet = FakeWorkerFleet(worker())
+    broken = iter([True, True])
+
+    def before(kind, _instance, key):
+        if kind == "put" and ".double." in key and next(broken, False):
+            message = "a mistake of ours"
+            raise KeyError(message)
+
+    fleet.before = before
+    async with core(tmp_path, fleet) as platform:
+        run = await platform.run()
+        assert run.state == "completed"
+        assert await values(platform, run) == DOUBLED
 
 
 async def test_a_configuration_problem_fails_the_run_at_once(tmp_path):

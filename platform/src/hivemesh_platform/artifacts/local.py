@@ -9,6 +9,7 @@ import hashlib
 import os
 import secrets
 import struct
+import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -44,6 +45,7 @@ class LocalArtifactStore:
         self._quota = quota_bytes
         self._used = 0
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="artifacts")
+        self._ages = threading.Lock()  # nothing is made young while it is being collected
         self._recent: OrderedDict[str, bytes] = OrderedDict()
         self._recent_bytes = 0
 
@@ -111,10 +113,10 @@ class LocalArtifactStore:
             if path.stat().st_mtime < older_than:
                 yield path.parent.name + path.name
 
-    async def delete(self, sha256: str) -> None:
-        """Remove an artifact; none is fine."""
+    async def delete(self, sha256: str, *, older_than: float) -> bool:
+        """Remove an artifact unless it was stored (again) since; says whether it was removed."""
         self._forget(sha256)
-        await self._in_thread(self._delete, sha256)
+        return await self._in_thread(self._delete, sha256, older_than)
 
     def _open(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -154,7 +156,9 @@ class LocalArtifactStore:
         if self._touch(path):
             return stored
         with _disk_errors():
-            path.parent.mkdir(mode=0o700, exist_ok=True)
+            if not path.parent.exists():
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                _sync_folder(self._folder)
             if stored.size > SMALL:
                 _write_synced(path.with_suffix(".sums"), sums)
             upload.move_to(path)
@@ -163,11 +167,12 @@ class LocalArtifactStore:
 
     def _touch(self, path: Path) -> bool:
         """Say whether it is there already, and make it young again for the collector."""
-        try:
-            os.utime(path)
-        except FileNotFoundError:
-            return False
-        return True
+        with self._ages:
+            try:
+                os.utime(path)
+            except FileNotFoundError:
+                return False
+            return True
 
     def _read(self, sha256: str) -> bytes:
         try:
@@ -199,14 +204,19 @@ class LocalArtifactStore:
         except (FileNotFoundError, ArtifactMissingError):
             return None
 
-    def _delete(self, sha256: str) -> None:
-        size = self._size(sha256)
-        if size is None:
-            return
+    def _delete(self, sha256: str, older_than: float) -> bool:
         path = self._path(sha256)
-        path.unlink(missing_ok=True)
-        path.with_suffix(".sums").unlink(missing_ok=True)
-        self._used -= size
+        with self._ages:
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                return False
+            if found.st_mtime >= older_than:
+                return False
+            path.unlink()
+            path.with_suffix(".sums").unlink(missing_ok=True)
+        self._used -= found.st_size
+        return True
 
     def _check_quota(self, size: int) -> None:
         if self._quota and self._used + size > self._quota:

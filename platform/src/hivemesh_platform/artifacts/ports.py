@@ -60,6 +60,6 @@ class ArtifactStore(Protocol):
         """Yield the digests of artifacts that were stored before a time (seconds since 1970)."""
         ...
 
-    async def delete(self, sha256: str) -> None:
-        """Remove an artifact; none is fine."""
+    async def delete(self, sha256: str, *, older_than: float) -> bool:
+        """Remove an artifact unless it was stored (again) since; says whether it was removed."""
         ...

@@ -183,8 +183,7 @@ class ArtifactService:
         for group in _groups(self._artifacts.digests(limit), 200):
             used = await self._referenced(group)
             for sha256 in set(group) - used - kept:
-                await self._artifacts.delete(sha256)
-                removed += 1
+                removed += await self._artifacts.delete(sha256, older_than=limit)
         return removed
 
     async def _referenced(self, digests: list[str]) -> set[str]:

@@ -13,8 +13,9 @@ import structlog
 from hivemesh_sdk.contracts.instances import Endpoint
 
 from hivemesh_platform import crash
-from hivemesh_platform.execution.dispatch import Dispatcher, Parts, milliseconds
+from hivemesh_platform.execution.dispatch import Dispatcher
 from hivemesh_platform.execution.ledger import Claim
+from hivemesh_platform.execution.parts import Parts, milliseconds
 from hivemesh_platform.execution.ports import Choice, NoCandidate, Requirement
 from hivemesh_platform.execution.spec import JobSpec
 from hivemesh_platform.storage.errors import StorageFullError

@@ -33,6 +33,7 @@ class HeldStep:
     digests: frozenset[str]  # artifacts that its inputs and options name
     trees: frozenset[str]  # those of them that are folders
     started: float  # monotonic
+    advanced: bool = False  # a batch was recorded: what failed before does not count any more
     verdict: "asyncio.Future[tuple[Verdict, Problem | None]]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )

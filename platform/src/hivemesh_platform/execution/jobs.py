@@ -7,8 +7,8 @@ from hivemesh_sdk.errors import InvalidError, NotFoundError
 from pydantic import JsonValue
 
 from hivemesh_platform import crash
-from hivemesh_platform.execution.dispatch import milliseconds
 from hivemesh_platform.execution.ledger import NewJob
+from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.ports import Catalogue
 from hivemesh_platform.execution.service import RunParts, RunService
 from hivemesh_platform.execution.spec import JobSpec

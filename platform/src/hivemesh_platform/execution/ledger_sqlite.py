@@ -18,7 +18,6 @@ from hivemesh_platform.execution.ledger import (
     NewNode,
     NewRun,
     Placed,
-    Progress,
     Recorded,
     StaleAttemptError,
 )
@@ -26,14 +25,16 @@ from hivemesh_platform.execution.model import (
     JOB_NODE,
     AttemptOutcome,
     Fence,
-    RejectedRecord,
     RetryPolicy,
     WorkKey,
     fails_every_row,
 )
+from hivemesh_platform.execution.rejected_sqlite import (
+    count_progress,
+    keep_rejected,
+    start_over,
+)
 from hivemesh_platform.storage.transaction import Row, Transaction
-
-MAX_REJECTED_KEPT = 1000  # per node: the others are counted, not kept
 
 _decode_inputs = msgspec.json.Decoder(tuple[BatchRef, ...]).decode
 
@@ -65,10 +66,6 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 _ATTEMPT_ENDED = """
 UPDATE attempt SET ended_at = ?, outcome = ?, problem = ?
  WHERE run = ? AND node = ? AND seq = ? AND attempt = ?
-"""
-_REJECTED = """
-INSERT INTO rejected (run, node, seq, no, reason, detail, position)
-VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
 
 
@@ -218,8 +215,8 @@ class SqliteLedger:
                 "UPDATE source SET rejected = ? WHERE run = ? AND node = ?",
                 (node["rejected"] + page.settled, key.run, key.node),
             )
-        _keep_rejected(tx, node, key.seq, page.rejected)
-        _count_progress(tx, key, page.progress)
+        keep_rejected(tx, node, key.seq, page.rejected)
+        count_progress(tx, key, page.progress)
         return change.effects()
 
     def finish(
@@ -236,7 +233,7 @@ class SqliteLedger:
         if key.node == JOB_NODE:
             return Effects(ended_runs=(key.run,))
         node = _node(tx, key)
-        _keep_rejected(tx, node, key.seq, end.rejected)
+        keep_rejected(tx, node, key.seq, end.rejected)
         change = Change(tx, self._datasets, now)
         change.row_completed(node, row, end)
         return change.effects()
@@ -412,7 +409,7 @@ def _claimed(tx: Transaction, row: Row, now: int) -> Claim:
         if tx.execute(_STARTED_RUN, {"run": row["run"], "now": now}):
             graph_sqlite.log_event(tx, row["run"], "run_started", now)
     if row["kind"] == "source":
-        _start_over(tx, WorkKey(row["run"], row["node"], row["seq"]))
+        start_over(tx, WorkKey(row["run"], row["node"], row["seq"]))
     return _claim_of(tx, row)
 
 
@@ -480,50 +477,4 @@ def _end_attempt(
     tx.execute(
         _ATTEMPT_ENDED,
         (now, outcome.value, problem, key.run, key.node, key.seq, fence.attempt),
-    )
-
-
-def _keep_rejected(
-    tx: Transaction, node: Row, seq: int, rejected: tuple[RejectedRecord, ...]
-) -> None:
-    if not rejected:
-        return
-    run, name = node["run"], node["name"]
-    first = int(node["rejected"]) + 1
-    room = max(0, MAX_REJECTED_KEPT - first + 1)
-    tx.execute_many(
-        _REJECTED,
-        [
-            (run, name, seq, no, one.reason, one.detail, one.position)
-            for no, one in enumerate(rejected[:room], first)
-        ],
-    )
-    tx.execute(
-        "UPDATE node SET rejected = rejected + ? WHERE run = ? AND name = ?",
-        (len(rejected), run, name),
-    )
-
-
-def _start_over(tx: Transaction, key: WorkKey) -> None:
-    """A new execution starts at the checkpoint and rejects again what lies behind it."""
-    tx.execute(
-        "UPDATE source SET execution = '', after = 0 WHERE run = ? AND node = ?",
-        (key.run, key.node),
-    )
-    row = tx.one("SELECT rejected FROM source WHERE run = ? AND node = ?", (key.run, key.node))
-    settled = 0 if row is None else int(row["rejected"])
-    tx.execute(
-        "DELETE FROM rejected WHERE run = ? AND node = ? AND no > ?", (key.run, key.node, settled)
-    )
-    tx.execute(
-        "UPDATE node SET rejected = ? WHERE run = ? AND name = ?", (settled, key.run, key.node)
-    )
-
-
-def _count_progress(tx: Transaction, key: WorkKey, progress: Progress | None) -> None:
-    if progress is None:
-        return
-    tx.execute(
-        "UPDATE node SET done = ?, total = ?, unit = ? WHERE run = ? AND name = ?",
-        (progress.done, progress.total, progress.unit, key.run, key.node),
     )

@@ -18,9 +18,8 @@ from hivemesh_sdk.errors import HivemeshError
 
 from hivemesh_platform.execution.held import HeldStep, HeldSteps, Verdict
 from hivemesh_platform.execution.ports import StepTransport
+from hivemesh_platform.execution.requests import DEFAULT_IDLE_MS
 from hivemesh_platform.settings import ExecutionSettings
-
-DEFAULT_IDLE_MS = 300_000
 
 _log = structlog.get_logger("hivemesh.execution")
 

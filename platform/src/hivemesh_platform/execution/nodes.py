@@ -12,9 +12,9 @@ from pydantic import JsonValue
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.execution import store
 from hivemesh_platform.execution.counters import ExecutionCounters
-from hivemesh_platform.execution.dispatch import milliseconds
 from hivemesh_platform.execution.ledger import Ledger
 from hivemesh_platform.execution.model import Output
+from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.references import PARAMETERS, find_references, resolve
 from hivemesh_platform.execution.signals import RunSignals, Signal, ends_of
 from hivemesh_platform.storage.database import Database

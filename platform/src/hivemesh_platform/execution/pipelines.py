@@ -11,7 +11,7 @@ from hivemesh_sdk.errors import ConflictError, InvalidError, NotFoundError
 from hivemesh_sdk.safeio.documents import load_pipeline, validated
 from pydantic import JsonValue
 
-from hivemesh_platform.execution.dispatch import milliseconds
+from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.plan import Plan, make_plan
 from hivemesh_platform.execution.ports import Catalogue
 from hivemesh_platform.storage.database import Database

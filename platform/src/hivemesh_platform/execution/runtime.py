@@ -12,13 +12,14 @@ from hivemesh_sdk.clock import Clock
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.execution.claims import Claimer
 from hivemesh_platform.execution.counters import ExecutionCounters
-from hivemesh_platform.execution.dispatch import Dispatcher, Parts, milliseconds
+from hivemesh_platform.execution.dispatch import Dispatcher
 from hivemesh_platform.execution.engine import RunEngine, RunSteps
 from hivemesh_platform.execution.held import HeldSteps
 from hivemesh_platform.execution.jobs import JobService
 from hivemesh_platform.execution.ledger_sqlite import SqliteLedger
 from hivemesh_platform.execution.lost_steps import LostStepWatch
 from hivemesh_platform.execution.nodes import Answers, NodeRunner
+from hivemesh_platform.execution.parts import Parts, milliseconds
 from hivemesh_platform.execution.pipelines import PipelineService
 from hivemesh_platform.execution.ports import Catalogue, Placement, StepTransport
 from hivemesh_platform.execution.service import RunParts, RunService

@@ -17,12 +17,12 @@ from hivemesh_platform import crash
 from hivemesh_platform.artifacts.streams import begun
 from hivemesh_platform.execution import store, views
 from hivemesh_platform.execution.counters import ExecutionCounters
-from hivemesh_platform.execution.dispatch import milliseconds
 from hivemesh_platform.execution.engine import RunEngine
 from hivemesh_platform.execution.held import HeldSteps, Verdict
 from hivemesh_platform.execution.ledger import Ledger, NewNode, NewRun
 from hivemesh_platform.execution.model import RetryPolicy
 from hivemesh_platform.execution.nodes import Answers
+from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.pipelines import PipelineService
 from hivemesh_platform.execution.plan import Node, Plan, bind_parameters
 from hivemesh_platform.execution.references import (

@@ -1,0 +1,54 @@
+"""What dispatch is made of, and how a change of the ledger wakes whom it concerns."""
+
+from dataclasses import dataclass
+
+from hivemesh_sdk.clock import Clock
+
+from hivemesh_platform.artifacts.ports import ArtifactStore
+from hivemesh_platform.execution.counters import ExecutionCounters
+from hivemesh_platform.execution.held import HeldSteps, Verdict
+from hivemesh_platform.execution.ledger import Claim, Effects, Ledger
+from hivemesh_platform.execution.ports import Placement, StepTransport
+from hivemesh_platform.execution.signals import RunSignals, Signal
+from hivemesh_platform.settings import ExecutionSettings
+from hivemesh_platform.storage.database import Database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What dispatch is made of."""
+
+    database: Database
+    ledger: Ledger
+    artifacts: ArtifactStore
+    placement: Placement
+    transport: StepTransport
+    settings: ExecutionSettings
+    clock: Clock
+    held: HeldSteps
+    work: Signal  # there may be rows to claim
+    runs: RunSignals
+    counters: ExecutionCounters
+
+    def now(self) -> int:
+        """Wall time as the ledger writes it."""
+        return milliseconds(self.clock)
+
+    def wake(self, claim: Claim, effects: Effects) -> None:
+        """Wake those who wait for what a row's change has set free or ended."""
+        if effects.queued:
+            self.work.give()
+        if effects.ended_nodes or effects.ended_runs:
+            self.runs.give_end(claim.key.run)
+        else:
+            self.runs.give(claim.key.run)
+        for run in effects.ended_runs:
+            self.counters.open_runs.discard(run)
+            for other in self.held.of_run(run):
+                if other.claim.key != claim.key:
+                    other.end(Verdict.CANCELLED)
+
+
+def milliseconds(clock: Clock) -> int:
+    """Wall time as the ledger writes it."""
+    return round(clock.now().timestamp() * 1000)

@@ -1,0 +1,134 @@
+"""Pages are taken as they come: stored by digest, each event once, damage is a repeated attempt."""
+
+import json
+
+import pytest
+from fake_workers import ndjson, records_frame, result_frame
+from hivemesh_platform.artifacts.local import LocalArtifactStore
+from hivemesh_platform.execution.pages import INLINE_ANSWER, PageReader, StepFailedError, Taken
+from hivemesh_sdk.contracts.artifacts import Artifact
+from hivemesh_sdk.contracts.pages import Frame, encode_event
+from hivemesh_sdk.contracts.problems import problem, slug_of
+from hivemesh_sdk.contracts.steps import (
+    LogEvent,
+    ProblemEvent,
+    ProgressEvent,
+    RecordsEvent,
+    RejectedEvent,
+    ResultEvent,
+)
+from msgspec.structs import replace
+
+
+def page(*frames):
+    return b"".join(chunk for frame in frames for chunk in encode_event(frame))
+
+
+@pytest.fixture
+async def store(tmp_path):
+    async with LocalArtifactStore(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def reader(store):
+    return PageReader(store, "run_1.read.0", keep_answer=False)
+
+
+async def test_a_batch_is_stored_under_its_digest_and_not_looked_into(store, reader):
+    body = b"this is no JSON\n"
+    frame = records_frame(1, [])
+    event = replace(frame.event, bytes=len(body), count=1, sha256="")
+    taken = Taken()
+    await reader.take(page(Frame(event, body)), taken)
+    assert await store.read(taken.batches[0].sha256) == body
+
+
+async def test_events_that_came_before_are_left_out(reader):
+    taken = Taken()
+    first = page(records_frame(1, [{"n": 1}], 1))
+    await reader.take(first, taken)
+    await reader.take(first + page(records_frame(2, [{"n": 2}], 2)), taken)
+    assert len(taken.batches) == 2
+    assert (taken.last, taken.checkpoint) == (2, "2")
+
+
+async def test_rejected_records_before_the_last_batch_are_settled(reader):
+    taken = Taken()
+    refused = [Frame(RejectedEvent(no=no, reason="bad", position=no)) for no in (1, 3)]
+    await reader.take(page(refused[0], records_frame(2, [{}], 5), refused[1]), taken)
+    assert (len(taken.rejected), taken.settled) == (2, 1)
+
+
+async def test_progress_and_log_are_no_reason_to_record(reader):
+    taken = Taken()
+    progress = Frame(ProgressEvent(no=1, done=5, total=10, unit="bytes"))
+    log = Frame(LogEvent(no=2, level="info", message="hello"))
+    await reader.take(page(progress, log), taken)
+    assert taken.is_empty
+    assert (taken.progress.done, taken.last) == (5, 2)
+
+
+async def test_a_short_answer_stays_in_the_row(reader):
+    taken = Taken()
+    await reader.take(page(result_frame(1, {"a": 1})), taken)
+    assert taken.ended
+    assert json.loads(bytes(taken.output.value)) == {"a": 1}
+
+
+async def test_a_long_answer_becomes_an_artifact(store, reader):
+    taken = Taken()
+    await reader.take(page(result_frame(1, "x" * INLINE_ANSWER)), taken)
+    assert json.loads(await store.read(taken.output.artifact.sha256)) == "x" * INLINE_ANSWER
+
+
+async def test_a_state_is_always_an_artifact(store):
+    taken = Taken()
+    reader = PageReader(store, "run_1.sum.1", keep_answer=True)
+    await reader.take(page(result_frame(1, {"a": 1})), taken)
+    assert taken.output.artifact is not None
+
+
+async def test_a_batch_that_is_named_is_not_stored_again(store, reader):
+    named = Artifact(sha256="0" * 64, size=7)
+    event = RecordsEvent(no=1, count=2, sha256="0" * 64, artifact=named)
+    taken = Taken()
+    await reader.take(page(Frame(event)), taken)
+    assert (taken.batches[0].sha256, taken.batches[0].bytes) == ("0" * 64, 7)
+    assert store.used_bytes == 0
+
+
+async def test_the_end_without_a_value_is_an_end(reader):
+    taken = Taken()
+    await reader.take(page(Frame(ResultEvent(no=1))), taken)
+    assert taken.ended
+    assert taken.output is None
+
+
+async def test_a_problem_ends_the_execution_with_its_document(reader):
+    with pytest.raises(StepFailedError) as failed:
+        await reader.take(page(Frame(ProblemEvent(no=1, problem=problem("step-fatal")))), Taken())
+    assert slug_of(failed.value.document) == "step-fatal"
+
+
+async def test_what_came_before_a_problem_is_kept(reader):
+    taken = Taken()
+    frames = records_frame(1, [{}], 1), Frame(ProblemEvent(no=2, problem=problem("step-fatal")))
+    with pytest.raises(StepFailedError):
+        await reader.take(page(*frames), taken)
+    assert len(taken.batches) == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"no json\n",
+        b'{"type": "records"}\n',
+        page(records_frame(1, [{"n": 1}], 1))[:-3],
+        page(records_frame(1, [{"n": 1}], 1)).replace(ndjson([{"n": 1}]), ndjson([{"n": 2}])),
+    ],
+)
+async def test_a_damaged_page_is_a_reason_to_repeat(reader, data):
+    with pytest.raises(StepFailedError) as failed:
+        await reader.take(data, Taken())
+    assert failed.value.document.retryable
