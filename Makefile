@@ -41,15 +41,15 @@ imports: install ## check the dependency rules
 	@$(BIN)/lint-imports
 
 unit: install ## run the tests that start no other process
-	@$(BIN)/pytest -q -m "not integration and not e2e and not chaos" --timeout 120
+	@$(BIN)/pytest -q -m "not integration and not e2e and not chaos" --timeout 120 --timeout-method=thread
 
 check: lint types imports unit ## what a change must pass before review
 
 test: install workers ## run all tests, the short form of every drill, and each worker's own
-	@$(BIN)/pytest -q -m "not chaos" --timeout 300
+	@$(BIN)/pytest -q -m "not chaos" --timeout 300 --timeout-method=thread
 	@for worker in $(WORKERS); do echo "== $$worker"; \
 	  $(BIN)/mypy --python-executable workers/$$worker/.venv/bin/python -p worker_$$(echo $$worker | tr - _) \
-	  && (cd workers/$$worker && .venv/bin/python -m pytest -q -c ../../pyproject.toml --rootdir . --timeout 300 tests) || exit 1; done
+	  && (cd workers/$$worker && .venv/bin/python -m pytest -q -c ../../pyproject.toml --rootdir . --timeout 300 --timeout-method=thread tests) || exit 1; done
 
 build: install ## build the wheels of all distributions into dist/
 	@rm -rf dist && for part in plugin-sdk platform $(addprefix workers/,$(WORKERS)); do \
@@ -62,7 +62,7 @@ bench: install workers ## measure; prints a table and writes bench/results.json
 	@$(BIN)/python bench/run.py
 
 chaos: install workers ## the long form of every drill; writes bench/chaos.json
-	@$(BIN)/pytest -q -m chaos --timeout 1800 tests
+	@$(BIN)/pytest -q -m chaos --timeout 1800 --timeout-method=thread tests
 
 eval: workers ## precision, recall and false positives of the classifier
 	@cd workers/email-classifier && .venv/bin/python -m worker_email_classifier.evaluation
