@@ -13,7 +13,7 @@ from hivemesh_sdk.trust.contexts import client_context
 from hivemesh_sdk.trust.identity import SpiffeId
 from mail import submit, write_mbox
 from stolen_ca import StolenCA, port_of
-from whole_platform import Installation, group_of, signal_all, until
+from whole_platform import Installation, group_of, reachable, signal_all, until
 
 pytestmark = pytest.mark.e2e
 
@@ -119,6 +119,9 @@ def test_after_a_sleep_of_two_lifetimes_the_workers_come_back(install, tmp_path)
         until(lambda: time.monotonic() > woken_at, 30, "the sleep is over")
     finally:
         signal_all(asleep, signal.SIGCONT)
+    until(
+        lambda: reachable(installation), 60, "the platform has renewed the operator's certificate"
+    )
     until(lambda: all(installation.instances(name) for name in names), 60, "workers are back")
     run = submit(installation, write_mbox(tmp_path / "mail.mbox", 300))
     assert installation.until_ended(run).state is RunState.COMPLETED
