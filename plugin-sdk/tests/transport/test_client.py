@@ -456,7 +456,7 @@ async def test_certificate_alert_tells_only_on_a_new_connection_that_nothing_was
     connection = Connection(Target.platform("127.0.0.1", 1, "a.b"))
     connection.connection_made(Sink())
     connection.fresh = fresh
-    waiting = connection.exchange(b"head", (b"",), 10)
+    waiting = connection.exchange(b"head", (b"",), 10, asyncio.get_running_loop().time() + 10)
     connection.connection_lost(CertificateAlert())
     with pytest.raises(kind) as caught:
         await waiting

@@ -8,7 +8,7 @@ from hivemesh_sdk.worker.access import Access
 from hivemesh_sdk.worker.metrics import StepMetrics
 from hivemesh_sdk.worker.routes import StepRoutes
 from hivemesh_sdk.worker.steps import Slots, StepTable
-from worker_harness import NEIGHBOUR, OPERATOR, ask, request_body, until
+from worker_harness import NEIGHBOUR, OPERATOR, ask, ask_directly, request_body, until
 
 
 class Echo:
@@ -40,7 +40,8 @@ class Echo:
 class Surface:
     """The routes over a fake runner."""
 
-    def __init__(self, *rules):
+    def __init__(self, *rules, create=ask):
+        self.create = create
         self.clock = ManualClock()
         self.runner = Echo()
         slots = {name: Slots(4, self.runner, StepMetrics()) for name in ("a.call@1", "a.read@1")}
@@ -49,7 +50,7 @@ class Surface:
 
     async def put(self, key="r.s.1", *, body=None, **options):
         body = request_body("a.call@1", "call", [b"1"]) if body is None else body
-        return await ask(self.routes, "PUT", f"/v1/steps/{key}", body=body, **options)
+        return await self.create(self.routes, "PUT", f"/v1/steps/{key}", body=body, **options)
 
     async def read(self, key="r.s.1", **options):
         headers = options.pop("headers", {"prefer": "wait=0"})
@@ -57,9 +58,9 @@ class Surface:
         return await self.put(key, body=body, headers=headers)
 
 
-@pytest.fixture
-def surface():
-    return Surface()
+@pytest.fixture(params=[ask, ask_directly])
+def surface(request):
+    return Surface(create=request.param)
 
 
 async def test_a_unary_call_is_one_exchange(surface):
@@ -202,7 +203,8 @@ async def test_a_refused_slot_says_when_to_come_back(surface):
     assert answer.headers["retry-after"] == "1"
 
 
-async def test_a_waiting_reader_that_goes_away_is_forgotten(surface):
+async def test_a_waiting_reader_that_goes_away_is_forgotten():
+    surface = Surface()
     waiting = asyncio.create_task(surface.read(headers={}))
     await until(lambda: surface.routes.waiting)
     waiting.cancel()

@@ -91,16 +91,14 @@ class MeshClient:
         connection = pool.take()
         if connection is None:
             connection = await pool.connect(until)
-        timer = loop.call_at(until, connection.expire)
         try:
-            response = await connection.exchange(head, chunks, max_body)
+            response = await connection.exchange(head, chunks, max_body, until)
         except asyncio.CancelledError:
             connection.abort()  # its answer would be read by the next call
             raise
         else:
             return response
         finally:
-            timer.cancel()
             pool.give_back(connection)
 
     async def close(self) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import httptools
-import msgspec
 
 from hivemesh_sdk.contracts.names import DEADLINE_HEADER
 from hivemesh_sdk.transport.errors import (
@@ -62,12 +61,27 @@ class Target:
         return f"{self.identity} at {self.host}:{self.port}"
 
 
-class Response(msgspec.Struct, frozen=True, gc=False):
+class Response:
     """A whole answer; header names are lower case."""
 
-    status: int
-    headers: dict[str, str]
-    body: bytes
+    __slots__ = ("_headers", "_lines", "body", "status")
+
+    def __init__(self, status: int, lines: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+        self.status = status
+        self.body = body
+        self._lines = lines
+        self._headers: dict[str, str] | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers by name; the values of a repeated one are joined."""
+        if self._headers is None:
+            self._headers = {}
+            for name, value in self._lines:
+                key, text = name.lower().decode("latin-1"), value.decode("latin-1")
+                present = self._headers.get(key)
+                self._headers[key] = text if present is None else f"{present}, {text}"
+        return self._headers
 
 
 class Connection(asyncio.Protocol):
@@ -79,13 +93,15 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[Response] | None = None
         self._chunks: list[bytes] = []
-        self._headers: dict[str, str] = {}
+        self._lines: list[tuple[bytes, bytes]] = []
         self._status = 0
         self._left = 0
         self._pieces: Iterator[bytes | memoryview] = iter(())
         self._paused = False
         self._unsent = False
         self.transport: asyncio.Transport
+        self._timer: asyncio.TimerHandle | None = None
+        self._until = 0.0
         self.lost: asyncio.Future[None] = self._loop.create_future()
         self.reusable = True
         self.fresh = True
@@ -99,15 +115,18 @@ class Connection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]  # a TLS transport is a Transport
 
     def exchange(
-        self, head: bytes, chunks: Sequence[bytes], max_body: int
+        self, head: bytes, chunks: Sequence[bytes], max_body: int, until: float
     ) -> asyncio.Future[Response]:
-        """Send one request; the answer comes later."""
+        """Send one request; the answer comes later, at the latest when the loop's time is `until`."""
         waiter: asyncio.Future[Response] = self._loop.create_future()
         if self.lost.done():  # between the handshake and now
             waiter.set_exception(self._lost_error(None))
             return waiter
         self._waiter = waiter
         self._left = max_body
+        self._until = until
+        if self._timer is None or self._timer.when() > until:
+            self._set_timer()
         if len(chunks) == 1 and len(chunks[0]) <= ONE_WRITE:
             self.transport.write(head + chunks[0])
         else:
@@ -147,9 +166,7 @@ class Connection(asyncio.Protocol):
             self.abort()  # a second answer, which the next call would take for its own
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        key, text = name.lower().decode("latin-1"), value.decode("latin-1")
-        present = self._headers.get(key)
-        self._headers[key] = text if present is None else f"{present}, {text}"
+        self._lines.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
@@ -163,7 +180,7 @@ class Connection(asyncio.Protocol):
         self._chunks.append(body)
 
     def on_message_complete(self) -> None:
-        headers, self._headers = self._headers, {}
+        lines, self._lines = self._lines, []
         chunks, self._chunks = self._chunks, []
         if self._status < 200:
             return
@@ -174,17 +191,31 @@ class Connection(asyncio.Protocol):
             self._pieces = iter(())
         if waiter is not None and not waiter.done():
             body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            waiter.set_result(Response(self._status, headers, body))
+            waiter.set_result(Response(self._status, lines, body))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.reusable = False
         if not self.lost.done():
             self.lost.set_result(None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._waiter is not None:
             self._fail(self._lost_error(exc))
 
-    def expire(self) -> None:
-        """End the present exchange: its deadline passed."""
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._until, self._expire)
+
+    def _expire(self) -> None:
+        """One timer serves many exchanges: it is only set anew when it goes off too early."""
+        self._timer = None
+        if self._waiter is None:
+            return
+        if self._loop.time() < self._until:
+            self._set_timer()
+            return
         self._fail(DeadlineExceededError(f"{self._target} did not answer in time", sent=True))
         self.abort()
 
@@ -256,13 +287,11 @@ async def call_once(
     with explained(target):
         async with asyncio.timeout_at(until):
             connection, _ = await dial(context, trust_domain, target)
-    timer = loop.call_at(until, connection.expire)
     headers = {"content-type": "application/json", "connection": "close"}
     head = request_head(target, *request, headers, len(body), deadline_s)
     try:
-        return await connection.exchange(head, (body,), MAX_BODY)
+        return await connection.exchange(head, (body,), MAX_BODY, until)
     finally:
-        timer.cancel()
         connection.close()
         await asyncio.wait([connection.lost], timeout=CLOSE_S)
 
@@ -324,18 +353,15 @@ def request_head(
     length: int,
     deadline_s: float,
 ) -> bytes:
-    lines = [
-        f"{method} {path} HTTP/1.1\r\n",
-        f"host: {target.server_name}\r\n",
-        f"content-length: {length}\r\n",
-        f"{DEADLINE_HEADER}: {int(deadline_s * 1000)}\r\n",
-    ]
-    rows = 5
+    others, rows = "", 5
     if headers:
-        lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
+        others = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         rows += len(headers)
-    lines.append("\r\n")
-    head = "".join(lines).encode("latin-1")
+    head = (
+        f"{method} {path} HTTP/1.1\r\nhost: {target.server_name}\r\n"
+        f"content-length: {length}\r\n{DEADLINE_HEADER}: {int(deadline_s * 1000)}\r\n"
+        f"{others}\r\n"
+    ).encode("latin-1")
     if head.count(b"\n") != rows or head.count(b"\r") != rows or " " in path or b"\0" in head:
         message = "method, path or a header holds a space, line break or NUL"
         raise ValueError(message)

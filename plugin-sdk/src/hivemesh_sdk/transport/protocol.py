@@ -6,12 +6,12 @@ what is used of them; where a hook stops being called, no identity is set and ev
 
 import asyncio
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import httptools
 import structlog
-from uvicorn._types import ASGISendEvent
+from uvicorn._types import ASGISendEvent, HTTPScope
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -25,6 +25,7 @@ from hivemesh_sdk.transport.answers import (
     problem_application,
     problem_bytes,
 )
+from hivemesh_sdk.transport.direct import ONE_WRITE, Direct, Headers, WholeAnswer
 from hivemesh_sdk.transport.limits import Guard
 from hivemesh_sdk.transport.standing import Standing
 from hivemesh_sdk.trust.refusals import Reason
@@ -38,7 +39,8 @@ class Connections:
     def __init__(self, app: Application, guard: Guard) -> None:
         self.state = ServerState()
         self._config = _config(app)
-        self._protocol = type("BoundMeshProtocol", (MeshProtocol,), {"guard": guard})
+        bound = {"guard": guard, "direct": app if isinstance(app, Direct) else None}
+        self._protocol = type("BoundMeshProtocol", (MeshProtocol,), bound)
 
     def open(self) -> "MeshProtocol":
         """Make the protocol of one new connection."""
@@ -83,6 +85,7 @@ class MeshProtocol(HttpToolsProtocol):
     """One connection."""
 
     guard: Guard  # set on the subclass that a listener makes
+    direct: Direct | None = None  # the application, where it offers direct answers; set there too
     cycle: "MeshCycle"  # None until the first request, see `_current`
 
     def __init__(
@@ -104,7 +107,9 @@ class MeshProtocol(HttpToolsProtocol):
         self.over_limit = False
         self.received = 0
         self.head_bytes = 0
+        self._most_head = self.guard.limits.headers
         self.rejection: tuple[str, Reason, str] | None = None
+        self._held: MeshCycle | None = None  # may be answered directly once its body is there
 
     # Connection
 
@@ -196,7 +201,11 @@ class MeshProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError as error:
+            self._held = None
             self.send_400_response(str(error))
+        if self._held is not None:  # its body comes later
+            cycle, self._held = self._held, None
+            self._start_task(cycle)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -207,19 +216,21 @@ class MeshProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         self.url += url
-        self._count_head(len(url))
+        self.head_bytes += len(url)
+        if self.head_bytes > self._most_head:
+            self._reject_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
-        self._count_head(len(name) + len(value))
+        self.head_bytes += len(name) + len(value)
+        if self.head_bytes > self._most_head:
+            self._reject_head()
 
-    def _count_head(self, size: int) -> None:
-        self.head_bytes += size
-        if self.head_bytes > self.guard.limits.headers:
-            self._reject("headers-too-large", Reason.TOO_LARGE, "request head too large")
+    def _reject_head(self) -> None:
+        self._reject("headers-too-large", Reason.TOO_LARGE, "request head too large")
 
     def on_headers_complete(self) -> None:
         parser, scope = self.parser, self.scope
@@ -232,24 +243,49 @@ class MeshProtocol(HttpToolsProtocol):
         app = self._admit()
         previous = self._current()
         self.cycle = cycle = MeshCycle(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=version == "1.1" and parser.should_keep_alive(),
-            on_response=self.on_response_complete,
+            scope,
+            self.transport,
+            self.flow,
+            self.logger,
+            self.access_logger,
+            False,  # noqa: FBT003 - no access log; by position, as it is called for every request
+            self.server_state.default_headers,
+            _NO_EVENT,  # type: ignore[arg-type]  # nobody waits for it before `_start_task`
+            self.expect_100_continue,
+            version == "1.1" and parser.should_keep_alive(),
+            self.on_response_complete,
         )
         cycle.protocol = self
-        if previous is None or previous.response_complete:
-            self._start_asgi_task(cycle, app)
-        else:
+        if previous is not None and not previous.response_complete:
+            cycle.message_event = asyncio.Event()
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, app))
+        elif app is self.direct and self._may_be_direct(scope):
+            self._held = cycle
+        else:
+            cycle.message_event = asyncio.Event()
+            self._start_asgi_task(cycle, app)
+
+    def _may_be_direct(self, scope: HTTPScope) -> bool:
+        return (
+            self.direct is not None
+            and not self.flow.write_paused  # else the peer takes no answers: let the task wait
+            and not self.expect_100_continue
+            and self.direct.takes(scope)
+        )
+
+    def _start_task(self, cycle: "MeshCycle") -> None:
+        cycle.message_event = event = asyncio.Event()
+        if cycle.body or not cycle.more_body:
+            event.set()
+        self._start_asgi_task(cycle, self.app)
+
+    def _answer_directly(self, cycle: "MeshCycle") -> None:
+        body, cycle.body = bytes(cycle.body), bytearray()
+        try:
+            self.app.direct(cycle.scope, body, cycle)
+        except Exception as error:  # noqa: BLE001 - the boundary of a request
+            cycle.fail_directly(error)
 
     def _set_path(self, url: bytes) -> None:
         if not url.startswith(b"/") or b"#" in url:
@@ -278,7 +314,7 @@ class MeshProtocol(HttpToolsProtocol):
         cycle.message_event.set()
 
     def _reject_body(self) -> None:
-        cycle = self.cycle
+        cycle, self._held = self.cycle, None
         if not cycle.response_started:
             self.guard.refusals.add(Reason.TOO_LARGE, "request body too large", peer=self._who())
             self.transport.write(problem_bytes("too-large", ""))
@@ -297,7 +333,11 @@ class MeshProtocol(HttpToolsProtocol):
             self.idle_since = self.guard.clock.monotonic()
         else:
             cycle.more_body = False
-            cycle.message_event.set()
+            if self._held is cycle:
+                self._held = None
+                self._answer_directly(cycle)
+            else:
+                cycle.message_event.set()
 
     # Answers
 
@@ -378,6 +418,56 @@ class MeshCycle(RequestResponseCycle):
 
     protocol: MeshProtocol
     head: bytes | None = None
+    answered: asyncio.Future[None] | None = None  # of a direct answer that is to come
+
+    def later(self) -> None:
+        """The direct answer comes in another turn; until then it counts as a running request."""
+        self.answered = self.protocol.loop.create_future()
+        self.protocol.tasks.add(self.answered)  # type: ignore[arg-type]  # waited for, like a task
+
+    def answer(self, status: int, headers: Headers, chunks: Sequence[bytes]) -> None:
+        """Give a direct answer: head and body in one write, a large one through a task."""
+        self._settle()
+        if self.disconnected or self.response_complete:
+            return
+        body = b"".join(chunks)
+        if len(body) > ONE_WRITE:
+            task = WholeAnswer(status, headers, body)
+            self.protocol._start_asgi_task(self, task)  # noqa: SLF001 - the two are one
+            return
+        lines = [STATUS_LINE[status]]
+        for name, value in self.default_headers:
+            lines += (name, b": ", value, b"\r\n")
+        for name, value in headers:
+            lines += (name, b": ", value, b"\r\n")
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"content-length: %d\r\n\r\n" % len(body))
+        rows = len(self.default_headers) + len(headers) + (3 if self.keep_alive else 4)
+        head = checked_head(b"".join(lines), rows)
+        self.response_started = True
+        self.transport.write(head + body)
+        self._end()
+        self.on_response = _nothing
+
+    def fail_directly(self, error: Exception) -> None:
+        """Answer and log a failure of the application itself."""
+        self._settle()
+        if self.disconnected:
+            return
+        scope = self.scope
+        _LOG.error("request_failed", method=scope["method"], path=scope["path"], exc_info=error)
+        if not self.response_started:
+            self.response_started = self.response_complete = True
+            self.transport.write(problem_bytes("internal", ""))
+        self.transport.close()
+
+    def _settle(self) -> None:
+        answered, self.answered = self.answered, None
+        if answered is not None:
+            self.protocol.tasks.discard(answered)
+            if not answered.done():
+                answered.set_result(None)
 
     async def run_asgi(self, app: Application) -> None:
         """Run the application; a failure of its own is answered and logged here."""
@@ -491,3 +581,12 @@ class MeshCycle(RequestResponseCycle):
 
 def _nothing() -> None:
     return None
+
+
+class _NoEvent:
+    """Stands where uvicorn expects an event, of a request that no task waits for."""
+
+    def set(self) -> None: ...
+
+
+_NO_EVENT = _NoEvent()

@@ -59,8 +59,14 @@ async def answer(send: Send, status: int, headers: Headers, chunks: Sequence[byt
 
 
 async def answer_problem(send: Send, problem: Problem, headers: Headers) -> None:
-    """Send a problem document, with `Retry-After` where it is worth a try."""
+    """Send a problem document."""
+    status, chunks = problem_chunks(problem, headers)
+    await answer(send, status, headers, chunks)
+
+
+def problem_chunks(problem: Problem, headers: Headers) -> tuple[int, Sequence[bytes]]:
+    """Status and body of a problem; adds its headers, `Retry-After` where it is worth a try."""
     headers.append((b"content-type", PROBLEM_MEDIA_TYPE.encode()))
     if problem.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, round(problem.retry_after_s))))
-    await answer(send, problem.status, headers, (_encode(problem),))
+    return problem.status, (_encode(problem),)

@@ -3,7 +3,6 @@
 Lives on the loop that serves; runners report to it there and nowhere else.
 """
 
-import asyncio
 import itertools
 import os
 from collections.abc import Sequence
@@ -56,6 +55,14 @@ class Control(Protocol):
     def cpu_s(self) -> float:
         """CPU seconds of the process that computes, 0 where it is not a process of its own."""
         ...
+
+
+class Waiter(Protocol):
+    """Whoever waits for an event: a future, or what answers without one."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, result: None, /) -> None: ...
 
 
 class Buffered(msgspec.Struct, gc=False):
@@ -135,7 +142,7 @@ class Execution:
         self.last_no = self.buffered = 0
         self._listener = listener
         self._events: list[Buffered] = []
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[Waiter] = []
         self._ready = 0  # the last event that wakes a reader
         self._suspended = False
         self._unseen_progress = False
@@ -150,13 +157,11 @@ class Execution:
         """Whether a page after this number would not be empty."""
         return self._ready > after or self.ended
 
-    def waiter(self) -> "asyncio.Future[None]":
-        """A future that is done at the next event; `forget` it in any case."""
-        waiter = asyncio.get_running_loop().create_future()
+    def wake(self, waiter: Waiter) -> None:
+        """Let it be set at the next event; `forget` it in any case."""
         self._waiters.append(waiter)
-        return waiter
 
-    def forget(self, waiter: "asyncio.Future[None]") -> None:
+    def forget(self, waiter: Waiter) -> None:
         """The reader waits no more."""
         if waiter in self._waiters:
             self._waiters.remove(waiter)

@@ -6,7 +6,7 @@
 import asyncio
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import msgspec
@@ -24,6 +24,7 @@ from hivemesh_sdk.contracts.pages import FramingError, decode_request
 from hivemesh_sdk.contracts.problems import Problem, problem
 from hivemesh_sdk.contracts.steps import MAX_WAIT_S
 from hivemesh_sdk.errors import FatalError, HivemeshError, InvalidError, NotFoundError
+from hivemesh_sdk.transport.direct import Reply
 from hivemesh_sdk.worker.access import Access
 from hivemesh_sdk.worker.asgi import (
     Headers,
@@ -32,9 +33,10 @@ from hivemesh_sdk.worker.asgi import (
     Send,
     answer,
     answer_problem,
+    problem_chunks,
     read_body,
 )
-from hivemesh_sdk.worker.execution import Execution
+from hivemesh_sdk.worker.execution import Execution, Waiter
 from hivemesh_sdk.worker.steps import StepTable
 
 PREFIX = "/v1/steps/"
@@ -64,28 +66,51 @@ class StepRoutes:
         self._table = table
         self._access = access
         self._clock = clock
-        self._waiting: dict[asyncio.Future[None], float] = {}
+        self._waiting: dict[Waiter, float] = {}
         self._numbers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request below `/v1/steps/`."""
         headers = dict(scope["headers"])
-        request_id = headers.get(_REQUEST_ID, b"")[:MAX_REQUEST_ID] or b"w-%d" % next(self._numbers)
-        given: Headers = [(_REQUEST_ID, request_id)]
+        given = self._given(headers)
         try:
             await self._answer(scope, headers, receive, send, given)
-        except HivemeshError as error:
-            document = error.problem(instance=scope["path"], request_id=_text(request_id))
-            await answer_problem(send, _traced(document, headers), given)
-        except FramingError as error:
-            document = problem("malformed", str(error), request_id=_text(request_id))
-            await answer_problem(send, _traced(document, headers), given)
+        except (HivemeshError, FramingError) as error:
+            await answer_problem(send, _document(error, scope, headers, given), given)
+
+    def takes(self, scope: Scope) -> bool:
+        """Whether `direct` answers this request: a step is created."""
+        path: str = scope["path"]
+        return scope["method"] == "PUT" and path.startswith(PREFIX)
+
+    def direct(self, scope: Scope, body: bytes, reply: Reply) -> None:
+        """Answer a `PUT` by plain calls: this is what is asked most."""
+        headers = dict(scope["headers"])
+        given = self._given(headers)
+        try:
+            key, _, rest = scope["path"][len(PREFIX) :].partition("/")
+            if not _KEY.fullmatch(key) or rest:
+                _refuse_address(scope, given, rest)
+            execution = self._put(key, scope, headers, body)
+        except (HivemeshError, FramingError) as error:
+            status, chunks = problem_chunks(_document(error, scope, headers, given), given)
+            reply.answer(status, given, chunks)
+            return
+        reader = _Reader(self, execution, headers, given, reply)
+        if not execution.has_news(0):
+            seconds = _patience(headers)
+            if seconds > 0:
+                execution.wake(reader)
+                self._waiting[reader] = self._clock.monotonic() + seconds
+                reply.later()
+                return
+        reply.answer(*self._first_page(execution, 0, headers, given))
 
     def tick(self) -> None:
         """Let those answer who have waited long enough."""
         now = self._clock.monotonic()
-        for waiter, until in self._waiting.items():
-            if now >= until and not waiter.done():
+        for waiter in [one for one, until in self._waiting.items() if now >= until]:
+            if not waiter.done():
                 waiter.set_result(None)
 
     @property
@@ -101,9 +126,8 @@ class StepRoutes:
             raise NotFoundError(scope["path"])
         match (scope["method"], rest):
             case ("PUT", ""):
-                self._access.require_platform(scope)
-                request, bodies = decode_request(await read_body(receive))
-                execution = self._table.put(key, request, bodies)
+                self._access.require_platform(scope)  # before the body is read
+                execution = self._put(key, scope, headers, await read_body(receive))
                 await self._page(execution, 0, headers, send, given)
             case ("GET", "events"):
                 await self._events(key, scope, headers, send, given)
@@ -114,6 +138,17 @@ class StepRoutes:
                 await self._delete(key, scope, send, given)
             case _:
                 _refuse_method(given, rest)
+
+    def _given(self, headers: RequestHeaders) -> Headers:
+        """What every answer says."""
+        request_id = headers.get(_REQUEST_ID, b"")[:MAX_REQUEST_ID] or b"w-%d" % next(self._numbers)
+        return [(_REQUEST_ID, request_id)]
+
+    def _put(self, key: str, scope: Scope, headers: RequestHeaders, body: bytes) -> Execution:
+        self._access.require_platform(scope)
+        execution = self._table.put(key, *decode_request(body))
+        _renew_ticket(execution, headers)
+        return execution
 
     async def _events(
         self, key: str, scope: Scope, headers: RequestHeaders, send: Send, given: Headers
@@ -126,6 +161,7 @@ class StepRoutes:
             message = f"event {after} has not happened; the last one is {execution.last_no}"
             raise InvalidError(message)
         self._table.acknowledge(execution, after)
+        _renew_ticket(execution, headers)
         await self._page(execution, after, headers, send, given)
 
     async def _delete(self, key: str, scope: Scope, send: Send, given: Headers) -> None:
@@ -144,23 +180,37 @@ class StepRoutes:
         send: Send,
         given: Headers,
     ) -> None:
-        ticket = headers.get(_TICKET)
-        if ticket:
-            execution.ticket = _text(ticket)
         if not execution.has_news(after):
             seconds = _patience(headers)
             if seconds > 0:
                 await self._wait(execution, seconds)
+        await answer(send, *self._first_page(execution, after, headers, given))
+
+    def _first_page(
+        self, execution: Execution, after: int, headers: RequestHeaders, given: Headers
+    ) -> tuple[int, Headers, Sequence[bytes]]:
+        """Status, headers and body: the events after a number, or why nothing had begun."""
         if execution.refused is not None:
             self._table.forget(execution)
-            await answer_problem(send, _traced(execution.refused, headers), given)
-            return
+            status, chunks = problem_chunks(_traced(execution.refused, headers), given)
+            return status, given, chunks
         given.append(_PAGE_TYPE)
         given.append((_EXECUTION, execution.id.encode()))
-        await answer(send, 200, given, execution.page(after))
+        return 200, given, execution.page(after)
+
+    def finish(self, reader: "_Reader") -> None:
+        """Answer a direct request that has waited."""
+        del self._waiting[reader]
+        reader.execution.forget(reader)
+        try:
+            answer = self._first_page(reader.execution, 0, reader.headers, reader.given)
+            reader.reply.answer(*answer)
+        except Exception as error:  # noqa: BLE001 - the boundary of a request
+            reader.reply.fail_directly(error)
 
     async def _wait(self, execution: Execution, seconds: float) -> None:
-        waiter = execution.waiter()
+        waiter = asyncio.get_running_loop().create_future()
+        execution.wake(waiter)
         self._waiting[waiter] = self._clock.monotonic() + seconds
         try:
             await waiter
@@ -172,6 +222,36 @@ class StepRoutes:
         given.append(_JSON_TYPE)
         given.append((_EXECUTION, execution.id.encode()))
         await answer(send, status, given, (_encode(execution.status()),))
+
+
+class _Reader:
+    """A direct request that waits for the first event."""
+
+    __slots__ = ("_done", "_routes", "execution", "given", "headers", "reply")
+
+    def __init__(
+        self,
+        routes: StepRoutes,
+        execution: Execution,
+        headers: RequestHeaders,
+        given: Headers,
+        reply: Reply,
+    ) -> None:
+        self._routes = routes
+        self._done = False
+        self.execution = execution
+        self.headers = headers
+        self.given = given
+        self.reply = reply
+
+    def done(self) -> bool:
+        """Whether it was answered."""
+        return self._done
+
+    def set_result(self, _: None, /) -> None:
+        """Answer now."""
+        self._done = True
+        self._routes.finish(self)
 
 
 def _patience(headers: RequestHeaders) -> float:
@@ -186,6 +266,23 @@ def _patience(headers: RequestHeaders) -> float:
     if deadline is not None and deadline.isdigit():
         seconds = min(seconds, int(deadline) / 1000 - ANSWER_S)
     return seconds
+
+
+def _renew_ticket(execution: Execution, headers: RequestHeaders) -> None:
+    ticket = headers.get(_TICKET)
+    if ticket:
+        execution.ticket = _text(ticket)
+
+
+def _document(
+    error: HivemeshError | FramingError, scope: Scope, headers: RequestHeaders, given: Headers
+) -> Problem:
+    request_id = _text(given[0][1])
+    if isinstance(error, HivemeshError):
+        document = error.problem(instance=scope["path"], request_id=request_id)
+    else:
+        document = problem("malformed", str(error), request_id=request_id)
+    return _traced(document, headers)
 
 
 def _text(value: bytes) -> str:
@@ -203,6 +300,12 @@ def _number(query: Mapping[str, str], name: str) -> int:
         message = f"{name}={text!r} is no number"
         raise InvalidError(message)
     return int(text)
+
+
+def _refuse_address(scope: Scope, given: Headers, rest: str) -> NoReturn:
+    if rest not in _METHODS or not rest:
+        raise NotFoundError(scope["path"])
+    _refuse_method(given, rest)
 
 
 def _refuse_method(given: Headers, rest: str) -> NoReturn:

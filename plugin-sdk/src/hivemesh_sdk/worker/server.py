@@ -19,7 +19,7 @@ from hivemesh_sdk.errors import ConfigurationError
 from hivemesh_sdk.worker import metrics
 from hivemesh_sdk.worker.access import Access
 from hivemesh_sdk.worker.app import build_shell
-from hivemesh_sdk.worker.asgi import Receive, Scope, Send
+from hivemesh_sdk.worker.asgi import Application, Receive, Scope, Send
 from hivemesh_sdk.worker.definition import Worker
 from hivemesh_sdk.worker.executor import load_worker
 from hivemesh_sdk.worker.executor_process import ExecutorSettings
@@ -69,6 +69,23 @@ class NoUsage:
     rss_bytes: int = 0
 
 
+class WorkerApp:
+    """The ASGI application: steps by the shortest way, the rest through the shell."""
+
+    def __init__(self, routes: StepRoutes, shell: Application) -> None:
+        self._routes = routes
+        self._shell = shell
+        self.takes = routes.takes
+        self.direct = routes.direct
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and scope["path"].startswith(PREFIX):
+            await self._routes(scope, receive, send)
+        else:
+            await self._shell(scope, receive, send)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     """What an instance is started with."""
@@ -109,16 +126,9 @@ class WorkerServer:
         access = Access(settings.callers)
         self._table = StepTable(self._slots, self._clock, settings.timing)
         self._routes = StepRoutes(self._table, access, self._clock)
-        self._shell = build_shell(self, access)
+        self.app = WorkerApp(self._routes, build_shell(self, access))
         self._expected: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._ticker: asyncio.Task[None] | None = None
-
-    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request: steps by the shortest way, the rest through the shell."""
-        if scope["type"] == "http" and scope["path"].startswith(PREFIX):
-            await self._routes(scope, receive, send)
-        else:
-            await self._shell(scope, receive, send)
 
     async def start(self) -> None:
         """Empty the scratch folder, start the second loop and a first executor."""

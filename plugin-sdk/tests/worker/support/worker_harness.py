@@ -102,6 +102,38 @@ async def ask(app, method, target, *, body=b"", headers=None, who=PLATFORM) -> A
     )
 
 
+class Reply:
+    """Takes the direct answer to a request."""
+
+    def __init__(self):
+        self.answered = asyncio.get_running_loop().create_future()
+
+    def later(self):
+        pass
+
+    def answer(self, status, headers, chunks):
+        named = {name.decode(): value.decode() for name, value in headers}
+        self.answered.set_result(Answer(status, named, b"".join(chunks)))
+
+    def fail_directly(self, error):
+        self.answered.set_exception(error)
+
+
+async def ask_directly(app, method, target, *, body=b"", headers=None, who=PLATFORM) -> Answer:
+    """Call an application that gives direct answers once."""
+    scope = {
+        "method": method,
+        "path": target,
+        "headers": [(name.encode(), value.encode()) for name, value in (headers or {}).items()],
+        "state": {"peer": who} if who else {},
+    }
+    assert app.takes(scope)
+    reply = Reply()
+    app.direct(scope, body, reply)
+    async with asyncio.timeout(WAIT_S):
+        return await reply.answered
+
+
 def request_body(
     capability: str, kind: str = "call", inputs: Sequence[bytes] = (), **fields
 ) -> bytes:

@@ -1,0 +1,66 @@
+"""Direct answers: a small request that is whole is answered by plain calls instead of a task.
+
+An application that offers `takes` and `direct` besides its ASGI call gets such requests this way;
+everything else, and every request that arrives in parts, comes through ASGI.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
+
+ONE_WRITE = 64 * 1024  # above this an answer waits until the peer takes it
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Reply(Protocol):
+    """Where a direct answer goes."""
+
+    def later(self) -> None:
+        """Tell that `answer` is called in another turn of the loop."""
+        ...
+
+    def answer(self, status: int, headers: Headers, chunks: Sequence[bytes]) -> None:
+        """Answer; header names are lower case, `content-length` is added."""
+        ...
+
+    def fail_directly(self, error: Exception) -> None:
+        """Answer that the application failed; for what is raised after `later`."""
+        ...
+
+
+@runtime_checkable
+class Direct(Protocol):
+    """An ASGI application that can also do without a task."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+    def takes(self, scope: HTTPScope) -> bool:
+        """Whether `direct` answers this request."""
+        ...
+
+    def direct(self, scope: HTTPScope, body: bytes, reply: Reply) -> None:
+        """Answer at once, or call `reply.later` and answer then."""
+        ...
+
+
+class WholeAnswer:
+    """An ASGI application that gives one answer; it waits for the peer to take it."""
+
+    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
+        self._status = status
+        self._headers = headers
+        self._body = body
+
+    async def __call__(
+        self, _scope: Scope, _receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        """Send it."""
+        headers = [*self._headers, (b"content-length", b"%d" % len(self._body))]
+        await send({"type": "http.response.start", "status": self._status, "headers": headers})
+        view = memoryview(self._body)
+        for start in range(0, len(view), ONE_WRITE):
+            piece = bytes(view[start : start + ONE_WRITE])
+            more = start + ONE_WRITE < len(view)
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
