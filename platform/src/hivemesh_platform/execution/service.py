@@ -31,7 +31,7 @@ from hivemesh_platform.execution.references import (
     parse_path,
     resolve,
 )
-from hivemesh_platform.execution.signals import RunSignals, Signal
+from hivemesh_platform.execution.signals import RunSignals, Signal, ends_of
 from hivemesh_platform.execution.views import RunEvent
 from hivemesh_platform.ids import new_run_id
 from hivemesh_platform.knowledge.service import DatasetService, DatasetWriter
@@ -41,6 +41,7 @@ from hivemesh_platform.storage.transaction import Row, Transaction
 
 JSON = "application/json"
 SUBMIT_AGAIN_S = 5.0
+GATHER_S = 0.1  # a view of a running run costs a millisecond, and batches end by the dozen
 
 _log = structlog.get_logger("hivemesh.execution")
 
@@ -166,17 +167,24 @@ class RunService:
         self._parts.runs.give_all()
 
     async def changes(self, run: str, after: int, wait_s: float) -> tuple[int, RunView]:
-        """Return the run and its version, at once if that is above `after` or the run has ended.
+        """Return the run and its version, soon if that is above `after` or the run has ended.
+
+        Who follows a run asks again at once, so changes are gathered for a moment.
 
         Raises:
             NotFoundError: there is none.
         """
-        with self._parts.runs.listen(run) as changed:
+        with (
+            self._parts.runs.listen(ends_of(run)) as ended,
+            self._parts.runs.listen(run) as changed,
+        ):
             version = self._parts.runs.version(run)
             view = await self.get(run)
-            if version > after or view.state.ended:
+            if view.state.ended or not after:
                 return version, view
-            await changed.wait(wait_s)
+            if version <= after:
+                await changed.wait(wait_s)
+            await ended.wait(GATHER_S)
         version = self._parts.runs.version(run)
         return version, await self.get(run)
 
@@ -364,6 +372,12 @@ class _Found:
     datasets: dict[str, Row]
 
 
+class _OutputsOnly(msgspec.Struct):
+    """The part of a checked pipeline that a view needs."""
+
+    outputs: dict[str, str]
+
+
 def _read(tx: Transaction, run: str) -> _Found | None:
     row = store.run(tx, run)
     if row is None:
@@ -383,10 +397,10 @@ def _outputs(found: _Found) -> dict[str, JsonValue]:
     """Describe the outputs; values are read by `output`, because they may be large."""
     if found.run is None:
         return {}
-    pipeline = Pipeline.model_validate_json(found.run["document"])
     nodes = {node["name"]: node for node in found.nodes}
     described: dict[str, JsonValue] = {}
-    for name, path in pipeline.outputs.items():
+    document = msgspec.json.decode(found.run["document"], type=_OutputsOnly)
+    for name, path in document.outputs.items():
         root = path.partition(".")[0]
         dataset = found.datasets.get(root)
         if dataset is not None:
