@@ -304,7 +304,7 @@ async def test_an_executor_gone_between_steps_is_replaced(sample):
     before = executors()
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    await until(lambda: executors() and not before & executors())
+    await until(lambda: (found := executors()) and not before & found)
     again = await sample.put("sample.upper@1", "call", [b'{"id":1,"text":"b"}'])
     assert again.result == {"id": 1, "text": "B"}
 
