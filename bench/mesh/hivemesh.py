@@ -16,7 +16,7 @@ from hivemesh_sdk.testing.artifacts import FolderPlatform
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Target
 from hivemesh_sdk.transport.server import serve as listen
-from hivemesh_sdk.worker.server import ServerSettings, WorkerServer
+from hivemesh_sdk.worker.server import ServerSettings, WorkerServer, quiet_collector
 
 worker = Worker()
 
@@ -51,6 +51,7 @@ async def serve(folder: Path, announce) -> None:
         artifacts = FolderPlatform(Path(scratch) / "artifacts")
         server = WorkerServer(MANIFEST, artifacts, settings, worker=worker)
         await server.start()
+        quiet_collector()  # as a worker's process does
         async with listen(server.app, pki.source(folder, "server"), "127.0.0.1", 0) as listener:
             announce(listener.port)
             await asyncio.Event().wait()
