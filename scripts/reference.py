@@ -94,7 +94,7 @@ def _cli() -> Iterator[str]:
     for command, verbs in command_words().items():
         for words in [[command, verb] for verb in verbs] or [[command]]:
             yield f"## hivemesh {' '.join(words)}\n\n```\n{_help('hivemesh', words)}```\n\n"
-    for verb in ("run", "check", "call", "conformance", "health"):
+    for verb in ("run", "check", "call", "conformance", "schema", "health"):
         yield f"## hivemesh-worker {verb}\n\n```\n{_help('hivemesh-worker', [verb])}```\n\n"
 
 

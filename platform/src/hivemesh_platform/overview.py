@@ -46,7 +46,8 @@ class Overview:
         for view in self.workers():
             if view.name == name:
                 return view
-        raise NotFoundError
+        message = f"no worker is named {name!r}; `hivemesh worker list` shows them"
+        raise NotFoundError(message)
 
     def live(self, worker: str) -> int:
         """Live instances of a worker."""

@@ -49,7 +49,7 @@ def document_of(error: Exception) -> Problem:
     if isinstance(error, HivemeshError):
         return error.problem()
     if isinstance(error, OSError) and error.filename:
-        return problem("file-unreadable", f"{error.filename}: {error.strerror}")
+        return problem("file-unreadable", f"{error.filename!r}: {(error.strerror or '').lower()}")
     return problem("internal", f"{type(error).__name__}: {error}; add -vv for the stack trace")
 
 

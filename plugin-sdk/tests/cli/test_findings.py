@@ -55,7 +55,7 @@ def test_what_is_wrong_is_found(worker, name, old, new, finding):
 @pytest.mark.parametrize("name", ["Dockerfile", "README.md"])
 def test_a_missing_file_is_a_warning(worker, name):
     (worker / name).unlink()
-    assert bad(worker) == [("warning", f"there is no {name}")]
+    assert bad(worker) == [("warning", f"{name} is missing")]
 
 
 def test_every_finding_that_is_not_good_says_what_to_do(worker):

@@ -33,6 +33,13 @@ def test_help_of_every_command_has_an_example(monkeypatch, capsys, command, verb
 
 
 @pytest.mark.parametrize("name", sorted(GROUPS))
+def test_help_of_every_group_has_an_example(monkeypatch, capsys, name):
+    code, out, _ = run(monkeypatch, capsys, name, "--help")
+    assert code == 0
+    assert f"Examples:  hivemesh {name} " in out
+
+
+@pytest.mark.parametrize("name", sorted(GROUPS))
 def test_group_help_imports_neither_server_nor_engine(name):
     module = importlib.import_module(GROUPS[name][0])
     source = module.__file__

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hivemesh_platform.cli import output, session
+from hivemesh_platform.cli import details, output, session
 
 if TYPE_CHECKING:
     from hivemesh_sdk.client import Client
@@ -55,7 +55,7 @@ def email(
         typer.echo(f"run {run.id} started", err=True)
         run = follow(client, run.id)
         if run.state not in {"completed", "partial"}:
-            output.show_one(run, fmt)
+            details.show_run(run, fmt)
             return exit_code(run.state)
         insights = _insights(client, run.id, target)
     if fmt in {"json", "yaml"}:

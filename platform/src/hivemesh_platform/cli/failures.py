@@ -3,6 +3,7 @@
 The SDK has the words; it is loaded when there is an error, so that a help page does not wait.
 """
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -34,14 +35,21 @@ def run_guarded(command: Callable[[], object], *, trace: bool = False) -> int:
 def _failed(error: Exception) -> int:
     usage = getattr(error, "format_message", None)
     if usage is not None:
-        sys.stderr.write(f"error: {usage()}\nfix: add --help to see the usage and examples\n")
-        return USAGE
+        return _misused(usage())
     from hivemesh_sdk.failures import document_of, show
 
     return show(document_of(error), as_json=_wants_json())
 
 
+def _misused(message: str) -> int:
+    fix = "add --help to see the usage and examples"
+    sys.stderr.write(f"error: {message}\nfix: {fix}\n")
+    if _wants_json():
+        sys.stdout.write(json.dumps({"title": message, "status": 400, "remedy": fix}) + "\n")
+    return USAGE
+
+
 def _wants_json() -> bool:
-    return "-ojson" in sys.argv or any(
+    return not {"-ojson", "--output=json"}.isdisjoint(sys.argv) or any(
         word in {"-o", "--output"} and following == "json" for word, following in pairwise(sys.argv)
     )

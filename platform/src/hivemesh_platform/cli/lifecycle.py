@@ -207,10 +207,20 @@ def _say_ready(seen: "SystemStatus", workers: "list[WorkerView]") -> None:
         f"{tick} trust domain {seen.trust_domain}, certificates renew by themselves", err=True
     )
     typer.echo(f"{tick} API {seen.mesh_url} (mutual TLS), pid {seen.pid}", err=True)
-    names = ", ".join(one.name for one in workers) or "none"
-    typer.echo(f"{tick} {len(workers)} workers: {names}", err=True)
+    for line in worker_lines(workers, tick):
+        typer.echo(line, err=True)
     typer.echo(f"state in {seen.state_folder} (undo: hivemesh down --purge)", err=True)
     typer.echo("next: hivemesh demo email · hivemesh status · hivemesh down", err=True)
+
+
+def worker_lines(workers: "list[WorkerView]", tick: str) -> list[str]:
+    """What `up` says of the workers: which are installed, and which are not live yet."""
+    names = ", ".join(one.name for one in workers) or "none"
+    lines = [f"{tick} {len(workers)} workers installed: {names}"]
+    waiting = [f"{one.name} ({one.state})" for one in workers if one.live < one.wanted]
+    if waiting:
+        lines.append(f"  not live yet: {', '.join(waiting)}; `hivemesh status` follows them")
+    return lines
 
 
 def _stay(process: "subprocess.Popen[bytes]") -> int:

@@ -12,7 +12,7 @@ import typer
 
 from hivemesh_platform.cli.failures import run_guarded
 
-# name -> (module, help); the attribute `app` of the module is a Typer
+# name -> (module, help); `EXAMPLES` has what its help page ends with; the attribute `app` of the module is a Typer
 GROUPS = {
     "worker": ("hivemesh_platform.cli.worker", "Workers: list, show, logs, call, scale."),
     "capability": ("hivemesh_platform.cli.capability", "Capabilities and their schemas."),
@@ -28,6 +28,18 @@ GROUPS = {
     "completion": ("hivemesh_platform.cli.completion", "Shell completion: install or print it."),
     "demo": ("hivemesh_platform.cli.demo", "Demonstrations on shipped data: email."),
 }
+EXAMPLES = {
+    "worker": "hivemesh worker list · hivemesh worker logs email-parser -n 20",
+    "capability": "hivemesh capability list · hivemesh capability show email.classify@1 -o yaml",
+    "pipeline": "hivemesh pipeline run email-insights -p archive=@mail.mbox",
+    "run": "hivemesh run list · hivemesh run show RUN_ID",
+    "dataset": "hivemesh dataset export email-insights.messages --as csv --file mail.csv",
+    "artifact": "hivemesh artifact put mail.mbox",
+    "config": "hivemesh config show --origin",
+    "state": "hivemesh state show",
+    "completion": "hivemesh completion install bash",
+    "demo": "hivemesh demo email --mbox ~/mail.mbox",
+}
 # name -> (module, attribute): commands without a group
 COMMANDS = {
     "up": ("hivemesh_platform.cli.lifecycle", "up", "Start the platform and its workers."),
@@ -39,7 +51,8 @@ COMMANDS = {
     "doctor": ("hivemesh_platform.cli.doctor", "doctor", "Find what is wrong and how to mend it."),
 }
 TRACE = "-vv"  # anywhere on the command line: an error shows its stack trace
-EPILOG = "First steps: hivemesh up -d · hivemesh demo email · hivemesh status · hivemesh down"
+EPILOG = "First steps: hivemesh up -d · hivemesh demo email · hivemesh status · hivemesh down. "
+EPILOG += "With -vv anywhere an error shows its stack trace; NO_COLOR is respected."
 
 
 def main() -> None:
@@ -72,7 +85,7 @@ def build(arguments: Sequence[str], *, everything: bool = False) -> typer.Typer:
         if not group.registered_commands:
             group.command("…")(_nothing)
         group.rich_markup_mode = None
-        app.add_typer(group, name=name, help=text)
+        app.add_typer(group, name=name, help=text, epilog=f"Examples:  {EXAMPLES[name]}")
     return app
 
 

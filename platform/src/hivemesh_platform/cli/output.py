@@ -3,15 +3,17 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+    Column = tuple[str, str | Callable[[Any], str]]
 
 Format = Annotated[
     Literal["table", "wide", "json", "yaml", "name"],
@@ -21,13 +23,13 @@ Format = Annotated[
 
 def show_list(
     items: "Sequence[BaseModel]",
-    columns: Sequence[tuple[str, str]],
+    columns: "Sequence[Column]",
     output: str,
     *,
-    wide: Sequence[tuple[str, str]] = (),
+    wide: "Sequence[Column]" = (),
     empty: str = "nothing here",
 ) -> None:
-    """Print items; `columns` are (title, attribute) pairs and the first one is the name.
+    """Print items; `columns` are (title, attribute or function) pairs, the first one the name.
 
     `empty` tells the next command where there is nothing to list.
     """
@@ -35,24 +37,27 @@ def show_list(
         _dump([item.model_dump(mode="json") for item in items], output)
     elif output == "name":
         for item in items:
-            typer.echo(getattr(item, columns[0][1]))
+            typer.echo(_cell_of(item, columns[0][1]))
     elif not items:
         typer.echo(empty, err=True)
     else:
         shown = [*columns, *wide] if output == "wide" else columns
-        rows = [[cell(getattr(item, attribute)) for _, attribute in shown] for item in items]
+        rows = [[_cell_of(item, which) for _, which in shown] for item in items]
         typer.echo(table([title for title, _ in shown], rows))
 
 
-def show_one(item: "BaseModel", output: str, *, name: str = "id") -> None:
-    """Print one object: its fields as lines for people."""
+def show_one(
+    item: "BaseModel", output: str, *, name: str = "id", without: Collection[str] = ()
+) -> None:
+    """Print one object: for people its fields as lines, but for empty ones and those in `without`."""
     if output in {"json", "yaml"}:
         _dump(item.model_dump(mode="json"), output)
     elif output == "name":
         typer.echo(getattr(item, name))
     else:
         for field, value in item.model_dump(mode="json").items():
-            _show_field(field, value)
+            if field not in without and not _absent(value):
+                _show_field(field, value)
 
 
 def show_document(document: object, output: str) -> None:
@@ -87,7 +92,7 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def cell(value: object) -> str:
     """One value as it stands in a table."""
-    if value is None or value in ("", [], {}):
+    if _absent(value):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -99,6 +104,16 @@ def cell(value: object) -> str:
         return ",".join(f"{key}={one}" for key, one in value.items())
     text = str(value)
     return local_time(text) if _looks_like_time(text) else text
+
+
+def brief(value: object) -> str:
+    """A value on one line: an artifact by name and size, a flat object as its fields."""
+    if isinstance(value, dict) and "sha256" in value:
+        size = size_text(value.get("size", 0))
+        return f"{value.get('name') or 'artifact'}, {size}, sha256 {value['sha256'][:12]}…"
+    if isinstance(value, dict) and not any(isinstance(one, dict | list) for one in value.values()):
+        return ", ".join(f"{key}={cell(one)}" for key, one in value.items())
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else cell(value)
 
 
 def local_time(text: str) -> str:
@@ -131,6 +146,14 @@ def colour_allowed() -> bool:
     return sys.stderr.isatty() and "NO_COLOR" not in os.environ
 
 
+def _cell_of(item: object, which: "str | Callable[[Any], str]") -> str:
+    return cell(getattr(item, which)) if isinstance(which, str) else which(item)
+
+
+def _absent(value: object) -> bool:
+    return value is None or value in ("", [], {})
+
+
 def _show_field(field: str, value: object) -> None:
     title = field.replace("_", " ")
     if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -143,10 +166,7 @@ def _show_field(field: str, value: object) -> None:
     elif isinstance(value, dict) and value:
         typer.echo(f"{title}:")
         for key, one in value.items():
-            text = (
-                json.dumps(one, ensure_ascii=False) if isinstance(one, dict | list) else cell(one)
-            )
-            typer.echo(f"  {key}: {text}")
+            typer.echo(f"  {key}: {brief(one)}")
     else:
         typer.echo(f"{title}: {cell(value)}")
 

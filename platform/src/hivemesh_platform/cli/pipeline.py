@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hivemesh_platform.cli import output, session
+from hivemesh_platform.cli import details, output, session
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -81,7 +81,7 @@ def run_(
         typer.echo(f"run {run.id} started", err=True)
         if wait:
             run = follow(client, run.id)
-        output.show_one(run, fmt)
+        details.show_run(run, fmt)
     return exit_code(run.state, waited=wait)
 
 

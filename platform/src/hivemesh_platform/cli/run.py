@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hivemesh_platform.cli import output, session
+from hivemesh_platform.cli import details, output, session
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -29,13 +29,17 @@ def list_(
                 ("id", "id"),
                 ("pipeline", "pipeline"),
                 ("state", "state"),
-                ("created", "created_at"),
-                ("ended", "ended_at"),
+                ("age", lambda run: output.age(run.created_at)),
                 ("rejected", "rejected"),
                 ("reason", "reason"),
             ],
             fmt,
-            wide=[("submitter", "submitter"), ("version", "version")],
+            wide=[
+                ("created", "created_at"),
+                ("ended", "ended_at"),
+                ("version", "version"),
+                ("submitter", "submitter"),
+            ],
             empty="no runs yet; start one with `hivemesh demo email` or `hivemesh pipeline run`",
         )
 
@@ -47,7 +51,7 @@ def show(id_: Id, fmt: output.Format = "table", state: session.State = None) -> 
     Example:  hivemesh run show run_0193a5…
     """
     with session.client(state) as client:
-        output.show_one(client.run(id_), fmt)
+        details.show_run(client.run(id_), fmt)
 
 
 @app.command()
@@ -61,7 +65,7 @@ def watch(id_: Id, fmt: output.Format = "table", state: session.State = None) ->
 
     with session.client(state) as client:
         run = follow(client, id_)
-        output.show_one(run, fmt)
+        details.show_run(run, fmt)
     return exit_code(run.state)
 
 
@@ -76,7 +80,7 @@ def cancel(id_: Id, fmt: output.Format = "table", state: session.State = None) -
     if fmt == "table":
         typer.echo(f"{run.id}: {run.state}")
     else:
-        output.show_one(run, fmt)
+        details.show_run(run, fmt)
 
 
 @app.command("output")

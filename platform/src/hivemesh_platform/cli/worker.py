@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from hivemesh_platform.cli import output, session
+from hivemesh_platform.cli import details, output, session
 from hivemesh_platform.cli.artifact import stored
 from hivemesh_platform.cli.values import parse_pairs, read_json
 
@@ -53,7 +53,7 @@ def show(name: Name, fmt: output.Format = "table", state: session.State = None) 
     Example:  hivemesh worker show email-parser
     """
     with session.client(state) as client:
-        output.show_one(client.worker(name), fmt, name="name")
+        details.show_worker(client.worker(name), fmt)
 
 
 @app.command()
@@ -127,6 +127,6 @@ def call(
     elif run.state == "completed":
         output.show_document(run.outputs.get("result"), fmt)
     else:
-        output.show_one(run, fmt)
+        details.show_run(run, fmt)
         return 6 if not run.state.ended else 1
     return 0

@@ -173,7 +173,8 @@ class Supervisor:
     def _fleet(self, worker: str) -> Fleet:
         fleet = self._fleets.get(worker)
         if fleet is None:
-            raise NotFoundError
+            message = f"no worker here is named {worker!r}; `hivemesh worker list` shows them"
+            raise NotFoundError(message)
         return fleet
 
     def _update_fleets(self) -> None:

@@ -128,9 +128,9 @@ def _files(location: Location) -> Iterator[Finding]:
         return  # installed: there is no checkout to look at
     yield from _project(location, project)
     yield from _dockerfile(location.folder / "Dockerfile")
-    for name in ("README.md", "tests"):
+    for name in ("README.md", "tests/"):
         if not (location.folder / name).exists():
-            yield _warning(f"there is no {name}", f"add {name} to the worker's folder")
+            yield _warning(f"{name} is missing", f"add {name} to the worker's folder")
 
 
 def _project(location: Location, path: Path) -> Iterator[Finding]:
@@ -156,7 +156,7 @@ def _project(location: Location, path: Path) -> Iterator[Finding]:
 
 def _dockerfile(path: Path) -> Iterator[Finding]:
     if not path.is_file():
-        yield _warning("there is no Dockerfile", "add one that ends with a non-root USER")
+        yield _warning("Dockerfile is missing", "add one that ends with a non-root USER")
         return
     users = re.findall(r"^\s*USER\s+(\S+)", path.read_text(encoding="utf-8"), re.MULTILINE)
     if not users or users[-1].split(":")[0] in {"root", "0"}:

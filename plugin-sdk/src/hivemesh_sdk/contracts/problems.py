@@ -85,7 +85,7 @@ _ROWS = (
         "not-found",
         404,
         "no such object, or it is not visible to you",
-        "list the objects of this kind",
+        "check the name or id against the list, for example `hivemesh run list`",
     ),
     _type(
         1004,
