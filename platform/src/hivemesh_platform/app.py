@@ -245,7 +245,13 @@ def worker_folders(loaded: Loaded) -> list[Path]:
 
 
 def _application(name: str, routers: list[APIRouter]) -> ASGIApp:
-    app = FastAPI(title=f"Hivemesh {name} API", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title=f"Hivemesh {name} API",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,  # FastAPI would tell it to everybody, newcomers included
+    )
     for router in routers:
         app.include_router(router)
     errors.install(app)

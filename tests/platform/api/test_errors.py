@@ -2,7 +2,7 @@ import pytest
 from api_support import OPERATOR, WORKER, call
 from fastapi import FastAPI, Request
 from hivemesh_platform.api import errors
-from hivemesh_platform.api.access import require
+from hivemesh_platform.api.access import before_body
 from hivemesh_platform.api.bodies import decoded, router
 from hivemesh_platform.api.requests import RequestIds
 from hivemesh_sdk.contracts.instances import Heartbeat
@@ -22,8 +22,8 @@ def app() -> RequestIds:
     routes = router()
 
     @routes.post("/orders")
-    async def order(body: Order, request: Request) -> Order:
-        require(request, "runs:write")
+    @before_body("runs:write")
+    async def order(body: Order) -> Order:
         return body
 
     @routes.get("/orders/{name}")
@@ -111,6 +111,16 @@ async def test_a_bad_query_is_pointed_at(app: RequestIds) -> None:
 async def test_who_shows_no_certificate_is_refused(app: RequestIds) -> None:
     answer = await call(app, "POST", "/orders", as_=None, body={"count": 1})
     assert (answer.status, answer.json()["code"]) == (401, "HM-1101")
+
+
+def test_a_route_that_reads_a_body_has_to_name_its_action() -> None:
+    routes = router()
+
+    async def order(body: Order) -> Order:
+        return body
+
+    with pytest.raises(TypeError, match="name its action"):
+        routes.post("/orders")(order)
 
 
 async def test_who_has_no_rule_is_refused(app: RequestIds) -> None:

@@ -1,10 +1,17 @@
 """Who asks, and whether they may. The identity comes from the connection and from nowhere else."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from fastapi import Request
 from hivemesh_sdk.errors import NotAuthorizedError
 from hivemesh_sdk.trust.identity import Peer
 
 from hivemesh_platform.access import policy
+
+_ACTION = "hivemesh_action"
+
+F = TypeVar("F", bound=Callable[..., object])
 
 
 class NoPeerIdentityError(NotAuthorizedError):
@@ -36,3 +43,18 @@ def require(request: Request, action: str) -> Peer:
     peer = peer_of(request)
     policy.check(peer, action)
     return peer
+
+
+def before_body(action: str) -> Callable[[F], F]:
+    """Name the action of an endpoint whose declared body FastAPI reads before the endpoint runs."""
+
+    def mark(endpoint: F) -> F:
+        setattr(endpoint, _ACTION, action)
+        return endpoint
+
+    return mark
+
+
+def action_before_body(endpoint: Callable[..., object]) -> str:
+    """The action that `before_body` has named, or an empty text."""
+    return str(getattr(endpoint, _ACTION, ""))

@@ -14,7 +14,7 @@ from hivemesh_sdk.safeio.json import parse_json
 from hivemesh_sdk.safeio.problems import MalformedError
 from pydantic import BaseModel, JsonValue
 
-from hivemesh_platform.api.access import peer_of
+from hivemesh_platform.api.access import action_before_body, peer_of, require
 
 MAX_BYTES = 1024 * 1024
 _READS_BODY = frozenset({"POST", "PUT", "PATCH"})
@@ -75,14 +75,24 @@ class StrictRoute(APIRoute):
 
 
 class MemberRoute(StrictRoute):
-    """A route for peers with an identity: without one, nothing of the request is looked at."""
+    """A route for peers with an identity: without one, nothing of the request is looked at.
+
+    A declared body is read only for those who may do the action that the route has to name.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]  # as above
         """Look at the peer before anything is read."""
         handle = super().get_route_handler()
+        action = action_before_body(self.endpoint)
+        if self.body_field is not None and not action:
+            message = f"{self.path} reads a body; name its action with `before_body`"
+            raise TypeError(message)
 
         async def identified(request: Request) -> Response:
-            peer_of(request)
+            if action:
+                require(request, action)
+            else:
+                peer_of(request)
             return await handle(request)
 
         return identified

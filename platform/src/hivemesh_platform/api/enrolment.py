@@ -12,7 +12,7 @@ from hivemesh_sdk.contracts.api import Body, View
 from hivemesh_sdk.trust.wire import BUNDLE_PATH, ENROL_PATH, RENEW_PATH, EnrolRequest, RenewRequest
 from pydantic import Field
 
-from hivemesh_platform.api.access import require
+from hivemesh_platform.api.access import before_body, require
 from hivemesh_platform.api.bodies import decoded
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.trust.authority import Authority
@@ -63,8 +63,8 @@ def members(enrolment: EnrolmentService, authority: Authority) -> APIRouter:
         return Response(msgspec.json.encode(authority.bundle().document()), media_type=JSON)
 
     @routes.post("/v1/tokens", status_code=201)
-    async def create_token(body: TokenRequest, request: Request) -> TokenView:
-        require(request, "enrolment:write")
+    @before_body("enrolment:write")
+    async def create_token(body: TokenRequest) -> TokenView:
         lifetime = timedelta(seconds=body.lifetime_s)
         return TokenView(token=await enrolment.create_token(body.worker, lifetime=lifetime))
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 from hivemesh_sdk.contracts.api import JobRequest, RunView
 
-from hivemesh_platform.api.access import require
+from hivemesh_platform.api.access import before_body, peer_of, require
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.execution.jobs import JobService
 from hivemesh_platform.execution.service import RunService
@@ -14,9 +14,9 @@ def router(jobs: JobService, runs: RunService) -> APIRouter:
     routes = strict_router()
 
     @routes.post("/v1/jobs", status_code=202)
+    @before_body("jobs:write")
     async def start_job(body: JobRequest, request: Request, response: Response) -> RunView:
-        peer = require(request, "jobs:write")
-        view = await jobs.start(body, peer.uri)
+        view = await jobs.start(body, peer_of(request).uri)
         response.status_code = 200 if view.state.ended else 202
         return view
 

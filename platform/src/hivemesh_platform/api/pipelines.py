@@ -6,7 +6,7 @@ from fastapi import APIRouter, Body, Request
 from hivemesh_sdk.contracts.api import Page, PipelineView
 from pydantic import JsonValue
 
-from hivemesh_platform.api.access import require
+from hivemesh_platform.api.access import before_body, require
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.execution.pipelines import STORED, KnownPipeline, PipelineService
 
@@ -28,13 +28,13 @@ def router(pipelines: PipelineService) -> APIRouter:
         return (await pipelines.get(name)).view()
 
     @routes.post("/v1/pipelines", status_code=201)
-    async def store_pipeline(request: Request, document: Document) -> PipelineView:
-        require(request, "pipelines:write")
+    @before_body("pipelines:write")
+    async def store_pipeline(document: Document) -> PipelineView:
         return (await pipelines.store(document)).view()
 
     @routes.post("/v1/pipelines/validate")
-    async def validate_pipeline(request: Request, document: Document) -> PipelineView:
-        require(request, "pipelines:read")
+    @before_body("pipelines:read")
+    async def validate_pipeline(document: Document) -> PipelineView:
         return KnownPipeline(pipelines.check(document).pipeline, STORED).view()
 
     return routes

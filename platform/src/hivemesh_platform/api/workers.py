@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 from hivemesh_sdk.contracts.api import Page, ScaleRequest, WorkerView
 from hivemesh_sdk.errors import ConflictError
 
-from hivemesh_platform.api.access import require
+from hivemesh_platform.api.access import before_body, require
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.overview import Overview
 from hivemesh_platform.supervisor.service import Supervisor
@@ -29,8 +29,8 @@ def router(overview: Overview, supervisor: Supervisor | None) -> APIRouter:
         return overview.worker(name)
 
     @routes.post("/v1/workers/{name}/scale")
-    async def scale(name: str, body: ScaleRequest, request: Request) -> WorkerView:
-        require(request, "workers:write")
+    @before_body("workers:write")
+    async def scale(name: str, body: ScaleRequest) -> WorkerView:
         overview.worker(name)
         _supervised(supervisor).scale(name, body.instances)
         return overview.worker(name)
