@@ -30,9 +30,16 @@ async def store(tmp_path):
         yield opened
 
 
+STORED = "0" * 64  # by a step of the run
+
+
+async def may_name(sha256):
+    return sha256 == STORED
+
+
 @pytest.fixture
 def reader(store):
-    return PageReader(store, "run_1.read.0", keep_answer=False)
+    return PageReader(store, "run_1.read.0", keep_answer=False, may_name=may_name)
 
 
 async def test_a_batch_is_stored_under_its_digest_and_not_looked_into(store, reader):
@@ -84,7 +91,7 @@ async def test_a_long_answer_becomes_an_artifact(store, reader):
 
 async def test_a_state_is_always_an_artifact(store):
     taken = Taken()
-    reader = PageReader(store, "run_1.sum.1", keep_answer=True)
+    reader = PageReader(store, "run_1.sum.1", keep_answer=True, may_name=may_name)
     await reader.take(page(result_frame(1, {"a": 1})), taken)
     assert taken.output.artifact is not None
 
@@ -96,6 +103,16 @@ async def test_a_batch_that_is_named_is_not_stored_again(store, reader):
     await reader.take(page(Frame(event)), taken)
     assert (taken.batches[0].sha256, taken.batches[0].bytes) == ("0" * 64, 7)
     assert store.used_bytes == 0
+
+
+@pytest.mark.parametrize("event", [RecordsEvent(no=1, count=2, sha256=""), ResultEvent(no=1)])
+@pytest.mark.parametrize("sha256", ["1" * 64, "../../trust/root.key", ""])
+async def test_what_the_run_has_not_stored_cannot_be_named(reader, event, sha256):
+    taken = Taken()
+    named = replace(event, artifact=Artifact(sha256=sha256, size=7))
+    with pytest.raises(StepFailedError, match="has not stored"):
+        await reader.take(page(Frame(named)), taken)
+    assert (taken.batches, taken.output) == ([], None)
 
 
 async def test_the_end_without_a_value_is_an_end(reader):

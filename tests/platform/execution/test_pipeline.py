@@ -14,11 +14,20 @@ from execution_support import (
     numbers,
     worker,
 )
-from fake_workers import FakeCatalogue, FakeWorkerFleet, capability, failing, mapper, source
+from fake_workers import (
+    FakeCatalogue,
+    FakeWorkerFleet,
+    capability,
+    failing,
+    mapper,
+    parse,
+    records_frame,
+    source,
+)
 from hivemesh_sdk.contracts.api import JobRequest
 from hivemesh_sdk.contracts.pages import Frame
 from hivemesh_sdk.contracts.problems import problem, slug_of
-from hivemesh_sdk.contracts.steps import ProblemEvent
+from hivemesh_sdk.contracts.steps import ProblemEvent, ResultEvent
 from hivemesh_sdk.errors import HivemeshError
 
 DOUBLED = [2 * n for n in range(35)]
@@ -77,6 +86,31 @@ async def test_a_batch_whose_records_are_all_refused_still_finishes(tmp_path):
         assert (run.state, run.rejected) == ("partial", 10)
         assert await values(platform, run) == list(range(10, 35))
         assert await platform.output(run.id, "total") == str(sum(range(10, 35))).encode()
+
+
+async def test_an_answer_in_several_parts_is_one_batch(tmp_path):
+    def parted(_request, inputs):
+        records = parse(b"".join(inputs))
+        for no, record in enumerate(records, 1):
+            yield records_frame(no, [double(record)])
+        yield Frame(ResultEvent(no=len(records) + 1))
+
+    async with core(tmp_path, worker(behaviours={"test.double@1": parted})) as platform:
+        run = await platform.run()
+        assert await values(platform, run) == DOUBLED
+        assert await platform.output(run.id, "total") == str(sum(DOUBLED)).encode()
+
+
+async def test_a_step_that_waits_for_a_value_is_blocked(tmp_path):
+    steps = {"tell": {"use": "test.echo@1", "with": {"text": "${{ sum.sum }}"}}}
+    document = {**PIPELINE, "steps": {**PIPELINE["steps"], **steps}}
+    fleet = FakeWorkerFleet(worker(records=50), page_events=1)
+    async with core(tmp_path, fleet) as platform:
+        run = await platform.start(document)
+        await platform.until(lambda: platform.execution.counters.batches_recorded)
+        states = {n.name: n.state for n in (await platform.execution.runs.get(run)).nodes}
+        assert states["tell"] == "blocked"
+        assert (await platform.end(run)).state == "completed"
 
 
 async def test_the_map_starts_while_the_source_is_still_reading(tmp_path):

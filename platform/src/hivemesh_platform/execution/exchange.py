@@ -12,6 +12,7 @@ from hivemesh_sdk.contracts.steps import MAX_WAIT_S
 
 from hivemesh_platform import crash
 from hivemesh_platform.artifacts.model import BatchRef
+from hivemesh_platform.artifacts.store import stored_by_run
 from hivemesh_platform.execution.held import HeldStep
 from hivemesh_platform.execution.ledger import Finished, Placed, Recorded
 from hivemesh_platform.execution.pages import PageReader, StepFailedError, Taken
@@ -38,7 +39,9 @@ class Exchange:
         self._claim = step.claim
         self._choice = choice
         keep = step.claim.kind in {"add", "merge"}
-        self._reader = PageReader(parts.artifacts, str(step.claim.key), keep_answer=keep)
+        self._reader = PageReader(
+            parts.artifacts, str(step.claim.key), keep_answer=keep, may_name=self._may_name
+        )
         self._told = parts.clock.monotonic()  # when progress was last recorded
 
     async def run(self, *, resume: bool) -> None:
@@ -65,11 +68,21 @@ class Exchange:
             page = await self._next(page.execution, taken.last)
             await self._reader.take(page.body, taken)
         end = Finished(
-            batch=taken.batches[0] if taken.batches else None,
+            batch=await self._joined(taken.batches),
             output=None if taken.output is None else _encode(taken.output).decode(),
             rejected=tuple(taken.rejected),
         )
         await self._finish(end)
+
+    async def _joined(self, batches: Sequence[BatchRef]) -> BatchRef | None:
+        """One answer is one batch, in however many parts the worker gave it."""
+        if len(batches) <= 1:
+            return batches[0] if batches else None
+        store = self._parts.artifacts
+        data = b"".join([await store.read(one.sha256) for one in batches])
+        stored = await store.put(data, "")
+        count = sum(one.count for one in batches)
+        return BatchRef(stored.sha256, count, stored.size, batches[0].encoding)
 
     async def _read_source(self, *, resume: bool) -> None:
         """Read page by page; the next page is asked for before there is room to record it."""
@@ -100,6 +113,13 @@ class Exchange:
         late = self._parts.clock.monotonic() - self._told > PROGRESS_EVERY_S
         if not taken.is_empty or (taken.progress is not None and late):
             await self._record(execution, taken)
+
+    async def _may_name(self, sha256: str) -> bool:
+        """Whether the step may name an artifact: it was given to it, or its run has stored it."""
+        if sha256 in self._step.digests:
+            return True
+        run = self._claim.key.run
+        return await self._parts.database.read(lambda tx: stored_by_run(tx, run, sha256))
 
     def _place(self) -> None:
         """Keep where the attempt runs; the write is ordered before the row's end, not awaited."""

@@ -117,7 +117,8 @@ class SqliteLedger:
         if row is None or row["ended_at"] is not None:
             return Effects()
         tx.execute(
-            "UPDATE node SET options = ? WHERE run = ? AND name = ? AND options IS NULL",
+            """UPDATE node SET options = ?, state = 'queued'
+                WHERE run = ? AND name = ? AND options IS NULL""",
             (options, run, node),
         )
         if row["kind"] in {"call", "source"}:
@@ -370,7 +371,7 @@ def _add_node(tx: Transaction, run: NewRun, node: NewNode) -> None:
         """INSERT INTO node (run, name, position, capability, kind, upstream, options, labels,
                              submitter, priority, max_retries, retry_base_s, deadline_ms,
                              idle_timeout_ms, dataset, dataset_version, state)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued')""",
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         (
             run.id,
             node.name,
@@ -388,6 +389,7 @@ def _add_node(tx: Transaction, run: NewRun, node: NewNode) -> None:
             node.idle_timeout_ms,
             node.dataset,
             node.dataset_version,
+            "blocked" if node.options is None else "queued",
         ),
     )
 

@@ -1,9 +1,11 @@
 """Reads the pages of one execution: batches are stored as they come, never looked into."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import msgspec
 import structlog
+from hivemesh_sdk.contracts.artifacts import Artifact
 from hivemesh_sdk.contracts.pages import Frame, FramingError, decode_page
 from hivemesh_sdk.contracts.problems import Problem, problem
 from hivemesh_sdk.contracts.steps import (
@@ -59,12 +61,24 @@ class Taken:
 
 
 class PageReader:
-    """Takes the pages of one execution."""
+    """Takes the pages of one execution.
 
-    def __init__(self, store: ArtifactStore, key: str, *, keep_answer: bool) -> None:
+    `may_name` says whether the step may refer to an artifact: what it names is read by the next
+    step and shown as the run's output, so it must be something that the run knows already.
+    """
+
+    def __init__(
+        self,
+        store: ArtifactStore,
+        key: str,
+        *,
+        keep_answer: bool,
+        may_name: Callable[[str], Awaitable[bool]],
+    ) -> None:
         self._store = store
         self._key = key
         self._keep_answer = keep_answer  # a state: always an artifact
+        self._may_name = may_name
 
     async def take(self, body: bytes, into: Taken) -> None:
         """Add the events of a page. Events that were taken before are left out.
@@ -101,20 +115,32 @@ class PageReader:
 
     async def _batch(self, event: RecordsEvent, body: bytes) -> BatchRef:
         if event.artifact is not None:
-            found = event.artifact
+            found = await self._named(event.artifact)
             return BatchRef(found.sha256, event.count, found.size, event.encoding)
         stored = await self._store.put(body, event.sha256)
         return BatchRef(stored.sha256, event.count, stored.size, event.encoding)
 
     async def _answer(self, event: ResultEvent, body: bytes) -> Output | None:
         if event.artifact is not None:
-            return Output(artifact=BatchRef(event.artifact.sha256, 0, event.artifact.size))
+            found = await self._named(event.artifact)
+            return Output(artifact=BatchRef(found.sha256, 0, found.size))
         if event.bytes is None:
             return None
         if len(body) <= INLINE_ANSWER and not self._keep_answer:
             return Output(value=msgspec.Raw(body))
         stored = await self._store.put(body, event.sha256)
         return Output(artifact=BatchRef(stored.sha256, 0, stored.size))
+
+    async def _named(self, artifact: Artifact) -> Artifact:
+        """An artifact that a worker names instead of sending its bytes.
+
+        Raises:
+            StepFailedError: no step of the run has stored it.
+        """
+        if not await self._may_name(artifact.sha256):
+            detail = f"a page of {self._key} names an artifact that its run has not stored"
+            raise StepFailedError(problem("step-failed", detail))
+        return artifact
 
 
 def _rejected(event: RejectedEvent) -> RejectedRecord:
