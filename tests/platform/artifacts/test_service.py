@@ -139,6 +139,14 @@ async def test_a_put_grant_does_not_tell_what_others_have_stored(service, holder
     assert not grant.present
 
 
+async def test_what_a_step_has_and_stores_again_counts_as_stored_by_its_run(service, holders):
+    info = await upload(service, b"abc")
+    holders.hold(info.sha256)
+    assert (await service.grant(asking("put", info.sha256), HOLDER)).present
+    holders.hold()  # a later step, which may now name it
+    assert await read(service, info.sha256) == b"abc"
+
+
 async def test_nobody_stores_without_a_step(service):
     use = Use(identity=HOLDER, step=KEY, attempt=1)
     with pytest.raises(ArtifactMissingError):

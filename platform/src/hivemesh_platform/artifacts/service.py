@@ -115,6 +115,7 @@ class ArtifactService:
         holding = self._held(use)
         present = await self._artifacts.size(request.sha256) == request.size
         if present and await self._may_read(request.sha256, holding):
+            await self._database.write(lambda tx: store.insert_of_step(tx, holding, request.sha256))
             return Grant(method="PUT", url=url, headers={}, expires_in_s=GRANT_S, present=True)
         headers = {"content-type": request.media_type}
         if request.name:
