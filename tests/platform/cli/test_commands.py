@@ -125,6 +125,13 @@ def test_table_aligns_columns_and_shows_absence_as_a_dash():
     assert text.splitlines() == ["NAME    N", "a       -", "longer  2"]
 
 
+@pytest.mark.parametrize("value", ["a\x1b]0;x\x07b", ["\x1b[2J"], {"k": "\x9b2J"}, "\u202egnp.exe"])
+def test_what_workers_say_does_not_command_the_terminal(value: object) -> None:
+    shown = output.cell(value)
+    assert "\ufffd" in shown
+    assert not set(shown) & set("\x1b\x07\x9b\u202e")
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_every_command(shell):
     text = script(shell)

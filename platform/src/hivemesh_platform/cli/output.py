@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,11 +100,16 @@ def cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.2f}"
     if isinstance(value, list | tuple):
-        return ",".join(str(one) for one in value)
+        return printable(",".join(str(one) for one in value))
     if isinstance(value, dict):
-        return ",".join(f"{key}={one}" for key, one in value.items())
-    text = str(value)
+        return printable(",".join(f"{key}={one}" for key, one in value.items()))
+    text = printable(str(value))
     return local_time(text) if _looks_like_time(text) else text
+
+
+def printable(text: str) -> str:
+    """Text of workers and of what they read, without characters that command a terminal."""
+    return "".join("\ufffd" if unicodedata.category(one) in {"Cc", "Cf"} else one for one in text)
 
 
 def brief(value: object) -> str:
