@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported; see threads.py
 sys.path.insert(0, str(Path(__file__).parent))  # messages.py, whichever configuration is used
 
 from worker_email_classifier.classify import Classifier

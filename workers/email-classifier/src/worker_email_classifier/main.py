@@ -7,6 +7,7 @@ from hivemesh_sdk import ConfigurationError, Raw, Record, Rejected, Worker
 from hivemesh_sdk.contracts.problems import FieldProblem
 from msgspec import Meta, field
 
+from worker_email_classifier.threads import one_thread
 from worker_email_classifier.types import TYPES, NotAMessage
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def classify(records: list[Raw], options: ClassifyOptions) -> list[Raw | Rejecte
 def _classifier() -> "Classifier":
     # Only the executor pays for numpy and the model: the process that serves requests never
     # classifies, and stays 30 MiB smaller.
+    one_thread()
     from worker_email_classifier.classify import Classifier  # noqa: PLC0415 - see above
     from worker_email_classifier.model import shipped  # noqa: PLC0415 - see above
 

@@ -43,7 +43,7 @@ class Model:
         """Return for each message how probable it is that it is of the model's type."""
         values = self.words[features.buckets] * scaled(features)
         sums = np.bincount(features.rows, values, features.count)
-        scores = sums + features.measures @ self.measures + self.constant
+        scores = sums + (features.measures * self.measures).sum(axis=1) + self.constant
         linear = np.clip(self.slope * scores + self.offset, -60, 60)
         return np.asarray(1.0 / (1.0 + np.exp(-linear)), np.float64)
 

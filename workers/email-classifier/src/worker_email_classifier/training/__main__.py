@@ -6,8 +6,7 @@ import sys
 from importlib import resources
 from pathlib import Path
 
-from worker_email_classifier.training.corpus import digest
-from worker_email_classifier.training.recipe import train, training_set
+from worker_email_classifier.threads import one_thread
 
 _SETS = ("email/spamassassin", "email/r-lists")
 
@@ -18,6 +17,13 @@ def main() -> int:
     if not root:
         sys.stderr.write("set HIVEMESH_TEST_DATA to the folder that holds email/spamassassin\n")
         return 2
+    one_thread()
+    from worker_email_classifier.training.corpus import digest  # noqa: PLC0415 - after one_thread
+    from worker_email_classifier.training.recipe import (  # noqa: PLC0415 - after one_thread
+        train,
+        training_set,
+    )
+
     header: dict[str, object] = {"data": {name: digest(Path(root), name) for name in _SETS}}
     data = train(training_set(Path(root))).file(header)
     target = Path(str(resources.files("worker_email_classifier"))) / "spam.npz"
