@@ -1,4 +1,4 @@
-"""One executor process as its front sees it: from its start to its last message and its burial."""
+"""One executor process as its front sees it: from its start to its last message and its end."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The executors of this worker: starts them, gives them steps, watches them, buries them.
+"""The executors of this worker: starts them, gives them steps, watches them, ends them.
 
 An executor is a fresh interpreter with one socket to this process, a clean environment and its
 own process group. Whatever it does, this loop goes on answering.
