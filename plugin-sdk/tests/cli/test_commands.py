@@ -37,6 +37,7 @@ def test_a_wrong_command_line_is_usage(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["dance"])
     assert stop.value.code == 2
+    assert "fix: hivemesh-worker --help" in capsys.readouterr().err
 
 
 def test_check_numbers_its_findings(capsys):

@@ -4,11 +4,11 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from hivemesh_sdk import __version__
 from hivemesh_sdk.contracts.names import PROTOCOL
-from hivemesh_sdk.failures import guarded
+from hivemesh_sdk.failures import USAGE, guarded
 
 EXAMPLES = """\
 examples:
@@ -61,8 +61,15 @@ def _dispatch(options: argparse.Namespace) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """Tells misuse in the form of every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"error: {message}\nfix: {self.prog} --help shows usage and examples\n")
+
+
+def _parser() -> "_Parser":
+    parser = _Parser(
         prog="hivemesh-worker",
         description="Run, check, call and prove a Hivemesh worker.",
         epilog=EXAMPLES,
@@ -81,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - argparse gives it no public name
+Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"  # noqa: SLF001 - argparse gives it no public name
 
 
 def _run(commands: Commands) -> None:
