@@ -20,7 +20,7 @@ from hivemesh_platform.execution.model import Again, AttemptOutcome, after_failu
 from hivemesh_platform.execution.pages import StepFailedError
 from hivemesh_platform.execution.parts import Parts
 from hivemesh_platform.execution.ports import Choice, Outcome, UnreachableError
-from hivemesh_platform.execution.requests import visible
+from hivemesh_platform.execution.requests import not_given, visible
 from hivemesh_platform.storage.errors import StorageFullError
 from hivemesh_platform.storage.transaction import Transaction
 
@@ -44,7 +44,7 @@ class Dispatcher:
 
     async def run(self, claim: Claim, choice: Choice, *, resume: bool = False) -> None:
         """Bring a claimed row to its end, or to its next attempt."""
-        digests, trees = visible(claim)
+        digests, trees = await self._readable(claim)
         started = self._parts.clock.monotonic()
         step = HeldStep(claim, choice.endpoint, digests, trees, started)
         self._parts.held.add(step)
@@ -56,6 +56,14 @@ class Dispatcher:
             seconds = self._parts.clock.monotonic() - step.started
             self._parts.placement.report(choice, outcome, seconds)
             self._parts.work.give()
+
+    async def _readable(self, claim: Claim) -> tuple[frozenset[str], frozenset[str]]:
+        """Name the artifacts that the step may read, and the folders among them."""
+        named, trees = visible(claim)
+        if claim.spec is not None or named <= {one.sha256 for one in claim.inputs}:
+            return named, trees
+        foreign = await self._parts.database.read(lambda tx: not_given(tx, claim, named))
+        return named - foreign, trees - foreign
 
     async def close(self) -> None:
         """Wait a moment for the last acknowledgements."""

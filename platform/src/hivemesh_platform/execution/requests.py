@@ -8,9 +8,12 @@ from hivemesh_sdk.contracts.steps import MAX_PAGE_BYTES, InputPart, Limits, Step
 
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.artifacts.ports import ArtifactStore
+from hivemesh_platform.artifacts.store import stored_by_run
+from hivemesh_platform.execution import store
 from hivemesh_platform.execution.ledger import Claim
 from hivemesh_platform.execution.spec import JobSpec, artifact_digests
 from hivemesh_platform.settings import ExecutionSettings
+from hivemesh_platform.storage.transaction import Transaction
 
 DEFAULT_IDLE_MS = 300_000
 
@@ -55,6 +58,20 @@ def visible(claim: Claim) -> tuple[frozenset[str], frozenset[str]]:
         document = [spec.options, msgspec.json.decode(spec.input)]
     named, trees = artifact_digests(document)
     return named | {one.sha256 for one in claim.inputs}, trees
+
+
+def not_given(tx: Transaction, claim: Claim, named: frozenset[str]) -> frozenset[str]:
+    """Name those artifacts to which the run has no right, though an option refers to them.
+
+    An earlier step's answer may name any digest. The run has a right to what its parameters and
+    its pipeline name, to the row's inputs, and to what its own steps have stored.
+    """
+    run = store.run(tx, claim.key.run)
+    told = (
+        [] if run is None else [msgspec.json.decode(run[key]) for key in ("parameters", "document")]
+    )
+    given = artifact_digests(told)[0] | {one.sha256 for one in claim.inputs}
+    return frozenset(one for one in named - given if not stored_by_run(tx, claim.key.run, one))
 
 
 def _parameters(claim: Claim, spec: JobSpec | None) -> dict[str, object]:
