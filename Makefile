@@ -4,9 +4,6 @@ BIN := .venv/bin
 WORKERS := $(notdir $(patsubst %/,%,$(dir $(wildcard workers/*/plugin.yaml))))
 PACKAGES := hivemesh_sdk hivemesh_platform
 SOURCES := platform plugin-sdk workers tests bench scripts
-ifneq ($(wildcard ../shared/data/README.md),)
-export HIVEMESH_TEST_DATA ?= $(abspath ../shared/data)
-endif
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 COMPOSE_FILE := docker-compose.multi-worker.yml
 

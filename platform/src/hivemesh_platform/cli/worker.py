@@ -74,7 +74,8 @@ def logs(
     if fmt in {"json", "yaml"}:
         output.show_document(text.splitlines(), fmt)
     else:
-        typer.echo(text, nl=False)
+        for line in text.splitlines():
+            typer.echo(output.printable(line))
 
 
 @app.command()
