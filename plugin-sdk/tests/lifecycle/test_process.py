@@ -31,6 +31,7 @@ def test_a_certificate_is_renewed_before_it_expires():
 def test_an_expired_worker_enrols_again_under_its_name():
     with WorkerHarness(TEXT_WORKER, lifetime=timedelta(seconds=2)) as worker:
         worker.platform.refuses_renewals = True
+        worker.platform.lifetime = timedelta(hours=1)  # of the second certificate
         worker.process.give_token(worker.platform.new_token())
         worker.wait_for(lambda platform: len(platform.enrolments) == 2)
         worker.platform.refuses_renewals = False
