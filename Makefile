@@ -46,7 +46,7 @@ test: install workers ## run all tests, the short form of every drill, and each 
 	@$(BIN)/pytest -q -m "not chaos" --timeout 300 --timeout-method=thread
 	@for worker in $(WORKERS); do echo "== $$worker"; \
 	  $(BIN)/mypy --python-executable workers/$$worker/.venv/bin/python -p worker_$$(echo $$worker | tr - _) \
-	  && (cd workers/$$worker && .venv/bin/python -m pytest -q -c ../../pyproject.toml --rootdir . -o pythonpath=tests --timeout 300 --timeout-method=thread tests) || exit 1; done
+	  && (cd workers/$$worker && .venv/bin/python -m pytest -q --timeout 300 --timeout-method=thread) || exit 1; done
 
 build: install ## build the wheels of all distributions into dist/
 	@rm -rf dist && for part in plugin-sdk platform $(addprefix workers/,$(WORKERS)); do \
