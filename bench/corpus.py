@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-WORK = ROOT / "bench" / "work"
+WORK = ROOT / "bench" / "scratch"
 SAMPLE = ROOT / "platform/src/hivemesh_platform/samples/email/sample.mbox"
 
 
 def archive(size: int) -> Path:
-    """An mbox of at least `size` bytes in bench/work, made once."""
+    """An mbox of at least `size` bytes in bench/scratch, made once."""
     path = WORK / f"archive-{size // 1_000_000}.mbox"
     if path.exists() and path.stat().st_size >= size:
         return path

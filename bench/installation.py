@@ -1,4 +1,4 @@
-"""A real installation in bench/work: started as a user does, its processes watched from outside."""
+"""A real installation in bench/scratch: started as a user does, its processes watched from outside."""
 
 import json
 import os

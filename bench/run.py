@@ -182,7 +182,7 @@ def _one_process(function: str, archive: Path) -> dict[str, float]:
 
 
 def _environment() -> None:
-    """Make bench/work/.venv: the peers, and all three workers' libraries in one Python.
+    """Make bench/scratch/.venv: the peers, and all three workers' libraries in one Python.
 
     Two workers pin one library differently; for the one process a version is forced.
     """
