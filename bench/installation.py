@@ -42,13 +42,19 @@ def running() -> Iterator[float]:
         command("down")
 
 
-def run_pipeline(archive: Path) -> tuple[dict, float]:
-    """Store the archive, run the pipeline; the run and the seconds it took without the upload."""
+def store(archive: Path) -> str:
+    """Store the archive; its reference as JSON."""
     stored = json.loads(command("artifact", "put", str(archive), "-o", "json"))
-    reference = json.dumps({key: stored[key] for key in ("sha256", "size", "media_type", "name")})
+    return json.dumps({key: stored[key] for key in ("sha256", "size", "media_type", "name")})
+
+
+def run_pipeline(pipeline: str, reference: str) -> tuple[dict, float]:
+    """Run a pipeline on a stored archive; the run and the seconds it took, command included."""
     started = time.perf_counter()
-    words = ("pipeline", "run", "email-insights", "-p", f"archive={reference}", "-o", "json")
+    words = ("pipeline", "run", pipeline, "-p", f"archive={reference}", "-o", "json")
     run = json.loads(command(*words))
+    if run["state"] != "completed":
+        raise RuntimeError(run)
     return run, time.perf_counter() - started
 
 
