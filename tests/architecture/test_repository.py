@@ -155,7 +155,7 @@ def test_worker_is_named_alike_everywhere(worker):
 
 def test_no_banned_word_of_the_trust_rules_in_the_code():
     banned = re.compile(
-        r"verify\s*=\s*False|CERT_NONE|pickle\.loads?|yaml\.load\(|shell\s*=\s*True"
+        r"verify\s*=\s*False|check_hostname\s*=\s*False|CERT_NONE|pickle\.loads?|yaml\.load\(|shell\s*=\s*True"
     )
     places = [
         f"{name}:{number}"

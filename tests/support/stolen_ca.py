@@ -27,3 +27,9 @@ def port_of(running: Installation, listener: str) -> int:
     if listener == "worker":
         return int(running.instances("email-parser")[0].address.rpartition(":")[2])
     return int(json.loads((running.state / "ports.json").read_text())[listener])
+
+
+def name_of(trust_domain: str, listener: str) -> str:
+    """The DNS name in the listener's certificate."""
+    pool = "email-parser.worker" if listener == "worker" else "platform"
+    return f"{pool}.{trust_domain}"

@@ -12,7 +12,7 @@ from hivemesh_sdk.errors import HivemeshError
 from hivemesh_sdk.trust.contexts import client_context
 from hivemesh_sdk.trust.identity import SpiffeId
 from mail import submit, write_mbox
-from stolen_ca import StolenCA, port_of
+from stolen_ca import StolenCA, name_of, port_of
 from whole_platform import Installation, group_of, reachable, signal_all, until
 
 pytestmark = pytest.mark.e2e
@@ -74,12 +74,11 @@ def test_an_expired_certificate_is_refused_on_an_open_connection(install) -> Non
     ca = StolenCA(installation.state)
     svid = ca.svid(SpiffeId.user(ca.trust_domain, "ada"), lifetime=timedelta(seconds=3))
     context = client_context(svid, ca.bundle())
-    context.check_hostname = False
     asked = datetime.now(UTC)
     accepted: list[datetime] = []
     with (
         socket.create_connection(("127.0.0.1", port_of(installation, "mesh")), 10) as plain,
-        context.wrap_socket(plain, server_hostname="any.invalid") as connection,
+        context.wrap_socket(plain, server_hostname=name_of(ca.trust_domain, "mesh")) as connection,
     ):
 
         def refused() -> bool:

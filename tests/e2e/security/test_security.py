@@ -24,7 +24,7 @@ from hivemesh_sdk.trust.keys import Svid
 from hivemesh_sdk.trust.source import IdentitySource
 from hivemesh_sdk.trust.tokens import Token
 from mail import submit, write_mbox
-from stolen_ca import StolenCA, port_of
+from stolen_ca import StolenCA, name_of, port_of
 from whole_platform import Installation, Shared, group_of, installed, until
 
 pytestmark = pytest.mark.e2e
@@ -121,15 +121,14 @@ def ca(running: Installation) -> StolenCA:
     return StolenCA(running.state)
 
 
-def send_raw(port: int, context: ssl.SSLContext | None) -> bytes:
+def send_raw(port: int, context: ssl.SSLContext | None, name: str) -> bytes:
     """What comes back to one request; nothing where the connection is dropped."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as plain:
             if context is None:
                 plain.sendall(GET)
                 return plain.recv(4096)
-            context.check_hostname = False
-            with context.wrap_socket(plain, server_hostname="anything.invalid") as wrapped:
+            with context.wrap_socket(plain, server_hostname=name) as wrapped:
                 wrapped.sendall(GET)
                 return wrapped.recv(4096)
     except OSError:
@@ -140,7 +139,7 @@ def send_raw(port: int, context: ssl.SSLContext | None) -> bytes:
 def test_the_mesh_refuses_counts_and_logs(running, ca, way: Way, reason: str) -> None:
     metric = "hivemesh_peers_refused_total{" + (f'reason="{reason}"' if reason else "")
     before = running.metric(metric)
-    answer = send_raw(port_of(running, "mesh"), way(ca))
+    answer = send_raw(port_of(running, "mesh"), way(ca), name_of(ca.trust_domain, "mesh"))
     assert b" 200 " not in answer
     until(lambda: running.metric(metric) > before, 10, f"{reason} was counted")
     if reason:
@@ -149,18 +148,25 @@ def test_the_mesh_refuses_counts_and_logs(running, ca, way: Way, reason: str) ->
 
 @pytest.mark.parametrize(("way", "reason"), WAYS, ids=lambda item: getattr(item, "__name__", ""))
 def test_a_worker_refuses_and_logs(running, ca, way: Way, reason: str) -> None:
-    assert b" 200 " not in send_raw(port_of(running, "worker"), way(ca))
+    assert b" 200 " not in send_raw(
+        port_of(running, "worker"), way(ca), name_of(ca.trust_domain, "worker")
+    )
     log = running.state / "logs" / "worker-email-parser.log"
     until(lambda: f'"reason": "{reason}' in log.read_text(), 10, f"{reason} was logged")
 
 
 @pytest.mark.parametrize("way", [plain_http, tls_1_2])
 def test_enrolment_speaks_tls_1_3_alone(running, ca, way: Way) -> None:
-    assert send_raw(port_of(running, "enrolment"), way(ca)) == b""
+    assert (
+        send_raw(port_of(running, "enrolment"), way(ca), name_of(ca.trust_domain, "enrolment"))
+        == b""
+    )
 
 
 def test_enrolment_serves_nothing_else(running, ca) -> None:
-    assert b" 404 " in send_raw(port_of(running, "enrolment"), no_certificate(ca))
+    assert b" 404 " in send_raw(
+        port_of(running, "enrolment"), no_certificate(ca), name_of(ca.trust_domain, "enrolment")
+    )
 
 
 async def status_of(ca: StolenCA, who: SpiffeId, target: Target, method: str, path: str) -> int:
