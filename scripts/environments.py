@@ -71,7 +71,7 @@ def _install(folder: Path, wanted: list[str]) -> int:
             return 0
         print("uv could not do it; trying pip", flush=True)
     if not (folder / "bin" / "pip").exists():
-        _run([python, "-m", "ensurepip", "-q"])
+        _run([python, "-m", "ensurepip"])
     return _run([python, "-m", "pip", "install", "-q", *wanted])
 
 
@@ -95,9 +95,12 @@ def _index_settings() -> dict[str, str]:
         variable = names.get(key.rpartition(".")[2])
         words = [word for word in value.strip("'\"").replace("\\n", " ").split() if _usable(word)]
         if variable is not None and words:
-            found[variable] = (
-                words[0] if variable.startswith(("SSL", "UV_DEF")) else " ".join(words)
-            )
+            separator = "," if variable == "UV_FIND_LINKS" else " "
+            single = variable.startswith(("SSL", "UV_DEF"))
+            found[variable] = words[0] if single else separator.join(words)
+    if "UV_INDEX" in found:
+        # pip takes the best version over all indexes; uv would stop at the first that has any
+        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     return {key: value for key, value in found.items() if key not in os.environ}
 
 
