@@ -31,6 +31,7 @@ from hivemesh_platform.trust.profile import (
     build_root,
     half_life,
 )
+from hivemesh_platform.trust.signing import open_signing
 
 FILE = "authority.json"
 _DER = serialization.Encoding.DER
@@ -84,6 +85,7 @@ class Authority:
     def __init__(
         self, path: Path, state: _State, clock: Clock, lifetimes: Lifetimes, passphrase: bytes
     ) -> None:
+        self.signing = open_signing(path.parent)
         self._path = path
         self._state = state
         self._clock = clock
@@ -108,8 +110,8 @@ class Authority:
         return self._state.issuer.certificate.not_valid_after_utc
 
     def bundle(self) -> Bundle:
-        """The roots to trust now."""
-        return self._state.bundle()
+        """The roots and signers to trust now."""
+        return replace(self._state.bundle(), signers=self.signing.announced)
 
     def issue(self, identity: SpiffeId, public_key: PublicKey) -> Issued:
         """Sign a leaf; a due issuer is replaced first.

@@ -510,6 +510,14 @@ _ROWS = (
         "no operator certificate was found",
         "run the command on the machine of the platform, or pass --state",
     ),
+    # 17xx: audit, access, policy, tickets, secrets, revocation, safe parsers
+    _type(
+        1730,
+        "signature-invalid",
+        401,
+        "the signed document is not valid",
+        "ask the platform for a fresh one",
+    ),
     # 19xx
     _type(
         1900,

@@ -9,7 +9,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hivemesh_sdk.errors import ConfigurationError
+from hivemesh_sdk.trust.jws import VerifyKey, verify_key
 
+ROOT_USE = "x509-svid"
+SIGNER_USE = "jwt-svid"
 REFRESH_HINT_S = 300  # how often a worker asks again where no heartbeat told it to
 
 
@@ -21,6 +24,12 @@ class Bundle:
     roots: tuple[bytes, ...]  # DER
     sequence: int = 1
     refresh_hint_s: int = REFRESH_HINT_S
+    signers: tuple[bytes, ...] = ()  # Ed25519 keys (32 bytes) that sign tickets and policies
+
+    @property
+    def verify_keys(self) -> dict[str, VerifyKey]:
+        """The keys that sign tickets and policies, by their ids."""
+        return {key.id: key for key in map(verify_key, self.signers)}
 
     def trusted_by(self, context: ssl.SSLContext) -> None:
         """Make these roots, and no others, the trust store of a fresh context."""
@@ -33,19 +42,20 @@ class Bundle:
             trust_domain=self.trust_domain,
             spiffe_sequence=self.sequence,
             spiffe_refresh_hint=self.refresh_hint_s,
-            keys=[_jwk(root) for root in self.roots],
+            keys=[*map(_jwk, self.roots), *map(_signer_jwk, self.signers)],
         )
 
 
-class Jwk(msgspec.Struct, frozen=True, kw_only=True):
-    """A trusted key: the certificate is `x5c[0]`, base64 of its DER."""
+class Jwk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A trusted key: of a root the certificate is `x5c[0]` (base64 of its DER), of a signer `x`."""
 
     kty: str
     crv: str
     x: str
-    y: str
-    x5c: list[str]
-    use: str = "x509-svid"
+    y: str = ""
+    x5c: list[str] = []
+    kid: str = ""
+    use: str
 
 
 class BundleDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,10 +76,17 @@ class BundleDocument(msgspec.Struct, frozen=True, kw_only=True):
             roots = tuple(
                 base64.b64decode(key.x5c[0], validate=True)
                 for key in self.keys
-                if key.use == "x509-svid"
+                if key.use == ROOT_USE
             )
             for root in roots:
                 x509.load_der_x509_certificate(root)
+            signers = tuple(
+                base64.urlsafe_b64decode(key.x + "=")
+                for key in self.keys
+                if key.use == SIGNER_USE and key.kty == "OKP"
+            )
+            for signer in signers:
+                verify_key(signer)
         except (ValueError, IndexError) as error:
             message = "the trust bundle cannot be read"
             raise ConfigurationError(message) from error
@@ -81,6 +98,7 @@ class BundleDocument(msgspec.Struct, frozen=True, kw_only=True):
             roots=roots,
             sequence=self.spiffe_sequence,
             refresh_hint_s=self.spiffe_refresh_hint,
+            signers=signers,
         )
 
 
@@ -111,7 +129,13 @@ def _jwk(der: bytes) -> Jwk:
         x=_base64url(numbers.x.to_bytes(size, "big")),
         y=_base64url(numbers.y.to_bytes(size, "big")),
         x5c=[base64.b64encode(der).decode("ascii")],
+        use=ROOT_USE,
     )
+
+
+def _signer_jwk(raw: bytes) -> Jwk:
+    """RFC 8037 section 2."""
+    return Jwk(kty="OKP", crv="Ed25519", x=_base64url(raw), kid=verify_key(raw).id, use=SIGNER_USE)
 
 
 def _base64url(data: bytes) -> str:

@@ -1,0 +1,41 @@
+"""Tickets: on whose behalf a step runs, and what it may touch. Signed by the platform (EdDSA JWS).
+
+Times are whole seconds since 1970 (RFC 7519). Names of claims follow RFC 7519, `azp` OpenID
+Connect, `act` RFC 8693.
+"""
+
+import msgspec
+
+from hivemesh_sdk.contracts.artifacts import DataClass
+
+TICKET_TYPE = "hivemesh-ticket"
+MAX_LIFETIME_S = 900
+GRACE_S = 60  # a ticket outlives its step's time-out by this much
+
+
+class Ticket(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The claims of one step's ticket.
+
+    Accepted by a worker when the caller is the platform and `azp` is the worker itself, or when
+    the caller is `azp` and the capability asked for is in `calls`.
+    """
+
+    iss: str  # SPIFFE ID of the platform replica that signed
+    aud: list[str]  # worker types that may accept it: the step's own and those it may call
+    azp: str  # SPIFFE ID of the instance that holds the step
+    sub: str  # the principal it is done for: SPIFFE ID of a user, or `pipeline:<name>`
+    iat: int
+    exp: int
+    jti: str
+    run: str
+    step: str  # run.node.seq
+    attempt: int
+    cap: str  # the capability that the holder runs
+    tenant: str = "default"
+    roles: list[str] = []  # of `sub`, as policy rules ask for them
+    calls: list[str] = []  # capabilities that the holder may call with it
+    artifacts: list[str] = []  # digests that it may read; empty where they are too many to name
+    datasets: list[str] = []  # read:<name> and write:<name>
+    secrets: list[str] = []  # references that it may resolve: a.b.c
+    data_class: DataClass = DataClass.INTERNAL  # of its inputs
+    act: list[str] = []  # who passed it on, the last one first
