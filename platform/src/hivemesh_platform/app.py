@@ -38,6 +38,7 @@ from hivemesh_platform.api import (
 from hivemesh_platform.api.requests import RequestIds
 from hivemesh_platform.artifacts.local import LocalArtifactStore
 from hivemesh_platform.artifacts.service import ArtifactService
+from hivemesh_platform.audit.ports import AuditTrail, NoAudit
 from hivemesh_platform.configuration import Loaded
 from hivemesh_platform.execution.catalogue import InstalledCatalogue
 from hivemesh_platform.execution.counters import ExecutionCounters
@@ -86,6 +87,7 @@ class Platform:
     authority: Authority
     source: IdentitySource
     denials: Denials
+    audit: AuditTrail
     enrolment: EnrolmentService
     types: WorkerTypes
     registry: RegistryService
@@ -114,6 +116,17 @@ class Platform:
         return self.loaded.state_folder
 
 
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What is open before the services are built."""
+
+    authority: Authority
+    source: IdentitySource
+    database: Database
+    directory: EmbeddedDirectory
+    audit: AuditTrail
+
+
 @asynccontextmanager
 async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]:
     """Build the platform on its state folder; the caller holds the folder's lock."""
@@ -128,7 +141,9 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
         database = await stack.enter_async_context(Database(path))
         directory = EmbeddedDirectory(clock, database)
         await directory.load()
-        platform = _assemble(loaded, clock, authority, source, database, directory)
+        audit: AuditTrail = NoAudit()
+        base = _Base(authority, source, database, directory, audit)
+        platform = _assemble(loaded, clock, base)
         quota = settings.storage.quota_bytes
         store = await stack.enter_async_context(LocalArtifactStore(folder / ARTIFACTS, quota))
         client = await stack.enter_async_context(MeshClient(source, clock=clock))
@@ -180,36 +195,30 @@ async def _collect(files: ArtifactService) -> None:
         await files.collect(UNREFERENCED_S)
 
 
-def _assemble(
-    loaded: Loaded,
-    clock: Clock,
-    authority: Authority,
-    source: IdentitySource,
-    database: Database,
-    directory: EmbeddedDirectory,
-) -> Platform:
+def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
     settings = loaded.settings
     types = WorkerTypes(worker_folders(loaded))
     types.refresh()
-    registry = RegistryService(directory, types, clock, __version__)
+    registry = RegistryService(base.directory, types, clock, __version__)
     routing = RoutingService(
-        directory, clock, _weights(settings), kept=settings.routing.explanations
+        base.directory, clock, _weights(settings), kept=settings.routing.explanations
     )
     enroller = EnrolmentService(
-        authority,
-        SqlEnrolmentStore(database),
+        base.authority,
+        SqlEnrolmentStore(base.database),
         clock,
         is_live=lambda identity: _is_live(registry, identity),
     )
     supervisor = _supervisor(loaded, clock, types, registry, routing, enroller)
     metrics = Metrics()
-    source.refusals.subscribe(lambda reason: metrics.peers_refused.labels(reason.value).inc())
+    base.source.refusals.subscribe(lambda reason: metrics.peers_refused.labels(reason.value).inc())
     platform = Platform(
         loaded=loaded,
         clock=clock,
-        authority=authority,
-        source=source,
+        authority=base.authority,
+        source=base.source,
         denials=Denials(),
+        audit=base.audit,
         enrolment=enroller,
         types=types,
         registry=registry,
@@ -221,7 +230,7 @@ def _assemble(
         mesh_app=_nothing,
         enrolment_app=_application("enrolment", [enrolment.newcomers(enroller)]),
     )
-    platform.background += [("directory", directory.watch), ("routing", routing.run)]
+    platform.background += [("directory", base.directory.watch), ("routing", routing.run)]
     return platform
 
 
