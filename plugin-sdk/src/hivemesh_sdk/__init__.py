@@ -10,6 +10,7 @@ from hivemesh_sdk.errors import (
 from hivemesh_sdk.worker.context import Context
 from hivemesh_sdk.worker.definition import Worker
 from hivemesh_sdk.worker.records import Raw, Record, Rejected, State
+from hivemesh_sdk.worker.secrets import Secret
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,7 @@ __all__ = [
     "Record",
     "Rejected",
     "RetryableError",
+    "Secret",
     "SkippedError",
     "State",
     "Tree",

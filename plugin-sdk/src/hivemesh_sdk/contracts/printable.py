@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+SCHEMA_ATTRIBUTE = "__hivemesh_schema__"  # of types that say their schema themselves
+
 Type = Any  # an annotation: a class, a union, a generic alias
 
 
@@ -33,6 +35,9 @@ def schema(kind: Type) -> dict[str, Any]:
 def _any_value(kind: type) -> dict[str, Any]:
     if kind is object:
         return {"description": "any JSON value"}
+    own = getattr(kind, SCHEMA_ATTRIBUTE, None)
+    if own is not None:
+        return dict(own)
     raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""Moves artifacts by grant over the mesh, on behalf of the steps that this worker runs."""
+"""Moves artifacts and borrows secrets over the mesh, on behalf of the steps of this worker."""
 
 import mmap
 from collections.abc import Sequence
@@ -9,14 +9,17 @@ import msgspec
 from hivemesh_sdk.contracts.artifacts import Grant, GrantRequest
 from hivemesh_sdk.contracts.names import TICKET_HEADER
 from hivemesh_sdk.contracts.problems import Problem
+from hivemesh_sdk.contracts.secrets import SecretLease, SecretRequest
 from hivemesh_sdk.errors import RemoteError, RetryableError
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Response, Target
 
 GRANTS_PATH = "/v1/artifacts/grants"
+SECRETS_PATH = "/v1/secrets/resolve"
 DEADLINE_S = 10.0
 SLOWEST = 1024 * 1024  # bytes per second that a transfer is given time for
 BLOCK = 1024 * 1024
+MAX_SECRET = 1024 * 1024  # of an answer: a value of 64 KiB as JSON writes it
 
 
 class GrantedArtifacts:
@@ -59,6 +62,19 @@ class GrantedArtifacts:
         with data.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as view:
             blocks = [view[start : start + BLOCK] for start in range(0, len(view), BLOCK)]
             await self._send(grant.method, path, headers, blocks, deadline_s)
+
+    async def lend(self, request: SecretRequest, *, ticket: str) -> SecretLease:
+        """Ask for a secret; raises `RemoteError` where it is refused."""
+        headers = {"content-type": "application/json"}
+        if ticket:
+            headers[TICKET_HEADER] = ticket
+        body = msgspec.json.encode(request)
+        response = await self._send("POST", SECRETS_PATH, headers, body, DEADLINE_S, MAX_SECRET)
+        try:
+            return msgspec.json.decode(response.body, type=SecretLease)
+        except msgspec.DecodeError as error:
+            message = "the platform's answer to a request for a secret cannot be read"
+            raise RetryableError(message) from error
 
     async def _send(
         self,

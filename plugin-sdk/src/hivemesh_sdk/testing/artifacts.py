@@ -1,10 +1,11 @@
-"""Artifacts in a folder: the fake of the platform's artifact store, for tests and local runs."""
+"""Artifacts in a folder, and secrets: the fake of the platform's artifact store, for tests and local runs."""
 
 import asyncio
 import hashlib
 from pathlib import Path
 
 from hivemesh_sdk.contracts.artifacts import Artifact, Grant, GrantRequest
+from hivemesh_sdk.contracts.secrets import SecretLease, SecretRequest
 from hivemesh_sdk.errors import NotFoundError
 
 
@@ -14,6 +15,8 @@ class FolderPlatform:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.granted: list[GrantRequest] = []
+        self.secrets: dict[str, str] = {}
+        self.lent: list[SecretRequest] = []
         self.sent: list[tuple[int, int]] = []  # offset and length of each read
 
     def add(self, data: bytes, name: str | None = None) -> Artifact:
@@ -49,6 +52,15 @@ class FolderPlatform:
         """Store an artifact."""
         content = data if isinstance(data, bytes) else await asyncio.to_thread(data.read_bytes)
         await asyncio.to_thread(self._path(grant).write_bytes, content)
+
+    async def lend(self, request: SecretRequest, *, ticket: str) -> SecretLease:
+        """Lend any secret of `secrets`."""
+        self.lent.append(request)
+        value = self.secrets.get(request.path)
+        if value is None:
+            raise NotFoundError(request.path, slug="secret-missing")
+        name = f"lease{len(self.lent)}"
+        return SecretLease(id=name, path=request.path, version=1, value=value, expires_in_s=60.0)
 
     def _path(self, grant: Grant) -> Path:
         return self.folder / grant.url.rsplit("/", 1)[1]

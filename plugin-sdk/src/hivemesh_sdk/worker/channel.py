@@ -59,7 +59,7 @@ class Credit(msgspec.Struct, tag="credit", frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, tag="answer", frozen=True, kw_only=True):
-    """To a question about artifacts; the bytes follow as body."""
+    """To a question about artifacts or a secret; the bytes follow as body."""
 
     call: int
     problem: Problem | None = None
@@ -155,6 +155,13 @@ class Store(msgspec.Struct, tag="store", frozen=True, kw_only=True):
     path: str = ""
 
 
+class Borrow(msgspec.Struct, tag="borrow", frozen=True, kw_only=True):
+    """Ask for a secret; the JSON of the lease follows the answer as body."""
+
+    call: int
+    path: str
+
+
 FromExecutor = (
     Ready
     | LoadFailed
@@ -168,6 +175,7 @@ FromExecutor = (
     | Failed
     | ReadBlock
     | Store
+    | Borrow
 )
 
 encode_message = msgspec.msgpack.Encoder().encode

@@ -14,6 +14,7 @@ from hivemesh_sdk.contracts.artifacts import Artifact
 from hivemesh_sdk.contracts.printable import schema_components
 from hivemesh_sdk.contracts.problems import FieldProblem
 from hivemesh_sdk.errors import ConfigurationError
+from hivemesh_sdk.worker.secrets import NO_VAULT, Vault, option_decoder
 
 Type = Any  # an annotation: a class, a union, a generic alias
 
@@ -40,11 +41,11 @@ class Codec:
             self.decode = decoder.decode
             self.decode_lines = decoder.decode_lines
 
-    def convert(self, value: object) -> Any:
-        """Turn a decoded document into the type."""
+    def convert(self, value: object, vault: Vault = NO_VAULT) -> Any:
+        """Turn a decoded document into the type; its secrets come from `vault`."""
         if self._model:
-            return self.type.model_validate(value)
-        return msgspec.convert(value, self.type)
+            return self.type.model_validate(value, context={"vault": vault})
+        return msgspec.convert(value, self.type, dec_hook=option_decoder(vault))
 
     def _each_line(self, data: bytes) -> list[Any]:
         return [self.decode(line) for line in data.splitlines() if line]
@@ -61,7 +62,7 @@ def encode_record(record: object) -> bytes:
     return data.encode()
 
 
-def options_of(codec: Codec | None, given: Mapping[str, object]) -> object:
+def options_of(codec: Codec | None, given: Mapping[str, object], vault: Vault = NO_VAULT) -> object:
     """Check options against their type; `codec` is None where the capability takes none.
 
     Raises:
@@ -77,7 +78,7 @@ def options_of(codec: Codec | None, given: Mapping[str, object]) -> object:
     if codec is None:
         return None
     try:
-        return codec.convert(given)
+        return codec.convert(given, vault)
     except Exception as error:
         problems = field_problems(error)
         if problems is None:

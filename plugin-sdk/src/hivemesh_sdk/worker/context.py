@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, Self
 
 from hivemesh_sdk.contracts.artifacts import Artifact, Tree
+from hivemesh_sdk.worker.secrets import NO_VAULT, Secrets, Vault
 
 
 class ArtifactReader(Protocol):
@@ -88,7 +89,16 @@ class StepPort(Protocol):
 class Context:
     """The surroundings of one execution of one step."""
 
-    __slots__ = ("_port", "_scratch", "artifacts", "capability", "key", "log", "scratch_used")
+    __slots__ = (
+        "_port",
+        "_scratch",
+        "artifacts",
+        "capability",
+        "key",
+        "log",
+        "scratch_used",
+        "secrets",
+    )
 
     def __init__(
         self,
@@ -98,10 +108,12 @@ class Context:
         scratch: Path | str,
         artifacts: Artifacts,
         port: StepPort,
+        vault: Vault = NO_VAULT,
     ) -> None:
         self.key = key  # the same for every attempt: use it to make effects idempotent
         self.capability = capability
         self.artifacts = artifacts
+        self.secrets = Secrets(vault)
         self.log: Log = StepLog(port)
         self._port = port
         self._scratch = scratch

@@ -1,8 +1,8 @@
 """The process that computes: imports the worker once, then runs one step at a time.
 
 Started by `pool.py` as a fresh interpreter with a socket and a clean environment; it has no
-keys and no way to the platform, and asks its front for artifacts. It must stay slim: no web
-framework, no TLS, no Pydantic of its own.
+keys and no way to the platform, and asks its front for artifacts and secrets. It must stay slim:
+no web framework, no TLS, no Pydantic of its own.
 """
 
 import ctypes
@@ -23,13 +23,15 @@ import msgspec
 
 from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.errors import ConfigurationError, HivemeshError
+from hivemesh_sdk.redaction import REDACTOR, MaskedStream
 from hivemesh_sdk.worker import channel
 from hivemesh_sdk.worker.context import Context
 from hivemesh_sdk.worker.definition import Worker
-from hivemesh_sdk.worker.failures import StepCancelledError, problem_of
+from hivemesh_sdk.worker.failures import StepCancelledError, problem_of, refuse_secrets
 from hivemesh_sdk.worker.kinds import Capability, Job, Sink
 from hivemesh_sdk.worker.line import Line, StepLine
-from hivemesh_sdk.worker.remote_artifacts import RemoteArtifacts, StoringSink, inputs
+from hivemesh_sdk.worker.remote_artifacts import RemoteArtifacts, StoringSink, borrowing, inputs
+from hivemesh_sdk.worker.secrets import LeasedValues
 
 MAX_NAMED = 1000  # artifacts in a result; more are named by the records alone
 _PR_SET_PDEATHSIG = 1
@@ -41,6 +43,8 @@ def main(file_descriptor: int) -> int:
     """Serve the channel; the process ends when the other end closes."""
     os.dup2(2, 1)  # what the author's code prints goes to the log
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the front, which then stops us
+    sys.stdout = MaskedStream(sys.stdout, REDACTOR)
+    sys.stderr = MaskedStream(sys.stderr, REDACTOR)
     line = Line(socket.socket(fileno=file_descriptor))
     load = line.receive_load()
     _die_with(load.parent)
@@ -105,6 +109,20 @@ def _run(
     if capability is None:
         missing = f"{begin.capability!r} is in the manifest and not in the code"
         return channel.Refused(problem=problem("unknown-capability", missing)), b""
+    vault = LeasedValues(borrowing(step))
+    try:
+        return _run_with(vault, step, begin, body, capability)
+    finally:
+        vault.close()
+
+
+def _run_with(
+    vault: LeasedValues,
+    step: StepLine,
+    begin: channel.Begin,
+    body: bytes,
+    capability: Capability,
+) -> Outcome:
     scratch = Path(begin.scratch)
     artifacts = RemoteArtifacts(step, scratch)
     job = Job(
@@ -113,6 +131,7 @@ def _run(
         parameters=msgspec.json.decode(begin.parameters),
         checkpoint=begin.checkpoint,
         limits=begin.limits,
+        vault=vault,
     )
     try:
         options = capability.accept(job)
@@ -124,6 +143,7 @@ def _run(
         scratch=scratch,
         artifacts=artifacts,
         port=step,
+        vault=vault,
     )
     sink = StoringSink(step, artifacts) if begin.bodies == "direct" else step
     return _compute(capability, job, options, context, sink, artifacts)
@@ -139,6 +159,7 @@ def _compute(
 ) -> Outcome:
     try:
         result = capability.run(job, options, context, sink)
+        refuse_secrets(result or b"", "the answer")
     except (HivemeshError, StepCancelledError) as error:
         return channel.Failed(problem=problem_of(error)), b""
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the boundary of the author's code

@@ -192,6 +192,8 @@ class Executor(asyncio.Protocol):
                 self._spawn_task(self._read(execution, message))
             case channel.Store():
                 self._spawn_task(self._store(execution, message, body))
+            case channel.Borrow():
+                self._spawn_task(self._lend(execution, message))
             case channel.Ended() | channel.Failed() | channel.Refused():
                 self._end(execution, message, body)
             case _:
@@ -249,6 +251,14 @@ class Executor(asyncio.Protocol):
             self._send(channel.Answer(call=question.call, problem=problem_of(error)))
             return
         self._send(channel.Answer(call=question.call))
+
+    async def _lend(self, execution: Execution, question: channel.Borrow) -> None:
+        try:
+            lease = await self._artifacts.lend(_holder(execution), question.path)
+        except HivemeshError as error:
+            self._send(channel.Answer(call=question.call, problem=problem_of(error)))
+            return
+        self._send(channel.Answer(call=question.call), msgspec.json.encode(lease))
 
     def _check_inside(self, data: bytes | Path) -> None:
         """The executor is not trusted with the front's files: only its scratch folder is read."""

@@ -8,6 +8,7 @@ from hivemesh_sdk.errors import (
     RetryableError,
     SkippedError,
 )
+from hivemesh_sdk.redaction import REDACTOR
 
 _MAX_DETAIL = 2000
 
@@ -29,14 +30,25 @@ def problem_of(error: BaseException, *, request_id: str = "") -> Problem:
     if isinstance(error, HivemeshError):
         return problem(
             error.slug,
-            error.detail[:_MAX_DETAIL],
+            REDACTOR.masked(error.detail)[:_MAX_DETAIL],
             errors=error.errors,
             request_id=request_id,
             retry_after_s=error.retry_after_s,
             retryable=_retryable(error),
         )
-    detail = f"{type(error).__name__}: {error}"[:_MAX_DETAIL]
-    return problem("step-failed", detail, request_id=request_id)
+    detail = REDACTOR.masked(f"{type(error).__name__}: {error}")
+    return problem("step-failed", detail[:_MAX_DETAIL], request_id=request_id)
+
+
+def refuse_secrets(data: bytes, what: str) -> None:
+    """Keep what holds a secret inside: an answer is stored, shown and passed on.
+
+    Raises:
+        FatalError: the bytes hold a secret that was lent to a step of this process.
+    """
+    if REDACTOR.knows_any and REDACTOR.finds(data):
+        message = f"{what} holds a secret that the step was lent"
+        raise FatalError(message, slug="secret-in-answer")
 
 
 def _retryable(error: HivemeshError) -> bool | None:

@@ -8,11 +8,12 @@ import traceback
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import structlog
 
 from hivemesh_sdk.contracts.steps import StepRequest
-from hivemesh_sdk.errors import HivemeshError
+from hivemesh_sdk.errors import FatalError, HivemeshError
 from hivemesh_sdk.worker.channel import BLOCK_BYTES
 from hivemesh_sdk.worker.execution import Control, Execution
 from hivemesh_sdk.worker.failures import problem_of
@@ -21,6 +22,7 @@ from hivemesh_sdk.worker.kinds import Capability
 from hivemesh_sdk.worker.mailbox import Mailbox
 from hivemesh_sdk.worker.platform import ArtifactService
 from hivemesh_sdk.worker.remote_artifacts import decoded
+from hivemesh_sdk.worker.secrets import LeasedValues
 
 LAST_STEPS_S = 0.5
 BLOCKED_S = 0.1  # code that holds the loop for longer makes its neighbours wait
@@ -63,10 +65,14 @@ class InlineRunner:
         capability = self._capabilities[request.capability]
         scratch = f"{self._scratch}/{execution.id}"
         step = InlineStep(self._front, self._inside, capability, execution, request, scratch)
-        if all(part.artifact is None and part.encoding == "identity" for part in request.inputs):
+        secrets = capability.secrets_of(request.parameters) if request.parameters else frozenset()
+        if not secrets and all(
+            part.artifact is None and part.encoding == "identity" for part in request.inputs
+        ):
             self._inside.post(partial(step.begin, bodies))
         else:
-            task = asyncio.get_running_loop().create_task(self._fetch(step, request, bodies))
+            work = self._fetch(step, request, bodies, secrets)
+            task = asyncio.get_running_loop().create_task(work)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return step
@@ -90,9 +96,13 @@ class InlineRunner:
         stack = traceback.extract_stack(frame)[-3:]
         return [f"{one.filename}:{one.lineno} {one.name}" for one in stack]
 
-    async def _fetch(self, step: InlineStep, request: StepRequest, bodies: Bodies) -> None:
+    async def _fetch(
+        self, step: InlineStep, request: StepRequest, bodies: Bodies, secrets: frozenset[str]
+    ) -> None:
         whole = list(bodies)
         try:
+            if secrets:
+                step.vault = await self._lent(step, secrets)
             for index, part in enumerate(request.inputs):
                 data = whole[index]
                 if part.artifact is not None:
@@ -103,6 +113,14 @@ class InlineRunner:
         else:
             self._inside.post(partial(step.begin, whole))
 
+    async def _lent(self, step: InlineStep, paths: frozenset[str]) -> LeasedValues:
+        """All secrets of the options: nothing may wait for the platform on the second loop."""
+        vault = LeasedValues(_not_named)
+        for path in sorted(paths):
+            asked = time.monotonic()
+            vault.take(await self._artifacts.lend(step.holder, path), asked)
+        return vault
+
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
@@ -110,6 +128,11 @@ class InlineRunner:
             self._loop.run_until_complete(_let_end())
         finally:
             self._loop.close()
+
+
+def _not_named(path: str) -> NoReturn:
+    message = f"{path!r}: an `async def` capability is lent what its options name, once"
+    raise FatalError(message, slug="secret-denied")
 
 
 async def _let_end() -> None:

@@ -15,16 +15,18 @@ from hivemesh_sdk.contracts.artifacts import Artifact, Tree
 from hivemesh_sdk.contracts.problems import Problem, problem
 from hivemesh_sdk.contracts.steps import StepRequest
 from hivemesh_sdk.errors import ConfigurationError, HivemeshError
+from hivemesh_sdk.redaction import REDACTOR
 from hivemesh_sdk.worker.batches import Batch
 from hivemesh_sdk.worker.channel import CREDIT_BYTES
 from hivemesh_sdk.worker.context import ArtifactReader, Context
 from hivemesh_sdk.worker.execution import Execution
-from hivemesh_sdk.worker.failures import problem_of
+from hivemesh_sdk.worker.failures import problem_of, refuse_secrets
 from hivemesh_sdk.worker.kinds import Capability, Job
 from hivemesh_sdk.worker.line import MAX_DETAIL, MAX_REASON, PROGRESS_S, printable, short
 from hivemesh_sdk.worker.mailbox import Mailbox
 from hivemesh_sdk.worker.platform import Holder
 from hivemesh_sdk.worker.records import Rejected
+from hivemesh_sdk.worker.secrets import NO_VAULT, LeasedValues, Vault
 
 Bodies = Sequence[bytes | None]
 
@@ -51,6 +53,7 @@ class InlineStep(msgspec.Struct, eq=False):
     unacknowledged: int = 0
     task: asyncio.Task[None] | None = None
     read_on: asyncio.Event | None = None
+    vault: Vault = NO_VAULT
 
     @property
     def holder(self) -> Holder:
@@ -85,14 +88,15 @@ class InlineStep(msgspec.Struct, eq=False):
             self.front.post(
                 partial(
                     self.execution.rejected,
-                    str(one.reason)[:MAX_REASON],
-                    str(one.detail)[:MAX_DETAIL],
+                    REDACTOR.masked(str(one.reason))[:MAX_REASON],
+                    REDACTOR.masked(str(one.detail))[:MAX_DETAIL],
                     short(one.position),
                     cost=0,
                     more=follows,
                 )
             )
         if batch is not None:
+            refuse_secrets(batch.data, "a record")
             self.unacknowledged += len(batch.data)
             self.front.post(
                 partial(
@@ -131,7 +135,13 @@ class InlineStep(msgspec.Struct, eq=False):
         """Send a line of the log."""
         copied = msgspec.json.decode(printable(fields), type=dict[str, object])
         self.front.post_from_anywhere(
-            partial(self.execution.log, level, str(event)[:MAX_DETAIL], copied, cost=0)
+            partial(
+                self.execution.log,
+                level,
+                REDACTOR.masked(str(event))[:MAX_DETAIL],
+                copied,
+                cost=0,
+            )
         )
 
     def remaining_s(self) -> float | None:
@@ -157,6 +167,7 @@ class InlineStep(msgspec.Struct, eq=False):
             parameters=request.parameters,
             checkpoint=bytes(request.checkpoint),
             limits=request.limits,
+            vault=self.vault,
         )
         try:
             options = self.capability.accept(job)
@@ -165,6 +176,7 @@ class InlineStep(msgspec.Struct, eq=False):
             return
         try:
             result = await self.capability.run_waiting(job, options, self._surroundings(), self)
+            refuse_secrets(result or b"", "the answer")
         except asyncio.CancelledError:
             self.front.post(partial(self.end, problem("cancelled")))
             raise
@@ -185,6 +197,7 @@ class InlineStep(msgspec.Struct, eq=False):
                 scratch=self.scratch,
                 artifacts=NO_ARTIFACTS,
                 port=self,
+                vault=self.vault,
             )
         return self.context
 
@@ -193,6 +206,8 @@ class InlineStep(msgspec.Struct, eq=False):
         self._release()
 
     def _release(self) -> None:
+        if isinstance(self.vault, LeasedValues):
+            self.vault.close()
         if self.context is not None and self.context.scratch_used:
             loop = asyncio.get_running_loop()
             loop.run_in_executor(

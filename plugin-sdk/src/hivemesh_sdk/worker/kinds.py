@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar, assert_never
 
+from hivemesh_sdk.contracts.references import named_secrets
 from hivemesh_sdk.contracts.steps import Limits, StepKind
 from hivemesh_sdk.errors import FatalError, InvalidError
 from hivemesh_sdk.worker.batches import (
@@ -19,10 +20,17 @@ from hivemesh_sdk.worker.batches import (
     read_batch,
     ticking,
 )
-from hivemesh_sdk.worker.codec import Codec, encode_record, field_problems, options_of
+from hivemesh_sdk.worker.codec import (
+    Codec,
+    encode_record,
+    field_problems,
+    json_schema,
+    options_of,
+)
 from hivemesh_sdk.worker.context import Context
 from hivemesh_sdk.worker.definition import Definition
 from hivemesh_sdk.worker.records import Rejected
+from hivemesh_sdk.worker.secrets import NO_VAULT, Vault
 from hivemesh_sdk.worker.signature import Kind, Role
 
 T = TypeVar("T")
@@ -60,6 +68,7 @@ class Job:
     parameters: Mapping[str, object]
     checkpoint: bytes = NOTHING
     limits: Limits = DEFAULT_LIMITS
+    vault: Vault = NO_VAULT
 
 
 class Capability:
@@ -79,6 +88,7 @@ class Capability:
         self._result_roles = tuple(signature.result_roles.items())
         self._input = Codec(signature.input)
         self._options = None if signature.options is None else Codec(signature.options)
+        self._options_schema: dict[str, object] | None = None  # made when it is asked for
         self._checkpoint = Codec(signature.checkpoint)
         self._state = Codec(definition.target if definition.kind == "reducer" else None)
 
@@ -94,7 +104,15 @@ class Capability:
             raise InvalidError(message, slug="input-invalid")
         if self.kind == "reducer" and job.kind != "result":
             return None
-        return options_of(self._options, job.parameters)
+        return options_of(self._options, job.parameters, job.vault)
+
+    def secrets_of(self, parameters: Mapping[str, object]) -> frozenset[str]:
+        """The paths of the secrets that the options refer to."""
+        if self._options is None or not parameters:
+            return frozenset()
+        if self._options_schema is None:
+            self._options_schema = json_schema(self._options.type)
+        return named_secrets(parameters, self._options_schema)
 
     def run(self, job: Job, options: object, context: Context | None, sink: Sink) -> bytes | None:
         """Run to the end and return the JSON of the result, None where only batches were made."""

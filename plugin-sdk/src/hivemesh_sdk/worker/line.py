@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 
 from hivemesh_sdk.contracts.artifacts import Artifact
 from hivemesh_sdk.errors import RemoteError
+from hivemesh_sdk.redaction import REDACTOR
 from hivemesh_sdk.worker import channel
 from hivemesh_sdk.worker.batches import Batch
 from hivemesh_sdk.worker.codec import encode
-from hivemesh_sdk.worker.failures import StepCancelledError
+from hivemesh_sdk.worker.failures import StepCancelledError, refuse_secrets
 from hivemesh_sdk.worker.records import Rejected
 
 PROGRESS_S = 1.0  # each word on progress costs the reader a page
@@ -143,8 +144,8 @@ class StepLine:
         for one in rejected:
             self._send_counted(
                 channel.RejectedRecord(
-                    reason=str(one.reason)[:MAX_REASON],
-                    detail=str(one.detail)[:MAX_DETAIL],
+                    reason=REDACTOR.masked(str(one.reason))[:MAX_REASON],
+                    detail=REDACTOR.masked(str(one.detail))[:MAX_DETAIL],
                     position=short(one.position),
                     more=follows,
                 )
@@ -154,6 +155,7 @@ class StepLine:
 
     def send_batch(self, batch: Batch, artifact: Artifact | None) -> None:
         """Send a batch inline, or where it was stored as an artifact its reference."""
+        refuse_secrets(batch.data, "a record")
         message = channel.Records(
             count=batch.count,
             sha256=batch.digest(),
@@ -164,7 +166,7 @@ class StepLine:
         self._send_counted(message, b"" if artifact else batch.data)
 
     def ask(
-        self, question: channel.ReadBlock | channel.Store, body: bytes = b""
+        self, question: channel.ReadBlock | channel.Store | channel.Borrow, body: bytes = b""
     ) -> "queue.SimpleQueue[Answered]":
         """Send a question; `wait` for its answer with what this returns."""
         answers: queue.SimpleQueue[Answered] = queue.SimpleQueue()
@@ -214,7 +216,9 @@ class StepLine:
         if self._lines == MAX_LOG_LINES:
             level, event, fields = "warning", "log_truncated", {"lines": MAX_LOG_LINES}
         message = channel.LogLine(
-            level=level, message=str(event)[:MAX_DETAIL], fields=printable(fields)
+            level=level,
+            message=REDACTOR.masked(str(event))[:MAX_DETAIL],
+            fields=printable(fields),
         )
         sent = self._line.send(message)
         with self._state:
@@ -254,6 +258,7 @@ def printable(fields: Mapping[str, object]) -> bytes:
         data = encode(fields)
     except TypeError:
         data = encode({name: str(value)[:MAX_DETAIL] for name, value in fields.items()})
+    data = REDACTOR.masked_bytes(data)
     return data if len(data) <= MAX_FIELDS_BYTES else encode({"fields_left_out": len(data)})
 
 
@@ -263,4 +268,9 @@ def short(position: object) -> bytes:
         data = encode(position)
     except TypeError:
         data = encode(str(position)[:MAX_DETAIL])
-    return data if len(data) <= MAX_FIELDS_BYTES else encode(str(position)[:MAX_DETAIL])
+    data = REDACTOR.masked_bytes(data)
+    return (
+        data
+        if len(data) <= MAX_FIELDS_BYTES
+        else encode(REDACTOR.masked(str(position))[:MAX_DETAIL])
+    )

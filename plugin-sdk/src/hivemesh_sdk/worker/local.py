@@ -18,6 +18,7 @@ from hivemesh_sdk.worker.failures import StepCancelledError
 from hivemesh_sdk.worker.kinds import DEFAULT_LIMITS, NOTHING, Capability, Job
 from hivemesh_sdk.worker.local_artifacts import LocalArtifacts, with_artifacts
 from hivemesh_sdk.worker.records import Rejected
+from hivemesh_sdk.worker.secrets import GivenValues, Vault
 
 KEY = "local.step.0"
 _AHEAD = 2  # batches that may wait for whoever iterates
@@ -50,11 +51,12 @@ def run_local(  # noqa: PLR0913 - keyword-only parts of one run
     checkpoint: bytes = NOTHING,
     folder: Path | None = None,
     report: Report | None = None,
+    secrets: Mapping[str, str] | None = None,
 ) -> Iterator[bytes | Rejected]:
     """Yield what the capability answers: records and results as JSON, or why one was rejected.
 
     `lines` are records, or the one document that a call takes. A path stands for an `Artifact`
-    in `options`. What the capability stores goes into `folder`, by default a temporary one.
+    in `options`; `secrets` are values by path. What the capability stores goes into `folder`, by default a temporary one.
 
     Raises:
         HivemeshError: the capability is unknown, an option is wrong, or it raised one.
@@ -64,6 +66,7 @@ def run_local(  # noqa: PLR0913 - keyword-only parts of one run
         message = f"{capability!r}; there are {sorted(worker.capabilities)}"
         raise NotFoundError(message, slug="unknown-capability")
     signature = definition.signature()
+    vault = GivenValues(secrets or {})
     with tempfile.TemporaryDirectory(prefix="hivemesh-") as scratch:
         artifacts = LocalArtifacts(folder or Path(scratch) / "artifacts")
         parameters = with_artifacts(options, signature.options, artifacts)
@@ -74,26 +77,31 @@ def run_local(  # noqa: PLR0913 - keyword-only parts of one run
             scratch=Path(scratch) / "scratch",
             artifacts=artifacts,
             port=run,
+            vault=vault,
         )
-        jobs = _jobs(definition.kind, parameters, lines, checkpoint)
+        jobs = _jobs(definition.kind, parameters, lines, checkpoint, vault)
         yield from run.answers(Capability(definition), jobs, context)
 
 
 def _jobs(
-    kind: str, parameters: Mapping[str, object], lines: Iterable[bytes], checkpoint: bytes
+    kind: str,
+    parameters: Mapping[str, object],
+    lines: Iterable[bytes],
+    checkpoint: bytes,
+    vault: Vault,
 ) -> Iterator[Job]:
     """The steps that the platform would make of it: a map's run batch by batch."""
     match kind:
         case "source":
-            yield Job(kind="source", parameters=parameters, checkpoint=checkpoint)
+            yield Job(kind="source", parameters=parameters, checkpoint=checkpoint, vault=vault)
         case "map":
             for batch in _batches(lines):
-                yield Job(kind="map", inputs=[batch], parameters=parameters)
+                yield Job(kind="map", inputs=[batch], parameters=parameters, vault=vault)
         case "reducer":
             yield Job(kind="add", inputs=_batches(lines), parameters={})
-            yield Job(kind="result", parameters=parameters)
+            yield Job(kind="result", parameters=parameters, vault=vault)
         case _:
-            yield Job(kind="call", inputs=[b"".join(lines)], parameters=parameters)
+            yield Job(kind="call", inputs=[b"".join(lines)], parameters=parameters, vault=vault)
 
 
 def _batches(lines: Iterable[bytes]) -> Iterator[bytes]:
@@ -179,4 +187,4 @@ class _Run:
 
 
 def _with_state(job: Job, state: bytes) -> Job:
-    return Job(kind=job.kind, inputs=[state], parameters=job.parameters)
+    return Job(kind=job.kind, inputs=[state], parameters=job.parameters, vault=job.vault)

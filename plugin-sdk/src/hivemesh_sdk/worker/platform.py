@@ -1,4 +1,4 @@
-"""What steps need of the platform: artifacts, by grants. The grant decides where bytes go."""
+"""What steps need of the platform: artifacts by grants, secrets by leases."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Protocol
 
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.artifacts import Artifact, Grant, GrantRequest
+from hivemesh_sdk.contracts.secrets import SecretLease, SecretRequest
 
 GRANT_MARGIN_S = 10.0  # a grant is not used in its last seconds
 MAX_GRANTS = 256
@@ -30,6 +31,14 @@ class PlatformPort(Protocol):
         """Store an artifact: bytes, or the content of a file."""
         ...
 
+    async def lend(self, request: SecretRequest, *, ticket: str) -> SecretLease:
+        """Ask for a secret.
+
+        Raises:
+            HivemeshError: it is refused, or the platform cannot be reached.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:
@@ -41,7 +50,10 @@ class Holder:
 
 
 class ArtifactService:
-    """Reads and stores artifacts for the executors; grants are asked once and reused."""
+    """Reads and stores artifacts for the executors; grants are asked once and reused.
+
+    Passes secrets on and keeps none.
+    """
 
     def __init__(self, platform: PlatformPort, clock: Clock) -> None:
         self._platform = platform
@@ -71,6 +83,11 @@ class ArtifactService:
         grant = await self._platform.grant(_request(holder, artifact, "put"), ticket=holder.ticket)
         if not grant.present:
             await self._platform.put(grant, data, artifact.size)
+
+    async def lend(self, holder: Holder, path: str) -> SecretLease:
+        """Ask for a secret on behalf of a step."""
+        request = SecretRequest(path=path, step=holder.key, attempt=holder.attempt)
+        return await self._platform.lend(request, ticket=holder.ticket)
 
     async def _grant_to_read(self, holder: Holder, artifact: Artifact) -> Grant:
         name = (holder.key, holder.attempt, artifact.sha256)

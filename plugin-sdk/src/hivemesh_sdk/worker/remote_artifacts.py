@@ -2,7 +2,7 @@
 
 import hashlib
 import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import BinaryIO, Self
@@ -10,10 +10,12 @@ from typing import BinaryIO, Self
 import msgspec
 
 from hivemesh_sdk.contracts.artifacts import Artifact, Tree
+from hivemesh_sdk.contracts.secrets import SecretLease
 from hivemesh_sdk.contracts.steps import Encoding, InputPart
 from hivemesh_sdk.errors import FatalError, RetryableError
 from hivemesh_sdk.worker import channel
 from hivemesh_sdk.worker.batches import Batch
+from hivemesh_sdk.worker.failures import refuse_secrets
 from hivemesh_sdk.worker.line import Answered, StepLine
 from hivemesh_sdk.worker.records import Rejected
 
@@ -22,6 +24,7 @@ _MESSAGE_BYTES = 4 * 1024 * 1024  # what is larger goes through a file of the sc
 _MAX_TREE_BYTES = 64 * 1024 * 1024
 _MAX_INPUT_BYTES = 64 * 1024 * 1024  # unpacked; a batch is 4 MiB, a state rarely more
 _decode_tree = msgspec.json.Decoder(Tree).decode
+_decode_lease = msgspec.json.Decoder(SecretLease).decode
 
 
 class RemoteArtifacts:
@@ -68,11 +71,13 @@ class RemoteArtifacts:
 
     def _store(self, data: bytes | BinaryIO, media_type: str, name: str | None) -> Artifact:
         if isinstance(data, bytes | bytearray | memoryview) and len(data) <= _MESSAGE_BYTES:
+            refuse_secrets(bytes(data), "an artifact")
             return self._send(bytes(data), _describe(bytes(data), media_type, name))
         self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=self._scratch, prefix="put-") as file:
             digest, size = hashlib.sha256(), 0
             for block in _blocks(data):
+                refuse_secrets(block, "an artifact")
                 file.write(block)
                 digest.update(block)
                 size += len(block)
@@ -86,6 +91,16 @@ class RemoteArtifacts:
         question = channel.Store(call=self._line.next_call(), artifact=reference, path=path)
         self._line.wait(self._line.ask(question, body))
         return reference
+
+
+def borrowing(line: StepLine) -> Callable[[str], SecretLease]:
+    """A function that asks the front for a secret."""
+
+    def ask(path: str) -> SecretLease:
+        question = channel.Borrow(call=line.next_call(), path=path)
+        return _decode_lease(line.wait(line.ask(question)))
+
+    return ask
 
 
 class BlockReader:
