@@ -5,6 +5,7 @@ import json
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fake_workers import (
     FakeCatalogue,
     FakePlacement,
@@ -17,11 +18,13 @@ from fake_workers import (
     source,
 )
 from hivemesh_platform.artifacts.local import LocalArtifactStore
+from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.runtime import Execution, ExecutionPorts, open_execution
 from hivemesh_platform.settings import ExecutionSettings
 from hivemesh_platform.storage.database import Database
 from hivemesh_sdk.clock import SystemClock
 from hivemesh_sdk.contracts.api import RunRequest
+from hivemesh_sdk.trust.jws import SigningKey
 from storage_support import prepare
 
 CAPABILITIES = (
@@ -92,6 +95,9 @@ class DirectEngine:
         return run in self._tasks
 
 
+TESTER = Behalf(sub="tester", roles=("admin",), grants=("admin:*",))
+
+
 @dataclass
 class Core:
     """What a test holds."""
@@ -104,7 +110,7 @@ class Core:
 
     async def start(self, document=PIPELINE, **parameters):
         request = RunRequest(document=document, parameters=parameters)
-        return (await self.execution.runs.start(request, "tester")).id
+        return (await self.execution.runs.start(request, TESTER)).id
 
     async def end(self, run, timeout_s=20):
         async with asyncio.timeout(timeout_s):
@@ -150,6 +156,8 @@ async def core(folder, *workers, settings=FAST, engine=DirectEngine, clock=None,
             pipelines=(),
             settings=settings,
             clock=clock or SystemClock(),
+            issuer="spiffe://test.hivemesh.internal/platform/p1",
+            signer=SigningKey(Ed25519PrivateKey.generate()),
         )
         execution = await stack.enter_async_context(open_execution(ports))
         yield Core(execution, fleet, placement, database, artifacts)

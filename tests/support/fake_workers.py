@@ -190,24 +190,26 @@ class FakeWorkerFleet:
         self.workers = {worker.instance: worker for worker in workers}
         self.page_events = page_events
         self.puts: list[tuple[str, str, int]] = []  # instance, key, attempt
+        self.tickets: list[str] = []  # of the puts
         self.deleted: list[tuple[str, str]] = []
         self.before: Callable[[str, str, str], None] = lambda _kind, _instance, _key: None
         self.refuse: list[Problem] = []
         self._ids = itertools.count(1)
 
-    async def put_step(self, endpoint, key, body, *, wait_s):
+    async def put_step(self, endpoint, key, body, *, ticket, wait_s):
         worker = await self._reach("put", endpoint, key)
         if self.refuse:
             raise StepRefusedError(self.refuse.pop(0))
         request, inputs = decode_request(b"".join(body))
         self.puts.append((worker.instance, key, request.attempt))
+        self.tickets.append(ticket)
         if request.capability in worker.hang_once:
             worker.hang_once.discard(request.capability)
             await asyncio.Event().wait()
         execution = self._execution(worker, key, request, inputs)
         return self._page(execution, 0)
 
-    async def get_events(self, endpoint, key, execution, *, epoch, after, wait_s):
+    async def get_events(self, endpoint, key, execution, *, ticket, epoch, after, wait_s):
         worker = await self._reach("get", endpoint, key)
         found = worker.executions.get(key)
         if found is None or found.id != execution:

@@ -175,6 +175,8 @@ def _execution_ports(
         pipelines=() if project is None else (project / "pipelines",),
         settings=platform.settings.execution,
         clock=platform.clock,
+        issuer=str(SpiffeId.platform(platform.authority.trust_domain, REPLICA)),
+        signer=platform.authority.signing,
     )
 
 

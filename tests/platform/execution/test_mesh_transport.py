@@ -87,7 +87,7 @@ def request(kind, body, *, capability="test.upper@1", attempt=1, **fields):
 async def test_a_map_is_one_exchange(ca, tmp_path, transport):
     body = request("map", b'{"text": "a"}\n{"text": "b"}\n')
     async with serving(ca, tmp_path) as endpoint:
-        page = await transport.put_step(endpoint, "run_1.map.1", body, wait_s=10)
+        page = await transport.put_step(endpoint, "run_1.map.1", body, ticket="", wait_s=10)
     frames = list(decode_page(page.body))
     assert page.execution
     assert isinstance(frames[0].event, RecordsEvent)
@@ -98,7 +98,7 @@ async def test_a_map_is_one_exchange(ca, tmp_path, transport):
 async def test_a_call_answers_its_value(ca, tmp_path, transport):
     body = request("call", b'{"a": 1}', capability="test.echo@1")
     async with serving(ca, tmp_path) as endpoint:
-        page = await transport.put_step(endpoint, "job_1.job.0", body, wait_s=10)
+        page = await transport.put_step(endpoint, "job_1.job.0", body, ticket="", wait_s=10)
     [frame] = decode_page(page.body)
     assert json.loads(frame.body) == {"a": 1}
 
@@ -106,9 +106,9 @@ async def test_a_call_answers_its_value(ca, tmp_path, transport):
 async def test_events_are_read_again_until_they_are_acknowledged(ca, tmp_path, transport):
     body = request("map", b'{"text": "a"}\n')
     async with serving(ca, tmp_path) as endpoint:
-        page = await transport.put_step(endpoint, "run_1.map.1", body, wait_s=10)
+        page = await transport.put_step(endpoint, "run_1.map.1", body, ticket="", wait_s=10)
         again = await transport.get_events(
-            endpoint, "run_1.map.1", page.execution, epoch=1, after=0, wait_s=1
+            endpoint, "run_1.map.1", page.execution, ticket="", epoch=1, after=0, wait_s=1
         )
         assert again.body == page.body
 
@@ -116,18 +116,20 @@ async def test_events_are_read_again_until_they_are_acknowledged(ca, tmp_path, t
 async def test_an_unknown_execution_is_a_problem(ca, tmp_path, transport):
     async with serving(ca, tmp_path) as endpoint:
         with pytest.raises(StepRefusedError) as refused:
-            await transport.get_events(endpoint, "run_1.map.1", "e", epoch=1, after=0, wait_s=1)
+            await transport.get_events(
+                endpoint, "run_1.map.1", "e", ticket="", epoch=1, after=0, wait_s=1
+            )
     assert slug_of(refused.value.problem()) == "execution-unknown"
 
 
 async def test_a_forgotten_step_is_unknown(ca, tmp_path, transport):
     body = request("map", b'{"text": "a"}\n')
     async with serving(ca, tmp_path) as endpoint:
-        page = await transport.put_step(endpoint, "run_1.map.1", body, wait_s=10)
+        page = await transport.put_step(endpoint, "run_1.map.1", body, ticket="", wait_s=10)
         await transport.delete_step(endpoint, "run_1.map.1", 1)
         with pytest.raises(StepRefusedError):
             await transport.get_events(
-                endpoint, "run_1.map.1", page.execution, epoch=1, after=0, wait_s=1
+                endpoint, "run_1.map.1", page.execution, ticket="", epoch=1, after=0, wait_s=1
             )
 
 

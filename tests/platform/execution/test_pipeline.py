@@ -8,6 +8,7 @@ from execution_support import (
     CAPABILITIES,
     FAST,
     PIPELINE,
+    TESTER,
     DirectEngine,
     core,
     double,
@@ -327,7 +328,7 @@ async def test_a_reference_to_a_missing_field_fails_the_run_with_words(tmp_path)
 async def test_a_job_answers_within_its_wait(tmp_path):
     async with core(tmp_path, worker()) as platform:
         request = JobRequest(capability="test.echo@1", input={"a": 1}, options={"b": 2}, wait_s=10)
-        view = await platform.execution.jobs.start(request, "tester")
+        view = await platform.execution.jobs.start(request, TESTER)
         assert view.state == "completed"
         assert view.outputs == {"result": {"value": {"a": 1}, "options": {"b": 2}}}
 
@@ -336,7 +337,7 @@ async def test_a_failed_job_shows_its_problem(tmp_path):
     broken = failing(problem("step-fatal", "never"))
     async with core(tmp_path, worker(behaviours={"test.echo@1": broken})) as platform:
         view = await platform.execution.jobs.start(
-            JobRequest(capability="test.echo@1", wait_s=10), "tester"
+            JobRequest(capability="test.echo@1", wait_s=10), TESTER
         )
         assert view.state == "failed"
         assert view.problem["detail"] == "never"
@@ -345,7 +346,7 @@ async def test_a_failed_job_shows_its_problem(tmp_path):
 async def test_a_job_of_an_unknown_capability_is_refused(tmp_path):
     async with core(tmp_path, worker()) as platform:
         with pytest.raises(HivemeshError) as refused:
-            await platform.execution.jobs.start(JobRequest(capability="test.no@1"), "tester")
+            await platform.execution.jobs.start(JobRequest(capability="test.no@1"), TESTER)
         assert slug_of(refused.value.problem()) == "unknown-capability"
 
 
@@ -353,7 +354,7 @@ async def test_runs_and_jobs_are_listed_newest_first(tmp_path):
     async with core(tmp_path, worker()) as platform:
         first = await platform.run()
         job = await platform.execution.jobs.start(
-            JobRequest(capability="test.echo@1", wait_s=10), "tester"
+            JobRequest(capability="test.echo@1", wait_s=10), TESTER
         )
         second = await platform.run()
         ids = [view.id for view in await platform.execution.runs.page("", 10)]

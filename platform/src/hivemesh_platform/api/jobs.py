@@ -3,7 +3,8 @@
 from fastapi import APIRouter, Request, Response
 from hivemesh_sdk.contracts.api import JobRequest, RunView
 
-from hivemesh_platform.api.access import before_body, peer_of, require
+from hivemesh_platform.api.access import before_body, require
+from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.execution.jobs import JobService
 from hivemesh_platform.execution.service import RunService
@@ -16,7 +17,7 @@ def router(jobs: JobService, runs: RunService) -> APIRouter:
     @routes.post("/v1/jobs", status_code=202)
     @before_body("jobs:write")
     async def start_job(body: JobRequest, request: Request, response: Response) -> RunView:
-        view = await jobs.start(body, peer_of(request).uri)
+        view = await jobs.start(body, behalf_of_request(request))
         response.status_code = 200 if view.state.ended else 202
         return view
 

@@ -7,6 +7,7 @@ from hivemesh_sdk.contracts.api import Page, PipelineView
 from pydantic import JsonValue
 
 from hivemesh_platform.api.access import before_body, require
+from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.execution.pipelines import STORED, KnownPipeline, PipelineService
 
@@ -29,8 +30,8 @@ def router(pipelines: PipelineService) -> APIRouter:
 
     @routes.post("/v1/pipelines", status_code=201)
     @before_body("pipelines:write")
-    async def store_pipeline(document: Document) -> PipelineView:
-        return (await pipelines.store(document)).view()
+    async def store_pipeline(document: Document, request: Request) -> PipelineView:
+        return (await pipelines.store(document, behalf_of_request(request))).view()
 
     @routes.post("/v1/pipelines/validate")
     @before_body("pipelines:read")

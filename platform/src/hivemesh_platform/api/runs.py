@@ -6,7 +6,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from hivemesh_sdk.contracts.api import ExplainView, Page, RejectedView, RunRequest, RunView, View
 
-from hivemesh_platform.api.access import before_body, peer_of, require
+from hivemesh_platform.api.access import before_body, require
+from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.api.paging import Limit, Offset, offset_page, page_of
 from hivemesh_platform.execution.service import RunService
@@ -29,7 +30,7 @@ def router(runs: RunService) -> APIRouter:
     @routes.post("/v1/runs", status_code=202)
     @before_body("runs:write")
     async def start_run(body: RunRequest, request: Request) -> RunView:
-        return await runs.start(body, peer_of(request).uri)
+        return await runs.start(body, behalf_of_request(request))
 
     @routes.get("/v1/runs")
     async def list_runs(request: Request, after: str = "", limit: Limit = 50) -> Page[RunView]:

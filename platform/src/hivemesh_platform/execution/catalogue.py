@@ -18,7 +18,10 @@ class InstalledCatalogue:
             if declared is not None:
                 metadata = manifest.metadata
                 return KnownCapability(
-                    worker=metadata.name, version=metadata.version, declared=declared
+                    worker=metadata.name,
+                    version=metadata.version,
+                    declared=declared,
+                    permissions=manifest.permissions,
                 )
         return None
 

@@ -143,7 +143,9 @@ class Exchange:
         self._place()
         crash.reach("dispatch.before")
         page = await _reconnecting(
-            lambda: parts.transport.put_step(step.endpoint, key, body, wait_s=MAX_WAIT_S)
+            lambda: parts.transport.put_step(
+                step.endpoint, key, body, ticket=parts.tickets.of(step), wait_s=MAX_WAIT_S
+            )
         )
         crash.reach("dispatch.after")
         return page
@@ -156,6 +158,7 @@ class Exchange:
                 step.endpoint,
                 str(claim.key),
                 execution,
+                ticket=parts.tickets.of(step),
                 epoch=claim.fence.epoch,
                 after=after,
                 wait_s=MAX_WAIT_S,

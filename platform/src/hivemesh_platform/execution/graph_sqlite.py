@@ -28,8 +28,8 @@ ADD_BYTES = 4 * 1024 * 1024  # in one `add`: with TLS and pages in flight, what 
 
 _INSERT_ROW = """
 INSERT INTO work (run, node, seq, kind, capability, submitter, priority, rank, state, input, spec,
-                  created_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                  created_at, tenant)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _INSERT_BATCH = """
 INSERT INTO batch (run, node, seq, sha256, count, bytes, encoding) VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -60,6 +60,7 @@ class NewRow:
     inputs: tuple[BatchRef, ...] = ()
     spec: str | None = None
     blocked: bool = False
+    tenant: str = "default"
 
 
 def row_of_node(node: Row, seq: int, kind: StepKind, inputs: tuple[BatchRef, ...]) -> NewRow:
@@ -72,6 +73,7 @@ def row_of_node(node: Row, seq: int, kind: StepKind, inputs: tuple[BatchRef, ...
         priority=node["priority"],
         inputs=inputs,
         blocked=node["options"] is None,
+        tenant=node["tenant"],
     )
 
 
@@ -92,6 +94,7 @@ def enqueue(tx: Transaction, row: NewRow, now: int) -> None:
             msgspec.json.encode(row.inputs).decode(),
             row.spec,
             now,
+            row.tenant,
         ),
     )
 

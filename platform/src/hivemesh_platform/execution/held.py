@@ -34,6 +34,8 @@ class HeldStep:
     trees: frozenset[str]  # those of them that are folders
     started: float  # monotonic
     advanced: bool = False  # a batch was recorded: what failed before does not count any more
+    ticket: str = ""  # the one that was last sent with a request
+    ticket_until: float = 0.0  # wall time from which another one is made
     verdict: "asyncio.Future[tuple[Verdict, Problem | None]]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )

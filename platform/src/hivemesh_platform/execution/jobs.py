@@ -7,6 +7,7 @@ from hivemesh_sdk.errors import InvalidError, NotFoundError
 from pydantic import JsonValue
 
 from hivemesh_platform import crash
+from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.ledger import NewJob
 from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.ports import Catalogue
@@ -31,18 +32,19 @@ class JobService:
         self._runs = runs
         self._catalogue = catalogue
 
-    async def start(self, request: JobRequest, submitter: str) -> RunView:
+    async def start(self, request: JobRequest, submitter: Behalf) -> RunView:
         """Accept a job (durable when this returns) and wait up to `wait_s` for its end.
 
         Raises:
             UnknownCapabilityError: no installed worker declares the capability.
             InvalidError: the capability is no call and no map.
         """
-        spec = self._spec(request)
+        spec = self._spec(request, effective(submitter))
         job = NewJob(
             id=new_job_id(),
             capability=request.capability,
-            submitter=submitter,
+            submitter=submitter.sub,
+            tenant=submitter.tenant,
             priority=0,
             spec=msgspec.json.encode(spec).decode(),
         )
@@ -63,7 +65,7 @@ class JobService:
                     return view
                 await changed.wait(left)
 
-    def _spec(self, request: JobRequest) -> JobSpec:
+    def _spec(self, request: JobRequest, behalf: Behalf) -> JobSpec:
         known = self._catalogue.find(request.capability)
         if known is None:
             message = f"no installed worker has {request.capability!r}; `hivemesh capability list`"
@@ -82,4 +84,5 @@ class JobService:
             idle_timeout_ms=round(declared.idle_timeout_s * 1000),
             max_retries=declared.max_retries,
             retry_base_s=self._parts.settings.retry_delay_s,
+            behalf=behalf,
         )

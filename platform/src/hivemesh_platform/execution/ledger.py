@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.contracts.steps import StepKind
 from hivemesh_sdk.errors import ConflictError
 
 from hivemesh_platform.artifacts.model import BatchRef
+from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.model import (
     AttemptOutcome,
     Fence,
@@ -45,6 +47,8 @@ class NewNode:
     idle_timeout_ms: int
     dataset: str
     dataset_version: int
+    data_class: DataClass = DataClass.INTERNAL  # of its inputs
+    output_class: DataClass = DataClass.INTERNAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,8 @@ class NewRun:
     submitter: str
     priority: int
     nodes: Sequence[NewNode]
+    behalf: Behalf = Behalf()
+    data_class: DataClass = DataClass.INTERNAL  # of its parameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +77,7 @@ class NewJob:
     submitter: str
     priority: int
     spec: str
+    tenant: str = "default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +98,9 @@ class Claim:
     retries: int
     losses: int
     last_instance: str
+    behalf: Behalf = Behalf()
+    data_class: DataClass = DataClass.INTERNAL  # of its inputs
+    output_class: DataClass = DataClass.INTERNAL
     execution: str = ""  # sources: what runs at the worker already
     after: int = 0
     checkpoint: str = "null"

@@ -4,10 +4,12 @@ What follows from a row's end (rows of later nodes, ends of nodes and runs) is i
 """
 
 import msgspec
+from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.problems import Problem
 
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution import graph_sqlite
+from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.graph_sqlite import Change, DatasetParts, enqueue
 from hivemesh_platform.execution.ledger import (
     Claim,
@@ -37,6 +39,19 @@ from hivemesh_platform.execution.rejected_sqlite import (
 from hivemesh_platform.storage.transaction import Row, Transaction
 
 _decode_inputs = msgspec.json.Decoder(tuple[BatchRef, ...]).decode
+
+_decode_behalf = msgspec.json.Decoder(Behalf).decode
+
+
+class _Right(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a job's spec, or of a node, that its ticket is made of."""
+
+    behalf: Behalf = Behalf()
+    data_class: DataClass = DataClass.INTERNAL
+    output_class: DataClass = DataClass.INTERNAL
+
+
+_decode_right = msgspec.json.Decoder(_Right).decode
 
 _CLAIM = """
 UPDATE work SET state = 'running', attempt = attempt + 1, epoch = epoch + 1, reason = '',
@@ -79,8 +94,8 @@ class SqliteLedger:
         """Accept a run: its nodes wait, and nothing is queued until they are activated."""
         tx.execute(
             """INSERT INTO run (id, pipeline, version, document, parameters, labels, submitter,
-                                state, created_at)
-               VALUES (?, ?, ?, ?, ?, ?, ?, 'queued', ?)""",
+                                state, created_at, behalf, data_class, tenant)
+               VALUES (?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?)""",
             (
                 run.id,
                 run.pipeline,
@@ -90,6 +105,9 @@ class SqliteLedger:
                 run.labels,
                 run.submitter,
                 now,
+                msgspec.json.encode(run.behalf).decode(),
+                run.data_class.value,
+                run.behalf.tenant,
             ),
         )
         for node in run.nodes:
@@ -107,6 +125,7 @@ class SqliteLedger:
                 submitter=job.submitter,
                 priority=job.priority,
                 spec=job.spec,
+                tenant=job.tenant,
             ),
             now,
         )
@@ -370,8 +389,9 @@ def _add_node(tx: Transaction, run: NewRun, node: NewNode) -> None:
     tx.execute(
         """INSERT INTO node (run, name, position, capability, kind, upstream, options, labels,
                              submitter, priority, max_retries, retry_base_s, deadline_ms,
-                             idle_timeout_ms, dataset, dataset_version, state)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                             idle_timeout_ms, dataset, dataset_version, state, behalf,
+                             data_class, output_class, tenant)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         (
             run.id,
             node.name,
@@ -390,6 +410,10 @@ def _add_node(tx: Transaction, run: NewRun, node: NewNode) -> None:
             node.dataset,
             node.dataset_version,
             "blocked" if node.options is None else "queued",
+            msgspec.json.encode(run.behalf).decode(),
+            node.data_class.value,
+            node.output_class.value,
+            run.behalf.tenant,
         ),
     )
 
@@ -417,8 +441,17 @@ def _claimed(tx: Transaction, row: Row, now: int) -> Claim:
 
 def _claim_of(tx: Transaction, row: Row) -> Claim:
     node = source = None
+    right = _Right()
     if row["node"] != JOB_NODE:
         node = tx.one(_NODE_OF_ROW, (row["run"], row["node"]))
+    if node is not None:
+        right = _Right(
+            behalf=_decode_behalf(node["behalf"]),
+            data_class=DataClass(node["data_class"]),
+            output_class=DataClass(node["output_class"]),
+        )
+    elif row["spec"] is not None:
+        right = _decode_right(row["spec"])
     if row["kind"] == "source":
         source = tx.one(
             "SELECT * FROM source WHERE run = ? AND node = ?", (row["run"], row["node"])
@@ -440,6 +473,9 @@ def _claim_of(tx: Transaction, row: Row) -> Claim:
         retries=row["retries"],
         losses=row["crashes"],
         last_instance=row["instance"],
+        behalf=right.behalf,
+        data_class=right.data_class,
+        output_class=right.output_class,
         execution="" if source is None else source["execution"],
         after=0 if source is None else source["after"],
         checkpoint="null" if source is None else source["checkpoint"],

@@ -6,6 +6,7 @@ from hivemesh_sdk.contracts.names import (
     DEADLINE_HEADER,
     EXECUTION_HEADER,
     PAGE_MEDIA_TYPE,
+    TICKET_HEADER,
 )
 from hivemesh_sdk.contracts.problems import Problem, problem
 from hivemesh_sdk.contracts.steps import WorkerStatus
@@ -32,10 +33,14 @@ class MeshStepTransport:
         self._targets: dict[tuple[str, int, str], Target] = {}
 
     async def put_step(
-        self, endpoint: Endpoint, key: str, body: list[bytes], *, wait_s: float
+        self, endpoint: Endpoint, key: str, body: list[bytes], *, ticket: str, wait_s: float
     ) -> Page:
         """Create the step and return its first page."""
-        headers = {"content-type": PAGE_MEDIA_TYPE, "prefer": f"wait={wait_s:g}"}
+        headers = {
+            "content-type": PAGE_MEDIA_TYPE,
+            "prefer": f"wait={wait_s:g}",
+            TICKET_HEADER: ticket,
+        }
         path = f"/v1/steps/{key}"
         return _page(await self._ask(endpoint, "PUT", path, wait_s + MARGIN_S, headers, body))
 
@@ -45,13 +50,14 @@ class MeshStepTransport:
         key: str,
         execution: str,
         *,
+        ticket: str,
         epoch: int,
         after: int,
         wait_s: float,
     ) -> Page:
         """Acknowledge events up to `after` and return the next page; empty where none came."""
         path = f"/v1/steps/{key}/events?execution={execution}&epoch={epoch}&after={after}"
-        headers = {"prefer": f"wait={wait_s:g}"}
+        headers = {"prefer": f"wait={wait_s:g}", TICKET_HEADER: ticket}
         return _page(await self._ask(endpoint, "GET", path, wait_s + MARGIN_S, headers))
 
     async def delete_step(self, endpoint: Endpoint, key: str, attempt: int) -> None:

@@ -10,6 +10,7 @@ from hivemesh_platform.execution.held import HeldSteps, Verdict
 from hivemesh_platform.execution.ledger import Claim, Effects, Ledger
 from hivemesh_platform.execution.ports import Placement, StepTransport
 from hivemesh_platform.execution.signals import RunSignals, Signal
+from hivemesh_platform.execution.tickets import TicketMint
 from hivemesh_platform.settings import ExecutionSettings
 from hivemesh_platform.storage.database import Database
 
@@ -23,6 +24,7 @@ class Parts:
     artifacts: ArtifactStore
     placement: Placement
     transport: StepTransport
+    tickets: TicketMint
     settings: ExecutionSettings
     clock: Clock
     held: HeldSteps

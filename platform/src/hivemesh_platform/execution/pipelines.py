@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.api import PipelineView
 from hivemesh_sdk.contracts.pipeline import Pipeline
@@ -11,6 +12,7 @@ from hivemesh_sdk.errors import ConflictError, InvalidError, NotFoundError
 from hivemesh_sdk.safeio.documents import load_pipeline, validated
 from pydantic import JsonValue
 
+from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.plan import Plan, make_plan
 from hivemesh_platform.execution.ports import Catalogue
@@ -26,6 +28,7 @@ class KnownPipeline:
 
     document: Pipeline
     origin: str
+    author: Behalf | None = None  # of a stored one, as he was when it was stored
 
     def view(self) -> PipelineView:
         """Make the view."""
@@ -99,7 +102,7 @@ class PipelineService:
         """
         return make_plan(pipeline, self._catalogue)
 
-    async def store(self, document: Mapping[str, JsonValue]) -> KnownPipeline:
+    async def store(self, document: Mapping[str, JsonValue], author: Behalf) -> KnownPipeline:
         """Keep a pipeline; the same version may be stored again only if it is the same.
 
         Raises:
@@ -108,15 +111,16 @@ class PipelineService:
         """
         pipeline = self.check(document).pipeline
         now = milliseconds(self._clock)
-        await self._database.write(lambda tx: _store(tx, pipeline, now))
-        return KnownPipeline(pipeline, STORED)
+        frozen = effective(author)
+        await self._database.write(lambda tx: _store(tx, pipeline, frozen, now))
+        return KnownPipeline(pipeline, STORED, frozen)
 
     def _shipped(self) -> list[KnownPipeline]:
         files = [file for folder in self._folders for file in sorted(folder.glob("*.yaml"))]
         return [KnownPipeline(load_pipeline(file), SHIPPED) for file in files]
 
 
-def _store(tx: Transaction, pipeline: Pipeline, now: int) -> None:
+def _store(tx: Transaction, pipeline: Pipeline, author: Behalf, now: int) -> None:
     name, version = pipeline.metadata.name, pipeline.metadata.version
     text = _text(pipeline)
     row = tx.one("SELECT document FROM pipeline WHERE name = ? AND version = ?", (name, version))
@@ -126,8 +130,9 @@ def _store(tx: Transaction, pipeline: Pipeline, now: int) -> None:
             raise ConflictError(message)
         return
     tx.execute(
-        "INSERT INTO pipeline (name, version, document, origin, created_at) VALUES (?, ?, ?, ?, ?)",
-        (name, version, text, STORED, now),
+        """INSERT INTO pipeline (name, version, document, origin, created_at, author, tenant)
+           VALUES (?, ?, ?, ?, ?, ?, ?)""",
+        (name, version, text, STORED, now, msgspec.json.encode(author).decode(), author.tenant),
     )
 
 
@@ -139,7 +144,11 @@ def _newest(tx: Transaction) -> list[Row]:
 
 
 def _known(row: Row) -> KnownPipeline:
-    return KnownPipeline(Pipeline.model_validate_json(row["document"]), row["origin"])
+    return KnownPipeline(
+        Pipeline.model_validate_json(row["document"]),
+        row["origin"],
+        msgspec.json.decode(row["author"], type=Behalf),
+    )
 
 
 def _version(known: KnownPipeline) -> int:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from hivemesh_sdk.contracts.instances import Endpoint
-from hivemesh_sdk.contracts.manifest import Capability
+from hivemesh_sdk.contracts.manifest import Capability, Permissions
 from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.contracts.steps import WorkerStatus
 from hivemesh_sdk.errors import RetryableError
@@ -83,6 +83,7 @@ class KnownCapability:
     worker: str
     version: str
     declared: Capability
+    permissions: Permissions = Permissions()  # of its worker
 
 
 class Catalogue(Protocol):
@@ -131,7 +132,7 @@ class StepTransport(Protocol):
     """
 
     async def put_step(
-        self, endpoint: Endpoint, key: str, body: list[bytes], *, wait_s: float
+        self, endpoint: Endpoint, key: str, body: list[bytes], *, ticket: str, wait_s: float
     ) -> Page:
         """Create the step and return its first page."""
         ...
@@ -142,6 +143,7 @@ class StepTransport(Protocol):
         key: str,
         execution: str,
         *,
+        ticket: str,
         epoch: int,
         after: int,
         wait_s: float,

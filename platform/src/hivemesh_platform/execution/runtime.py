@@ -24,6 +24,7 @@ from hivemesh_platform.execution.pipelines import PipelineService
 from hivemesh_platform.execution.ports import Catalogue, Placement, StepTransport
 from hivemesh_platform.execution.service import RunParts, RunService
 from hivemesh_platform.execution.signals import RunSignals, Signal
+from hivemesh_platform.execution.tickets import Signer, TicketMint
 from hivemesh_platform.knowledge.service import DatasetService, DatasetWriter
 from hivemesh_platform.settings import ExecutionSettings
 from hivemesh_platform.storage.database import Database
@@ -44,6 +45,8 @@ class ExecutionPorts:
     pipelines: tuple[Path, ...]  # folders of shipped pipelines
     settings: ExecutionSettings
     clock: Clock
+    issuer: str  # SPIFFE ID of this replica
+    signer: Signer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,7 @@ class Execution:
     pipelines: PipelineService
     datasets: DatasetService
     held: HeldSteps
+    tickets: TicketMint
     counters: ExecutionCounters
 
 
@@ -68,6 +72,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
     writer = DatasetWriter()
     ledger = SqliteLedger(writer)
     counters, answers = ExecutionCounters(), Answers(ports.artifacts)
+    tickets = TicketMint(ports.issuer, ports.signer, ports.catalogue, ports.clock)
     work, signals, held = Signal(), RunSignals(milliseconds(ports.clock)), HeldSteps(counters)
     parts = Parts(
         database=ports.database,
@@ -75,6 +80,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
         artifacts=ports.artifacts,
         placement=ports.placement,
         transport=ports.transport,
+        tickets=tickets,
         settings=ports.settings,
         clock=ports.clock,
         held=held,
@@ -112,6 +118,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
                 pipelines=pipelines,
                 datasets=datasets,
                 held=held,
+                tickets=tickets,
                 counters=counters,
             )
 

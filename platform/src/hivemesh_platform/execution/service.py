@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from hivemesh_platform import crash
 from hivemesh_platform.artifacts.streams import begun
 from hivemesh_platform.execution import store, views
+from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.engine import RunEngine
 from hivemesh_platform.execution.held import HeldSteps, Verdict
@@ -92,14 +93,14 @@ class RunService:
         self._parts = parts
         self._unsubmitted: dict[str, list[str]] = {}
 
-    async def start(self, request: RunRequest, submitter: str) -> RunView:
+    async def start(self, request: RunRequest, submitter: Behalf) -> RunView:
         """Accept a run: durable when this returns, and it goes on after any restart.
 
         Raises:
             InvalidError: the pipeline or a parameter is not valid.
             NotFoundError: there is no such pipeline.
         """
-        plan = await self._plan(request)
+        plan, author = await self._plan(request)
         parameters = bind_parameters(plan.pipeline, request.parameters)
         run = new_run_id()
         crash.reach("accept.before")
@@ -109,6 +110,7 @@ class RunService:
             parameters=parameters,
             labels=request.labels,
             submitter=submitter,
+            author=author,
             now=milliseconds(self._parts.clock),
         )
         await self._parts.database.write(lambda tx: self._accept(tx, accepted))
@@ -256,14 +258,14 @@ class RunService:
         rows = await self._parts.database.read(lambda tx: store.events(tx, run, after, limit))
         return [views.event(row) for row in rows]
 
-    async def _plan(self, request: RunRequest) -> Plan:
+    async def _plan(self, request: RunRequest) -> tuple[Plan, Behalf | None]:
         if (request.pipeline is None) == (request.document is None):
             message = "give either `pipeline` (a name) or `document` (a whole pipeline)"
             raise InvalidError(message)
         if request.document is not None:
-            return self._parts.pipelines.check(request.document)
+            return self._parts.pipelines.check(request.document), None
         known = await self._parts.pipelines.get(request.pipeline or "")
-        return self._parts.pipelines.plan(known.document)
+        return self._parts.pipelines.plan(known.document), known.author
 
     def _accept(self, tx: Transaction, accepted: "_Accepted") -> None:
         pipeline = accepted.plan.pipeline
@@ -274,7 +276,8 @@ class RunService:
             document=pipeline.model_dump_json(by_alias=True),
             parameters=msgspec.json.encode(accepted.parameters).decode(),
             labels=msgspec.json.encode(accepted.labels).decode(),
-            submitter=accepted.submitter,
+            submitter=accepted.submitter.sub,
+            behalf=effective(accepted.submitter, accepted.author),
             priority=0,
             nodes=[
                 self._node(tx, accepted, node, position)
@@ -359,7 +362,8 @@ class _Accepted:
     plan: Plan
     parameters: dict[str, JsonValue]
     labels: dict[str, str]
-    submitter: str
+    submitter: Behalf
+    author: Behalf | None  # of a stored pipeline
     now: int
 
 

@@ -1,7 +1,10 @@
 """What a job keeps in its row, and which artifacts a JSON document names. Pure."""
 
 import msgspec
+from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.names import SHA256, TREE_MEDIA_TYPE
+
+from hivemesh_platform.execution.behalf import Behalf
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -14,6 +17,9 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     idle_timeout_ms: int = 0
     max_retries: int = 3
     retry_base_s: float = 1.0
+    behalf: Behalf = Behalf()
+    data_class: DataClass = DataClass.INTERNAL  # of its inputs
+    output_class: DataClass = DataClass.INTERNAL
 
 
 def artifact_digests(document: object) -> tuple[frozenset[str], frozenset[str]]:

@@ -1,5 +1,6 @@
 """References to bytes, and the permission to move them."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
@@ -12,6 +13,23 @@ class DataClass(StrEnum):
     INTERNAL = "internal"
     PERSONAL = "personal"
     SECRET = "secret"  # noqa: S105 - the name of a class of data
+
+    @property
+    def rank(self) -> int:
+        """Its place in the order: 0 is the least sensitive."""
+        return _RANKS[self]
+
+    def exceeds(self, clearance: "DataClass") -> bool:
+        """Whether data of this class is too sensitive for a clearance."""
+        return _RANKS[self] > _RANKS[clearance]
+
+
+_RANKS = {one: rank for rank, one in enumerate(DataClass)}
+
+
+def highest(classes: Iterable[DataClass]) -> DataClass:
+    """The most sensitive of some classes; public where there are none."""
+    return max(classes, key=_RANKS.__getitem__, default=DataClass.PUBLIC)
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,10 @@ from hivemesh_sdk.contracts.artifacts import DataClass
 TICKET_TYPE = "hivemesh-ticket"
 MAX_LIFETIME_S = 900
 GRACE_S = 60  # a ticket outlives its step's time-out by this much
+SKEW_S = 60  # a ticket from a clock that is so much ahead is still taken
+MAX_TICKET_BYTES = 8 * 1024
+MAX_NAMED_ARTIFACTS = 32
+GIVEN = "*"  # in `artifacts`: those that the step was given, where they are too many to name
 
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -28,14 +32,38 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     exp: int
     jti: str
     run: str
-    step: str  # run.node.seq
+    step: str  # run.node.seq; a worker's own call adds `.<name>`
     attempt: int
     cap: str  # the capability that the holder runs
     tenant: str = "default"
     roles: list[str] = []  # of `sub`, as policy rules ask for them
     calls: list[str] = []  # capabilities that the holder may call with it
-    artifacts: list[str] = []  # digests that it may read; empty where they are too many to name
+    artifacts: list[str] = []  # digests that it may read, or `*`
     datasets: list[str] = []  # read:<name> and write:<name>
     secrets: list[str] = []  # references that it may resolve: a.b.c
     data_class: DataClass = DataClass.INTERNAL  # of its inputs
     act: list[str] = []  # who passed it on, the last one first
+
+
+class ExchangeRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Body of `POST /v1/tickets/exchange`: a ticket that was shown, for one of the asker's own.
+
+    Lists that are given narrow the answer; those that are left out stay as they are.
+    """
+
+    ticket: str
+    step: str  # the key that the caller chose: `<step of the ticket>.<name>`
+    capability: str  # the one that was called
+    calls: list[str] | None = None
+    artifacts: list[str] | None = None
+    datasets: list[str] | None = None
+    secrets: list[str] | None = None
+    data_class: DataClass | None = None  # raised, never lowered
+    lifetime_s: int | None = None
+
+
+class ExchangeReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The ticket that the asker may use, and for how long."""
+
+    ticket: str
+    expires_in_s: int

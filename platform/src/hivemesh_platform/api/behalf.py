@@ -1,0 +1,15 @@
+"""On whose behalf a request submits work: the principal that `access` has found for it."""
+
+from fastapi import Request
+
+from hivemesh_platform.access.model import Principal
+from hivemesh_platform.api.access import peer_of
+from hivemesh_platform.execution.behalf import Behalf, behalf_of
+
+
+def behalf_of_request(request: Request) -> Behalf:
+    """The principal of the request, as it is frozen into the work that it submits."""
+    principal = request.scope.get("state", {}).get("principal")
+    if isinstance(principal, Principal):
+        return behalf_of(principal)
+    return Behalf(sub=peer_of(request).uri, roles=("admin",), grants=("admin:*",))

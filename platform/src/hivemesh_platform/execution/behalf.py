@@ -1,0 +1,72 @@
+"""On whose behalf work is done, and how far that goes. Pure.
+
+Frozen when work is accepted. Every path that makes a step (a job, a pipeline, a retry, a child
+of a map, a row of a reduce, and whatever is added) asks `effective`, so no path lends more than
+another one.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from hivemesh_platform.access.model import Grant, Principal, Rights
+
+# A role has what those before it have; a role that is not listed has itself alone.
+ORDER = ("viewer", "analyst", "author", "operator", "admin")
+
+
+class Behalf(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A principal as it was when its work was accepted."""
+
+    sub: str = ""  # SPIFFE ID of a user, or `pipeline:<name>`
+    tenant: str = "default"
+    roles: tuple[str, ...] = ()
+    grants: tuple[str, ...] = ()
+
+    def rights(self) -> Rights:
+        """The grants, ready to be asked."""
+        return Rights(Grant.parse(text) for text in self.grants)
+
+
+def effective(submitter: Behalf, author: Behalf | None = None) -> Behalf:
+    """What a step may do: what its submitter may, less what its pipeline's author may not.
+
+    The ticket carries the result, and the callee's own policy narrows it further. Another tenant's
+    author gives nothing.
+    """
+    if author is None:
+        return msgspec.structs.replace(submitter, roles=_ordered(_closure(submitter.roles)))
+    if author.tenant != submitter.tenant:
+        return Behalf(sub=submitter.sub, tenant=submitter.tenant)
+    roles = _closure(submitter.roles) & _closure(author.roles)
+    return Behalf(
+        sub=submitter.sub,
+        tenant=submitter.tenant,
+        roles=_ordered(roles),
+        grants=submitter.rights().common(author.rights()).texts(),
+    )
+
+
+def behalf_of(principal: Principal) -> Behalf:
+    """What is kept of a principal."""
+    return Behalf(
+        sub=principal.id,
+        tenant=principal.tenant,
+        roles=principal.roles,
+        grants=principal.grants,
+    )
+
+
+def _closure(roles: Iterable[str]) -> frozenset[str]:
+    found: set[str] = set()
+    for role in roles:
+        found.add(role)
+        if role in ORDER:
+            found.update(ORDER[: ORDER.index(role)])
+    return frozenset(found)
+
+
+def _ordered(roles: frozenset[str]) -> tuple[str, ...]:
+    """The known ones from low to high, then the others by name."""
+    known = [role for role in ORDER if role in roles]
+    return (*known, *sorted(roles - set(ORDER)))

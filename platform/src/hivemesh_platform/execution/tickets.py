@@ -1,0 +1,105 @@
+"""Mints the ticket of a step: on whose behalf it runs, and what it may touch.
+
+A signature takes longer than most of a dispatch, so a ticket is made when it is first sent and
+sent again until half of its life is over.
+"""
+
+import itertools
+import os
+from typing import Protocol
+
+import msgspec
+from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.manifest import Permissions
+from hivemesh_sdk.contracts.tickets import (
+    GIVEN,
+    GRACE_S,
+    MAX_LIFETIME_S,
+    MAX_NAMED_ARTIFACTS,
+    TICKET_TYPE,
+    Ticket,
+)
+
+from hivemesh_platform.execution.held import HeldStep
+from hivemesh_platform.execution.ports import Catalogue
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Signer(Protocol):
+    """Signs documents under the identity of this replica."""
+
+    def sign(self, payload: bytes, typ: str) -> str:
+        """Sign a payload as a document of the kind `typ`."""
+        ...
+
+
+class TicketMint:
+    """Makes the tickets of one replica."""
+
+    def __init__(self, issuer: str, signer: Signer, catalogue: Catalogue, clock: Clock) -> None:
+        self._issuer = issuer
+        self._signer = signer
+        self._catalogue = catalogue
+        self._clock = clock
+        self._prefix = os.urandom(8).hex()
+        self._numbers = itertools.count(1)
+
+    def of(self, step: HeldStep) -> str:
+        """The ticket of a step: the one that was sent, or a new one after half of its life."""
+        now = self._clock.now().timestamp()
+        if not step.ticket or now >= step.ticket_until:
+            ticket = self._ticket(step, int(now))
+            step.ticket = self.sign(ticket)
+            step.ticket_until = now + (ticket.exp - ticket.iat) / 2
+        return step.ticket
+
+    def sign(self, ticket: Ticket) -> str:
+        """Sign claims as they are."""
+        return self._signer.sign(_encode(ticket), TICKET_TYPE)
+
+    def next_id(self) -> str:
+        """An id that no other ticket has."""
+        return f"{self._prefix}-{next(self._numbers):x}"
+
+    def audience(self, worker: str, calls: list[str]) -> list[str]:
+        """The worker types that may accept a ticket: its holder's, and those of what it calls."""
+        known = map(self._catalogue.find, calls)
+        return list(dict.fromkeys((worker, *(one.worker for one in known if one is not None))))
+
+    def _ticket(self, step: HeldStep, now: int) -> Ticket:
+        claim, behalf = step.claim, step.claim.behalf
+        known = self._catalogue.find(claim.capability)
+        permissions = Permissions() if known is None else known.permissions
+        calls = list(permissions.call)
+        many = len(step.digests) > MAX_NAMED_ARTIFACTS
+        return Ticket(
+            iss=self._issuer,
+            aud=self.audience(step.endpoint.worker, calls),
+            azp=step.endpoint.identity,
+            sub=behalf.sub,
+            iat=now,
+            exp=now + lifetime_s(claim.deadline_ms),
+            jti=self.next_id(),
+            run=claim.key.run,
+            step=str(claim.key),
+            attempt=claim.fence.attempt,
+            cap=claim.capability,
+            tenant=behalf.tenant,
+            roles=list(behalf.roles),
+            calls=calls,
+            artifacts=[GIVEN] if many else sorted(step.digests),
+            datasets=[
+                *(f"read:{name}" for name in permissions.datasets.read),
+                *(f"write:{name}" for name in permissions.datasets.write),
+            ],
+            secrets=list(permissions.secrets),
+            data_class=claim.data_class,
+        )
+
+
+def lifetime_s(deadline_ms: int) -> int:
+    """Seconds that a ticket lives: a minute longer than its step may take, at most 15 minutes."""
+    if not deadline_ms:
+        return MAX_LIFETIME_S
+    return min(MAX_LIFETIME_S, -(-deadline_ms // 1000) + GRACE_S)
