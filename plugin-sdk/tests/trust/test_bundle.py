@@ -19,8 +19,10 @@ def test_bundle_survives_the_wire(ca):
 def test_document_is_a_spiffe_bundle(ca):
     document = msgspec.json.decode(msgspec.json.encode(ca.bundle().document()))
     assert document["spiffe_sequence"] == 1
-    [key] = document["keys"]
+    key, signer = document["keys"]
     assert (key["kty"], key["crv"], key["use"], len(key["x5c"])) == ("EC", "P-384", "x509-svid", 1)
+    assert (signer["kty"], signer["crv"], signer["use"]) == ("OKP", "Ed25519", "jwt-svid")
+    assert signer["kid"] == ca.signing.public.id
 
 
 def test_unknown_members_and_foreign_keys_are_ignored(ca):

@@ -1,5 +1,6 @@
 """What a worker says to its platform: register, beat, leave, and who else is there."""
 
+from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -54,6 +55,13 @@ class PlatformClient:
         path = f"/v1/discovery?after={after}&wait={wait_s:g}"
         answer = await self._send("GET", path, deadline_s=wait_s + DEADLINE_S)
         return _decoded(answer, Discovery)
+
+    async def policy(self, after: int, wait_s: float) -> str | None:
+        """The signed policy as soon as it is newer than the one signed at `after`."""
+        path = f"/v1/policy?after={after}&wait={wait_s:g}"
+        answer = await self._send("GET", path, deadline_s=wait_s + DEADLINE_S)
+        body = _success(answer)
+        return body.decode("ascii", "replace") if answer.status == HTTPStatus.OK else None
 
     async def _send(
         self, method: str, path: str, body: bytes = b"", *, deadline_s: float = DEADLINE_S

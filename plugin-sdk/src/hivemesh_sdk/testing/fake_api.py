@@ -17,6 +17,7 @@ from hivemesh_sdk.contracts.instances import (
     RegistrationReply,
 )
 from hivemesh_sdk.contracts.names import PROBLEM_MEDIA_TYPE
+from hivemesh_sdk.contracts.policy import POLICY_MEDIA_TYPE
 from hivemesh_sdk.errors import HivemeshError, InvalidError, NotFoundError
 from hivemesh_sdk.trust.identity import Peer
 from hivemesh_sdk.trust.wire import EnrolRequest, IdentityAnswer, RenewRequest
@@ -48,6 +49,8 @@ class Platform(Protocol):
     def leave(self, instance: str) -> None: ...
 
     def discovery(self) -> Discovery: ...
+
+    async def policy(self, after: int, wait_s: float) -> str | None: ...
 
     def grant(self, request: GrantRequest, peer: Peer) -> Grant: ...
 
@@ -93,7 +96,7 @@ class EnrolmentApi:
         """Answer one request."""
         await _serve(self._answer, scope, receive, send)
 
-    def _answer(self, request: Request) -> Answer:
+    async def _answer(self, request: Request) -> Answer:
         if (request.method, request.path) != ("POST", "/v1/enrol"):
             raise NotFoundError(request.path)
         return _json(self._platform.enrol(request.document(EnrolRequest)))
@@ -107,7 +110,16 @@ class MeshApi:
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
-        await _serve(self._answer, scope, receive, send)
+        await _serve(self._answer_in_time, scope, receive, send)
+
+    async def _answer_in_time(self, request: Request) -> Answer:
+        if (request.method, request.path) != ("GET", "/v1/policy"):
+            return self._answer(request)
+        after, wait_s = (float(request.query.get(name, ["0"])[0]) for name in ("after", "wait"))
+        token = await self._platform.policy(int(after), wait_s)
+        if token is None:
+            return Answer(204)
+        return Answer(200, token.encode(), {"content-type": POLICY_MEDIA_TYPE})
 
     def _answer(self, request: Request) -> Answer:
         if request.path.startswith("/v1/instances/"):
@@ -162,7 +174,10 @@ class MeshApi:
 
 
 async def _serve(
-    answer: Callable[[Request], Answer], scope: dict[str, Any], receive: Receive, send: Send
+    answer: Callable[[Request], Awaitable[Answer]],
+    scope: dict[str, Any],
+    receive: Receive,
+    send: Send,
 ) -> None:
     body = bytearray()
     more = True
@@ -173,7 +188,7 @@ async def _serve(
         body += message.get("body", b"")
         more = message.get("more_body", False)
     try:
-        result = answer(Request(scope, bytes(body)))
+        result = await answer(Request(scope, bytes(body)))
     except HivemeshError as error:
         result = _problem(error)
     headers = {"content-type": "application/json", **result.headers}

@@ -31,6 +31,7 @@ from hivemesh_sdk.contracts.instances import (
 from hivemesh_sdk.contracts.names import TREE_MEDIA_TYPE
 from hivemesh_sdk.errors import FatalError, InvalidError, NotAuthorizedError, NotFoundError
 from hivemesh_sdk.testing.fake_api import CONTENT, EnrolmentApi, MeshApi, digest
+from hivemesh_sdk.testing.fake_policies import FakePolicies
 from hivemesh_sdk.testing.pki import ThrowawayCA
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Target
@@ -72,6 +73,7 @@ class FakePlatform:
         self.bundles_given = 0
         self.refuses_renewals = False
         self.blobs: dict[str, bytes] = {}
+        self.policies = FakePolicies(self.ca)
         self.changed = asyncio.Condition()
         self._tokens: set[str] = set()
         self._stack = AsyncExitStack()
@@ -206,6 +208,10 @@ class FakePlatform:
                 for member in self.members.values()
             ],
         )
+
+    async def policy(self, after: int, wait_s: float) -> str | None:
+        """The signed policy, when it is newer than the one signed at `after`."""
+        return await self.policies.newer(after, wait_s)
 
     def grant(self, request: GrantRequest, peer: Peer) -> Grant:
         """Say where bytes go and come from: always here."""

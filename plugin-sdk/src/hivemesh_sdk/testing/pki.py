@@ -10,10 +10,12 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from hivemesh_sdk.trust.bundle import Bundle
 from hivemesh_sdk.trust.identity import SpiffeId
+from hivemesh_sdk.trust.jws import SigningKey
 from hivemesh_sdk.trust.keys import PrivateKey, Svid, new_key
 from hivemesh_sdk.trust.profile import (
     PublicKey,
@@ -59,11 +61,16 @@ class ThrowawayCA:
         self.root = self._new_root()
         self.roots: list[x509.Certificate] = [self.root.certificate]
         self.issuer = self._new_issuer()
+        self.signing = SigningKey(Ed25519PrivateKey.generate())  # of tickets and policies
 
     def bundle(self) -> Bundle:
-        """The roots that this authority announces now."""
-        roots = tuple(root.public_bytes(_DER) for root in self.roots)
-        return Bundle(trust_domain=self.trust_domain, roots=roots, sequence=self.sequence)
+        """The roots and the signer that this authority announces now."""
+        return Bundle(
+            trust_domain=self.trust_domain,
+            roots=tuple(root.public_bytes(_DER) for root in self.roots),
+            sequence=self.sequence,
+            signers=(self.signing.public.raw,),
+        )
 
     def platform(self, replica: str = "p1") -> SpiffeId:
         """Identity of a platform replica."""
