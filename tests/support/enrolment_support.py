@@ -15,7 +15,7 @@ class MemoryEnrolmentRecords:
     """Implements `EnrolmentRecords`."""
 
     def __init__(self):
-        self.tokens, self.credentials, self.certificates, self.rules = {}, {}, {}, {}
+        self.tokens, self.credentials_, self.certificates, self.rules = {}, {}, {}, {}
 
     def add_token(self, token):
         self.tokens[token.id] = token
@@ -31,16 +31,19 @@ class MemoryEnrolmentRecords:
         return True
 
     def add_credential(self, credential):
-        self.credentials[credential.id] = credential
+        self.credentials_[credential.id] = credential
 
     def credential(self, credential_id):
-        return self.credentials.get(credential_id)
+        return self.credentials_.get(credential_id)
+
+    def credentials(self):
+        return sorted(self.credentials_.values(), key=lambda c: (c.created_at, c.id))
 
     def revoke_credential(self, credential_id, now):
-        known = self.credentials.get(credential_id)
+        known = self.credentials_.get(credential_id)
         if known is None:
             return False
-        self.credentials[credential_id] = replace(known, revoked_at=known.revoked_at or now)
+        self.credentials_[credential_id] = replace(known, revoked_at=known.revoked_at or now)
         return True
 
     def add_issued(self, issued):
@@ -63,11 +66,17 @@ class MemoryEnrolmentRecords:
         found = self.certificates.values()
         return [i for i in found if i.credential == credential_id and i.not_after > now]
 
+    def valid(self, now):
+        return [i for i in self.certificates.values() if i.not_after > now]
+
     def set_successor(self, serial, key_hash):
         self.certificates[serial] = replace(self.certificates[serial], successor_key=key_hash)
 
     def add_denial(self, denial):
         self.rules[denial.rule] = denial
+
+    def remove_denial(self, rule):
+        return self.rules.pop(rule, None) is not None
 
     def denials(self, now):
         return [d for d in self.rules.values() if d.until is None or d.until > now]

@@ -20,12 +20,13 @@ from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.trust.source import IdentitySource
 from starlette.types import ASGIApp
 
-from hivemesh_platform import __version__, crash, figures
+from hivemesh_platform import __version__, crash, enforcement, figures
 from hivemesh_platform.api import (
     artifacts,
     capabilities,
     config,
     datasets,
+    denials,
     enrolment,
     errors,
     instances,
@@ -64,6 +65,7 @@ from hivemesh_platform.telemetry.metrics import Metrics
 from hivemesh_platform.telemetry.placement import MeasuredPlacement
 from hivemesh_platform.trust.authority import Authority, open_authority
 from hivemesh_platform.trust.profile import Lifetimes, check_lifetimes
+from hivemesh_platform.trust.revocation import Revocation
 from hivemesh_platform.trust.service import EnrolmentService
 from hivemesh_platform.trust.store import SqlEnrolmentStore
 
@@ -88,6 +90,7 @@ class Platform:
     source: IdentitySource
     denials: Denials
     audit: AuditTrail
+    revocation: Revocation
     enrolment: EnrolmentService
     types: WorkerTypes
     registry: RegistryService
@@ -144,9 +147,11 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
         audit: AuditTrail = NoAudit()
         base = _Base(authority, source, database, directory, audit)
         platform = _assemble(loaded, clock, base)
+        await platform.revocation.announce()
         quota = settings.storage.quota_bytes
         store = await stack.enter_async_context(LocalArtifactStore(folder / ARTIFACTS, quota))
-        client = await stack.enter_async_context(MeshClient(source, clock=clock))
+        mesh = MeshClient(source, clock=clock, denials=platform.denials)
+        client = await stack.enter_async_context(mesh)
         ports = _execution_ports(platform, database, store, client)
         execution = await stack.enter_async_context(open_execution(ports))
         platform.counters = execution.counters
@@ -205,11 +210,20 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
     routing = RoutingService(
         base.directory, clock, _weights(settings), kept=settings.routing.explanations
     )
+    enrolments = SqlEnrolmentStore(base.database)
+    revocation = Revocation(
+        enrolments,
+        clock,
+        base.audit,
+        trust_domain=base.authority.trust_domain,
+        installed=lambda worker: registry.installed(worker) is not None,
+    )
     enroller = EnrolmentService(
         base.authority,
-        SqlEnrolmentStore(base.database),
+        enrolments,
         clock,
         is_live=lambda identity: _is_live(registry, identity),
+        revocation=revocation,
     )
     supervisor = _supervisor(loaded, clock, types, registry, routing, enroller)
     metrics = Metrics()
@@ -221,6 +235,7 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
         source=base.source,
         denials=Denials(),
         audit=base.audit,
+        revocation=revocation,
         enrolment=enroller,
         types=types,
         registry=registry,
@@ -233,6 +248,8 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
         enrolment_app=_application("enrolment", [enrolment.newcomers(enroller)]),
     )
     platform.background += [("directory", base.directory.watch), ("routing", routing.run)]
+    platform.background.append(("denials", lambda: enforcement.keep(revocation, enroller, clock)))
+    enforcement.enforce(revocation, platform.denials, registry, supervisor)
     return platform
 
 
@@ -246,6 +263,7 @@ def _mesh_routers(platform: Platform, database: Database) -> list[APIRouter]:
         capabilities.router(platform.registry, platform.routing),
         config.router(platform.loaded),
         workers.router(platform.overview, platform.supervisor),
+        denials.router(platform.revocation),
     ]
 
 

@@ -12,7 +12,6 @@ import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import Encoding
 from hivemesh_sdk.clock import Clock
-from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.trust.keys import new_key, pem, write_private_file
 from hivemesh_sdk.trust.source import IdentitySource
@@ -102,13 +101,3 @@ class OwnIdentity:
 
     def _due(self) -> datetime:
         return self._authority.renewal_due(self._source.svid().not_after)
-
-
-def refuse(denials: Denials, rules: tuple[str, ...]) -> None:
-    """Put the authority's denials into force; `serial:<hex>` names one certificate."""
-    serials = [int(rule.removeprefix("serial:"), 16) for rule in rules if _is_serial(rule)]
-    denials.replace(serials=serials, identities=[rule for rule in rules if not _is_serial(rule)])
-
-
-def _is_serial(rule: str) -> bool:
-    return rule.startswith("serial:")

@@ -22,7 +22,7 @@ from pydantic import JsonValue
 
 from hivemesh_platform import memory
 from hivemesh_platform.configuration import Loaded, Surroundings, from_text, load
-from hivemesh_platform.identity import OperatorFiles, OwnIdentity, refuse
+from hivemesh_platform.identity import OperatorFiles, OwnIdentity
 from hivemesh_platform.listeners import Sockets
 from hivemesh_platform.lock import locked
 from hivemesh_platform.settings import ApiSettings
@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 PORTS = "ports.json"
 MAX_UPLOAD = 1 << 46  # what an operator uploads is bounded by the quota, and streamed to disk
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - compared only
-DENIALS_EVERY_S = 2.0
 DRAIN_S = 2.0  # for requests that run when the platform ends; those that only wait end at once
-FORGET_EVERY_S = 3600.0
 _log = structlog.get_logger("hivemesh.serve")
 
 
@@ -183,7 +181,7 @@ async def _listen(stack: AsyncExitStack, platform: "Platform") -> tuple[Listener
 async def _background(platform: "Platform", operator: OperatorFiles) -> AsyncIterator[None]:
     """Owns the tasks that run beside the requests; one that fails ends the platform."""
     own = OwnIdentity(platform.source, platform.authority, operator, platform.clock)
-    jobs = [("identity", own.run), ("denials", lambda: _denials(platform)), *platform.background]
+    jobs = [("identity", own.run), *platform.background]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(run(), name=name) for name, run in jobs]
         yield
@@ -204,21 +202,6 @@ async def _supervising(
         finally:
             task.cancel()
             await supervisor.stop(stop.hurry)
-
-
-async def _denials(platform: "Platform") -> None:
-    """Put new denials into force within two seconds; forget old records each hour."""
-    known: tuple[str, ...] = ()
-    forget_at = 0.0
-    while True:
-        rules = tuple(sorted(denial.rule for denial in await platform.enrolment.denials()))
-        if rules != known:
-            known = rules
-            refuse(platform.denials, rules)
-        if platform.clock.monotonic() >= forget_at:
-            forget_at = platform.clock.monotonic() + FORGET_EVERY_S
-            await platform.enrolment.forget()
-        await asyncio.sleep(DENIALS_EVERY_S)
 
 
 def _flags(options: argparse.Namespace) -> dict[str, JsonValue]:

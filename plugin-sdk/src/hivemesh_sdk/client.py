@@ -31,6 +31,7 @@ from hivemesh_sdk.contracts.api import (
     WorkerView,
 )
 from hivemesh_sdk.contracts.problems import Problem, problem
+from hivemesh_sdk.contracts.trust_api import CredentialView, DenialView
 from hivemesh_sdk.errors import ConfigurationError, RemoteError
 
 V = TypeVar("V", bound=View)
@@ -126,6 +127,31 @@ class Client:
         """The end of a worker's log."""
         path = f"/v1/workers/{quote(name, safe='')}/logs?{urlencode({'lines': lines})}"
         return self._read("GET", path).decode(errors="replace")
+
+    # -- trust ----------------------------------------------------------------------------
+
+    def denials(self) -> list[DenialView]:
+        """What is refused before it expires."""
+        return self._all(DenialView, "/v1/denials")
+
+    def deny(self, action: str, target: str, reason: str) -> list[DenialView]:
+        """Evict or ban a worker, an instance, an identity, a serial or a package."""
+        body: dict[str, JsonValue] = {"action": action, "target": target, "reason": reason}
+        return self._page(DenialView, self._read("POST", "/v1/denials", body))
+
+    def lift(self, target: str, reason: str) -> list[DenialView]:
+        """End a ban or a quarantine; returns what is still refused."""
+        body: dict[str, JsonValue] = {"target": target, "reason": reason}
+        return self._page(DenialView, self._read("POST", "/v1/denials/lift", body))
+
+    def credentials(self) -> list[CredentialView]:
+        """Deployment credentials, without their secrets."""
+        return self._all(CredentialView, "/v1/enrolment/credentials")
+
+    def revoke_credential(self, credential_id: str) -> CredentialView:
+        """Let nobody enrol by a deployment credential any more."""
+        path = f"/v1/enrolment/credentials/{quote(credential_id, safe='')}/revoke"
+        return self._view(CredentialView, "POST", path, {})
 
     def capabilities(self) -> list[CapabilityView]:
         """Capabilities of the installed workers."""
@@ -250,6 +276,9 @@ class Client:
     def _some(self, kind: type[V], path: str, limit: int) -> list[V]:
         answer = self._read("GET", f"{path}?{urlencode({'limit': limit})}")
         return Page[kind].model_validate_json(answer).items  # type: ignore[valid-type]  # a type chosen at run time
+
+    def _page(self, kind: type[V], answer: bytes) -> list[V]:
+        return Page[kind].model_validate_json(answer).items  # type: ignore[valid-type]  # as below
 
     def _all(self, kind: type[V], path: str) -> list[V]:
         items: list[V] = []

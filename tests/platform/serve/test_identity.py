@@ -3,7 +3,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hivemesh_platform.identity import OperatorFiles, OwnIdentity, refuse
+from hivemesh_platform.identity import OperatorFiles, OwnIdentity
 from hivemesh_platform.trust.authority import Authority, open_authority
 from hivemesh_platform.trust.profile import Lifetimes
 from hivemesh_sdk.testing.clock import ManualClock
@@ -101,14 +101,3 @@ def test_the_operators_key_goes_when_the_platform_ends(
     operator.write_endpoint("127.0.0.1", 8443)
     operator.remove()
     assert [path.name for path in (tmp_path / "operator").iterdir()] == ["bundle.pem"]
-
-
-def test_denials_name_serials_and_identities(clock: ManualClock) -> None:
-    denials = Denials()
-    refuse(denials, ("serial:ff", "spiffe://td.test/worker/evil/*"))
-    good = SpiffeId.worker("td.test", "good", "i1")
-    evil = SpiffeId.worker("td.test", "evil", "i1")
-    expires = clock.now()
-    assert denials.refuses(Peer(id=good, not_after=expires, serial=255, uri=str(good)))
-    assert denials.refuses(Peer(id=evil, not_after=expires, serial=1, uri=str(evil)))
-    assert not denials.refuses(Peer(id=good, not_after=expires, serial=1, uri=str(good)))

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 from enrolment_support import MemoryEnrolmentStore
+from hivemesh_platform.audit.ports import NoAudit
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.trust import failures
 from hivemesh_platform.trust.authority import open_authority
@@ -18,9 +19,10 @@ from hivemesh_platform.trust.model import (
     RenewalRefusedError,
 )
 from hivemesh_platform.trust.profile import Lifetimes
+from hivemesh_platform.trust.revocation import Decision, Revocation
 from hivemesh_platform.trust.service import EnrolmentService
 from hivemesh_platform.trust.store import SqlEnrolmentStore
-from hivemesh_sdk.errors import InvalidError
+from hivemesh_sdk.errors import InvalidError, NotFoundError
 from hivemesh_sdk.testing.clock import ManualClock
 from hivemesh_sdk.trust.identity import SpiffeId, peer_identity
 from hivemesh_sdk.trust.keys import certificate_request, new_key, svid
@@ -56,8 +58,15 @@ def live():
 
 
 @pytest.fixture
-def service(authority, store, clock, live):
-    return EnrolmentService(authority, store, clock, is_live=live.__contains__)
+def revocation(authority, store, clock):
+    return Revocation(store, clock, NoAudit(), trust_domain=authority.trust_domain)
+
+
+@pytest.fixture
+def service(authority, store, clock, live, revocation):
+    return EnrolmentService(
+        authority, store, clock, is_live=live.__contains__, revocation=revocation
+    )
 
 
 class Holder:
@@ -308,14 +317,16 @@ async def test_renewed_instance_counts_once(container, live):
     assert await two.enrol()
 
 
-async def test_revoked_credential_enrols_nobody(container, service):
+async def test_revoked_credential_enrols_nobody(container, revocation):
     one, two = await container(2)
     await one.enrol()
-    assert await service.revoke_credential(Token.parse(one.token).id)
+    credential = Decision(target=Token.parse(one.token).id, reason="left", actor="x")
+    assert (await revocation.revoke_credential(credential)).revoked_at is not None
     with pytest.raises(EnrolmentRefusedError):
         await two.enrol()
     assert await one.renew()
-    assert not await service.revoke_credential("0" * 16)
+    with pytest.raises(NotFoundError):
+        await revocation.revoke_credential(Decision(target="0" * 16, reason="x", actor="x"))
 
 
 async def test_renewal_keeps_the_identity_and_changes_the_rest(holder):
@@ -383,19 +394,19 @@ async def test_renewal_for_another_name_is_refused(holder, service, authority):
         await service.renew(one.peer(), certificate_request(new_key(), other).decode())
 
 
-async def test_evicted_instance_may_enrol_again(holder, service):
+async def test_evicted_instance_may_enrol_again(holder, service, revocation):
     one, again = await holder(), await holder()
     identity = await one.enrol(instance="i1")
-    assert await service.evict(str(identity.id), "maintenance") == 1
+    assert len(await revocation.evict(Decision(target="i1", reason="maintenance", actor="x"))) == 1
     with pytest.raises(RenewalRefusedError):
         await one.renew()
     assert (await again.enrol(instance="i1")).id == identity.id
 
 
-async def test_banned_worker_may_not_enrol_again(holder, service, authority):
+async def test_banned_worker_may_not_enrol_again(holder, revocation):
     one, again = await holder(), await holder()
     await one.enrol()
-    await service.ban(f"spiffe://{authority.trust_domain}/worker/echo/*", "stolen")
+    await revocation.ban(Decision(target="echo", reason="stolen", actor="x"))
     with pytest.raises(RenewalRefusedError):
         await one.renew()
     with pytest.raises(EnrolmentRefusedError):

@@ -19,6 +19,8 @@ _OPERATOR = frozenset(
         "artifacts:read",
         "artifacts:write",
         "bundle:read",
+        "ca:read",
+        "ca:write",
         "capabilities:read",
         "config:read",
         "datasets:read",
@@ -34,11 +36,16 @@ _OPERATOR = frozenset(
         "runs:read",
         "runs:write",
         "status:read",
+        "workers:deny",
         "workers:read",
         "workers:write",
     }
 )
-_REPLICA = frozenset({"bundle:read", "discovery:read", "metrics:read", "status:read"})
+_REPLICA = frozenset({"bundle:read", "discovery:read"})
+# What every certificate of this installation is for, a person's too.
+OF_CERTIFICATES = frozenset({"bundle:read", "discovery:read", "identity:renew"})
+# What processes may do of that which people may do; workers have nothing of it.
+GRANTS: dict[Kind, tuple[str, ...]] = {Kind.PLATFORM: ("read:metrics", "read:status")}
 
 RULES: dict[Kind, frozenset[str]] = {
     Kind.WORKER: _WORKER,

@@ -1,12 +1,15 @@
 """`hivemesh worker`: the installed workers, their instances, logs and calls."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hivemesh_platform.cli import details, output, session
 from hivemesh_platform.cli.artifact import stored
 from hivemesh_platform.cli.values import parse_pairs, read_json
+
+if TYPE_CHECKING:
+    from hivemesh_sdk.contracts.trust_api import DenialView
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -131,3 +134,131 @@ def call(
         details.show_run(run, fmt)
         return 6 if not run.state.ended else 1
     return 0
+
+
+Reason = Annotated[
+    str, typer.Option("--reason", "-r", help="Why; it is kept in the audit trail.")
+]
+Denied = Annotated[
+    str,
+    typer.Argument(
+        metavar="TARGET",
+        help="An instance, a worker, a SPIFFE ID, serial:<hex> or sha256:<manifest digest>.",
+    ),
+]
+
+
+@app.command()
+def evict(
+    target: Denied, reason: Reason, fmt: output.Format = "table", state: session.State = None
+) -> None:
+    """Refuse the present certificates; with a new token it may enrol again.
+
+    A supervised instance is replaced at once, with a fresh identity.
+
+    Examples:  hivemesh worker evict wi-3f2a90c1d7 --reason "strange load"
+               hivemesh worker evict email-parser --reason "host rebuilt"
+    """
+    with session.client(state) as client:
+        refused = client.deny("evict", target, reason)
+    _show_denials(refused, fmt, empty=f"{target} holds no valid certificate; nothing to evict")
+
+
+@app.command()
+def ban(
+    target: Denied, reason: Reason, fmt: output.Format = "table", state: session.State = None
+) -> None:
+    """Refuse a worker, an instance or a package for good; nothing of it is started again.
+
+    Undo: hivemesh worker unban TARGET
+
+    Examples:  hivemesh worker ban email-parser --reason "compromised"
+               hivemesh worker ban sha256:9f86d0… --reason "known bad build"
+    """
+    with session.client(state) as client:
+        refused = client.deny("ban", target, reason)
+    _show_denials(refused, fmt)
+
+
+@app.command()
+def unban(
+    target: Denied, reason: Reason, fmt: output.Format = "table", state: session.State = None
+) -> None:
+    """End a ban or a quarantine; the worker may enrol again.
+
+    Example:  hivemesh worker unban email-parser --reason "host rebuilt"
+    """
+    with session.client(state) as client:
+        left = client.lift(target, reason)
+    if fmt == "table":
+        typer.echo(f"{target} is refused no longer")
+    else:
+        _show_denials(left, fmt)
+
+
+@app.command()
+def denied(fmt: output.Format = "table", state: session.State = None) -> None:
+    """Show who is refused before his certificate expires, since when and why.
+
+    Example:  hivemesh worker denied -o json
+    """
+    with session.client(state) as client:
+        _show_denials(client.denials(), fmt)
+
+
+def _show_denials(
+    refused: "list[DenialView]", fmt: str, *, empty: str = "nobody is refused"
+) -> None:
+    columns: list[output.Column] = [
+        ("rule", "rule"),
+        ("kind", "kind"),
+        ("since", "at"),
+        ("until", "until"),
+        ("reason", "reason"),
+    ]
+    output.show_list(refused, columns, fmt, wide=[("by", "by")], empty=empty)
+
+
+credential = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(credential, name="credential", help="Deployment credentials: list, revoke.")
+
+
+@credential.command("list")
+def list_credentials(fmt: output.Format = "table", state: session.State = None) -> None:
+    """Show the deployment credentials by which containers enrol; secrets are never shown.
+
+    Example:  hivemesh worker credential list
+    """
+    with session.client(state) as client:
+        found = client.credentials()
+    columns: list[output.Column] = [
+        ("id", "id"),
+        ("worker", "worker"),
+        ("created", "created_at"),
+        ("max live", "max_live"),
+        ("revoked", "revoked_at"),
+    ]
+    output.show_list(found, columns, fmt, empty="there are none; `hivemesh init` makes them")
+
+
+@credential.command("revoke")
+def revoke_credential(
+    credential_id: Annotated[
+        str, typer.Argument(metavar="ID", help="The id that `credential list` shows.")
+    ],
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> None:
+    """Let nobody enrol by a credential any more; who is in stays in until evicted.
+
+    There is no undo: make another one with `hivemesh init`.
+
+    Example:  hivemesh worker credential revoke 0123456789abcdef
+    """
+    with session.client(state) as client:
+        revoked = client.revoke_credential(credential_id)
+    if fmt == "table":
+        typer.echo(f"{revoked.id} of {revoked.worker}: revoked")
+        typer.echo(f"its instances: hivemesh worker evict {revoked.worker} --reason …", err=True)
+    else:
+        output.show_one(revoked, fmt)

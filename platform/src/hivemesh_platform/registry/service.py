@@ -1,6 +1,6 @@
 """Registers instances, renews their leases, and answers who is live. Knows no transport."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -134,6 +134,13 @@ class RegistryService:
     def types(self) -> Sequence[WorkerType]:
         """All installed types."""
         return [worker.type for worker in self._types.all()]
+
+    async def expel(self, identities: Collection[str]) -> list[str]:
+        """Drop the instances of these identities; returns their ids."""
+        gone = [one.id for one in self._directory.all() if one.identity in identities]
+        for instance_id in gone:
+            await self._directory.remove(instance_id)
+        return gone
 
     async def forget(self, instance_id: str) -> None:
         """Drop an instance whose process is known to have ended."""

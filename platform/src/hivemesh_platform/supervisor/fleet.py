@@ -63,6 +63,14 @@ class _Managed:
     suspected: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the deny list keeps from being started: everything, or some instances."""
+
+    all: str = ""  # why nothing of this worker may run
+    instances: int = 0  # banned by name: they are not replaced
+
+
 class Fleet:
     """Supervises one worker."""
 
@@ -77,6 +85,7 @@ class Fleet:
         self.installed = installed
         self.log = log
         self.wanted = wanted
+        self.refusal = Refusal()
         self.restarts = 0
         self.problem = ""
         self.building = False
@@ -127,6 +136,22 @@ class Fleet:
         for one in self._members.values():
             self._stop(one, "restarted by the operator")
         self.wake()
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Start nothing that is banned; what was lifted is started again."""
+        if refusal != self.refusal:
+            self.refusal = refusal
+            self._backoff = Backoff()
+            self.wake()
+
+    def expel(self, instance: str, reason: str) -> None:
+        """End a process whose certificate is refused: nobody answers it any more."""
+        one = self._members.get(instance)
+        if one is None:
+            return
+        self._move(one, Phase.STOPPING, self._around.clock.monotonic())
+        self._logger.warning("worker_expelled", instance=instance, reason=reason)
+        one.process.kill()
 
     def suspect(self, instance: str) -> None:
         """The instance does not answer for its steps."""
@@ -184,7 +209,7 @@ class Fleet:
             await self._ended(one, now)
         listings = {item.instance.id: item for item in self._around.registry.instances()}
         members = [self._member(one, listings.get(one.instance)) for one in self._members.values()]
-        decided = plan(members, self.wanted, self._backoff, self._around.limits, now)
+        decided = plan(members, self._allowed(), self._backoff, self._around.limits, now)
         starts = sum(action.kind == "start" for action in decided.actions)
         for action in decided.actions:
             if action.kind != "start":
@@ -192,6 +217,10 @@ class Fleet:
         if starts:
             await self._start(starts)
         return decided.look_again_at
+
+    def _allowed(self) -> int:
+        refusal = self.refusal
+        return 0 if refusal.all else max(0, self.wanted - refusal.instances)
 
     def _member(self, one: _Managed, listing: Listing | None) -> Member:
         active = listing.instance.active_steps if listing is not None else 0

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,13 @@ from hivemesh_platform.routing.service import RoutingService
 from hivemesh_platform.supervisor import processes
 from hivemesh_platform.supervisor.environment import EnvironmentBuilder, Recipe
 from hivemesh_platform.supervisor.first_party import sdk_source
-from hivemesh_platform.supervisor.fleet import Fleet, Surroundings
+from hivemesh_platform.supervisor.fleet import Fleet, Refusal, Surroundings
 from hivemesh_platform.supervisor.launcher import Launcher, TokenIssuer
 from hivemesh_platform.supervisor.model import Limits, Phase
 from hivemesh_platform.supervisor.outputs import WorkerLog
 from hivemesh_platform.supervisor.records import Records
+from hivemesh_platform.trust.model import Denial, DenialKind, DenyList
+from hivemesh_platform.trust.revocation import PACKAGE
 
 TICK_S = 5.0
 STOP_GRACE_S = 10.0  # what still runs then is repeated after the next start
@@ -85,6 +87,7 @@ class Supervisor:
         self._fleets: dict[str, Fleet] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._around: Surroundings | None = None
+        self._denials: tuple[Denial, ...] = ()
         self._log = structlog.get_logger("hivemesh.supervisor")
 
     async def run(self, platform_url: str, enrolment_url: str) -> None:
@@ -143,6 +146,23 @@ class Supervisor:
         """
         self._fleet(worker).restart()
 
+    def refuse(self, deny_list: DenyList) -> None:
+        """Start nothing that the deny list bans."""
+        self._denials = deny_list.denials
+        for fleet in self._fleets.values():
+            fleet.refuse(refusal_of(fleet.installed, self._denials))
+
+    def expel(self, instances: Collection[str], reason: str) -> None:
+        """End the processes whose certificates are refused; what may come back is started anew."""
+        for fleet in self._fleets.values():
+            for instance in instances:
+                fleet.expel(instance, reason)
+
+    def restart_all(self) -> None:
+        """Replace every process of every worker."""
+        for fleet in self._fleets.values():
+            fleet.restart()
+
     def log_tail(self, worker: str, lines: int) -> bytes:
         """The end of a worker's log.
 
@@ -187,6 +207,7 @@ class Supervisor:
                 self._fleets[installed.type.name] = self._new_fleet(installed, self._around)
             elif fleet.installed.type.digest != installed.type.digest:
                 fleet.installed = installed
+                fleet.refuse(refusal_of(installed, self._denials))
                 fleet.restart()
 
         for name, fleet in self._fleets.items():
@@ -205,6 +226,7 @@ class Supervisor:
         )
         recipe = partial(_recipe, installed, settings.project)
         fleet = Fleet(installed, recipe, self._wanted_of(name), log, around)
+        fleet.refuse(refusal_of(installed, self._denials))
         self._tasks[name] = asyncio.create_task(fleet.run(), name=f"fleet {name}")
         return fleet
 
@@ -290,6 +312,21 @@ class Supervisor:
             return {}
 
 
+def refusal_of(installed: InstalledWorker, denials: Iterable[Denial]) -> Refusal:
+    """What bans say of a worker: of all of it, of its package, of single instances."""
+    instances = 0
+    for denial in denials:
+        if denial.kind is not DenialKind.BAN:
+            continue
+        if denial.rule == f"{PACKAGE}{installed.type.digest}":
+            return Refusal(all=f"its package is banned: {denial.reason}")
+        _, found, path = denial.rule.partition("/worker/")
+        if found and path in {f"{installed.type.name}/*", "*"}:
+            return Refusal(all=f"banned: {denial.reason}")
+        instances += bool(found) and path.startswith(f"{installed.type.name}/")
+    return Refusal(instances=instances)
+
+
 def _recipe(installed: InstalledWorker, project: Path | None) -> Recipe:
     return Recipe(
         worker=installed.type.name,
@@ -299,6 +336,8 @@ def _recipe(installed: InstalledWorker, project: Path | None) -> Recipe:
 
 
 def _state(fleet: Fleet, live: int) -> tuple[str, str]:
+    if fleet.refusal.all:
+        return "banned", fleet.refusal.all
     if fleet.building:
         return "building", "its environment is being built"
     if fleet.looping and live < fleet.wanted:

@@ -1,8 +1,9 @@
-"""Counts failed enrolments per address; successes are never limited."""
+"""Counts failed enrolments and refused tokens per address; successes are never limited."""
 
 from collections import OrderedDict, deque
 
 from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.errors import RetryableError
 
 from hivemesh_platform.trust.model import EnrolmentRateLimitedError
 
@@ -14,15 +15,23 @@ ADDRESSES = 10_000  # beyond that the oldest is forgotten, so that memory stays 
 class FailureLimit:
     """Five failures of one address within 60 s, then 60 s of 429 for its further failures."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        what: str = "failed enrolments",
+        error: type[RetryableError] = EnrolmentRateLimitedError,
+    ) -> None:
         self._clock = clock
+        self._what = what
+        self._error = error
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
 
     def add(self, address: str) -> None:
         """Count a failure.
 
         Raises:
-            EnrolmentRateLimitedError: there were too many just now.
+            RetryableError: of the given class; there were too many just now.
         """
         now = self._clock.monotonic()
         times = self._failures.setdefault(address, deque(maxlen=LIMIT))
@@ -32,6 +41,6 @@ class FailureLimit:
         burst = len(times) == LIMIT and times[-1] - times[0] < WINDOW_S
         if burst and now - times[-1] < WINDOW_S:
             wait = times[-1] + WINDOW_S - now
-            message = f"more than {LIMIT} failed enrolments in {WINDOW_S:g} s"
-            raise EnrolmentRateLimitedError(message, delay_s=max(1.0, wait))
+            message = f"more than {LIMIT} {self._what} in {WINDOW_S:g} s"
+            raise self._error(message, delay_s=max(1.0, wait))
         times.append(now)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
 from hivemesh_sdk.errors import ConflictError, FatalError, NotAuthorizedError, RetryableError
 
@@ -45,16 +46,37 @@ class IssuedRecord:
     chain: str = field(repr=False)  # PEM, public
     credential: str = ""
     successor_key: str = ""  # who renewed from it; a second one is a thief
+    package: str = ""  # digest of the manifest that it enrolled with
+
+
+class DenialKind(StrEnum):
+    """Why something is refused, and what may follow."""
+
+    EVICTION = "eviction"  # these certificates; a new token lets it in again
+    BAN = "ban"  # for good, until it is lifted
+    QUARANTINE = "quarantine"  # two keys renewed from one certificate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denial:
-    """A certificate, or every certificate of an identity or prefix, that is refused."""
+    """A certificate, every certificate of an identity or prefix, or a package that is refused."""
 
-    rule: str  # a SPIFFE ID, a prefix that ends in /*, or serial:<hex>
+    rule: str  # a SPIFFE ID, a prefix that ends in /*, serial:<hex>, or package:<sha-256>
     reason: str
     at: datetime
     until: datetime | None = None  # when nothing is left that it could refuse
+    kind: DenialKind = DenialKind.BAN
+    by: str = ""  # who decided
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenyList:
+    """What is refused now, as callees look it up; the serials include those of denied packages."""
+
+    serials: frozenset[int] = frozenset()
+    identities: frozenset[str] = frozenset()  # exact, or prefixes that end in /*
+    packages: frozenset[str] = frozenset()  # SHA-256 of manifests
+    denials: tuple[Denial, ...] = field(default=(), compare=False)
 
 
 class EnrolmentRefusedError(FatalError):

@@ -32,6 +32,10 @@ class EnrolmentRecords(Protocol):
         """One deployment credential."""
         ...
 
+    def credentials(self) -> Sequence[CredentialRecord]:
+        """All deployment credentials, oldest first."""
+        ...
+
     def revoke_credential(self, credential_id: str, now: datetime) -> bool:
         """Mark a credential as revoked; False where there is none."""
         ...
@@ -56,12 +60,20 @@ class EnrolmentRecords(Protocol):
         """The certificates that go back to a credential and have not expired."""
         ...
 
+    def valid(self, now: datetime) -> Sequence[IssuedRecord]:
+        """Every certificate that has not expired."""
+        ...
+
     def set_successor(self, serial: int, key_hash: str) -> None:
         """Remember which key renewed from a certificate."""
         ...
 
     def add_denial(self, denial: Denial) -> None:
         """Refuse an identity, a prefix or a serial from now on."""
+        ...
+
+    def remove_denial(self, rule: str) -> bool:
+        """Refuse it no longer; False where it was not refused."""
         ...
 
     def denials(self, now: datetime) -> Sequence[Denial]:

@@ -19,12 +19,14 @@ from hivemesh_sdk.trust.identity import Peer, SpiffeId, covers
 from hivemesh_sdk.trust.tokens import Token, TokenKind
 from hivemesh_sdk.trust.wire import EnrolRequest, IdentityAnswer
 
+from hivemesh_platform.audit.ports import NoAudit
 from hivemesh_platform.trust.authority import Authority
 from hivemesh_platform.trust.csr import CheckedRequest, check_request
 from hivemesh_platform.trust.failures import FailureLimit
 from hivemesh_platform.trust.model import (
     CredentialRecord,
     Denial,
+    DenialKind,
     EnrolmentRefusedError,
     InstanceDuplicateError,
     IssuedRecord,
@@ -33,6 +35,7 @@ from hivemesh_platform.trust.model import (
     TokenRecord,
 )
 from hivemesh_platform.trust.ports import EnrolmentRecords, EnrolmentStore
+from hivemesh_platform.trust.revocation import PACKAGE, SERIAL, Revocation
 
 TOKEN_LIFETIME = timedelta(minutes=10)
 LONGEST_TOKEN = timedelta(hours=24)
@@ -69,12 +72,16 @@ class EnrolmentService:
         *,
         is_live: Callable[[str], bool] | None = None,
         failures: FailureLimit | None = None,
+        revocation: Revocation | None = None,
     ) -> None:
         self._authority = authority
         self._store = store
         self._clock = clock
         self._is_live = is_live or (lambda _identity: True)
         self._failures = failures or FailureLimit(clock)
+        self._revocation = revocation or Revocation(
+            store, clock, NoAudit(), trust_domain=authority.trust_domain
+        )
         self._log = structlog.get_logger("hivemesh.trust")
 
     async def create_token(
@@ -130,13 +137,6 @@ class EnrolmentService:
         self._log.info("deployment_credential_created", credential_id=token.id, worker=worker)
         return token.reveal()
 
-    async def revoke_credential(self, credential_id: str) -> bool:
-        """Accept a credential no longer; False where it is unknown."""
-        now = self._clock.now()
-        return await self._store.write(
-            lambda records: records.revoke_credential(credential_id, now)
-        )
-
     async def enrol(self, request: EnrolRequest, address: str) -> IdentityAnswer:
         """Turn a token into a certificate.
 
@@ -156,6 +156,7 @@ class EnrolmentService:
             message = "the token is unknown, expired, used, or for another worker"
             raise EnrolmentRefusedError(message) from error
         self._log.info("enrolled", identity=issued.identity, address=address, by=token.id)
+        await self._revocation.announce()  # a process that is gone has left its name
         return self._answer(issued)
 
     async def renew(self, peer: Peer, csr: str) -> IdentityAnswer:
@@ -170,29 +171,13 @@ class EnrolmentService:
         issued = await self._store.write(lambda records: self._renew(records, peer, checked))
         if issued is None:
             self._log.error("renewal_by_two_keys", identity=peer.uri, serial=f"{peer.serial:x}")
+            await self._revocation.quarantine(peer.uri, peer.serial)
             message = "two keys renew from one certificate; the identity is denied from now on"
             raise RenewalRefusedError(message)
         return self._answer(issued)
 
-    async def evict(self, identity: str, reason: str) -> int:
-        """Refuse the present certificates of an identity; it may enrol again with a new token."""
-        now = self._clock.now()
-
-        def work(records: EnrolmentRecords) -> int:
-            valid = records.valid_certificates(identity, now)
-            for issued in valid:
-                records.add_denial(_eviction(issued, reason, now))
-            return len(valid)
-
-        return await self._store.write(work)
-
-    async def ban(self, rule: str, reason: str) -> None:
-        """Refuse an identity, or a prefix that ends in `/*`, for good."""
-        denial = Denial(rule=rule, reason=reason, at=self._clock.now())
-        await self._store.write(lambda records: records.add_denial(denial))
-
     async def denials(self) -> Sequence[Denial]:
-        """What every callee must refuse now."""
+        """What every callee must refuse now; `Revocation` decides and tells of changes."""
         now = self._clock.now()
         return await self._store.read(lambda records: records.denials(now))
 
@@ -214,11 +199,12 @@ class EnrolmentService:
             grant = self._grant_of_token(records, enrolment)
         else:
             grant = self._grant_of_credential(records, enrolment)
-        self._check_banned(records, grant.identity)
+        self._check_banned(records, grant.identity, enrolment.request.manifest_digest)
         enrolment.checked.expect(grant.identity)
         _check_new_key(records, enrolment.checked)
         self._check_free(records, grant.identity)
-        return self._issue(records, grant, enrolment.checked)
+        package = enrolment.request.manifest_digest
+        return self._issue(records, grant, enrolment.checked, package)
 
     def _answered_before(
         self, records: EnrolmentRecords, enrolment: _Enrolment
@@ -279,10 +265,11 @@ class EnrolmentService:
         except ConfigurationError as error:
             raise InvalidError(error.detail) from error
 
-    def _check_banned(self, records: EnrolmentRecords, identity: SpiffeId) -> None:
+    def _check_banned(self, records: EnrolmentRecords, identity: SpiffeId, package: str) -> None:
         now = self._clock.now()
-        if any(covers(denial.rule, str(identity)) for denial in records.denials(now)):
-            raise EnrolmentRefusedError
+        for denial in records.denials(now):
+            if covers(denial.rule, str(identity)) or denial.rule == f"{PACKAGE}{package}":
+                raise EnrolmentRefusedError
 
     def _check_free(self, records: EnrolmentRecords, identity: SpiffeId) -> None:
         now = self._clock.now()
@@ -309,7 +296,8 @@ class EnrolmentService:
             return self._renewed_before(records, present, checked)
         _check_new_key(records, checked)
         records.set_successor(present.serial, checked.key_hash)
-        return self._issue(records, _Grant(peer.id, present.credential), checked)
+        grant = _Grant(peer.id, present.credential)
+        return self._issue(records, grant, checked, present.package)
 
     def _renewed_before(
         self, records: EnrolmentRecords, present: IssuedRecord, checked: CheckedRequest
@@ -319,12 +307,18 @@ class EnrolmentService:
             # The same key is the same holder: its reply got lost.
             return records.issued_to_key(checked.key_hash)
         # One of the two is a thief, and nobody can tell which: both lose the identity.
-        reason = "two keys renewed from one certificate"
-        records.add_denial(Denial(rule=present.identity, reason=reason, at=now))
+        records.add_denial(
+            Denial(
+                rule=present.identity,
+                reason="two keys renewed from one certificate",
+                at=now,
+                kind=DenialKind.QUARANTINE,
+            )
+        )
         return None
 
     def _issue(
-        self, records: EnrolmentRecords, grant: _Grant, checked: CheckedRequest
+        self, records: EnrolmentRecords, grant: _Grant, checked: CheckedRequest, package: str
     ) -> IssuedRecord:
         issued = self._authority.issue(grant.identity, checked.public_key)
         record = IssuedRecord(
@@ -335,6 +329,7 @@ class EnrolmentService:
             not_after=issued.not_after,
             chain=issued.pem,
             credential=grant.credential,
+            package=package,
         )
         records.add_issued(record)
         return record
@@ -368,7 +363,13 @@ def _allows(known: TokenRecord, request: EnrolRequest) -> bool:
 
 
 def _eviction(issued: IssuedRecord, reason: str, now: datetime) -> Denial:
-    return Denial(rule=f"serial:{issued.serial:x}", reason=reason, at=now, until=issued.not_after)
+    return Denial(
+        rule=f"{SERIAL}{issued.serial:x}",
+        reason=reason,
+        at=now,
+        until=issued.not_after,
+        kind=DenialKind.EVICTION,
+    )
 
 
 def _hash(token: Token) -> bytes:
@@ -381,5 +382,5 @@ def _same(stored: bytes, token: Token) -> bool:
 
 
 def _denied(denials: Sequence[Denial], issued: IssuedRecord) -> bool:
-    serial = f"serial:{issued.serial:x}"
-    return any(denial.rule == serial or covers(denial.rule, issued.identity) for denial in denials)
+    exact = {f"{SERIAL}{issued.serial:x}", f"{PACKAGE}{issued.package}"}
+    return any(denial.rule in exact or covers(denial.rule, issued.identity) for denial in denials)

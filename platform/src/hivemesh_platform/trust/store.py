@@ -10,7 +10,13 @@ from typing import TypeVar
 
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.transaction import Row, Transaction
-from hivemesh_platform.trust.model import CredentialRecord, Denial, IssuedRecord, TokenRecord
+from hivemesh_platform.trust.model import (
+    CredentialRecord,
+    Denial,
+    DenialKind,
+    IssuedRecord,
+    TokenRecord,
+)
 from hivemesh_platform.trust.ports import EnrolmentRecords
 
 T = TypeVar("T")
@@ -86,6 +92,11 @@ class SqlEnrolmentRecords:
         row = self._tx.one("SELECT * FROM deployment_credential WHERE id = ?", (credential_id,))
         return None if row is None else _credential(row)
 
+    def credentials(self) -> Sequence[CredentialRecord]:
+        """All deployment credentials, oldest first."""
+        rows = self._tx.all("SELECT * FROM deployment_credential ORDER BY created_at, id")
+        return [_credential(row) for row in rows]
+
     def revoke_credential(self, credential_id: str, now: datetime) -> bool:
         """Mark a credential as revoked; False where there is none."""
         changed = self._tx.execute(
@@ -98,7 +109,7 @@ class SqlEnrolmentRecords:
         """Store an issued certificate."""
         self._tx.execute(
             "INSERT INTO issued_certificate (serial, identity, key_hash, issued_at, not_after,"
-            " chain, credential, successor_key) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            " chain, credential, successor_key, package) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 f"{issued.serial:x}",
                 issued.identity,
@@ -108,6 +119,7 @@ class SqlEnrolmentRecords:
                 issued.chain,
                 issued.credential,
                 issued.successor_key,
+                issued.package,
             ),
         )
 
@@ -137,6 +149,11 @@ class SqlEnrolmentRecords:
         )
         return [_issued(row) for row in rows]
 
+    def valid(self, now: datetime) -> Sequence[IssuedRecord]:
+        """Every certificate that has not expired."""
+        rows = self._tx.all("SELECT * FROM issued_certificate WHERE not_after > ?", (_ms(now),))
+        return [_issued(row) for row in rows]
+
     def set_successor(self, serial: int, key_hash: str) -> None:
         """Remember which key renewed from a certificate."""
         self._tx.execute(
@@ -147,15 +164,23 @@ class SqlEnrolmentRecords:
     def add_denial(self, denial: Denial) -> None:
         """Refuse an identity, a prefix or a serial from now on."""
         self._tx.execute(
-            "INSERT INTO trust_denial (rule, reason, at, until) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (rule, tenant) DO UPDATE SET reason = excluded.reason, until = excluded.until",
+            "INSERT INTO trust_denial (rule, reason, at, until, kind, denied_by)"
+            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (rule, tenant) DO UPDATE SET"
+            " reason = excluded.reason, until = excluded.until, kind = excluded.kind,"
+            " denied_by = excluded.denied_by",
             (
                 denial.rule,
                 denial.reason,
                 _ms(denial.at),
                 None if denial.until is None else _ms(denial.until),
+                denial.kind.value,
+                denial.by,
             ),
         )
+
+    def remove_denial(self, rule: str) -> bool:
+        """Refuse it no longer; False where it was not refused."""
+        return self._tx.execute("DELETE FROM trust_denial WHERE rule = ?", (rule,)) > 0
 
     def denials(self, now: datetime) -> Sequence[Denial]:
         """What is refused now."""
@@ -209,6 +234,7 @@ def _issued(row: Row) -> IssuedRecord:
         chain=row["chain"],
         credential=row["credential"],
         successor_key=row["successor_key"],
+        package=row["package"],
     )
 
 
@@ -218,6 +244,8 @@ def _denial(row: Row) -> Denial:
         reason=row["reason"],
         at=_time(row["at"]),
         until=None if row["until"] is None else _time(row["until"]),
+        kind=DenialKind(row["kind"]),
+        by=row["denied_by"],
     )
 
 

@@ -24,6 +24,8 @@ from hivemesh_sdk.transport.connection import (
     request_head,
 )
 from hivemesh_sdk.transport.errors import PeerRefusedError, WorkerUnreachableError
+from hivemesh_sdk.trust.denials import Denials
+from hivemesh_sdk.trust.identity import Peer
 from hivemesh_sdk.trust.refusals import Reason
 from hivemesh_sdk.trust.source import IdentitySource
 
@@ -43,12 +45,15 @@ class MeshClient:
         *,
         clock: Clock | None = None,
         connections_per_target: int = CONNECTIONS_PER_TARGET,
+        denials: Denials | None = None,
     ) -> None:
         self._source = source
         self._clock = clock or SystemClock()
+        self._denials = denials or Denials()
+        self._ends = [self._denials.subscribe(self._drop_denied)]
         self._limit = connections_per_target
         self._pools: dict[Target, _Pool] = {}
-        self._unsubscribe = source.subscribe(self._refresh)
+        self._ends.append(source.subscribe(self._refresh))
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
@@ -83,7 +88,9 @@ class MeshClient:
         """
         pool = self._pools.get(target)
         if pool is None:
-            pool = self._pools[target] = _Pool(target, self._source, self._clock, self._limit)
+            pool = self._pools[target] = _Pool(
+                target, self._source, self._clock, self._limit, self._denials
+            )
         chunks = (body,) if isinstance(body, bytes) else body
         head = request_head(target, method, path, headers, sum(map(len, chunks)), deadline_s)
         loop = asyncio.get_running_loop()
@@ -103,7 +110,8 @@ class MeshClient:
 
     async def close(self) -> None:
         """Close every connection; running calls end with an error."""
-        self._unsubscribe()
+        for end in self._ends:
+            end()
         if self._sweeper is not None:
             self._sweeper.cancel()
         closed = [lost for pool in self._pools.values() for lost in pool.close()]
@@ -132,12 +140,19 @@ class MeshClient:
         for pool in self._pools.values():
             pool.retire_outdated(roots, serial)
 
+    def _drop_denied(self) -> None:
+        for pool in self._pools.values():
+            pool.drop_denied()
+
 
 class _Pool:
     """The connections to one target, the last used on top."""
 
-    def __init__(self, target: Target, source: IdentitySource, clock: Clock, limit: int) -> None:
+    def __init__(
+        self, target: Target, source: IdentitySource, clock: Clock, limit: int, denials: Denials
+    ) -> None:
         self._target = target
+        self._denials = denials
         self._source = source
         self._clock = clock
         self._limit = limit
@@ -215,6 +230,12 @@ class _Pool:
                 connection.reusable = False
         self.retire_idle()
 
+    def drop_denied(self) -> None:
+        """Close the connections to whom the deny list names; their calls end with an error."""
+        for connection in tuple(self.all):
+            if connection.peer is not None and self._denials.refuses(connection.peer):
+                connection.abort()
+
     def close(self) -> list[asyncio.Future[None]]:
         """Close every connection; returns what to wait for."""
         for waiter in self._waiters:
@@ -254,6 +275,7 @@ class _Pool:
             raise
         finally:
             self._connecting -= 1
+        self._check(connection, peer)
         now = self._clock.now()
         own_life = (svid.not_after - now).total_seconds()
         connection.own_serial = svid.serial
@@ -262,6 +284,15 @@ class _Pool:
         self.all.add(connection)
         connection.lost.add_done_callback(lambda _: self._forget(connection))
         return connection
+
+    def _check(self, connection: Connection, peer: Peer) -> None:
+        """Send nothing to whom the deny list names."""
+        if self._denials.refuses(peer):
+            connection.abort()
+            detail = f"{peer.uri} is on the deny list"
+            self._source.refusals.add(Reason.REVOKED, detail, peer=peer.uri)
+            raise PeerRefusedError(detail, sent=False)
+        connection.peer = peer
 
     def _retire(self, connection: Connection) -> None:
         self.all.discard(connection)

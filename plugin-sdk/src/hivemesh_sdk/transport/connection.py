@@ -110,6 +110,7 @@ class Connection(asyncio.Protocol):
         self.expires: datetime
         self.root = b""
         self.own_serial = 0
+        self.peer: Peer | None = None  # set where the connection is kept
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # a TLS transport is a Transport

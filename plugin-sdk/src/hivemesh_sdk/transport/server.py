@@ -75,6 +75,17 @@ class Listener:
         for connection in self._connections.all():
             connection.sweep(now)
 
+    def expel(self) -> None:
+        """End what is being answered to peers that the deny list names.
+
+        Their idle connections are refused, with the reason, at the next request.
+        """
+        denials = self._guard.denials
+        for connection in self._connections.all():
+            peer = connection.standing.peer
+            if connection.idle_since is None and peer is not None and denials.refuses(peer):
+                connection.transport.abort()
+
     async def close(self) -> None:
         """Stop accepting, let running requests end for `drain_s`, then close everything."""
         if self._server is not None:
@@ -140,13 +151,14 @@ async def serve(  # noqa: PLR0913 - keyword-only settings of one listener
         trust_domain=lambda: source.trust_domain,
         trusted=lambda root: root in source.bundle().roots,
     )
-    unsubscribe = source.subscribe(lambda _: denials.touch())
     listener = Listener(app, source.front_context(), guard, drain_s=drain_s, on_close=on_close)
+    ends = (source.subscribe(lambda _: denials.touch()), denials.subscribe(listener.expel))
     try:
         await listener.open(host, port, sock)
         yield listener
     finally:
-        unsubscribe()
+        for end in ends:
+            end()
         await listener.close()
 
 

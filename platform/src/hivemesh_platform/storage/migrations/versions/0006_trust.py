@@ -1,7 +1,7 @@
-"""Denials by package and the rotation of roots and issuers.
+"""Denials by package, who denied and why, and the package that a certificate was enrolled with."""
 
-Times are integers (milliseconds since 1970, UTC).
-"""
+import sqlalchemy as sa
+from alembic import op
 
 revision = "0006"
 down_revision = "0005"
@@ -10,4 +10,17 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create them."""
+    """Add the columns."""
+    op.add_column("issued_certificate", _text("package", ""))
+    op.add_column("trust_denial", _text("kind", "ban"))
+    op.add_column("trust_denial", _text("denied_by", ""))
+
+
+def _text(name: str, default: str) -> "sa.Column[str]":
+    return sa.Column(name, sa.Text, nullable=False, server_default=default)
+
+
+def downgrade() -> None:
+    """Migrations go forward."""
+    message = "restore the backup that was made before the upgrade"
+    raise NotImplementedError(message)

@@ -1,0 +1,78 @@
+"""Who is refused before his certificate expires: evict, ban, lift, list; deployment credentials."""
+
+from fastapi import APIRouter, Request
+from hivemesh_sdk.contracts.api import Page
+from hivemesh_sdk.contracts.trust_api import (
+    CredentialView,
+    DenialRequest,
+    DenialView,
+    LiftRequest,
+)
+
+from hivemesh_platform.api.access import before_body, peer_of, require
+from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.trust.model import CredentialRecord, Denial
+from hivemesh_platform.trust.revocation import Decision, Revocation
+
+
+def router(revocation: Revocation) -> APIRouter:
+    """The routes."""
+    routes = strict_router()
+
+    @routes.get("/v1/denials")
+    async def list_denials(request: Request) -> Page[DenialView]:
+        require(request, "workers:read")
+        return Page(items=[_denial(one) for one in await revocation.denials()])
+
+    @routes.post("/v1/denials", status_code=201)
+    @before_body("workers:deny")
+    async def deny(body: DenialRequest, request: Request) -> Page[DenialView]:
+        decision = _decision(request, body.target, body.reason)
+        if body.action == "ban":
+            return Page(items=[_denial(await revocation.ban(decision))])
+        return Page(items=[_denial(one) for one in await revocation.evict(decision)])
+
+    @routes.post("/v1/denials/lift")
+    @before_body("workers:deny")
+    async def lift(body: LiftRequest, request: Request) -> Page[DenialView]:
+        await revocation.lift(_decision(request, body.target, body.reason))
+        return Page(items=[_denial(one) for one in await revocation.denials()])
+
+    @routes.get("/v1/enrolment/credentials")
+    async def list_credentials(request: Request) -> Page[CredentialView]:
+        require(request, "enrolment:write")
+        return Page(items=[_credential(one) for one in await revocation.credentials()])
+
+    @routes.post("/v1/enrolment/credentials/{credential_id}/revoke")
+    async def revoke_credential(credential_id: str, request: Request) -> CredentialView:
+        require(request, "enrolment:write")
+        decision = _decision(request, credential_id, "revoked by command")
+        return _credential(await revocation.revoke_credential(decision))
+
+    return routes
+
+
+def _decision(request: Request, target: str, reason: str) -> Decision:
+    peer = peer_of(request)
+    return Decision(target=target, reason=reason, actor=peer.uri, serial=f"{peer.serial:x}")
+
+
+def _denial(one: Denial) -> DenialView:
+    return DenialView(
+        rule=one.rule,
+        kind=one.kind.value,
+        reason=one.reason,
+        at=one.at.isoformat(),
+        until=None if one.until is None else one.until.isoformat(),
+        by=one.by,
+    )
+
+
+def _credential(one: CredentialRecord) -> CredentialView:
+    return CredentialView(
+        id=one.id,
+        worker=one.worker,
+        created_at=one.created_at.isoformat(),
+        max_live=one.max_live,
+        revoked_at=None if one.revoked_at is None else one.revoked_at.isoformat(),
+    )
