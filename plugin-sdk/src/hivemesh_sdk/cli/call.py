@@ -15,18 +15,23 @@ from hivemesh_sdk.errors import ConfigurationError, HivemeshError
 from hivemesh_sdk.failures import INCOMPLETE, OK, show
 from hivemesh_sdk.lifecycle.location import import_worker, locate
 from hivemesh_sdk.worker.failures import problem_of
+from hivemesh_sdk.worker.http import Http
 from hivemesh_sdk.worker.local import run_local
 from hivemesh_sdk.worker.records import Rejected
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the capability; 6 where records were rejected."""
-    worker = import_worker(locate(options.worker))
+    location = locate(options.worker)
+    worker = import_worker(location)
+    http = Http(location.manifest.permissions.egress, lambda: options.internal)
     given = parse_pairs(options.options)
     as_json = options.output == "json"
     report = _Report(as_json=as_json)
     with _opened(options.input) as source:
-        answers = run_local(worker, options.capability, given, _lines(source), report=report)
+        answers = run_local(
+            worker, options.capability, given, _lines(source), report=report, http=http
+        )
         try:
             rejected = _print(answers, report)
         except HivemeshError:

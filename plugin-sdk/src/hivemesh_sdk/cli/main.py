@@ -119,6 +119,13 @@ def _call(commands: Commands) -> None:
         "--input", metavar="FILE", help="records, one JSON document a line; - is standard input"
     )
     parser.add_argument("--worker", metavar="PATH|NAME", help="the worker (default: here)")
+    parser.add_argument(
+        "--internal",
+        metavar="HOST:PORT",
+        action="append",
+        default=[],
+        help="open an internal destination that the manifest declares (repeatable)",
+    )
     _output(parser)
 
 

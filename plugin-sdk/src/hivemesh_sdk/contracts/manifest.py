@@ -9,7 +9,7 @@ from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from hivemesh_sdk.contracts.artifacts import DataClass
-from hivemesh_sdk.contracts.names import CAPABILITY_ID, WORKER_NAME
+from hivemesh_sdk.contracts.names import CAPABILITY_ID, EGRESS_RULE, WORKER_NAME
 
 CapabilityKind = Literal["call", "map", "source", "reducer"]
 Where = Literal["inline", "process"]
@@ -72,6 +72,9 @@ class Capability(Written):
     declassifies: tuple[DataClass, ...] = ()
 
 
+EgressRule = Annotated[str, Field(pattern=f"^{EGRESS_RULE.pattern}$", max_length=300)]
+
+
 class DatasetPermissions(Written):
     """Datasets by name."""
 
@@ -82,7 +85,7 @@ class DatasetPermissions(Written):
 class Permissions(Written):
     """What the worker asks for; nothing else is granted."""
 
-    egress: tuple[str, ...] = ()
+    egress: tuple[EgressRule, ...] = ()
     secrets: tuple[str, ...] = ()
     datasets: DatasetPermissions = DatasetPermissions()
     call: tuple[str, ...] = ()

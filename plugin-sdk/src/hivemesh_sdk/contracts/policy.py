@@ -11,7 +11,7 @@ import msgspec
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from hivemesh_sdk.contracts.artifacts import DataClass
-from hivemesh_sdk.contracts.manifest import Written
+from hivemesh_sdk.contracts.manifest import EgressRule, Written
 from hivemesh_sdk.contracts.names import CAPABILITY_ID, WORKER_NAME
 
 POLICY_TYPE = "hivemesh-policy"
@@ -145,6 +145,18 @@ class DenyRule(Written):
         return self
 
 
+class Opening(Written):
+    """Opens internal destinations to a worker (or `*`), which its manifest must declare as well.
+
+    Each is `host:port`, an address or a network like `10.0.0.0/8:5432`; 443 without a port.
+    """
+
+    id: RuleId
+    description: str = ""
+    worker: WorkerRule
+    allow: Annotated[tuple[EgressRule, ...], Field(min_length=1, max_length=100)]
+
+
 class Expectation(Written):
     """One test of the document: who calls whom, and what must come out.
 
@@ -162,6 +174,9 @@ class Expectation(Written):
     rule: str = ""  # the id that must have decided; empty: any
 
 
+Named = Rule | DenyRule | Opening
+
+
 class PolicyDocument(Written):
     """The whole document. `version` is the version of this form; `default` cannot be another."""
 
@@ -169,11 +184,12 @@ class PolicyDocument(Written):
     default: Literal["deny"] = "deny"
     rules: Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)] = ()
     deny: Annotated[tuple[DenyRule, ...], Field(max_length=MAX_RULES)] = ()
+    egress: Annotated[tuple[Opening, ...], Field(max_length=MAX_RULES)] = ()
     tests: Annotated[tuple[Expectation, ...], Field(max_length=MAX_RULES)] = ()
 
-    @field_validator("rules", "deny")
+    @field_validator("rules", "deny", "egress")
     @classmethod
-    def _ids_differ(cls, value: tuple[Rule | DenyRule, ...]) -> tuple[Rule | DenyRule, ...]:
+    def _ids_differ(cls, value: tuple[Named, ...]) -> tuple[Named, ...]:
         ids = [one.id for one in value]
         if len(set(ids)) == len(ids):
             return value
@@ -246,3 +262,4 @@ class SignedPolicy(msgspec.Struct, frozen=True, kw_only=True):
     rules: list[msgspec.Raw]  # of SignedRule: one that cannot be read allows nothing
     deny: list[SignedRule]
     denials: DenyList = DenyList()
+    egress: dict[str, list[str]] = {}  # worker or `*` to internal destinations

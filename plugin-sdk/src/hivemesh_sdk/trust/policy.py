@@ -137,6 +137,7 @@ class CompiledPolicy:
         self.version = policy.version
         self.issued_at = policy.issued_at
         self.trust_domain = policy.trust_domain
+        self._egress = {worker: tuple(found) for worker, found in policy.egress.items()}
         self.unreadable = 0  # rules of a newer form, which allow nothing here
         self._allow: dict[_Key, list[_Allow]] = {}
         self._deny: dict[_Key, list[_Deny]] = {}
@@ -171,6 +172,10 @@ class CompiledPolicy:
             if nearest is self._nothing or _nearer(missing, nearest.reason):
                 nearest = rule.unmet[missing]
         return nearest
+
+    def egress(self, worker: str) -> tuple[str, ...]:
+        """The internal destinations that are open to a worker, as `safeio.egress` reads them."""
+        return self._egress.get(worker, ()) + self._egress.get(ANY, ())
 
     def _readable(self, rules: Iterable[msgspec.Raw]) -> Iterable[SignedRule]:
         for raw in rules:
@@ -220,6 +225,14 @@ def signed_rules(
             for rule in sorted(document.deny, key=lambda one: one.id)
         ],
     )
+
+
+def signed_egress(document: PolicyDocument) -> dict[str, list[str]]:
+    """The internal destinations of a document by worker."""
+    found: dict[str, set[str]] = {}
+    for opening in document.egress:
+        found.setdefault(opening.worker, set()).update(opening.allow)
+    return {worker: sorted(found[worker]) for worker in sorted(found)}
 
 
 def open_policy(token: str, keys: Mapping[str, VerifyKey], trust_domain: str) -> SignedPolicy:

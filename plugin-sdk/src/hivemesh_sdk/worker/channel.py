@@ -27,6 +27,7 @@ class Load(msgspec.Struct, tag="load", frozen=True, kw_only=True):
     search_path: list[str]
     parent: int
     file_bytes: int
+    egress: list[str] = []  # destinations that the manifest declares
 
 
 class Begin(msgspec.Struct, tag="begin", frozen=True, kw_only=True):
@@ -43,6 +44,7 @@ class Begin(msgspec.Struct, tag="begin", frozen=True, kw_only=True):
     bodies: Bodies
     remaining_s: float | None
     scratch: str
+    internal: list[str] = []  # internal destinations that the policy opens
 
 
 class Cancel(msgspec.Struct, tag="cancel", frozen=True, kw_only=True):

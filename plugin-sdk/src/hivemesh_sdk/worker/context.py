@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, Self
 
 from hivemesh_sdk.contracts.artifacts import Artifact, Tree
+from hivemesh_sdk.worker.http import NO_HTTP, Http
 from hivemesh_sdk.worker.secrets import NO_VAULT, Secrets, Vault
 
 
@@ -94,13 +95,14 @@ class Context:
         "_scratch",
         "artifacts",
         "capability",
+        "http",
         "key",
         "log",
         "scratch_used",
         "secrets",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keyword-only parts of one execution
         self,
         *,
         key: str,
@@ -109,10 +111,12 @@ class Context:
         artifacts: Artifacts,
         port: StepPort,
         vault: Vault = NO_VAULT,
+        http: Http = NO_HTTP,
     ) -> None:
         self.key = key  # the same for every attempt: use it to make effects idempotent
         self.capability = capability
         self.artifacts = artifacts
+        self.http = http  # requests to the outside, limited to the manifest's egress
         self.secrets = Secrets(vault)
         self.log: Log = StepLog(port)
         self._port = port

@@ -28,6 +28,7 @@ from hivemesh_sdk.worker import channel
 from hivemesh_sdk.worker.context import Context
 from hivemesh_sdk.worker.definition import Worker
 from hivemesh_sdk.worker.failures import StepCancelledError, problem_of, refuse_secrets
+from hivemesh_sdk.worker.http import Http
 from hivemesh_sdk.worker.kinds import Capability, Job, Sink
 from hivemesh_sdk.worker.line import Line, StepLine
 from hivemesh_sdk.worker.remote_artifacts import RemoteArtifacts, StoringSink, borrowing, inputs
@@ -52,9 +53,12 @@ def main(file_descriptor: int) -> int:
     capabilities = _import(load, line)
     if capabilities is None:
         return 1
+    opened: list[str] = []  # internal destinations, as of the present step
+    http = Http(load.egress, lambda: opened)
     while True:
         step, begin, body = line.next_step()
-        line.send(*_run(step, begin, body, capabilities))
+        opened[:] = begin.internal
+        line.send(*_run(step, begin, body, capabilities, http))
 
 
 def load_worker(entrypoint: str, search_path: Sequence[str]) -> Worker:
@@ -103,7 +107,11 @@ def _import(load: channel.Load, line: Line) -> Mapping[str, Capability] | None:
 
 
 def _run(
-    step: StepLine, begin: channel.Begin, body: bytes, capabilities: Mapping[str, Capability]
+    step: StepLine,
+    begin: channel.Begin,
+    body: bytes,
+    capabilities: Mapping[str, Capability],
+    http: Http,
 ) -> Outcome:
     capability = capabilities.get(begin.capability)
     if capability is None:
@@ -111,7 +119,7 @@ def _run(
         return channel.Refused(problem=problem("unknown-capability", missing)), b""
     vault = LeasedValues(borrowing(step))
     try:
-        return _run_with(vault, step, begin, body, capability)
+        return _run_with(vault, step, begin, body, capability, http)
     finally:
         vault.close()
 
@@ -122,6 +130,7 @@ def _run_with(
     begin: channel.Begin,
     body: bytes,
     capability: Capability,
+    http: Http,
 ) -> Outcome:
     scratch = Path(begin.scratch)
     artifacts = RemoteArtifacts(step, scratch)
@@ -144,6 +153,7 @@ def _run_with(
         artifacts=artifacts,
         port=step,
         vault=vault,
+        http=http,
     )
     sink = StoringSink(step, artifacts) if begin.bodies == "direct" else step
     return _compute(capability, job, options, context, sink, artifacts)

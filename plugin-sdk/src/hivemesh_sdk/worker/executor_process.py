@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,8 @@ class ExecutorSettings:
     scratch: Path
     memory_bytes: int
     file_bytes: int
+    egress: tuple[str, ...] = ()
+    internal: Callable[[], Sequence[str]] = tuple
 
 
 class Owner(Protocol):
@@ -101,6 +103,7 @@ class Executor(asyncio.Protocol):
                 search_path=list(self._settings.search_path),
                 parent=os.getpid(),
                 file_bytes=self._settings.file_bytes,
+                egress=list(self._settings.egress),
             )
         )
 
@@ -121,6 +124,7 @@ class Executor(asyncio.Protocol):
             bodies=request.bodies,
             remaining_s=remaining,
             scratch=str(self._settings.scratch / execution.id),
+            internal=list(self._settings.internal()),
         )
         self._send(message, *(body for body in bodies if body))
 

@@ -17,6 +17,7 @@ from hivemesh_sdk.errors import FatalError, HivemeshError
 from hivemesh_sdk.worker.channel import BLOCK_BYTES
 from hivemesh_sdk.worker.execution import Control, Execution
 from hivemesh_sdk.worker.failures import problem_of
+from hivemesh_sdk.worker.http import NO_HTTP, Http
 from hivemesh_sdk.worker.inline_step import InlineStep
 from hivemesh_sdk.worker.kinds import Capability
 from hivemesh_sdk.worker.mailbox import Mailbox
@@ -36,8 +37,13 @@ class InlineRunner:
     """Runs executions of `async def` capabilities."""
 
     def __init__(
-        self, capabilities: Mapping[str, Capability], artifacts: ArtifactService, scratch: Path
+        self,
+        capabilities: Mapping[str, Capability],
+        artifacts: ArtifactService,
+        scratch: Path,
+        http: Http = NO_HTTP,
     ) -> None:
+        self._http = http
         self._capabilities = capabilities
         self._artifacts = artifacts
         self._scratch = scratch
@@ -65,6 +71,7 @@ class InlineRunner:
         capability = self._capabilities[request.capability]
         scratch = f"{self._scratch}/{execution.id}"
         step = InlineStep(self._front, self._inside, capability, execution, request, scratch)
+        step.http = self._http
         secrets = capability.secrets_of(request.parameters) if request.parameters else frozenset()
         if not secrets and all(
             part.artifact is None and part.encoding == "identity" for part in request.inputs

@@ -21,6 +21,7 @@ from hivemesh_sdk.worker.channel import CREDIT_BYTES
 from hivemesh_sdk.worker.context import ArtifactReader, Context
 from hivemesh_sdk.worker.execution import Execution
 from hivemesh_sdk.worker.failures import problem_of, refuse_secrets
+from hivemesh_sdk.worker.http import NO_HTTP, Http
 from hivemesh_sdk.worker.kinds import Capability, Job
 from hivemesh_sdk.worker.line import MAX_DETAIL, MAX_REASON, PROGRESS_S, printable, short
 from hivemesh_sdk.worker.mailbox import Mailbox
@@ -54,6 +55,7 @@ class InlineStep(msgspec.Struct, eq=False):
     task: asyncio.Task[None] | None = None
     read_on: asyncio.Event | None = None
     vault: Vault = NO_VAULT
+    http: Http = NO_HTTP
 
     @property
     def holder(self) -> Holder:
@@ -198,6 +200,7 @@ class InlineStep(msgspec.Struct, eq=False):
                 artifacts=NO_ARTIFACTS,
                 port=self,
                 vault=self.vault,
+                http=self.http,
             )
         return self.context
 

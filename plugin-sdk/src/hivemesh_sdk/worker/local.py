@@ -15,6 +15,7 @@ from hivemesh_sdk.worker.batches import Batch
 from hivemesh_sdk.worker.context import Context
 from hivemesh_sdk.worker.definition import Worker
 from hivemesh_sdk.worker.failures import StepCancelledError
+from hivemesh_sdk.worker.http import NO_HTTP, Http
 from hivemesh_sdk.worker.kinds import DEFAULT_LIMITS, NOTHING, Capability, Job
 from hivemesh_sdk.worker.local_artifacts import LocalArtifacts, with_artifacts
 from hivemesh_sdk.worker.records import Rejected
@@ -52,11 +53,13 @@ def run_local(  # noqa: PLR0913 - keyword-only parts of one run
     folder: Path | None = None,
     report: Report | None = None,
     secrets: Mapping[str, str] | None = None,
+    http: Http = NO_HTTP,
 ) -> Iterator[bytes | Rejected]:
     """Yield what the capability answers: records and results as JSON, or why one was rejected.
 
     `lines` are records, or the one document that a call takes. A path stands for an `Artifact`
-    in `options`; `secrets` are values by path. What the capability stores goes into `folder`, by default a temporary one.
+    in `options`; `secrets` are values by path, `http` says where requests may go. What the
+    capability stores goes into `folder`, by default a temporary one.
 
     Raises:
         HivemeshError: the capability is unknown, an option is wrong, or it raised one.
@@ -78,6 +81,7 @@ def run_local(  # noqa: PLR0913 - keyword-only parts of one run
             artifacts=artifacts,
             port=run,
             vault=vault,
+            http=http,
         )
         jobs = _jobs(definition.kind, parameters, lines, checkpoint, vault)
         yield from run.answers(Capability(definition), jobs, context)

@@ -6,7 +6,7 @@ What listens (mutual TLS) and what enrols stands above; tests call `app` without
 import asyncio
 import gc
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +23,7 @@ from hivemesh_sdk.worker.asgi import Application, Receive, Scope, Send
 from hivemesh_sdk.worker.definition import Worker
 from hivemesh_sdk.worker.executor import load_worker
 from hivemesh_sdk.worker.executor_process import ExecutorSettings
+from hivemesh_sdk.worker.http import Http
 from hivemesh_sdk.worker.inline import InlineRunner
 from hivemesh_sdk.worker.kinds import Capability
 from hivemesh_sdk.worker.platform import ArtifactService, PlatformPort
@@ -96,6 +97,7 @@ class ServerSettings:
     callers: tuple[str, ...] = ()  # SPIFFE rules that may run steps besides the platform
     timing: Timing = field(default_factory=Timing)
     warm: bool = True  # start an executor before the first step
+    internal: Callable[[], Sequence[str]] = tuple  # internal destinations the policy opens now
 
 
 class WorkerServer:
@@ -266,6 +268,8 @@ def _executor_settings(manifest: Manifest, settings: ServerSettings) -> Executor
         scratch=settings.scratch,
         memory_bytes=manifest.resources.memory_mb * MIB,
         file_bytes=scratch_mb * MIB,
+        egress=manifest.permissions.egress,
+        internal=settings.internal,
     )
 
 
@@ -284,4 +288,5 @@ def _inline(
         )
         raise ConfigurationError(message)
     capabilities = {name: Capability(worker.capabilities[name]) for name in wanted}
-    return InlineRunner(capabilities, artifacts, settings.scratch)
+    http = Http(manifest.permissions.egress, settings.internal)
+    return InlineRunner(capabilities, artifacts, settings.scratch, http)
