@@ -1,4 +1,4 @@
-"""The only way to documents that people or strangers wrote: YAML, JSON, file names, manifests.
+"""The only way to what people or strangers wrote: YAML, JSON, XML, archives, file names, the web.
 
 Every reader here has a size, a depth and a form it accepts; what it refuses it names by line,
 offset or JSON pointer.
