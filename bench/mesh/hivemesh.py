@@ -73,7 +73,7 @@ class Caller:
             deadline_ms=30_000,
         )
         self._body = b"".join(encode_request(request, [body]))
-        self._headers = {"prefer": "wait=20", "hivemesh-deadline-ms": "30000"}
+        self._headers = {"prefer": "wait=20"}
 
     async def __aenter__(self):
         await self._client.__aenter__()

@@ -4,8 +4,17 @@ import asyncio
 import json
 
 import pytest
+from hivemesh_sdk.transport import Limits
 
 PUT = b"PUT /direct HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+REPEATED = (
+    b"PUT /direct HTTP/1.1\r\ncontent-length: %d\r\nhivemesh-deadline-ms: 9\r\n"
+    b"host: x\r\n%b\r\n\r\n"
+)
+
+
+def seen(reply):
+    return b"".join(b"%b=%b " % header for header in reply.scope["headers"])
 
 
 class Both:
@@ -30,7 +39,7 @@ class Both:
             self.give(reply, body)
 
     def give(self, reply, body=b""):
-        reply.answer(200, [(b"way", b"direct")], (body, b"." * self.size))
+        reply.answer(200, [b"way: direct"], body + b"." * self.size)
 
     async def __call__(self, scope, receive, send):
         body, more = b"", True
@@ -127,9 +136,72 @@ async def test_answer_to_a_client_that_left_goes_nowhere(mesh_of, wire):
 @pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\0"])
 async def test_header_with_a_line_of_its_own_is_not_sent(mesh_of, wire, value):
     app = Both()
-    app.give = lambda reply, body: reply.answer(200, [(b"way", value)], (body,))
+    app.give = lambda reply, body: reply.answer(200, [b"way: " + value], body)
     async with mesh_of(app) as mesh:
         connection = await wire(mesh)
         connection.send(PUT % 0)
         status, headers, _ = await connection.answer()
     assert (status, "set-cookie" in headers) == (500, False)
+
+
+async def test_repeated_head_is_read_anew_for_each_request(mesh_of, wire):
+    app = Both()
+    app.give = lambda reply, body: reply.answer(200, [b"way: direct"], seen(reply) + body)
+    async with mesh_of(app) as mesh:
+        connection = await wire(mesh)
+        for body in (b"a", b"bb", b"ccc"):
+            connection.send(REPEATED % (len(body), b"x: 1") + body)
+            _, _, answered = await connection.answer()
+            assert answered == b"content-length=%d hivemesh-deadline-ms=9 host=x x=1 " % len(body) + body
+
+
+async def test_known_head_in_parts_or_with_more_behind_it_is_parsed(mesh_of, wire):
+    async with mesh_of(Both()) as mesh:
+        connection = await wire(mesh)
+        whole = REPEATED % (1, b"x: 1") + b"a"
+        connection.send(whole)
+        assert (await connection.answer())[2] == b"a"
+        connection.send(whole + whole)
+        assert [(await connection.answer())[2] for _ in range(2)] == [b"a", b"a"]
+        connection.send(whole[:-1])
+        while not mesh.listener.requests:  # noqa: ASYNC110 - the transport sets no event of ours
+            await asyncio.sleep(0)
+        connection.send(whole[-1:])
+        assert (await connection.answer())[2] == b"a"
+
+
+async def test_line_that_frames_the_body_is_never_known(mesh_of, wire):
+    async with mesh_of(Both()) as mesh:
+        connection = await wire(mesh)
+        for _ in range(2):
+            connection.send(REPEATED % (1, b"content-length: 2") + b"ab")
+            status, _, _ = await connection.answer()
+            assert status == 400
+            connection = await wire(mesh)
+        for _ in range(2):
+            connection.send(REPEATED % (1, b"connection: close") + b"a")
+            _, headers, _ = await connection.answer()
+            assert headers["connection"] == "close"
+            connection = await wire(mesh)
+
+
+async def test_limits_hold_for_a_known_head(mesh_of, wire):
+    async with mesh_of(Both(), limits=Limits(body=100)) as mesh:
+        connection = await wire(mesh)
+        for size, status in ((100, 200), (100, 200), (101, 413)):
+            connection.send(REPEATED % (size, b"x: 1") + b"." * size)
+            assert (await connection.answer())[0] == status
+
+
+async def test_peer_is_judged_on_every_request_with_a_known_head(mesh_of, wire):
+    async with mesh_of(Both()) as mesh:
+        connection = await wire(mesh)
+        request = REPEATED % (1, b"x: 1") + b"a"
+        for _ in range(2):
+            connection.send(request)
+            assert (await connection.answer())[0] == 200
+        mesh.clock.advance(2 * 86400)
+        connection.send(request)
+        status, _, body = await connection.answer()
+        assert status == 401
+        assert b"peer-certificate-expired" in body

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 import httptools
 
@@ -354,16 +355,27 @@ def request_head(
     length: int,
     deadline_s: float,
 ) -> bytes:
-    others, rows = "", 5
-    if headers:
-        others = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        rows += len(headers)
-    head = (
-        f"{method} {path} HTTP/1.1\r\nhost: {target.server_name}\r\n"
-        f"content-length: {length}\r\n{DEADLINE_HEADER}: {int(deadline_s * 1000)}\r\n"
-        f"{others}\r\n"
-    ).encode("latin-1")
-    if head.count(b"\n") != rows or head.count(b"\r") != rows or " " in path or b"\0" in head:
-        message = "method, path or a header holds a space, line break or NUL"
+    """The head of a request; what differs from call to call comes first, see `known_heads`.
+
+    Raises:
+        ValueError: a part of it would end its line.
+    """
+    if not path.isprintable() or " " in path or not method.isalpha():
+        message = "method or path holds a space or control character"
         raise ValueError(message)
-    return head
+    repeated = _repeated_lines(target.server_name, tuple(headers.items()) if headers else ())
+    start = (
+        f"{method} {path} HTTP/1.1\r\ncontent-length: {length}\r\n"
+        f"{DEADLINE_HEADER}: {int(deadline_s * 1000)}\r\n"
+    )
+    return start.encode("latin-1") + repeated
+
+
+@lru_cache(maxsize=256)
+def _repeated_lines(server_name: str, headers: tuple[tuple[str, str], ...]) -> bytes:
+    lines = [("host", server_name), *headers]
+    text = "".join([f"{name}: {value}\r\n" for name, value in lines])
+    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
+        message = "a header holds a line break or NUL"
+        raise ValueError(message)
+    return f"{text}\r\n".encode("latin-1")

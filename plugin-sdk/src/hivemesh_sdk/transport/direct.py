@@ -11,7 +11,7 @@ from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Sco
 
 ONE_WRITE = 64 * 1024  # above this an answer waits until the peer takes it
 
-Headers = list[tuple[bytes, bytes]]
+Lines = Sequence[bytes]  # headers as `name: value`, names in lower case
 
 
 class Reply(Protocol):
@@ -21,8 +21,8 @@ class Reply(Protocol):
         """Tell that `answer` is called in another turn of the loop."""
         ...
 
-    def answer(self, status: int, headers: Headers, chunks: Sequence[bytes]) -> None:
-        """Answer; header names are lower case, `content-length` is added."""
+    def answer(self, status: int, lines: Lines, body: bytes) -> None:
+        """Answer; `date` and `content-length` are added."""
         ...
 
     def fail_directly(self, error: Exception) -> None:
@@ -45,12 +45,17 @@ class Direct(Protocol):
         ...
 
 
+def header_pairs(lines: Lines) -> list[tuple[bytes, bytes]]:
+    """The same headers as ASGI wants them."""
+    return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+
+
 class WholeAnswer:
     """An ASGI application that gives one answer; it waits for the peer to take it."""
 
-    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
+    def __init__(self, status: int, lines: Lines, body: bytes) -> None:
         self._status = status
-        self._headers = headers
+        self._headers = header_pairs(lines)
         self._body = body
 
     async def __call__(

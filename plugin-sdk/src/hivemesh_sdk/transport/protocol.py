@@ -6,7 +6,7 @@ what is used of them; where a hook stops being called, no identity is set and ev
 
 import asyncio
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import httptools
@@ -25,7 +25,8 @@ from hivemesh_sdk.transport.answers import (
     problem_application,
     problem_bytes,
 )
-from hivemesh_sdk.transport.direct import ONE_WRITE, Direct, Headers, WholeAnswer
+from hivemesh_sdk.transport.direct import ONE_WRITE, Direct, Lines, WholeAnswer
+from hivemesh_sdk.transport.known_heads import KnownHeads
 from hivemesh_sdk.transport.limits import Guard
 from hivemesh_sdk.transport.standing import Standing
 from hivemesh_sdk.trust.refusals import Reason
@@ -39,26 +40,33 @@ class Connections:
     def __init__(self, app: Application, guard: Guard) -> None:
         self.state = ServerState()
         self._config = _config(app)
-        bound = {"guard": guard, "direct": app if isinstance(app, Direct) else None}
-        self._protocol = type("BoundMeshProtocol", (MeshProtocol,), bound)
+        self._awaited: set[MeshCycle] = set()
+        direct = app if isinstance(app, Direct) else None
+        bound = {"guard": guard, "direct": direct, "awaited": self._awaited}
+        self._protocol: type[MeshProtocol] = type("BoundMeshProtocol", (MeshProtocol,), bound)
 
     def open(self) -> "MeshProtocol":
         """Make the protocol of one new connection."""
-        protocol: MeshProtocol = self._protocol(self._config, self.state, {})
-        return protocol
+        return self._protocol(self._config, self.state, {})
 
     def all(self) -> tuple["MeshProtocol", ...]:
         """The open connections."""
         return tuple(self.state.connections)  # type: ignore[arg-type]  # `open` makes all of them
 
     @property
-    def tasks(self) -> set[asyncio.Task[None]]:
-        """The requests that are being answered."""
-        return self.state.tasks
+    def requests(self) -> int:
+        """How many requests are being answered."""
+        return len(self.state.tasks) + len(self._awaited)
+
+    def running(self) -> tuple[asyncio.Future[None], ...]:
+        """The requests that are being answered, to wait for."""
+        return (*self.state.tasks, *(cycle.completion() for cycle in self._awaited))
 
     def set_date(self, text: str) -> None:
         """Set the `date` of all answers."""
-        self.state.default_headers = [(b"date", text.encode("ascii"))]
+        date = text.encode("ascii")
+        self.state.default_headers = [(b"date", date)]
+        self._protocol.date_line = b"date: " + date
 
 
 def _config(app: Application) -> Config:
@@ -86,6 +94,8 @@ class MeshProtocol(HttpToolsProtocol):
 
     guard: Guard  # set on the subclass that a listener makes
     direct: Direct | None = None  # the application, where it offers direct answers; set there too
+    awaited: "set[MeshCycle]"  # whose direct answer comes later; set there too
+    date_line = b""  # set there every second
     cycle: "MeshCycle"  # None until the first request, see `_current`
 
     def __init__(
@@ -98,6 +108,7 @@ class MeshProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.access_log = False
         self.standing = Standing(self.guard)
+        self.heads = KnownHeads()
         self.opened = self.guard.clock.monotonic()
         self.receiving_since: float | None = self.opened
         self.idle_since: float | None = None
@@ -197,6 +208,8 @@ class MeshProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.idle_since is not None:
+            if self.direct is not None and self._answer_known(data, self.direct):
+                return
             self.receiving_since, self.idle_since = self.guard.clock.monotonic(), None
         try:
             self.parser.feed_data(data)
@@ -205,7 +218,7 @@ class MeshProtocol(HttpToolsProtocol):
             self.send_400_response(str(error))
         if self._held is not None:  # its body comes later
             cycle, self._held = self._held, None
-            self._start_task(cycle)
+            self._start_task(cycle, self.app)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -240,8 +253,25 @@ class MeshProtocol(HttpToolsProtocol):
         version = parser.get_http_version()
         scope["http_version"] = version
         self._set_path(self.url)
+        keep_alive = version == "1.1" and parser.should_keep_alive()
         app = self._admit()
         previous = self._current()
+        cycle = self._open_cycle(scope, keep_alive=keep_alive)
+        if previous is not None and not previous.response_complete:
+            cycle.message_event = asyncio.Event()
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, app))
+        elif (
+            app is self.direct and not self.expect_100_continue and self._takes(scope, self.direct)
+        ):
+            self._held = cycle
+            if keep_alive:
+                self.heads.learn(scope)
+        else:
+            cycle.message_event = asyncio.Event()
+            self._start_asgi_task(cycle, app)
+
+    def _open_cycle(self, scope: HTTPScope, *, keep_alive: bool) -> "MeshCycle":
         self.cycle = cycle = MeshCycle(
             scope,
             self.transport,
@@ -252,36 +282,44 @@ class MeshProtocol(HttpToolsProtocol):
             self.server_state.default_headers,
             _NO_EVENT,  # type: ignore[arg-type]  # nobody waits for it before `_start_task`
             self.expect_100_continue,
-            version == "1.1" and parser.should_keep_alive(),
+            keep_alive,
             self.on_response_complete,
         )
         cycle.protocol = self
-        if previous is not None and not previous.response_complete:
-            cycle.message_event = asyncio.Event()
-            self.flow.pause_reading()
-            self.pipeline.appendleft((cycle, app))
-        elif app is self.direct and self._may_be_direct(scope):
-            self._held = cycle
+        return cycle
+
+    def _answer_known(self, data: bytes, direct: Direct) -> bool:
+        """Answer a whole request whose head is known; anything else is the parser's."""
+        request = self.heads.read(data)
+        if request is None:
+            return False
+        scope, body = request
+        limits = self.guard.limits
+        if len(body) > limits.body or len(data) - len(body) > limits.headers:
+            return False
+        if not self._takes(scope, direct):
+            return False
+        self.idle_since = None
+        app = self._admit()
+        cycle = self._open_cycle(scope, keep_alive=True)
+        cycle.more_body = False
+        if app is direct:
+            self._answer_directly(cycle, body)
         else:
-            cycle.message_event = asyncio.Event()
-            self._start_asgi_task(cycle, app)
+            self._start_task(cycle, app)
+        return True
 
-    def _may_be_direct(self, scope: HTTPScope) -> bool:
-        return (
-            self.direct is not None
-            and not self.flow.write_paused  # else the peer takes no answers: let the task wait
-            and not self.expect_100_continue
-            and self.direct.takes(scope)
-        )
+    def _takes(self, scope: HTTPScope, direct: Direct) -> bool:
+        # Where the peer takes no answers, a task waits until it does.
+        return not self.flow.write_paused and direct.takes(scope)
 
-    def _start_task(self, cycle: "MeshCycle") -> None:
+    def _start_task(self, cycle: "MeshCycle", app: Application) -> None:
         cycle.message_event = event = asyncio.Event()
         if cycle.body or not cycle.more_body:
             event.set()
-        self._start_asgi_task(cycle, self.app)
+        self._start_asgi_task(cycle, app)
 
-    def _answer_directly(self, cycle: "MeshCycle") -> None:
-        body, cycle.body = bytes(cycle.body), bytearray()
+    def _answer_directly(self, cycle: "MeshCycle", body: bytes) -> None:
         try:
             self.app.direct(cycle.scope, body, cycle)
         except Exception as error:  # noqa: BLE001 - the boundary of a request
@@ -335,7 +373,8 @@ class MeshProtocol(HttpToolsProtocol):
             cycle.more_body = False
             if self._held is cycle:
                 self._held = None
-                self._answer_directly(cycle)
+                body, cycle.body = bytes(cycle.body), bytearray()
+                self._answer_directly(cycle, body)
             else:
                 cycle.message_event.set()
 
@@ -395,7 +434,7 @@ class MeshProtocol(HttpToolsProtocol):
             objection = self.standing.objection()
             if objection is not None:
                 return self._refusal(*objection)
-        if len(self.tasks) >= guard.limits.requests:
+        if len(self.tasks) + len(self.awaited) >= guard.limits.requests:
             return self._refusal("overloaded", Reason.REQUESTS, "too many requests", retry=True)
         app: Application = self.app
         return app
@@ -418,37 +457,38 @@ class MeshCycle(RequestResponseCycle):
 
     protocol: MeshProtocol
     head: bytes | None = None
-    answered: asyncio.Future[None] | None = None  # of a direct answer that is to come
+    _completion: asyncio.Future[None] | None = None  # of an awaited answer, where somebody waits
 
     def later(self) -> None:
         """The direct answer comes in another turn; until then it counts as a running request."""
-        self.answered = self.protocol.loop.create_future()
-        self.protocol.tasks.add(self.answered)  # type: ignore[arg-type]  # waited for, like a task
+        self.protocol.awaited.add(self)
 
-    def answer(self, status: int, headers: Headers, chunks: Sequence[bytes]) -> None:
+    def completion(self) -> asyncio.Future[None]:
+        """What to wait for until an awaited answer was given."""
+        if self._completion is None:
+            self._completion = self.protocol.loop.create_future()
+        return self._completion
+
+    def answer(self, status: int, lines: Lines, body: bytes) -> None:
         """Give a direct answer: head and body in one write, a large one through a task."""
+        protocol = self.protocol
         self._settle()
         if self.disconnected or self.response_complete:
             return
-        body = b"".join(chunks)
         if len(body) > ONE_WRITE:
-            task = WholeAnswer(status, headers, body)
-            self.protocol._start_asgi_task(self, task)  # noqa: SLF001 - the two are one
+            protocol._start_asgi_task(self, WholeAnswer(status, lines, body))  # noqa: SLF001 - the two are one
             return
-        lines = [STATUS_LINE[status]]
-        for name, value in self.default_headers:
-            lines += (name, b": ", value, b"\r\n")
-        for name, value in headers:
-            lines += (name, b": ", value, b"\r\n")
+        last = b"content-length: %d\r\n\r\n" % len(body)
         if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines.append(b"content-length: %d\r\n\r\n" % len(body))
-        rows = len(self.default_headers) + len(headers) + (3 if self.keep_alive else 4)
-        head = checked_head(b"".join(lines), rows)
+            last = b"connection: close\r\n" + last
+        head = STATUS_LINE[status] + b"\r\n".join((protocol.date_line, *lines, last))
+        data = checked_head(head, len(lines) + (4 if self.keep_alive else 5)) + body
         self.response_started = True
-        self.transport.write(head + body)
-        self._end()
-        self.on_response = _nothing
+        self.transport.write(data)
+        self.response_complete = True
+        if not self.keep_alive:
+            self.transport.close()
+        protocol.on_response_complete()
 
     def fail_directly(self, error: Exception) -> None:
         """Answer and log a failure of the application itself."""
@@ -463,11 +503,9 @@ class MeshCycle(RequestResponseCycle):
         self.transport.close()
 
     def _settle(self) -> None:
-        answered, self.answered = self.answered, None
-        if answered is not None:
-            self.protocol.tasks.discard(answered)
-            if not answered.done():
-                answered.set_result(None)
+        self.protocol.awaited.discard(self)
+        if self._completion is not None and not self._completion.done():
+            self._completion.set_result(None)
 
     async def run_asgi(self, app: Application) -> None:
         """Run the application; a failure of its own is answered and logged here."""

@@ -53,7 +53,7 @@ class Listener:
     @property
     def requests(self) -> int:
         """How many requests are being answered."""
-        return len(self._connections.tasks)
+        return self._connections.requests
 
     async def open(self, host: str, port: int, sock: socket.socket | None) -> None:
         """Start listening; port 0 takes a free one."""
@@ -93,8 +93,9 @@ class Listener:
         for connection in self._connections.all():
             connection.shutdown()
         self._on_close()
-        if self._connections.tasks:
-            _, late = await asyncio.wait(tuple(self._connections.tasks), timeout=self._drain_s)
+        running = self._connections.running()
+        if running:
+            _, late = await asyncio.wait(running, timeout=self._drain_s)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)

@@ -8,13 +8,14 @@ import msgspec
 from hivemesh_sdk.contracts.names import PROBLEM_MEDIA_TYPE
 from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.errors import FatalError
+from hivemesh_sdk.transport.direct import header_pairs
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
+Lines = list[bytes]  # headers as `name: value`
 
 MAX_REQUEST_BYTES = 16 * 1024 * 1024  # two pages; more comes by reference
 _ONE_WRITE_BYTES = 64 * 1024
@@ -45,10 +46,10 @@ async def read_body(receive: Receive) -> bytes:
     return b"".join(parts)
 
 
-async def answer(send: Send, status: int, headers: Headers, chunks: Sequence[bytes]) -> None:
+async def answer(send: Send, status: int, lines: Lines, chunks: Sequence[bytes]) -> None:
     """Send an answer: a small one in one piece, a large one without copying it."""
     size = sum(map(len, chunks))
-    headers.append((b"content-length", b"%d" % size))
+    headers = header_pairs([*lines, b"content-length: %d" % size])
     await send({"type": "http.response.start", "status": status, "headers": headers})
     if size <= _ONE_WRITE_BYTES:
         await send({"type": "http.response.body", "body": b"".join(chunks)})
@@ -58,15 +59,15 @@ async def answer(send: Send, status: int, headers: Headers, chunks: Sequence[byt
     await send({"type": "http.response.body", "body": b""})
 
 
-async def answer_problem(send: Send, problem: Problem, headers: Headers) -> None:
+async def answer_problem(send: Send, problem: Problem, lines: Lines) -> None:
     """Send a problem document."""
-    status, chunks = problem_chunks(problem, headers)
-    await answer(send, status, headers, chunks)
+    status, body = problem_body(problem, lines)
+    await answer(send, status, lines, (body,))
 
 
-def problem_chunks(problem: Problem, headers: Headers) -> tuple[int, Sequence[bytes]]:
+def problem_body(problem: Problem, lines: Lines) -> tuple[int, bytes]:
     """Status and body of a problem; adds its headers, `Retry-After` where it is worth a try."""
-    headers.append((b"content-type", PROBLEM_MEDIA_TYPE.encode()))
+    lines.append(b"content-type: " + PROBLEM_MEDIA_TYPE.encode())
     if problem.retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % max(1, round(problem.retry_after_s))))
-    return problem.status, (_encode(problem),)
+        lines.append(b"retry-after: %d" % max(1, round(problem.retry_after_s)))
+    return problem.status, _encode(problem)

@@ -5,7 +5,7 @@ Lives on the loop that serves; runners report to it there and nowhere else.
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -25,6 +25,7 @@ from hivemesh_sdk.contracts.steps import (
     RecordsEvent,
     RejectedEvent,
     ResultEvent,
+    StepKind,
     StepRequest,
 )
 
@@ -75,78 +76,75 @@ class Buffered(msgspec.Struct, gc=False):
     cost: int
 
 
-class Execution:
-    """The entry of one key: attempt, fingerprint, random id, state and the events not yet acknowledged."""
+class Execution(msgspec.Struct, eq=False):
+    """The entry of one key: attempt, fingerprint, random id, state and the events not yet acknowledged.
 
-    __slots__ = (
-        "_events",
-        "_listener",
-        "_monotonic",
-        "_ready",
-        "_suspended",
-        "_unseen_progress",
-        "_waiters",
-        "_woke_at",
-        "active_at",
-        "asked_at",
-        "attempt",
-        "buffered",
-        "capability",
-        "control",
-        "cpu_base",
-        "cpu_seen",
-        "deadline_at",
-        "ended",
-        "epoch",
-        "event_at",
-        "failed",
-        "fingerprint",
-        "id",
-        "idle_timeout_s",
-        "key",
-        "kill_at",
-        "kind",
-        "last_no",
-        "refused",
-        "released",
-        "started_at",
-        "ticket",
-    )
+    A struct because one is made for every small call, and its fields cost nothing there.
+    """
 
-    def __init__(
-        self,
+    key: str
+    id: str
+    attempt: int
+    epoch: int
+    capability: str
+    kind: StepKind
+    fingerprint: tuple[str, ...]
+    ticket: str
+    started_at: float
+    asked_at: float
+    active_at: float
+    event_at: float  # of the last one, so the end of one that has ended
+    deadline_at: float | None
+    idle_timeout_s: float
+    _woke_at: float
+    _monotonic: Callable[[], float]
+    _listener: "Listener"
+    control: Control | None = None
+    kill_at: float | None = None
+    cpu_base: float = 0.0
+    cpu_seen: float = 0.0
+    ended: bool = False
+    failed: bool = False
+    released: bool = False
+    refused: Problem | None = None
+    last_no: int = 0
+    buffered: int = 0
+    _events: list[Buffered] = []
+    _waiters: list[Waiter] = []
+    _ready: int = 0  # the last event that wakes a reader
+    _suspended: bool = False
+    _unseen_progress: bool = False
+
+    @classmethod
+    def begin(
+        cls,
         key: str,
         request: StepRequest,
         fingerprint: tuple[str, ...],
         clock: Clock,
         listener: "Listener",
-    ) -> None:
-        self._monotonic = clock.monotonic
-        now = self._monotonic()
-        self.key = key
-        self.id = f"{_PROCESS}{next(_numbers):x}"
-        self.attempt = request.attempt
-        self.epoch = request.epoch
-        self.capability = request.capability
-        self.kind = request.kind
-        self.fingerprint = fingerprint
-        self.ticket = request.ticket
-        self.started_at = self.asked_at = self.active_at = self.event_at = now
-        self.deadline_at = now + request.deadline_ms / 1000 if request.deadline_ms else None
-        self.idle_timeout_s = request.idle_timeout_ms / 1000
-        self.kill_at: float | None = None
-        self.control: Control | None = None
-        self.cpu_base = self.cpu_seen = 0.0
-        self.ended = self.failed = self.released = False
-        self.refused: Problem | None = None
-        self.last_no = self.buffered = 0
-        self._listener = listener
-        self._events: list[Buffered] = []
-        self._waiters: list[Waiter] = []
-        self._ready = 0  # the last event that wakes a reader
-        self._suspended = False
-        self._unseen_progress = False
-        self._woke_at = now
+    ) -> "Execution":
+        """An execution of what is requested, with an id that no other has."""
+        now = clock.monotonic()
+        return cls(  # by position: it is made for every small call
+            key,
+            f"{_PROCESS}{next(_numbers):x}",
+            request.attempt,
+            request.epoch,
+            request.capability,
+            request.kind,
+            fingerprint,
+            request.ticket,
+            now,
+            now,
+            now,
+            now,
+            now + request.deadline_ms / 1000 if request.deadline_ms else None,
+            request.idle_timeout_ms / 1000,
+            now,
+            clock.monotonic,
+            listener,
+        )
 
     @property
     def waited_for(self) -> bool:
@@ -245,6 +243,8 @@ class Execution:
         encoding: Encoding = "identity",
     ) -> None:
         """A batch; `more` says that the next event follows at once, so that nobody is woken."""
+        if self.ended:
+            return  # what a cancelled or superseded execution says later counts for nothing
         event = RecordsEvent(
             no=self.last_no + 1,
             count=count,
@@ -258,6 +258,8 @@ class Execution:
 
     def rejected(self, reason: str, detail: str, position: bytes, *, cost: int, more: bool) -> None:
         """A record that was refused."""
+        if self.ended:
+            return
         event = RejectedEvent(
             no=self.last_no + 1, reason=reason, detail=detail, position=msgspec.Raw(position)
         )
@@ -265,6 +267,8 @@ class Execution:
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """How far it is; replaces a word on progress that no reader has seen."""
+        if self.ended:
+            return
         unseen = self._unseen_progress
         number = self.last_no if unseen else self.last_no + 1
         event = ProgressEvent(no=number, done=done, total=total, unit=unit)
@@ -278,6 +282,8 @@ class Execution:
 
     def log(self, level: str, message: str, fields: dict[str, object], *, cost: int) -> None:
         """A line of the capability's log; it travels with what comes next."""
+        if self.ended:
+            return
         event = LogEvent(no=self.last_no + 1, level=level, message=message, fields=fields)
         self._append(event, b"", cost, wake=False)
 
@@ -318,8 +324,6 @@ class Execution:
             self._listener.execution_released(self)
 
     def _append(self, event: Event, body: bytes, cost: int, *, wake: bool) -> None:
-        if self.ended and not isinstance(event, ResultEvent | ProblemEvent):
-            return  # what a cancelled or superseded execution says later counts for nothing
         line = _encode(event) + b"\n"
         size = len(line) + len(body)
         number = self.last_no = event.no

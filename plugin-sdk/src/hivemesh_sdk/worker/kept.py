@@ -16,18 +16,18 @@ class Kept:
         self._limit = size
         self._size = 0
         # ordered dicts: the first of a plain dict is found in linear time once others were removed
-        self._unary: OrderedDict[Execution, tuple[float, int]] = OrderedDict()
-        self._others: OrderedDict[Execution, tuple[float, int]] = OrderedDict()
+        self._unary: OrderedDict[Execution, int] = OrderedDict()
+        self._others: OrderedDict[Execution, int] = OrderedDict()
 
     @property
     def size(self) -> int:
         """Bytes held, with a flat rate for each entry."""
         return self._size
 
-    def add(self, execution: Execution, now: float, size: int) -> None:
-        """Hold an execution."""
+    def add(self, execution: Execution, size: int) -> None:
+        """Hold an execution that has just ended."""
         queue = self._unary if execution.kind in UNARY else self._others
-        queue[execution] = (now, size)
+        queue[execution] = size
         self._size += size
 
     def surplus(self) -> Execution | None:
@@ -40,22 +40,20 @@ class Kept:
         """So many bytes of it were acknowledged."""
         queue = self._unary if execution.kind in UNARY else self._others
         if execution in queue:
-            since, held = queue[execution]
-            queue[execution] = (since, held - size)
+            queue[execution] -= size
             self._size -= size
 
     def discard(self, execution: Execution) -> None:
         """Hold it no longer."""
-        held = self._unary.pop(execution, None) or self._others.pop(execution, None)
-        if held is not None:
-            self._size -= held[1]
+        queue = self._unary if execution.kind in UNARY else self._others
+        self._size -= queue.pop(execution, 0)
 
     def expired(self, now: float) -> list[Execution]:
         """Those that are kept for too long; they stay until discarded."""
         found = []
         for queue in (self._unary, self._others):
-            for execution, (since, _) in queue.items():
-                if now - since < self._seconds:
+            for execution in queue:
+                if now - execution.event_at < self._seconds:
                     break
                 found.append(execution)
         return found

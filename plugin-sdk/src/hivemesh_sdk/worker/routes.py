@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NoReturn
 
 import msgspec
@@ -27,13 +28,13 @@ from hivemesh_sdk.errors import FatalError, HivemeshError, InvalidError, NotFoun
 from hivemesh_sdk.transport.direct import Reply
 from hivemesh_sdk.worker.access import Access
 from hivemesh_sdk.worker.asgi import (
-    Headers,
+    Lines,
     Receive,
     Scope,
     Send,
     answer,
     answer_problem,
-    problem_chunks,
+    problem_body,
     read_body,
 )
 from hivemesh_sdk.worker.execution import Execution, Waiter
@@ -44,14 +45,16 @@ MAX_REQUEST_ID = 128
 ANSWER_S = 0.05  # of the caller's deadline, kept for the way back
 
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,256}")
+_STEP = re.compile(f"{PREFIX}({_KEY.pattern})")
 _WAIT = re.compile(rb"(?:^|[,; ])wait=(\d{1,4}(?:\.\d+)?)")
 _METHODS = {"": "GET, PUT, DELETE", "events": "GET"}
-_PAGE_TYPE = (b"content-type", PAGE_MEDIA_TYPE.encode())
-_JSON_TYPE = (b"content-type", b"application/json")
-_EXECUTION = EXECUTION_HEADER.encode()
+_PAGE_TYPE = b"content-type: " + PAGE_MEDIA_TYPE.encode()
+_JSON_TYPE = b"content-type: application/json"
+_EXECUTION = EXECUTION_HEADER.encode() + b": "
 _DEADLINE = DEADLINE_HEADER.encode()
 _REQUEST_ID = REQUEST_ID_HEADER.encode()
 _TICKET = TICKET_HEADER.encode()
+_ID_LINE = _REQUEST_ID + b": %b"
 
 _log = structlog.get_logger("hivemesh.routes")
 _encode = msgspec.json.Encoder().encode
@@ -88,23 +91,23 @@ class StepRoutes:
         headers = dict(scope["headers"])
         given = self._given(headers)
         try:
-            key, _, rest = scope["path"][len(PREFIX) :].partition("/")
-            if not _KEY.fullmatch(key) or rest:
-                _refuse_address(scope, given, rest)
-            execution = self._put(key, scope, headers, body)
+            address = _STEP.fullmatch(scope["path"])
+            if address is None:
+                _refuse_address(scope, given)
+            execution = self._put(address[1], scope, headers, body)
         except (HivemeshError, FramingError) as error:
-            status, chunks = problem_chunks(_document(error, scope, headers, given), given)
-            reply.answer(status, given, chunks)
+            status, document = problem_body(_document(error, scope, headers, given), given)
+            reply.answer(status, given, document)
             return
-        reader = _Reader(self, execution, headers, given, reply)
-        if not execution.has_news(0):
-            seconds = _patience(headers)
-            if seconds > 0:
-                execution.wake(reader)
-                self._waiting[reader] = self._clock.monotonic() + seconds
-                reply.later()
-                return
-        reply.answer(*self._first_page(execution, 0, headers, given))
+        seconds = 0.0 if execution.has_news(0) else _patience(headers)
+        if seconds > 0:
+            reader = _Reader(self, execution, headers, given, reply)
+            execution.wake(reader)
+            self._waiting[reader] = self._clock.monotonic() + seconds
+            reply.later()
+        else:
+            status, chunks = self._first_page(execution, 0, headers, given)
+            reply.answer(status, given, b"".join(chunks))
 
     def tick(self) -> None:
         """Let those answer who have waited long enough."""
@@ -119,7 +122,7 @@ class StepRoutes:
         return bool(self._waiting)
 
     async def _answer(  # the shape of an ASGI application, and what was read already
-        self, scope: Scope, headers: RequestHeaders, receive: Receive, send: Send, given: Headers
+        self, scope: Scope, headers: RequestHeaders, receive: Receive, send: Send, given: Lines
     ) -> None:
         key, _, rest = scope["path"][len(PREFIX) :].partition("/")
         if not _KEY.fullmatch(key) or rest not in _METHODS:
@@ -139,10 +142,12 @@ class StepRoutes:
             case _:
                 _refuse_method(given, rest)
 
-    def _given(self, headers: RequestHeaders) -> Headers:
+    def _given(self, headers: RequestHeaders) -> Lines:
         """What every answer says."""
-        request_id = headers.get(_REQUEST_ID, b"")[:MAX_REQUEST_ID] or b"w-%d" % next(self._numbers)
-        return [(_REQUEST_ID, request_id)]
+        request_id = headers.get(_REQUEST_ID)
+        if request_id:
+            return [_ID_LINE % request_id[:MAX_REQUEST_ID]]
+        return [_ID_LINE % (b"w-%d" % next(self._numbers))]
 
     def _put(self, key: str, scope: Scope, headers: RequestHeaders, body: bytes) -> Execution:
         self._access.require_platform(scope)
@@ -151,7 +156,7 @@ class StepRoutes:
         return execution
 
     async def _events(
-        self, key: str, scope: Scope, headers: RequestHeaders, send: Send, given: Headers
+        self, key: str, scope: Scope, headers: RequestHeaders, send: Send, given: Lines
     ) -> None:
         self._access.require_platform(scope)
         query = _query(scope)
@@ -164,7 +169,7 @@ class StepRoutes:
         _renew_ticket(execution, headers)
         await self._page(execution, after, headers, send, given)
 
-    async def _delete(self, key: str, scope: Scope, send: Send, given: Headers) -> None:
+    async def _delete(self, key: str, scope: Scope, send: Send, given: Lines) -> None:
         self._access.require_platform(scope)
         execution = self._table.delete(key, _number(_query(scope), "attempt"))
         if execution is None:
@@ -178,33 +183,33 @@ class StepRoutes:
         after: int,
         headers: RequestHeaders,
         send: Send,
-        given: Headers,
+        given: Lines,
     ) -> None:
         if not execution.has_news(after):
             seconds = _patience(headers)
             if seconds > 0:
                 await self._wait(execution, seconds)
-        await answer(send, *self._first_page(execution, after, headers, given))
+        status, chunks = self._first_page(execution, after, headers, given)
+        await answer(send, status, given, chunks)
 
     def _first_page(
-        self, execution: Execution, after: int, headers: RequestHeaders, given: Headers
-    ) -> tuple[int, Headers, Sequence[bytes]]:
-        """Status, headers and body: the events after a number, or why nothing had begun."""
+        self, execution: Execution, after: int, headers: RequestHeaders, given: Lines
+    ) -> tuple[int, Sequence[bytes]]:
+        """Status and body: the events after a number, or why nothing had begun; adds headers."""
         if execution.refused is not None:
             self._table.forget(execution)
-            status, chunks = problem_chunks(_traced(execution.refused, headers), given)
-            return status, given, chunks
-        given.append(_PAGE_TYPE)
-        given.append((_EXECUTION, execution.id.encode()))
-        return 200, given, execution.page(after)
+            status, document = problem_body(_traced(execution.refused, headers), given)
+            return status, (document,)
+        given += (_PAGE_TYPE, _EXECUTION + execution.id.encode())
+        return 200, execution.page(after)
 
     def finish(self, reader: "_Reader") -> None:
         """Answer a direct request that has waited."""
         del self._waiting[reader]
         reader.execution.forget(reader)
         try:
-            answer = self._first_page(reader.execution, 0, reader.headers, reader.given)
-            reader.reply.answer(*answer)
+            status, chunks = self._first_page(reader.execution, 0, reader.headers, reader.given)
+            reader.reply.answer(status, reader.given, b"".join(chunks))
         except Exception as error:  # noqa: BLE001 - the boundary of a request
             reader.reply.fail_directly(error)
 
@@ -218,9 +223,8 @@ class StepRoutes:
             del self._waiting[waiter]
             execution.forget(waiter)
 
-    async def _status(self, execution: Execution, status: int, send: Send, given: Headers) -> None:
-        given.append(_JSON_TYPE)
-        given.append((_EXECUTION, execution.id.encode()))
+    async def _status(self, execution: Execution, status: int, send: Send, given: Lines) -> None:
+        given += (_JSON_TYPE, _EXECUTION + execution.id.encode())
         await answer(send, status, given, (_encode(execution.status()),))
 
 
@@ -234,7 +238,7 @@ class _Reader:
         routes: StepRoutes,
         execution: Execution,
         headers: RequestHeaders,
-        given: Headers,
+        given: Lines,
         reply: Reply,
     ) -> None:
         self._routes = routes
@@ -256,13 +260,16 @@ class _Reader:
 
 def _patience(headers: RequestHeaders) -> float:
     """Seconds to wait: what is preferred, at most 20, and less than the caller's deadline."""
+    return _seconds(headers.get(b"prefer"), headers.get(_DEADLINE))
+
+
+@lru_cache(maxsize=64)
+def _seconds(preferred: bytes | None, deadline: bytes | None) -> float:
     seconds = MAX_WAIT_S
-    preferred = headers.get(b"prefer")
     if preferred is not None:
         match = _WAIT.search(preferred)
         if match is not None:
             seconds = min(seconds, float(match[1]))
-    deadline = headers.get(_DEADLINE)
     if deadline is not None and deadline.isdigit():
         seconds = min(seconds, int(deadline) / 1000 - ANSWER_S)
     return seconds
@@ -275,9 +282,9 @@ def _renew_ticket(execution: Execution, headers: RequestHeaders) -> None:
 
 
 def _document(
-    error: HivemeshError | FramingError, scope: Scope, headers: RequestHeaders, given: Headers
+    error: HivemeshError | FramingError, scope: Scope, headers: RequestHeaders, given: Lines
 ) -> Problem:
-    request_id = _text(given[0][1])
+    request_id = _text(given[0].partition(b": ")[2])
     if isinstance(error, HivemeshError):
         document = error.problem(instance=scope["path"], request_id=request_id)
     else:
@@ -302,14 +309,15 @@ def _number(query: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
-def _refuse_address(scope: Scope, given: Headers, rest: str) -> NoReturn:
-    if rest not in _METHODS or not rest:
+def _refuse_address(scope: Scope, given: Lines) -> NoReturn:
+    key, _, rest = scope["path"][len(PREFIX) :].partition("/")
+    if not (rest in _METHODS and _KEY.fullmatch(key)):
         raise NotFoundError(scope["path"])
     _refuse_method(given, rest)
 
 
-def _refuse_method(given: Headers, rest: str) -> NoReturn:
-    given.append((b"allow", _METHODS[rest].encode()))
+def _refuse_method(given: Lines, rest: str) -> NoReturn:
+    given.append(b"allow: " + _METHODS[rest].encode())
     message = f"this address takes {_METHODS[rest]}"
     raise FatalError(message, slug="method-not-allowed")
 

@@ -195,11 +195,10 @@ class StepTable:
     def execution_ended(self, execution: Execution) -> None:
         """Keep what it said until somebody has read it."""
         metrics = self._slots[execution.capability].metrics
-        now = self._clock.monotonic()
-        metrics.ended(now - execution.started_at, failed=execution.failed)
+        metrics.ended(execution.event_at - execution.started_at, failed=execution.failed)
         if self._entries.get(execution.key) is not execution:
             return  # superseded: nobody can ask for it
-        self._kept.add(execution, now, execution.buffered + ENTRY_BYTES)
+        self._kept.add(execution, execution.buffered + ENTRY_BYTES)
         while (dropped := self._kept.surplus()) is not None:
             self.forget(dropped)
 
@@ -251,7 +250,7 @@ class StepTable:
             slots.metrics.refused()
             message = f"all {slots.total} slots of {request.capability} are taken"
             raise RetryableError(message, slug="overloaded", delay_s=RETRY_AFTER_S)
-        execution = Execution(key, request, fingerprint, self._clock, self)
+        execution = Execution.begin(key, request, fingerprint, self._clock, self)
         self._entries[key] = execution
         if present is not None:
             self._kept.discard(present)

@@ -111,9 +111,9 @@ class Reply:
     def later(self):
         pass
 
-    def answer(self, status, headers, chunks):
-        named = {name.decode(): value.decode() for name, value in headers}
-        self.answered.set_result(Answer(status, named, b"".join(chunks)))
+    def answer(self, status, lines, body):
+        named = dict(line.decode().split(": ", 1) for line in lines)
+        self.answered.set_result(Answer(status, named, body))
 
     def fail_directly(self, error):
         self.answered.set_exception(error)

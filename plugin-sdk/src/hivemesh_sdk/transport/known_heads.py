@@ -1,0 +1,78 @@
+"""Heads of requests that the parser has read before, so that a repeated one is not parsed again.
+
+Calls of one client differ in path, length and deadline; the lines after these repeat byte by byte.
+"""
+
+import re
+
+from uvicorn._types import HTTPScope
+
+from hivemesh_sdk.contracts.names import DEADLINE_HEADER
+
+MOST = 8  # of one connection; a client that varies its headers costs no more than this
+MAX_BYTES = 4096
+
+_DEADLINE = DEADLINE_HEADER.encode()
+# A target that needs no decoding, the length that frames the body, and the deadline.
+_START = re.compile(
+    rb"([A-Z]{3,7}) (/[A-Za-z0-9_.~/-]*) HTTP/1\.1\r\n"
+    rb"content-length: (0|[1-9][0-9]{0,8})\r\n%b: ([0-9]{1,12})\r\n" % _DEADLINE
+)
+_FRAMING = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"expect",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+
+class KnownHeads:
+    """Of one connection: what the parser made of header lines, by their bytes."""
+
+    __slots__ = ("_scopes", "_unread")
+
+    def __init__(self) -> None:
+        self._scopes: dict[bytes, HTTPScope] = {}
+        self._unread = b""
+
+    def read(self, data: bytes) -> tuple[HTTPScope, bytes] | None:
+        """Split a whole request into scope and body; None leaves it to the parser."""
+        start = _START.match(data)
+        if start is None:
+            return None
+        first = start.end()
+        end = data.find(b"\r\n\r\n", first) + 4
+        lines = data[first:end]
+        known = self._scopes.get(lines)
+        if known is None:
+            self._unread = lines
+            return None
+        method, path, length, deadline = start.groups()
+        if len(data) != end + int(length):
+            return None
+        scope = known.copy()
+        scope["method"] = method.decode("ascii")
+        scope["path"] = path.decode("ascii")
+        scope["raw_path"] = path
+        scope["headers"] = [
+            (b"content-length", length),
+            (_DEADLINE, deadline),
+            *known["headers"],
+        ]
+        scope["state"] = known["state"].copy()
+        return scope, data[end:]
+
+    def learn(self, scope: HTTPScope) -> None:
+        """Remember what the parser has made of the lines that `read` did not know."""
+        lines, self._unread = self._unread, b""
+        headers = list(scope["headers"])[2:]
+        if not lines or len(lines) > MAX_BYTES or any(name in _FRAMING for name, _ in headers):
+            return
+        if len(self._scopes) >= MOST:
+            self._scopes.clear()
+        self._scopes[lines] = {**scope, "headers": headers, "query_string": b""}
