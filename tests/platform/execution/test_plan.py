@@ -235,3 +235,19 @@ def test_broken_references_are_errors(value):
 def test_what_is_no_path(text):
     with pytest.raises(ValueError, match="no reference"):
         parse_path(text)
+
+
+def test_records_that_the_next_step_cannot_take_are_refused():
+    given = {"type": "object", "properties": {"id": {"type": "string"}}}
+    taken = {"type": "object", "properties": {"text": {}}, "required": ["text"]}
+    catalogue = FakeCatalogue(
+        capability("mail.parse@1", "source", output=given),
+        capability("mail.classify@1", "map", options=OPTIONS, input=taken),
+        capability("mail.report@1", "reducer"),
+        capability("mail.send@1", "call"),
+    )
+    with pytest.raises(InvalidError) as refused:
+        make_plan(Pipeline.model_validate(GOOD), catalogue)
+    (found,) = refused.value.errors
+    assert found.pointer == "/steps/classify/map"
+    assert "text is required and not given" in found.message

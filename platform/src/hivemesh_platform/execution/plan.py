@@ -11,6 +11,7 @@ from hivemesh_sdk.contracts.problems import FieldProblem
 from hivemesh_sdk.errors import InvalidError
 from pydantic import JsonValue
 
+from hivemesh_platform.execution.fits import misfits
 from hivemesh_platform.execution.model import NodeKind
 from hivemesh_platform.execution.ports import Catalogue
 from hivemesh_platform.execution.references import (
@@ -20,6 +21,8 @@ from hivemesh_platform.execution.references import (
     find_references,
     parse_path,
 )
+
+from hivemesh_platform.execution.secrets import secret_problems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +157,7 @@ def _step_problems(pipeline: Pipeline, catalogue: Catalogue) -> Iterator[FieldPr
             continue
         yield from _form_problems(pointer, pipeline, step, catalogue)
         yield from _option_problems(f"{pointer}/with", step, known.declared)
+        yield from secret_problems(step.with_, known, f"{pointer}/with")
 
 
 def _form_problems(
@@ -178,6 +182,20 @@ def _form_problems(
     elif _kind(upstream, catalogue) not in {"source", "map", None}:
         message = f"the step {reads!r} gives one result, not batches; only sources and maps can be {word}ped"
         yield _problem(f"{pointer}/{word}", message.replace("reduceped", "reduced"), "kind")
+    else:
+        yield from _record_problems(f"{pointer}/{word}", upstream, step, catalogue)
+
+
+def _record_problems(
+    pointer: str, upstream: Step, step: Step, catalogue: Catalogue
+) -> Iterator[FieldProblem]:
+    """The records of one step have to be what the next one takes, as far as both say."""
+    giving, taking = catalogue.find(upstream.use), catalogue.find(step.use)
+    if giving is None or taking is None:
+        return
+    for misfit in misfits(giving.declared.output, taking.declared.input):
+        message = f"{step.use} cannot take what {upstream.use} gives: {misfit}"
+        yield _problem(pointer, message, "record-type")
 
 
 def _option_problems(pointer: str, step: Step, declared: Capability) -> Iterator[FieldProblem]:
