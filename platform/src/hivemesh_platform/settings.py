@@ -6,7 +6,7 @@ No other module reads the environment or a settings file.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 Mode = Literal["local", "production"]
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -183,6 +183,75 @@ class RoutingSettings(Section):
     )
 
 
+class VaultSettings(Section):
+    """The store `vault`: OpenBao or HashiCorp Vault over TLS."""
+
+    address: str = Field(
+        default="",
+        description="Address, for example https://vault.internal:8200. TLS only; the server's "
+        "certificate is always verified.",
+    )
+    ca_file: Path | None = Field(
+        default=None,
+        description="PEM file of the authority that signed the server's certificate. Default: "
+        "those that the system trusts.",
+    )
+    mount: str = Field(
+        default="secret", min_length=1, description="Mount of the KV version 2 engine."
+    )
+    prefix: str = Field(
+        default="hivemesh",
+        description="Path below the mount under which all secrets of this installation lie, so "
+        "that its role needs no other.",
+    )
+    auth_mount: str = Field(
+        default="approle", min_length=1, description="Mount of the AppRole login."
+    )
+    role_id: str = Field(default="", description="RoleID of the platform's AppRole.")
+    secret_id: SecretStr = Field(
+        default=SecretStr(""),
+        description="SecretID of the platform's AppRole; write `${file:/path}`.",
+    )
+    transit_key: str = Field(
+        default="",
+        description="Name of a transit key that wraps the key of the store `encrypted_file`: its "
+        "secrets can then be read only while the vault is unsealed. Default: not wrapped.",
+    )
+    transit_mount: str = Field(
+        default="transit", min_length=1, description="Mount of the transit engine."
+    )
+    timeout_s: Annotated[float, Field(gt=0, le=60)] = Field(
+        default=5.0, description="Seconds to wait for an answer."
+    )
+
+
+class SecretsSettings(Section):
+    """Where secrets are kept and for how long a step is lent one."""
+
+    store: str = Field(
+        default="encrypted_file",
+        description="encrypted_file = in the state folder, AES-256-GCM. vault = OpenBao or Vault. "
+        "Extensions may add others.",
+    )
+    passphrase: SecretStr = Field(
+        default=SecretStr(""),
+        description="Encrypts the key of the store `encrypted_file`; write `${file:/path}` with "
+        "the file on another volume. Default: the key lies beside the secrets, readable by the "
+        "owner alone.",
+    )
+    lease_s: Annotated[float, Field(ge=1, le=DAY_S)] = Field(
+        default=900.0,
+        description="Seconds for which a step is lent a secret, at most until its deadline. A "
+        "longer step asks again.",
+    )
+    check_s: Annotated[float, Field(ge=0.1, le=600)] = Field(
+        default=5.0,
+        description="Seconds between two questions whether a store is sealed; what waits for it "
+        "goes on that soon after it was unsealed.",
+    )
+    vault: VaultSettings = VaultSettings()
+
+
 class StorageSettings(Section):
     """Bounds of what is written."""
 
@@ -196,6 +265,24 @@ class StorageSettings(Section):
     )
     log_files: Annotated[int, Field(ge=1, le=100)] = Field(
         default=3, description="Rotated files kept per log."
+    )
+
+
+class AuditSettings(Section):
+    """Where the audit trail tells its checkpoints, and how long its records are kept."""
+
+    checkpoint_file: str = Field(
+        default="audit-checkpoints.jws",
+        min_length=1,
+        max_length=4096,
+        description="Second place of the signed checkpoints: a file, relative to the state folder, "
+        "or `syslog`. On another volume it shows that the end of the trail was cut off, or that all "
+        "of it was written anew, even by somebody who owns the state folder.",
+    )
+    keep_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
+        default=365,
+        description="Days after which sealed segments are dropped; each leaves its signed head, so "
+        "that the rest still verifies. 0 = never.",
     )
 
 
@@ -225,7 +312,9 @@ class Settings(Section):
     workers: WorkersSettings = WorkersSettings()
     execution: ExecutionSettings = ExecutionSettings()
     routing: RoutingSettings = RoutingSettings()
+    secrets: SecretsSettings = SecretsSettings()
     storage: StorageSettings = StorageSettings()
+    audit: AuditSettings = AuditSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 
     @model_validator(mode="after")

@@ -1,0 +1,135 @@
+"""What people ask of the audit trail: lists, verification, exports; and the dropping of old records."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import structlog
+from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.errors import HivemeshError
+
+from hivemesh_platform.audit import verification
+from hivemesh_platform.audit.checkpoints import Checkpoint, Sink, sink_of
+from hivemesh_platform.audit.export import Span, export
+from hivemesh_platform.audit.index import AuditIndex, Query
+from hivemesh_platform.audit.keys import open_keys
+from hivemesh_platform.audit.records import Record, parameter_hmac
+from hivemesh_platform.audit.trail import FOLDER, AuditLog, open_trail
+from hivemesh_platform.audit.verification import Report
+from hivemesh_platform.storage.database import Database
+
+BLOCK = 64 * 1024
+FOLLOW_EVERY_S = 5.0
+DROP_EVERY_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditOptions:
+    """How the trail of a state folder is kept."""
+
+    trust_domain: str
+    checkpoint_file: str
+    keep_days: int = 0
+
+
+class AuditService:
+    """Reads the trail of a running platform. Made by `open_audit`."""
+
+    def __init__(
+        self, trail: AuditLog, index: AuditIndex, sink: Sink, clock: Clock, options: AuditOptions
+    ) -> None:
+        self.trail = trail
+        self._index = index
+        self._sink = sink
+        self._clock = clock
+        self._trust_domain = options.trust_domain
+        self._keep = timedelta(days=options.keep_days)
+        self._verifying = asyncio.Lock()
+        self._log = structlog.get_logger("hivemesh.audit")
+
+    async def find(self, query: Query) -> list[Record]:
+        """The records of a query, the newest first; what was recorded before is among them.
+
+        Raises:
+            InvalidError: a pattern has too many stars.
+        """
+        await self._index.follow((await self.trail.end()).seq)
+        return await self._index.find(query)
+
+    async def verify(self) -> Report:
+        """Verify everything, one request at a time."""
+        async with self._verifying:
+            end = await self.trail.end()
+            last = Checkpoint(seq=end.seq, hash=end.hash, ts="") if end.seq else None
+            return await asyncio.to_thread(
+                verification.verify, self.trail.folder, self._sink.path, end=last
+            )
+
+    async def export(
+        self, since: datetime | None = None, until: datetime | None = None
+    ) -> AsyncIterator[bytes]:
+        """The blocks of an export; see `audit.export`."""
+        await self.trail.checkpoint()
+        span = Span(
+            trust_domain=self._trust_domain,
+            now=self._clock.now(),
+            last=(await self.trail.end()).seq,
+            since=since,
+            until=until,
+        )
+        lines = export(self.trail.folder, self.trail.keys, span)
+        while block := await asyncio.to_thread(_block, lines):
+            yield block
+
+    def hash(self, name: str, value: object) -> str:
+        """What records hold in place of a parameter's value."""
+        return parameter_hmac(self.trail.keys.hmac, name, value)
+
+    async def drop(self) -> None:
+        """Drop sealed segments that are older than they have to be kept."""
+        if not self._keep:
+            return
+        dropped = await self.trail.drop_before(self._keep)
+        if dropped:
+            await self._index.forget_up_to(dropped[-1].last)
+
+    async def run(self) -> None:
+        """Keep the index close to the trail, and the trail within its time."""
+        drop_at = 0.0
+        while True:
+            due = self._clock.monotonic() >= drop_at
+            if due:
+                drop_at = self._clock.monotonic() + DROP_EVERY_S
+            try:
+                await self._index.follow((await self.trail.end()).seq)
+                if due:
+                    await self.drop()
+            except (HivemeshError, OSError) as error:  # a full disk: the files keep everything
+                self._log.warning("audit_index_late", error=str(error))
+            await asyncio.sleep(FOLLOW_EVERY_S)
+
+
+@asynccontextmanager
+async def open_audit(
+    state_folder: Path, database: Database, clock: Clock, options: AuditOptions
+) -> AsyncIterator[AuditService]:
+    """Open the trail of a state folder, whose lock the caller holds."""
+    folder = state_folder / FOLDER
+    keys = open_keys(state_folder / "trust", folder)
+    sink = sink_of(options.checkpoint_file, state_folder)
+    async with open_trail(folder, keys, sink, clock) as trail:
+        yield AuditService(trail, AuditIndex(database, folder), sink, clock, options)
+
+
+def _block(lines: Iterator[bytes]) -> bytes:
+    found: list[bytes] = []
+    size = 0
+    for line in lines:
+        found.append(line)
+        size += len(line)
+        if size >= BLOCK:
+            break
+    return b"".join(found)

@@ -1,0 +1,266 @@
+"""Writes the files of the trail. Used by one thread, which owns an open trail.
+
+A group of records is one write and one fsync. What could not be made durable is taken back before
+anybody is told of it.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import structlog
+from hivemesh_sdk.clock import Clock
+from pydantic import JsonValue
+
+from hivemesh_platform.audit import records, recovery
+from hivemesh_platform.audit.checkpoints import (
+    Checkpoint,
+    Head,
+    Sink,
+    append,
+    head_of,
+    last_checkpoint,
+    signed,
+)
+from hivemesh_platform.audit.keys import AuditKeys
+from hivemesh_platform.audit.model import AuditEvent
+from hivemesh_platform.audit.segments import Segment, lines, segments, sync_folder, write_durably
+
+CHECKPOINT_RECORDS = 1000
+CHECKPOINT_S = 60.0
+SEGMENT_BYTES = 16 * 1024 * 1024
+SEGMENT_AGE = timedelta(days=1)
+TRAIL = "trail"  # the actor of what the trail says of itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """When a checkpoint is due and when a segment is full."""
+
+    checkpoint_records: int = CHECKPOINT_RECORDS
+    checkpoint_s: float = CHECKPOINT_S
+    segment_bytes: int = SEGMENT_BYTES
+    segment_age: timedelta = SEGMENT_AGE
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event that waits to be written."""
+
+    event: AuditEvent
+    at: datetime
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The last record of a trail."""
+
+    seq: int
+    hash: str
+
+
+class Writer:
+    """The end of a trail, open for writing."""
+
+    def __init__(
+        self, folder: Path, keys: AuditKeys, sink: Sink, clock: Clock, bounds: Bounds
+    ) -> None:
+        self._folder = folder
+        self._keys = keys
+        self._sink = sink
+        self._clock = clock
+        self._bounds = bounds
+        self._descriptor = -1
+        self._torn: list[Entry] = []  # closes off what a crash has left; written first
+        self._notices: list[Entry] = []  # what else the trail has to say of itself
+        self._until = ""
+        self._pending_line = ""  # a checkpoint that the second place has not taken yet
+        self._covered = End(0, "")
+        self._covered_at = clock.monotonic()
+        self._log = structlog.get_logger("hivemesh.audit")
+        self.checkpoint_failures = 0
+        known = last_checkpoint(sink.path, keys.public)
+        self._take(recovery.find(folder, keys, known))
+        self._covered = End(min(known.seq, self.end.seq), "") if known else self._covered
+
+    @property
+    def end(self) -> End:
+        """The last durable record."""
+        return End(self._seq, self._hash)
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Write records and make them durable.
+
+        Raises:
+            OSError: they are not, and none of them is in the trail.
+        """
+        if self._descriptor < 0:
+            self._open()
+        elif self._is_full(entries[0].at if entries else self._clock.now()):
+            self._roll()
+        notices = list(self._notices)
+        self._append([*self._torn, *notices, *entries])
+        self._torn, self._notices = [], self._notices[len(notices) :]
+        if self.end.seq - self._covered.seq >= self._bounds.checkpoint_records:
+            self.checkpoint()
+
+    def due_in(self) -> float | None:
+        """Seconds until a checkpoint has to be written; None where all is covered."""
+        if self.end.seq == self._covered.seq and not self._pending_line:
+            return None
+        passed = self._clock.monotonic() - self._covered_at
+        return max(0.0, self._bounds.checkpoint_s - passed)
+
+    def checkpoint(self) -> None:
+        """Sign what is durable and tell it to both places; a failure is logged and repeated."""
+        self._covered_at = self._clock.monotonic()
+        if self.end.seq > self._covered.seq:
+            document = Checkpoint(
+                seq=self._seq, hash=self._hash, ts=records.time_text(self._clock.now())
+            )
+            line = signed(self._keys.signing, document)
+            if not self._tell(lambda: append(self._segment.checkpoints, line)):
+                return
+            self._covered, self._pending_line = self.end, line
+        line = self._pending_line
+        if line and self._tell(lambda: self._sink.write(line)):
+            self._pending_line = ""
+
+    def drop_before(self, when: datetime) -> list[Head]:
+        """Remove sealed segments whose last record is older; their heads stay.
+
+        Raises:
+            OSError: that could not be written down, and nothing was removed.
+        """
+        dropped: list[Head] = []
+        limit = records.time_text(when)
+        for segment in segments(self._folder):
+            if segment.dropped:
+                continue
+            head = head_of(segment.head, self._keys.public)
+            if segment.first == self._segment.first or head is None or head.until >= limit:
+                break
+            self.write([self._of_itself("trail:dropped", segment_object(head.first, head.last))])
+            segment.path.unlink()
+            segment.checkpoints.unlink(missing_ok=True)
+            dropped.append(head)
+        if dropped:
+            sync_folder(self._folder)
+        return dropped
+
+    def close(self) -> None:
+        """Write the last checkpoint and let go of the file."""
+        if self._descriptor >= 0:
+            self.checkpoint()
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _take(self, position: recovery.Position) -> None:
+        self._segment = Segment(position.segment, self._folder)
+        self._size, self._closed = position.size, position.closed
+        self._seq, self._hash, self._since = position.seq, position.hash, position.since
+        self._torn = []
+        if position.torn:
+            self._torn = [self._of_itself("trail:recovered", position.torn)]
+        if position.damage:
+            self._log.error("audit_trail_damaged", damage=position.damage)
+            self._notices.append(self._of_itself("trail:damaged", reason=position.damage))
+
+    def _open(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        new = not self._segment.path.exists()
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self._segment.path, flags, 0o600)
+        try:
+            if new:
+                sync_folder(self._folder)
+            if not self._closed:
+                write_durably(descriptor, b"\n", self._size)
+                self._size, self._closed = self._size + 1, True
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+    def _is_full(self, now: datetime) -> bool:
+        if not self._since:
+            return False
+        age = now - datetime.fromisoformat(self._since)
+        return self._size >= self._bounds.segment_bytes or age >= self._bounds.segment_age
+
+    def _roll(self) -> None:
+        """Seal the segment and begin the next one."""
+        self.checkpoint()
+        head = self._head()
+        text = signed(self._keys.signing, head)
+        self._segment.head.unlink(missing_ok=True)
+        append(self._segment.head, text)
+        os.close(self._descriptor)
+        self._descriptor = -1
+        self._segment = Segment(self._seq + 1, self._folder)
+        self._size, self._since = 0, ""
+        self._open()
+
+    def _head(self) -> Head:
+        first = records.read(next(lines(self._segment.path)).data)
+        if first is None:
+            message = "the first line of the segment is no record"
+            raise OSError(message)
+        return Head(
+            first=first.seq,
+            last=self._seq,
+            prev=first.prev,
+            hash=self._hash,
+            since=first.ts,
+            until=self._until,
+        )
+
+    def _append(self, entries: Sequence[Entry]) -> None:
+        seq, last, blocks = self._seq, self._hash, []
+        for entry in entries:
+            seq += 1
+            data, last = records.line(self._members(entry), seq, last)
+            blocks.append(data)
+        if not blocks:
+            return
+        data = b"\n".join([*blocks, b""])
+        try:
+            write_durably(self._descriptor, data, self._size)
+        except OSError:
+            self._reopen()
+            raise
+        self._size += len(data)
+        self._seq, self._hash = seq, last
+        self._since = self._since or records.time_text(entries[0].at)
+        self._until = records.time_text(entries[-1].at)
+
+    def _members(self, entry: Entry) -> dict[str, JsonValue]:
+        return records.members(entry.event, entry.at, self._keys.hmac, entry.count)
+
+    def _reopen(self) -> None:
+        """Look at the file again where the last write could not be taken back."""
+        if os.fstat(self._descriptor).st_size != self._size:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            self._take(recovery.find(self._folder, self._keys, None))
+
+    def _of_itself(self, action: str, target: str = "", reason: str = "") -> Entry:
+        event = AuditEvent(actor=TRAIL, action=action, target=target, reason=reason)
+        return Entry(event, self._clock.now().astimezone(UTC))
+
+    def _tell(self, write: Callable[[], None]) -> bool:
+        try:
+            write()
+        except OSError as error:
+            self.checkpoint_failures += 1
+            self._log.error("audit_checkpoint_failed", error=str(error))
+            return False
+        return True
+
+
+def segment_object(first: int, last: int) -> str:
+    """How `trail:dropped` names the records of a segment."""
+    return f"records:{first}-{last}"
