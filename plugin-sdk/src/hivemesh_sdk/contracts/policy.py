@@ -22,7 +22,7 @@ STALE_S = 900.0  # a worker takes no work without a ticket under an older policy
 REISSUE_S = 300.0  # the platform signs an unchanged policy again this often
 MAX_RULES = 10_000
 
-_RULE_ID = r"[a-z0-9][a-z0-9_.:@-]{0,119}"
+_RULE_ID = r"[a-z0-9][a-z0-9_.:@-]{0,199}"
 _SPIFFE_RULE = re.compile(r"spiffe://[a-z0-9.-]+(?:/[a-z0-9-]+)*(?:/[a-z0-9-]+|/\*)")
 _ROLE = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 

@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from hivemesh_sdk.contracts.manifest import Manifest
 from hivemesh_sdk.contracts.pipeline import Pipeline
+from hivemesh_sdk.contracts.policy import PolicyDocument
 from hivemesh_sdk.contracts.problems import FieldProblem
 from hivemesh_sdk.errors import HivemeshError, InvalidError
 from hivemesh_sdk.safeio.problems import listing, pointer
@@ -50,6 +51,12 @@ def parse_pipeline(data: bytes | str, *, name: str = "the pipeline") -> Pipeline
     """Read the text of a pipeline file; raises as `load_manifest`."""
     document = parse_yaml_document(data, name=name, max_aliases=100)
     return _validated(Pipeline, document, name, "pipeline-invalid")
+
+
+def parse_policy(data: bytes | str, *, name: str = "the policy") -> PolicyDocument:
+    """Read the text of a policy document; raises as `load_manifest`."""
+    document = parse_yaml_document(data, name=name, max_aliases=100)
+    return _validated(PolicyDocument, document, name, "policy-invalid")
 
 
 def validated(
