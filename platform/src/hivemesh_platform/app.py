@@ -8,21 +8,27 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
 from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.errors import ConfigurationError
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.trust.source import IdentitySource
 from starlette.types import ASGIApp
 
-from hivemesh_platform import __version__, crash, enforcement, figures
+from hivemesh_platform import __version__, consent, crash, enforcement, figures, hookspecs
+from hivemesh_platform.access.people import PeopleService
+from hivemesh_platform.access.policy_service import PolicyService
+from hivemesh_platform.access.policy_store import PolicyStore
+from hivemesh_platform.access.service import AccessService
 from hivemesh_platform.api import (
     artifacts,
+    audit,
     capabilities,
     config,
     datasets,
@@ -32,22 +38,33 @@ from hivemesh_platform.api import (
     instances,
     jobs,
     pipelines,
+    policy,
+    roles,
     runs,
     status,
+    tokens,
+    whoami,
     workers,
 )
+from hivemesh_platform.api import secrets as secret_routes
 from hivemesh_platform.api.requests import RequestIds
 from hivemesh_platform.artifacts.local import LocalArtifactStore
 from hivemesh_platform.artifacts.service import ArtifactService
-from hivemesh_platform.audit.ports import AuditTrail, NoAudit
+from hivemesh_platform.audit.ports import AuditTrail
+from hivemesh_platform.audit.service import AuditOptions, AuditService, open_audit
 from hivemesh_platform.configuration import Loaded
+from hivemesh_platform.credentials.lending import Lending
+from hivemesh_platform.credentials.ports import StoreParts
+from hivemesh_platform.credentials.service import SecretService
 from hivemesh_platform.execution.catalogue import InstalledCatalogue
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.engine import DbosEngine
 from hivemesh_platform.execution.mesh_transport import MeshStepTransport
 from hivemesh_platform.execution.runtime import Execution, ExecutionPorts, open_execution
+from hivemesh_platform.execution.secrets import HeldSecrets
 from hivemesh_platform.memory import give_back_regularly
 from hivemesh_platform.overview import Overview
+from hivemesh_platform.people import People, names_of
 from hivemesh_platform.registry.embedded import EmbeddedDirectory
 from hivemesh_platform.registry.model import InstanceState
 from hivemesh_platform.registry.service import RegistryService
@@ -68,12 +85,14 @@ from hivemesh_platform.trust.profile import Lifetimes, check_lifetimes
 from hivemesh_platform.trust.revocation import Revocation
 from hivemesh_platform.trust.service import EnrolmentService
 from hivemesh_platform.trust.store import SqlEnrolmentStore
+from hivemesh_platform.trust.web import WebIssuer
 
 REPLICA = "p1"  # the embedded adapters serve one replica
 OPERATOR = "operator"
 DATABASE = "platform.db"
 ENGINE = "engine.db"
 ARTIFACTS = "artifacts"
+SECRETS = "secrets"
 COLLECT_EVERY_S = 3600.0
 UNREFERENCED_S = 86_400.0  # longer than any step: what it has stored is named by its answer
 
@@ -90,7 +109,9 @@ class Platform:
     source: IdentitySource
     denials: Denials
     audit: AuditTrail
+    audit_service: AuditService
     revocation: Revocation
+    policy: PolicyService
     enrolment: EnrolmentService
     types: WorkerTypes
     registry: RegistryService
@@ -101,11 +122,15 @@ class Platform:
     supervisor: Supervisor | None
     mesh_app: ASGIApp
     enrolment_app: ASGIApp
+    people: People
+    people_app: ASGIApp
     counters: ExecutionCounters = field(default_factory=ExecutionCounters)
     background: list[tuple[str, Background]] = field(default_factory=list)
     mesh_url: str = ""
     enrolment_url: str = ""
+    people_url: str = ""
     ready: bool = False
+    secrets_sealed: Callable[[], str] = lambda: ""
     answer_waiting: Callable[[], None] = lambda: None  # those who follow a run
 
     @property
@@ -128,6 +153,7 @@ class _Base:
     database: Database
     directory: EmbeddedDirectory
     audit: AuditTrail
+    records: AuditService
 
 
 @asynccontextmanager
@@ -144,24 +170,36 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
         database = await stack.enter_async_context(Database(path))
         directory = EmbeddedDirectory(clock, database)
         await directory.load()
-        audit: AuditTrail = NoAudit()
-        base = _Base(authority, source, database, directory, audit)
+        records = await stack.enter_async_context(
+            open_audit(folder, database, clock, _audit_options(loaded, authority))
+        )
+        base = _Base(authority, source, database, directory, records.trail, records)
         platform = _assemble(loaded, clock, base)
         await platform.revocation.announce()
+        await platform.policy.open()
         quota = settings.storage.quota_bytes
         store = await stack.enter_async_context(LocalArtifactStore(folder / ARTIFACTS, quota))
         mesh = MeshClient(source, clock=clock, denials=platform.denials)
         client = await stack.enter_async_context(mesh)
+        secrets, lending = _secrets(platform, database)
+        await lending.forget_former()
         ports = _execution_ports(platform, database, store, client)
+        ports = replace(ports, secrets=secrets, leases=lending)
         execution = await stack.enter_async_context(open_execution(ports))
         platform.counters = execution.counters
-        platform.answer_waiting = execution.runs.answer_waiting
+        platform.answer_waiting = lambda: _answer_waiting(platform, execution)
         files = ArtifactService(database, store, execution.held, clock)
         routers = [*_mesh_routers(platform, database), *_work_routers(execution, files)]
-        platform.mesh_app = _application("mesh", routers)
+        held = HeldSecrets(execution.held, InstalledCatalogue(platform.types))
+        routers.append(secret_routes.router(secrets, lending, held))
+        platform.secrets_sealed = lambda: secrets.sealed
+        stack.push_async_callback(lending.close)
+        routers += _access_routers(platform)
+        platform.mesh_app, platform.people_app = platform.people.fronts(_routes("mesh", routers))
         platform.background += [
             ("artifacts", lambda: _collect(files)),
             ("memory", give_back_regularly),
+            ("secrets", lambda: secrets.watch(execution.work.give)),
         ]
         yield platform
 
@@ -185,14 +223,42 @@ def _execution_ports(
     )
 
 
+def _secrets(platform: Platform, database: Database) -> tuple[SecretService, Lending]:
+    """Secrets in the store that the settings name, one of those that extensions register."""
+    settings = platform.settings.secrets
+    stores = hookspecs.secret_stores(hookspecs.extensions())
+    factory = stores.get(settings.store)
+    if factory is None:
+        known = ", ".join(sorted(stores))
+        detail = f"there is no secret store {settings.store!r} (secrets.store); known are {known}"
+        raise ConfigurationError(detail, slug="configuration-invalid")
+    folder = platform.state_folder / SECRETS
+    store = factory(StoreParts(settings=settings, folder=folder, clock=platform.clock))
+    service = SecretService(store, platform.audit, check_s=settings.check_s)
+    lending = Lending(
+        store,
+        database,
+        platform.audit,
+        platform.clock,
+        lease_s=settings.lease_s,
+        found_sealed=service.found_sealed,
+    )
+    return service, lending
+
+
 def _work_routers(execution: Execution, files: ArtifactService) -> list[APIRouter]:
     return [
-        runs.router(execution.runs),
-        jobs.router(execution.jobs, execution.runs),
+        runs.router(execution.runs, files),
+        jobs.router(execution.jobs, execution.runs, files),
         pipelines.router(execution.pipelines),
         datasets.router(execution.datasets),
-        artifacts.router(files),
+        artifacts.router(files, execution.runs),
     ]
+
+
+def _answer_waiting(platform: Platform, execution: Execution) -> None:
+    execution.runs.answer_waiting()
+    platform.policy.close()
 
 
 async def _collect(files: ArtifactService) -> None:
@@ -225,6 +291,15 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
         is_live=lambda identity: _is_live(registry, identity),
         revocation=revocation,
     )
+    policies = PolicyService(
+        PolicyStore(base.database),
+        base.audit,
+        clock,
+        trust_domain=base.authority.trust_domain,
+        sign=base.authority.signing.sign,
+        workers=lambda: consent.installed_workers(registry),
+    )
+    revocation.subscribe(lambda denials: policies.deny(consent.signed_denials(denials)))
     supervisor = _supervisor(loaded, clock, types, registry, routing, enroller)
     metrics = Metrics()
     base.source.refusals.subscribe(lambda reason: metrics.peers_refused.labels(reason.value).inc())
@@ -235,7 +310,9 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
         source=base.source,
         denials=Denials(),
         audit=base.audit,
+        audit_service=base.records,
         revocation=revocation,
+        policy=policies,
         enrolment=enroller,
         types=types,
         registry=registry,
@@ -245,10 +322,17 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
         overview=Overview(registry, types, supervisor, _weights(settings)),
         supervisor=supervisor,
         mesh_app=_nothing,
-        enrolment_app=_application("enrolment", [enrolment.newcomers(enroller)]),
+        enrolment_app=RequestIds(_routes("enrolment", [enrolment.newcomers(enroller)])),
+        people=_people(loaded, clock, base),
+        people_app=_nothing,
     )
     platform.background += [("directory", base.directory.watch), ("routing", routing.run)]
+    platform.background.append(("audit", base.records.run))
     platform.background.append(("denials", lambda: enforcement.keep(revocation, enroller, clock)))
+    platform.background += [
+        ("policy", policies.run),
+        ("consent", lambda: consent.keep(policies)),
+    ]
     enforcement.enforce(revocation, platform.denials, registry, supervisor)
     return platform
 
@@ -264,6 +348,8 @@ def _mesh_routers(platform: Platform, database: Database) -> list[APIRouter]:
         config.router(platform.loaded),
         workers.router(platform.overview, platform.supervisor),
         denials.router(platform.revocation),
+        policy.router(platform.policy),
+        audit.router(platform.audit_service),
     ]
 
 
@@ -273,7 +359,31 @@ def worker_folders(loaded: Loaded) -> list[Path]:
     return [base / Path(folder).expanduser() for folder in loaded.settings.workers.folders]
 
 
-def _application(name: str, routers: list[APIRouter]) -> ASGIApp:
+def _people(loaded: Loaded, clock: Clock, base: _Base) -> People:
+    access = AccessService(base.database, clock, base.authority.trust_domain)
+    names = names_of(loaded.settings.api)
+    folder = loaded.state_folder / "trust"
+    return People(
+        access=access,
+        service=PeopleService(access, base.audit),
+        web=WebIssuer(folder, clock, names, base.authority.trust_domain),
+        names=names,
+        audit=base.audit,
+        clock=clock,
+    )
+
+
+def _access_routers(platform: Platform) -> list[APIRouter]:
+    people = platform.people
+    platform.background += [("access", people.access.run), ("web", people.keep_certificate)]
+    return [
+        whoami.router(people.access),
+        roles.router(people.access, people.service),
+        tokens.router(people.access, people.service),
+    ]
+
+
+def _routes(name: str, routers: list[APIRouter]) -> FastAPI:
     app = FastAPI(
         title=f"Hivemesh {name} API",
         version=__version__,
@@ -284,7 +394,7 @@ def _application(name: str, routers: list[APIRouter]) -> ASGIApp:
     for router in routers:
         app.include_router(router)
     errors.install(app)
-    return RequestIds(app)
+    return app
 
 
 def open_trust(settings: Settings, folder: Path, clock: Clock) -> Authority:
@@ -297,6 +407,15 @@ def open_trust(settings: Settings, folder: Path, clock: Clock) -> Authority:
     )
     check_lifetimes(lifetimes, local=settings.mode == "local")
     return open_authority(folder / "trust", clock, lifetimes, trust_domain=trust.trust_domain)
+
+
+def _audit_options(loaded: Loaded, authority: Authority) -> AuditOptions:
+    settings = loaded.settings.audit
+    return AuditOptions(
+        trust_domain=authority.trust_domain,
+        checkpoint_file=settings.checkpoint_file,
+        keep_days=settings.keep_days,
+    )
 
 
 def _weights(settings: Settings) -> Weights:

@@ -84,7 +84,7 @@ class Loaded:
 
     def rows(self) -> list[tuple[str, JsonValue, str]]:
         """Every leaf of the tree: dotted key, value, origin."""
-        values = self.settings.model_dump(mode="json")
+        values = self.settings.model_dump(mode="json")  # a SecretStr as ten asterisks, if it has any
         values["state"]["folder"] = str(self.state_folder)
         return [(key, value, self.origin(key)) for key, value in _leaves(Settings, values, "")]
 

@@ -51,6 +51,22 @@ class ApiSettings(Section):
         description="Port of the enrolment listener, which serves nothing else. 0 = any free one, "
         "kept for later starts.",
     )
+    people_host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address of the people listener, which takes API tokens instead of client "
+        "certificates. Loopback by default.",
+    )
+    people_port: Port | None = Field(
+        default=None,
+        description="Port of the people listener. Default: 8445, or any free one where `port` is "
+        "0. 0 = any free one, kept for later starts.",
+    )
+    people_names: tuple[str, ...] = Field(
+        default=(),
+        description="Further names and addresses under which people call the platform: they "
+        "stand in its web certificate, and requests for other names are refused.",
+    )
     advertise_host: str = Field(
         default="",
         description="Host name or address that workers are told to call. Default: `host`; needed "

@@ -12,6 +12,7 @@ _WORKER = frozenset(
         "discovery:read",
         "identity:renew",
         "instances:self",
+        "secrets:resolve",
     }
 )
 _OPERATOR = frozenset(
@@ -33,6 +34,7 @@ _OPERATOR = frozenset(
         "metrics:read",
         "pipelines:read",
         "pipelines:write",
+        "policy:fetch",
         "runs:read",
         "runs:write",
         "status:read",
@@ -41,9 +43,9 @@ _OPERATOR = frozenset(
         "workers:write",
     }
 )
-_REPLICA = frozenset({"bundle:read", "discovery:read"})
+_REPLICA = frozenset({"bundle:read", "discovery:read", "policy:fetch"})
 # What every certificate of this installation is for, a person's too.
-OF_CERTIFICATES = frozenset({"bundle:read", "discovery:read", "identity:renew"})
+OF_CERTIFICATES = frozenset({"bundle:read", "discovery:read", "identity:renew", "policy:fetch"})
 # What processes may do of that which people may do; workers have nothing of it.
 GRANTS: dict[Kind, tuple[str, ...]] = {Kind.PLATFORM: ("read:metrics", "read:status")}
 

@@ -23,6 +23,7 @@ from hivemesh_platform.storage.transaction import Transaction
 
 POLL_S = 1.0
 NO_CANDIDATE_MS = 250  # until a row is tried again that nobody could take after all
+SEALED_MS = 1000  # until a row is tried again whose secrets were sealed
 MAX_STEPS = 256  # at once in this process: bounds memory whatever the directory says
 
 _log = structlog.get_logger("hivemesh.execution")
@@ -100,6 +101,14 @@ class Claimer:
         return claims
 
     async def _start(self, claim: Claim) -> None:
+        sealed = self._parts.secrets.why_waiting(claim)
+        if sealed:
+            until = milliseconds(self._parts.clock) + SEALED_MS
+            await self._parts.database.write(
+                lambda tx: self._parts.ledger.release(tx, claim.key, claim.fence, sealed, until)
+            )
+            self._parts.runs.give(claim.key.run)
+            return
         choice = self._parts.placement.choose(_requirement(claim))
         if isinstance(choice, NoCandidate):
             until = milliseconds(self._parts.clock) + NO_CANDIDATE_MS

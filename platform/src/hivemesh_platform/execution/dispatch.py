@@ -30,6 +30,7 @@ FORGET_EVERY_S = 5.0
 FORGET_TRIES = 24  # two minutes: a worker that is alone for longer ends by itself
 PAUSE_S = 5.0  # before a row is tried again that found the disk full
 BUSY_S = 0.2  # before a row is tried again whose worker was full and did not say for how long
+SEALED_S = 1.0  # before a row is tried again whose secrets were sealed
 _OVERLOADED = frozenset({"overloaded", "overloaded-server"})
 
 _log = structlog.get_logger("hivemesh.execution")
@@ -53,6 +54,7 @@ class Dispatcher:
             outcome = await self._guarded(step, choice, resume=resume)
         finally:
             self._parts.held.remove(step)
+            self._parts.secrets.step_ended(str(claim.key), claim.fence.attempt)
             seconds = self._parts.clock.monotonic() - step.started
             self._parts.placement.report(choice, outcome, seconds)
             self._parts.work.give()
@@ -128,6 +130,10 @@ class Dispatcher:
         if slug in _OVERLOADED:
             await self._release(step, document.title, document.retry_after_s or BUSY_S)
             return Outcome.OVERLOADED
+        sealed = self._parts.secrets.why_waiting(step.claim) if slug == "secrets-sealed" else ""
+        if sealed:  # the platform knows it too: the row waits, and its attempt does not count
+            await self._release(step, sealed, SEALED_S)
+            return Outcome.CANCELLED
         if slug == "stale-reader":
             self._parts.counters.stale_results += 1
             return Outcome.CANCELLED

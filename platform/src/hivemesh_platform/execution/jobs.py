@@ -3,6 +3,7 @@
 import msgspec
 from hivemesh_sdk.contracts.api import JobRequest, RunView
 from hivemesh_sdk.contracts.problems import FieldProblem
+from hivemesh_sdk.contracts.references import references_in
 from hivemesh_sdk.errors import InvalidError, NotFoundError
 from pydantic import JsonValue
 
@@ -11,6 +12,7 @@ from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.ledger import NewJob
 from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.ports import Catalogue
+from hivemesh_platform.execution.secrets import secret_problems
 from hivemesh_platform.execution.service import RunParts, RunService
 from hivemesh_platform.execution.spec import JobSpec
 from hivemesh_platform.ids import new_job_id
@@ -40,6 +42,7 @@ class JobService:
             InvalidError: the capability is no call and no map.
         """
         spec = self._spec(request, effective(submitter))
+        await self._check_secrets(request, effective(submitter))
         job = NewJob(
             id=new_job_id(),
             capability=request.capability,
@@ -54,6 +57,16 @@ class JobService:
         crash.reach("accept.after")
         self._parts.work.give()
         return await self._wait(job.id, request.wait_s)
+
+    async def _check_secrets(self, request: JobRequest, behalf: Behalf) -> None:
+        known = self._catalogue.find(request.capability)
+        if known is None:
+            return
+        problems = list(secret_problems(request.options, known, "/options"))
+        if problems:
+            raise InvalidError(problems[0].message, slug="options-invalid", errors=problems)
+        uses = references_in(request.options, known.declared.options, "/options")
+        await self._parts.secrets.refuse(uses, behalf)
 
     async def _wait(self, job: str, wait_s: float) -> RunView:
         until = self._parts.clock.monotonic() + wait_s

@@ -9,6 +9,7 @@ from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.held import HeldSteps, Verdict
 from hivemesh_platform.execution.ledger import Claim, Effects, Ledger
 from hivemesh_platform.execution.ports import Placement, StepTransport
+from hivemesh_platform.execution.secrets import SecretGate
 from hivemesh_platform.execution.signals import RunSignals, Signal
 from hivemesh_platform.execution.tickets import TicketMint
 from hivemesh_platform.settings import ExecutionSettings
@@ -25,6 +26,7 @@ class Parts:
     placement: Placement
     transport: StepTransport
     tickets: TicketMint
+    secrets: SecretGate
     settings: ExecutionSettings
     clock: Clock
     held: HeldSteps

@@ -8,6 +8,7 @@ from hivemesh_sdk.contracts.manifest import Capability
 from hivemesh_sdk.contracts.names import SHA256
 from hivemesh_sdk.contracts.pipeline import Parameter, Pipeline, Step
 from hivemesh_sdk.contracts.problems import FieldProblem
+from hivemesh_sdk.contracts.references import references_in
 from hivemesh_sdk.errors import InvalidError
 from pydantic import JsonValue
 
@@ -21,8 +22,7 @@ from hivemesh_platform.execution.references import (
     find_references,
     parse_path,
 )
-
-from hivemesh_platform.execution.secrets import secret_problems
+from hivemesh_platform.execution.secrets import SecretUse, secret_problems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +99,12 @@ def dataset_outputs(pipeline: Pipeline, catalogue: Catalogue) -> dict[str, str]:
         if step is not None and _kind(step, catalogue) in {"source", "map"}:
             found.setdefault(text, output)
     return found
+
+
+def secret_uses(plan: Plan) -> Iterator[SecretUse]:
+    """The references to secrets of a plan's steps, with their places in the document."""
+    for node in plan.nodes:
+        yield from references_in(node.step.with_, node.declared.options, f"/steps/{node.name}/with")
 
 
 def _bind_one(

@@ -22,6 +22,7 @@ from hivemesh_platform.execution.nodes import Answers, NodeRunner
 from hivemesh_platform.execution.parts import Parts, milliseconds
 from hivemesh_platform.execution.pipelines import PipelineService
 from hivemesh_platform.execution.ports import Catalogue, Placement, StepTransport
+from hivemesh_platform.execution.secrets import NO_SECRETS, SecretGate, SecretNames, StepLeases
 from hivemesh_platform.execution.service import RunParts, RunService
 from hivemesh_platform.execution.signals import RunSignals, Signal
 from hivemesh_platform.execution.tickets import Signer, TicketMint
@@ -47,6 +48,8 @@ class ExecutionPorts:
     clock: Clock
     issuer: str  # SPIFFE ID of this replica
     signer: Signer
+    secrets: SecretNames = NO_SECRETS
+    leases: StepLeases = NO_SECRETS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,7 @@ class Execution:
     datasets: DatasetService
     held: HeldSteps
     tickets: TicketMint
+    work: Signal  # to be given when something that rows waited for has changed
     counters: ExecutionCounters
 
 
@@ -73,6 +77,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
     ledger = SqliteLedger(writer)
     counters, answers = ExecutionCounters(), Answers(ports.artifacts)
     tickets = TicketMint(ports.issuer, ports.signer, ports.catalogue, ports.clock)
+    secrets = SecretGate(ports.secrets, ports.leases, ports.catalogue)
     work, signals, held = Signal(), RunSignals(milliseconds(ports.clock)), HeldSteps(counters)
     parts = Parts(
         database=ports.database,
@@ -81,6 +86,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
         placement=ports.placement,
         transport=ports.transport,
         tickets=tickets,
+        secrets=secrets,
         settings=ports.settings,
         clock=ports.clock,
         held=held,
@@ -100,6 +106,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
             datasets=datasets,
             writer=writer,
             answers=answers,
+            secrets=secrets,
             held=held,
             work=work,
             runs=signals,
@@ -119,6 +126,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
                 datasets=datasets,
                 held=held,
                 tickets=tickets,
+                work=work,
                 counters=counters,
             )
 

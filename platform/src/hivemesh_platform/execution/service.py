@@ -14,8 +14,9 @@ from hivemesh_sdk.errors import ConflictError, InvalidError, NotFoundError
 from pydantic import JsonValue
 
 from hivemesh_platform import crash
+from hivemesh_platform.access.model import Principal
 from hivemesh_platform.artifacts.streams import begun
-from hivemesh_platform.execution import store, views
+from hivemesh_platform.execution import store, subjects, views
 from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.engine import RunEngine
@@ -25,14 +26,16 @@ from hivemesh_platform.execution.model import RetryPolicy
 from hivemesh_platform.execution.nodes import Answers
 from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.pipelines import PipelineService
-from hivemesh_platform.execution.plan import Node, Plan, bind_parameters
+from hivemesh_platform.execution.plan import Node, Plan, bind_parameters, secret_uses
 from hivemesh_platform.execution.references import (
     PARAMETERS,
     look_up,
     parse_path,
     resolve,
 )
+from hivemesh_platform.execution.secrets import SecretGate
 from hivemesh_platform.execution.signals import RunSignals, Signal, ends_of
+from hivemesh_platform.execution.subjects import RunSubject, no_run
 from hivemesh_platform.execution.views import RunEvent
 from hivemesh_platform.ids import new_run_id
 from hivemesh_platform.knowledge.service import DatasetService, DatasetWriter
@@ -78,6 +81,7 @@ class RunParts:
     datasets: DatasetService
     writer: DatasetWriter
     answers: Answers
+    secrets: SecretGate
     held: HeldSteps
     work: Signal
     runs: RunSignals
@@ -100,7 +104,8 @@ class RunService:
             InvalidError: the pipeline or a parameter is not valid.
             NotFoundError: there is no such pipeline.
         """
-        plan, author = await self._plan(request)
+        plan, author = await self._plan(request, submitter.tenant)
+        await self._parts.secrets.refuse(secret_uses(plan), effective(submitter, author))
         parameters = bind_parameters(plan.pipeline, request.parameters)
         run = new_run_id()
         crash.reach("accept.before")
@@ -153,14 +158,24 @@ class RunService:
         """
         found = await self._parts.database.read(lambda tx: _read(tx, run))
         if found is None:
-            message = f"there is no run or job {run!r}"
-            raise NotFoundError(message)
+            raise no_run(run)
         return await self._view(found)
 
-    async def page(self, before: str, limit: int) -> list[RunView]:
-        """Return runs and jobs, newest first."""
+    async def subject(self, run: str) -> RunSubject:
+        """Return what those who decide about a run or job need to know of it.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        found = await self._parts.database.read(lambda tx: subjects.find(tx, run))
+        if found is None:
+            raise no_run(run)
+        return found
+
+    async def page(self, before: str, limit: int, principal: Principal) -> list[RunView]:
+        """Return the runs and jobs that the principal may see, newest first."""
         found = await self._parts.database.read(
-            lambda tx: [_read(tx, run) for run in store.newest(tx, before, limit)]
+            lambda tx: [_read(tx, run) for run in subjects.newest(tx, principal, before, limit)]
         )
         return [await self._view(one) for one in found if one is not None]
 
@@ -220,8 +235,7 @@ class RunService:
         """
         found = await self._parts.database.read(lambda tx: _read(tx, run))
         if found is None:
-            message = f"there is no run or job {run!r}"
-            raise NotFoundError(message)
+            raise no_run(run)
         if found.run is None:
             return await self._job_output(found.nodes[0], name)
         pipeline = Pipeline.model_validate_json(found.run["document"])
@@ -230,6 +244,14 @@ class RunService:
             message = f"{run} has no output {name!r}; it has: {known}"
             raise OutputMissingError(message)
         return await self._run_output(found, pipeline.outputs[name])
+
+    async def dataset_of(self, run: str, output: str) -> str:
+        """Return the name of the dataset that an output of a run is, or an empty text."""
+        found = await self._parts.database.read(lambda tx: _read(tx, run))
+        if found is None or found.run is None:
+            return ""
+        path = Pipeline.model_validate_json(found.run["document"]).outputs.get(output, "")
+        return next((str(one["dataset"]) for one in found.nodes if one["name"] == path), "")
 
     async def rejected(self, run: str, after: int, limit: int) -> list[RejectedView]:
         """Return the records that were refused, behind an offset."""
@@ -258,13 +280,23 @@ class RunService:
         rows = await self._parts.database.read(lambda tx: store.events(tx, run, after, limit))
         return [views.event(row) for row in rows]
 
-    async def _plan(self, request: RunRequest) -> tuple[Plan, Behalf | None]:
+    async def demands(self, request: RunRequest, tenant: str) -> Plan:
+        """Return the plan that a request would run, for those who decide whether it may.
+
+        Raises:
+            InvalidError: the pipeline is not valid.
+            NotFoundError: there is no such pipeline.
+        """
+        plan, _ = await self._plan(request, tenant)
+        return plan
+
+    async def _plan(self, request: RunRequest, tenant: str) -> tuple[Plan, Behalf | None]:
         if (request.pipeline is None) == (request.document is None):
             message = "give either `pipeline` (a name) or `document` (a whole pipeline)"
             raise InvalidError(message)
         if request.document is not None:
             return self._parts.pipelines.check(request.document), None
-        known = await self._parts.pipelines.get(request.pipeline or "")
+        known = await self._parts.pipelines.get(request.pipeline or "", tenant)
         return self._parts.pipelines.plan(known.document), known.author
 
     def _accept(self, tx: Transaction, accepted: "_Accepted") -> None:
@@ -322,7 +354,13 @@ class RunService:
             "capability": node.step.use,
         }
         return self._parts.writer.open(
-            tx, node.dataset, accepted.run, node.name, provenance, accepted.now
+            tx,
+            node.dataset,
+            accepted.run,
+            node.name,
+            provenance,
+            accepted.now,
+            accepted.submitter.tenant,
         )
 
     async def _view(self, found: "_Found") -> RunView:
@@ -341,7 +379,9 @@ class RunService:
         reference = parse_path(path)
         node = next(one for one in found.nodes if one["name"] == reference.root)
         if node["dataset"]:
-            version = await self._parts.datasets.get(node["dataset"], node["dataset_version"])
+            version = await self._parts.datasets.get(
+                node["dataset"], node["dataset_version"], node["tenant"]
+            )
             chunks = await begun(self._parts.datasets.records(version))
             return OutputStream(NDJSON_MEDIA_TYPE, chunks)
         if node["output"] is None:

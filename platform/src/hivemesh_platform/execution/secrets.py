@@ -1,0 +1,172 @@
+"""Secrets as execution meets them: in a plan, before a dispatch, and at the end of a step."""
+
+from collections.abc import Container, Iterable, Iterator
+from typing import Protocol
+
+import msgspec
+from hivemesh_sdk.contracts.manifest import Permissions
+from hivemesh_sdk.contracts.problems import FieldProblem
+from hivemesh_sdk.contracts.references import (
+    named_secrets,
+    permits,
+    reference_problems,
+    references_in,
+)
+from hivemesh_sdk.errors import InvalidError
+from pydantic import JsonValue
+
+from hivemesh_platform.credentials.model import StepSecrets
+from hivemesh_platform.execution.behalf import Behalf
+from hivemesh_platform.execution.held import HeldSteps
+from hivemesh_platform.execution.ledger import Claim
+from hivemesh_platform.execution.ports import Catalogue, KnownCapability
+from hivemesh_platform.execution.spec import JobSpec
+
+SEALED = "secrets sealed"
+SecretUse = tuple[str, str]  # pointer and path
+_NOT_LENT = frozenset({"add", "merge"})  # kinds of steps that are given no options
+
+
+class SecretNames(Protocol):
+    """What is known of the store."""
+
+    @property
+    def sealed(self) -> str:
+        """Why it cannot be read at the moment; "" where it can."""
+        ...
+
+    async def unknown(self, paths: frozenset[str], tenant: str) -> frozenset[str]:
+        """Those under which nothing is stored; none while that cannot be said."""
+        ...
+
+
+class StepLeases(Protocol):
+    """What running steps were lent."""
+
+    def step_ended(self, key: str, attempt: int) -> None:
+        """End the leases of a step, if it has any; nobody waits for it."""
+        ...
+
+
+class NoSecrets:
+    """Both ports where there is no store: for tests of parts that use none."""
+
+    sealed = ""
+
+    async def unknown(self, paths: frozenset[str], tenant: str) -> frozenset[str]:
+        """Everything."""
+        return paths
+
+    def step_ended(self, key: str, attempt: int) -> None:
+        """Nothing was lent."""
+
+
+NO_SECRETS = NoSecrets()
+
+
+class SecretGate:
+    """Keeps rows waiting while their secrets are sealed, and gives back what steps were lent."""
+
+    def __init__(self, names: SecretNames, leases: StepLeases, catalogue: Catalogue) -> None:
+        self._names = names
+        self._catalogue = catalogue
+        self.step_ended = leases.step_ended
+
+    def why_waiting(self, claim: Claim) -> str:
+        """Why a row cannot run now: it needs a secret and the store is sealed; "" where it can."""
+        reason = self._names.sealed
+        if not reason:
+            return ""
+        named = secrets_of_claim(claim, self._catalogue.find(claim.capability))
+        return f"{SEALED}: {reason}" if named else ""
+
+    async def refuse(self, uses: Iterable[SecretUse], behalf: Behalf) -> None:
+        """Refuse references to what the principal may not use or what is not stored.
+
+        Which secrets there are is told to those alone who may use them.
+
+        Raises:
+            InvalidError: with a pointer for each.
+        """
+        found = list(uses)
+        rights = behalf.rights()
+        allowed = {path for _, path in found if rights.allows("run", "secret", path)}
+        unknown = await self._names.unknown(frozenset(allowed), behalf.tenant) if found else ()
+        problems = [
+            FieldProblem(pointer=pointer, message=message, code=code)
+            for pointer, path in found
+            for message, code in _objection(path, allowed, unknown)
+        ]
+        if problems:
+            raise InvalidError(problems[0].message, slug="pipeline-invalid", errors=problems)
+
+
+def _objection(
+    path: str, allowed: Container[str], unknown: Container[str]
+) -> Iterator[tuple[str, str]]:
+    if path not in allowed:
+        yield f"using {path!r} takes the grant run:secret/{path}", "secret-not-granted"
+    elif path in unknown:
+        message = f"there is no secret {path!r}; `hivemesh secret set {path}` stores it"
+        yield message, "secret-unknown"
+
+
+class HeldSecrets:
+    """The `StepHolders` of secrets: the steps that run for this process."""
+
+    def __init__(self, held: HeldSteps, catalogue: Catalogue) -> None:
+        self._held = held
+        self._catalogue = catalogue
+        self.refuse_ended = held.refuse_ended
+
+    def secrets_of(self, key: str) -> StepSecrets | None:
+        """The step with this key, if a worker runs it."""
+        step = self._held.find(key)
+        if step is None:
+            return None
+        claim = step.claim
+        known = self._catalogue.find(claim.capability)
+        permissions = Permissions() if known is None else known.permissions
+        deadline = claim.deadline_ms / 1000 if claim.deadline_ms else None
+        return StepSecrets(
+            run=claim.key.run,
+            key=str(claim.key),
+            attempt=claim.fence.attempt,
+            identity=step.endpoint.identity,
+            worker=step.endpoint.worker,
+            named=secrets_of_claim(claim, known),
+            permitted=permissions.secrets,
+            ends_at=None if deadline is None else step.started + deadline,
+            on_behalf_of=claim.behalf.sub,
+            grants=claim.behalf.grants,
+            tenant=claim.behalf.tenant,
+        )
+
+
+def secrets_of_claim(claim: Claim, known: KnownCapability | None) -> frozenset[str]:
+    """The paths that a row's options refer to in fields that its capability marks secret."""
+    if known is None or claim.kind in _NOT_LENT:
+        return frozenset()
+    options: object
+    if claim.spec is not None:
+        options = msgspec.json.decode(claim.spec, type=JobSpec).options
+    else:
+        options = msgspec.json.decode(claim.options)
+    return named_secrets(options, known.declared.options)
+
+
+def secret_problems(
+    options: dict[str, JsonValue],
+    known: KnownCapability,
+    pointer: str,
+) -> Iterator[FieldProblem]:
+    """What is wrong with the references of options, whatever the store holds."""
+    schema = known.declared.options
+    yield from reference_problems(options, schema, pointer)
+    for place, path in references_in(options, schema, pointer):
+        if not permits(known.permissions.secrets, path):
+            message = (
+                f"{known.worker} does not ask for {path!r}: its manifest's permissions.secrets "
+                f"are {list(known.permissions.secrets)}"
+            )
+            yield FieldProblem(pointer=place, message=message, code="secret-not-permitted")
