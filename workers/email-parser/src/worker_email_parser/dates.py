@@ -20,6 +20,10 @@ _ZONES: Final = {
     "bst": 60, "cet": 60, "met": 60, "cest": 120, "mest": 120, "eet": 120, "eest": 180,
     "msk": 180, "jst": 540, "kst": 540,
 }  # fmt: skip
+_COMMON_DATE = re.compile(
+    r"[A-Za-z]{3}, +(\d\d?) ([A-Z][a-z]{2}) ((?:19|20)\d\d) (\d\d:\d\d:\d\d) ([+-]\d{4})(?!\d)",
+    re.ASCII,
+)
 _MAIL_DATE = re.compile(
     r"\s*(?:[A-Za-z]{3,9}\.?,?\s*)?(\d{1,2})[\s-]+([A-Za-z]{3})[a-z]{0,6}\.?,?[\s-]+(\d{2,4})\s+"
     r"(\d{1,2})[:.](\d\d)(?:[:.](\d\d))?(?:\.\d{1,9})?\s*(\+?[+-]\d{3,4}(?!\d)|[A-Za-z]{1,5}(?![A-Za-z+-])|)"
@@ -29,6 +33,7 @@ _CTIME = re.compile(
     r"(?:([A-Za-z]{2,5})\s+)?(\d{4})(?:\s+([+-]\d{4}))?"
 )
 _DAY_MINUTES: Final = 24 * 60
+_MONTH_DIGITS: Final = {name.capitalize(): f"{number:02}" for name, number in _MONTHS.items()}
 
 
 def parse_date(value: str, defects: list[str]) -> str | None:
@@ -36,13 +41,33 @@ def parse_date(value: str, defects: list[str]) -> str | None:
     if not value:
         return None
     try:
-        moment = _by_pattern(value[:200], defects) or _by_library(value[:200], defects)
+        moment = (
+            _by_common(value)
+            or _by_pattern(value[:200], defects)
+            or _by_library(value[:200], defects)
+        )
     except (ValueError, OverflowError, TypeError, IndexError):
         moment = None
     if moment is None:
         defects.append("date-invalid")
         return None
     return moment.isoformat() + "Z"
+
+
+def _by_common(value: str) -> datetime | None:
+    """Read what nearly all programs write, as `datetime` reads its own form; it is faster."""
+    match = _COMMON_DATE.match(value)
+    if match is None:
+        return None
+    day, name, year, time, zone = match.groups()
+    month = _MONTH_DIGITS.get(name)
+    if month is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(f"{year}-{month}-{day:0>2}T{time}{zone}")
+    except ValueError:
+        return None
+    return moment.astimezone(UTC).replace(tzinfo=None)
 
 
 def _by_pattern(value: str, defects: list[str]) -> datetime | None:

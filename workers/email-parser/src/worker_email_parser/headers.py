@@ -69,20 +69,20 @@ class Headers:
             return []
         value = values[0][:VALUE_LIMIT]
         found = _IDENTIFIER.findall(value)[:limit]
-        if found or "@" not in value or not value.isascii():
+        if not value.isascii():
             return [_ascii(each) for each in found]
+        if found or "@" not in value:
+            return found
         bare = value.split()  # ASCII was tested, so this splits at ASCII white space
         return bare if len(bare) == 1 else []
 
     def all_text(self, names: Iterable[str] | None, defects: list[str]) -> dict[str, list[str]]:
         """Return the fields called `names` (all for None), decoded."""
-        chosen = self.fields if names is None else names
+        fields = self.fields
         return {
-            name: [
-                decoded(value.strip(WHITE)[:VALUE_LIMIT], defects) for value in self.fields[name]
-            ]
-            for name in chosen
-            if name in self.fields
+            name: [decoded(value.strip(WHITE)[:VALUE_LIMIT], defects) for value in fields[name]]
+            for name in (fields if names is None else names)
+            if name in fields
         }
 
 

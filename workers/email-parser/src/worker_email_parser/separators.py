@@ -93,8 +93,8 @@ def begins_message(data: bytes, at: int, end: int) -> bool:
         return False
     if not (data.startswith(b"\n\n", at - 2) or data.startswith(b"\n\r\n", at - 3)):
         return _follows_pipermail(data, at)
-    behind = max(0, at - LOOK_BEHIND)
-    return data.rfind(b"---", behind, at) < 0 or _INCLUDED.search(data, behind, at) is None
+    before = data[max(0, at - LOOK_BEHIND) : at]
+    return not before.rstrip().endswith(b"---") or _INCLUDED.search(before) is None
 
 
 def _follows_pipermail(data: bytes, at: int) -> bool:

@@ -261,11 +261,11 @@ class Splitter:
         self._frame = None
         if length > self._max_message:
             return Span(begin, length, None)
+        if self._window.endswith(b"\n\n", content, stop):
+            stop -= 1
+        elif self._window.endswith(b"\r\n\r\n", content, stop):
+            stop -= 2
         raw = self._window[content:stop]
-        if raw.endswith(b"\n\n"):
-            raw = raw[:-1]
-        elif raw.endswith(b"\r\n\r\n"):
-            raw = raw[:-2]
         return Span(begin, length, raw, header if 0 < header < len(raw) else -1)
 
     def _skip(self, style: Style) -> Span:
