@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import threading
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import psutil
 from corpus import ROOT, WORK
+from hivemesh_sdk.client import Client
 
 HIVEMESH = str(ROOT / ".venv" / "bin" / "hivemesh")
 STATE = WORK / "state"
@@ -69,6 +71,15 @@ def processes() -> dict[str, list[psutil.Process]]:
             one for front in fronts for one in (front, *front.children(recursive=True))
         ]
     return found
+
+
+def metric(name: str) -> float:
+    """One metric of the platform that has no labels."""
+    with Client.from_state(STATE) as client:
+        found = re.search(rf"^{name} (\S+)$", client.metrics(), re.MULTILINE)
+    if found is None:
+        raise RuntimeError(name)
+    return float(found[1])
 
 
 def cpu_s(family: list[psutil.Process]) -> float:

@@ -34,6 +34,7 @@ def system_status(platform: "Platform") -> SystemStatus:
         ),
         runs_active=len(platform.counters.open_runs),
         mesh_url=platform.mesh_url,
+        people_url=platform.people_url,
         state_folder=str(platform.state_folder),
         pid=os.getpid(),
         issuer_expires_at=platform.authority.issuer_expires_at.isoformat(),
@@ -54,6 +55,7 @@ async def metrics(platform: "Platform", database: Database) -> Metrics:
         repeated={"lost": counters.attempts_lost, "failed": counters.attempts_failed},
         restarts={name: overview.restarts(name) for name in names},
         stale=counters.stale_results,
+        writer_cpu_s=database.writer_cpu_s,
     )
     return platform.metrics
 

@@ -110,6 +110,10 @@ class Client:
         """The installation at a glance."""
         return self._view(SystemStatus, "GET", "/v1/status")
 
+    def metrics(self) -> str:
+        """The platform's metrics in the Prometheus text format."""
+        return self._read("GET", "/metrics").decode()
+
     def workers(self) -> list[WorkerView]:
         """Installed worker types with their instances."""
         return self._all(WorkerView, "/v1/workers")

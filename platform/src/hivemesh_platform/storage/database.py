@@ -7,6 +7,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +63,7 @@ class Database:
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._closed = False
+        self.writer_cpu_s = 0.0  # CPU seconds of the writer: what durability costs
 
     async def __aenter__(self) -> Self:
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -149,6 +151,7 @@ class Database:
         loop.call_soon_threadsafe(ready.set_result, None)
         while (group := self._next_group()) is not None:
             _commit(connection, group)
+            self.writer_cpu_s = time.thread_time()
             _answer(group)
         connection.close()
 

@@ -25,6 +25,7 @@ class Totals:
     repeated: Mapping[str, int] = field(default_factory=dict)  # by reason: lost or failed
     restarts: Mapping[str, int] = field(default_factory=dict)  # by worker
     stale: int = 0
+    writer_cpu_s: float = 0.0
 
 
 class Metrics:
@@ -110,6 +111,11 @@ class _TotalsCollector(Collector):
         )
         stale.add_metric([], totals.stale)
         yield stale
+        writer = CounterMetricFamily(
+            "hivemesh_database_writer_cpu_seconds", "CPU seconds of the database's writer."
+        )
+        writer.add_metric([], totals.writer_cpu_s)
+        yield writer
 
 
 def _family(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
