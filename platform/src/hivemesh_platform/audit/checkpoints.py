@@ -161,11 +161,14 @@ def checkpoints(path: Path, keys: Mapping[str, VerifyKey]) -> Iterator[Found]:
 
 def last_checkpoint(path: Path | None, keys: Mapping[str, VerifyKey]) -> Checkpoint | None:
     """The checkpoint with the highest number in a file, looked for from its end."""
-    if path is None or not path.exists():
+    if path is None:
         return None
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 16 * MAX_BYTES))
-        tail = file.read()
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 16 * MAX_BYTES))
+            tail = file.read()
+    except OSError:
+        return None
     for data in reversed(tail.splitlines()):
         found = checkpoint_of(data.decode("ascii", "replace"), keys)
         if found is not None:

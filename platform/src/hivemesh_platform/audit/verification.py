@@ -148,7 +148,8 @@ class Walk:
             raise BrokenError(expected, "missing", detail)
         if record.seq < expected:
             detail = f"a record with the number {record.seq} stands behind {self.seq}"
-            raise BrokenError(expected, "inserted", detail)
+            forged = record.seq == self.seq and record.hash != self.hash  # two claim the number
+            raise BrokenError(self.seq if forged else expected, "inserted", detail)
         if record.prev != self.hash:
             detail = "it does not follow the record before it"
             raise BrokenError(expected, "inserted", detail)

@@ -99,7 +99,7 @@ class Writer:
         """
         if self._descriptor < 0:
             self._open()
-        elif self._is_full(entries[0].at if entries else self._clock.now()):
+        if self._is_full(entries[0].at if entries else self._clock.now()):
             self._roll()
         notices = list(self._notices)
         self._append([*self._torn, *notices, *entries])
