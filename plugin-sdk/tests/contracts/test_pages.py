@@ -97,6 +97,12 @@ def test_a_body_that_is_cut_short_is_refused():
         list(decode_page(page[:-1]))
 
 
+def test_a_negative_length_is_refused():
+    page = b'{"type":"result","no":1,"bytes":-5}\n{}'
+    with pytest.raises(FramingError):
+        list(decode_page(page))
+
+
 def test_events_before_a_broken_one_are_given():
     page = b"".join(encode_event(Frame(LogEvent(no=1, level="info", message="x"))))
     frames = decode_page(page + b"{\n")

@@ -4,13 +4,12 @@ The reader never parses a body, so the platform hands the same bytes on.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
 from hivemesh_sdk.contracts.steps import (
     Event,
-    InputPart,
     RecordsEvent,
     ResultEvent,
     StepRequest,
@@ -18,6 +17,7 @@ from hivemesh_sdk.contracts.steps import (
 
 MAX_LINE_BYTES = 1024 * 1024
 
+_WITH_BODY = (RecordsEvent, ResultEvent)  # a tuple: a union is taken apart at each check
 _encode = msgspec.json.Encoder().encode
 _decode_event = msgspec.json.Decoder(Event).decode
 _decode_request = msgspec.json.Decoder(StepRequest).decode
@@ -27,8 +27,7 @@ class FramingError(ValueError):
     """The bytes do not follow the framing: a line is malformed or a body is cut short."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """An event and the bytes that follow its line."""
 
     event: Event
@@ -54,8 +53,15 @@ def decode_request(data: bytes) -> tuple[StepRequest, list[bytes | None]]:
         raise FramingError(message) from error
     inputs: list[bytes | None] = []
     for part in request.inputs:
-        body, start = _input(data, start, part)
+        if part.bytes is None:
+            inputs.append(None)
+            continue
+        body = data[start : start + part.bytes]
+        if len(body) != part.bytes:
+            message = "an inline input is cut short"
+            raise FramingError(message)
         inputs.append(body)
+        start += part.bytes
     if start != len(data):
         message = f"{len(data) - start} bytes follow the last input"
         raise FramingError(message)
@@ -81,19 +87,14 @@ def decode_page(data: bytes) -> Iterator[Frame]:
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             message = f"a line of the page is no event: {error}"
             raise FramingError(message) from error
-        length = _body_length(event)
-        body = data[start : start + length]
-        if len(body) != length:
-            message = f"the body of event {event.no} is cut short"
-            raise FramingError(message)
-        start += length
-        yield Frame(event, body)
-
-
-def _body_length(event: Event) -> int:
-    if isinstance(event, RecordsEvent | ResultEvent):
-        return event.bytes or 0
-    return 0
+        end = start
+        if isinstance(event, _WITH_BODY):
+            end += event.bytes or 0
+            if not start <= end <= len(data):
+                message = f"the body of event {event.no} is cut short"
+                raise FramingError(message)
+        yield Frame(event, data[start:end])
+        start = end
 
 
 def _line(data: bytes, start: int) -> tuple[bytes, int]:
@@ -102,13 +103,3 @@ def _line(data: bytes, start: int) -> tuple[bytes, int]:
         message = "a line is longer than 1 MiB or does not end"
         raise FramingError(message)
     return data[start:end], end + 1
-
-
-def _input(data: bytes, start: int, part: InputPart) -> tuple[bytes | None, int]:
-    if part.bytes is None:
-        return None, start
-    body = data[start : start + part.bytes]
-    if len(body) != part.bytes:
-        message = "an inline input is cut short"
-        raise FramingError(message)
-    return body, start + part.bytes

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 import msgspec
@@ -21,7 +22,7 @@ from hivemesh_sdk.worker.channel import CREDIT_BYTES
 from hivemesh_sdk.worker.context import ArtifactReader, Context
 from hivemesh_sdk.worker.execution import Execution
 from hivemesh_sdk.worker.failures import problem_of, refuse_secrets
-from hivemesh_sdk.worker.http import NO_HTTP, Http
+from hivemesh_sdk.worker.http import Http
 from hivemesh_sdk.worker.kinds import Capability, Job
 from hivemesh_sdk.worker.line import MAX_DETAIL, MAX_REASON, PROGRESS_S, printable, short
 from hivemesh_sdk.worker.mailbox import Mailbox
@@ -45,7 +46,9 @@ class InlineStep(msgspec.Struct, eq=False):
     capability: Capability
     execution: Execution
     request: StepRequest
-    scratch: str
+    bodies: Bodies
+    folder: Path  # its scratch folder is below
+    http: Http
     context: Context | None = None
     stopped: bool = False
     entered: bool = False
@@ -55,7 +58,6 @@ class InlineStep(msgspec.Struct, eq=False):
     task: asyncio.Task[None] | None = None
     read_on: asyncio.Event | None = None
     vault: Vault = NO_VAULT
-    http: Http = NO_HTTP
 
     @property
     def holder(self) -> Holder:
@@ -79,9 +81,9 @@ class InlineStep(msgspec.Struct, eq=False):
         """Not known: the thread is shared."""
         return 0.0
 
-    def begin(self, bodies: Bodies) -> None:
+    def begin(self) -> None:
         """Start the author's code."""
-        self.task = asyncio.get_running_loop().create_task(self._run(bodies))
+        self.task = asyncio.get_running_loop().create_task(self._run())
 
     def emit(self, rejected: Sequence[Rejected], batch: Batch | None) -> None:
         """Pass on rejected records and the batch that follows them."""
@@ -156,7 +158,7 @@ class InlineStep(msgspec.Struct, eq=False):
         self.execution.fail(problem, refused=refused)
         self._release()
 
-    async def _run(self, bodies: Bodies) -> None:
+    async def _run(self) -> None:
         self.entered = True
         self.begun_at = time.monotonic()
         if self.stopped:
@@ -165,7 +167,7 @@ class InlineStep(msgspec.Struct, eq=False):
         request = self.request
         job = Job(
             kind=request.kind,
-            inputs=[body for body in bodies if body is not None],
+            inputs=[body for body in self.bodies if body is not None],
             parameters=request.parameters,
             checkpoint=bytes(request.checkpoint),
             limits=request.limits,
@@ -196,7 +198,7 @@ class InlineStep(msgspec.Struct, eq=False):
             self.context = Context(
                 key=self.execution.key,
                 capability=self.capability.id,
-                scratch=self.scratch,
+                scratch=self.folder / self.execution.id,
                 artifacts=NO_ARTIFACTS,
                 port=self,
                 vault=self.vault,
