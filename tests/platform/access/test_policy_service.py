@@ -363,3 +363,20 @@ class TestExplain:
     async def test_a_name_of_two_workers_has_to_be_written_out(self, scene):
         with pytest.raises(InvalidError, match="email-classifier or email-parser"):
             self.ask(scene, caller="email")
+
+
+async def test_internal_destinations_are_opened_to_the_worker_that_a_document_names(scene):
+    opened = "\negress:\n  - {id: crm, worker: notes, allow: [crm.internal, '10.0.0.0/8:5432']}\n"
+    await scene.apply(ONLY_PARSER + opened)
+    compiled = CompiledPolicy(await scene.signed())
+    assert compiled.egress("notes") == ("10.0.0.0/8:5432", "crm.internal")
+    assert compiled.egress("email-parser") == ()
+
+
+async def test_a_destination_that_names_none_is_refused_with_its_place(scene):
+    with pytest.raises(InvalidError) as refused:
+        await scene.apply(
+            ONLY_PARSER + "\negress:\n  - {id: crm, worker: notes, allow: ['127.1']}\n"
+        )
+    (problem,) = refused.value.errors
+    assert problem.pointer == "/egress/0/allow/0"

@@ -34,6 +34,7 @@ from hivemesh_sdk.trust.policy import (
     encode_policy,
     nothing_allowed,
     raw_rules,
+    signed_egress,
     signed_rules,
 )
 
@@ -299,6 +300,7 @@ class PolicyService:
                 rules=raw_rules(rules),
                 deny=deny,
                 denials=self._denials,
+                egress=signed_egress(present.document),
             )
             self._token = self._sign(encode_policy(policy), POLICY_TYPE)
             self._compiled = CompiledPolicy(policy)

@@ -1,7 +1,7 @@
 """Loads what people write (plugin.yaml, pipelines) into its model, and says what is wrong where."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, get_args
 
@@ -13,6 +13,7 @@ from hivemesh_sdk.contracts.pipeline import Pipeline
 from hivemesh_sdk.contracts.policy import PolicyDocument
 from hivemesh_sdk.contracts.problems import FieldProblem
 from hivemesh_sdk.errors import HivemeshError, InvalidError
+from hivemesh_sdk.safeio.egress import Rule
 from hivemesh_sdk.safeio.problems import listing, pointer
 from hivemesh_sdk.safeio.yaml import MAX_BYTES, Document, parse_yaml_document
 
@@ -39,7 +40,10 @@ def load_manifest(path: Path) -> Manifest:
 def parse_manifest(data: bytes | str, *, name: str = "plugin.yaml") -> Manifest:
     """Read the text of a plugin.yaml; raises as `load_manifest`."""
     document = parse_yaml_document(data, name=name)
-    return _validated(Manifest, document, name, "manifest-invalid")
+    manifest = _validated(Manifest, document, name, "manifest-invalid")
+    egress = {("permissions", "egress"): manifest.permissions.egress}
+    _check_egress(egress, document, name, "manifest-invalid")
+    return manifest
 
 
 def load_pipeline(path: Path) -> Pipeline:
@@ -56,7 +60,10 @@ def parse_pipeline(data: bytes | str, *, name: str = "the pipeline") -> Pipeline
 def parse_policy(data: bytes | str, *, name: str = "the policy") -> PolicyDocument:
     """Read the text of a policy document; raises as `load_manifest`."""
     document = parse_yaml_document(data, name=name, max_aliases=100)
-    return _validated(PolicyDocument, document, name, "policy-invalid")
+    policy = _validated(PolicyDocument, document, name, "policy-invalid")
+    egress = {("egress", index, "allow"): one.allow for index, one in enumerate(policy.egress)}
+    _check_egress(egress, document, name, "policy-invalid")
+    return policy
 
 
 def validated(
@@ -110,6 +117,25 @@ def _validated(model: type[Model], document: Document, name: str, slug: str) -> 
         problems = [_with_line(one, document.lines) for one in found]
         message = f"{name} is not valid: {listing(problems)}"
         raise InvalidError(message, slug=slug, errors=problems) from error
+
+
+def _check_egress(
+    lists: Mapping[tuple[str | int, ...], Sequence[str]], document: Document, name: str, slug: str
+) -> None:
+    """Refuse destinations that have the form of one and name none."""
+    problems = []
+    for path, rules in lists.items():
+        for index, text in enumerate(rules):
+            try:
+                Rule.parse(text)
+            except InvalidError as error:
+                found = FieldProblem(
+                    pointer=pointer((*path, index)), message=error.detail, code="destination"
+                )
+                problems.append(_with_line(found, document.lines))
+    if problems:
+        message = f"{name} is not valid: {listing(problems)}"
+        raise InvalidError(message, slug=slug, errors=problems)
 
 
 def _with_line(problem: FieldProblem, lines: dict[str, int]) -> FieldProblem:
