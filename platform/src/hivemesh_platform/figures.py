@@ -38,6 +38,7 @@ def system_status(platform: "Platform") -> SystemStatus:
         state_folder=str(platform.state_folder),
         pid=os.getpid(),
         issuer_expires_at=platform.authority.issuer_expires_at.isoformat(),
+        secrets_sealed=platform.secrets_sealed(),
     )
 
 

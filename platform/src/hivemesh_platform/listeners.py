@@ -1,4 +1,4 @@
-"""The sockets of both listeners, opened before anything else so that a taken port is told at once."""
+"""The sockets of the listeners, opened before anything else so that a taken port is told at once."""
 
 import errno
 import json
@@ -10,6 +10,8 @@ from typing import Self
 from hivemesh_sdk.errors import ConfigurationError, ConflictError
 
 from hivemesh_platform.settings import ApiSettings
+
+PEOPLE_PORT = 8445
 
 
 class PortTakenError(ConflictError):
@@ -24,10 +26,11 @@ class Sockets:
 
     mesh: socket.socket
     enrolment: socket.socket
+    people: socket.socket
 
     @classmethod
     def open(cls, api: ApiSettings, memory: Path) -> Self:
-        """Bind both; port 0 takes the one of the last start where it is free, else any.
+        """Bind all; port 0 takes the one of the last start where it is free, else any.
 
         Workers that outlived a killed platform find the next one at the same port.
 
@@ -35,23 +38,32 @@ class Sockets:
             PortTakenError: a fixed port is taken.
             ConfigurationError: the host is no address of this machine.
         """
-        last = _remembered(memory)
-        mesh = _bind(api.host, api.port, last.get("mesh", 0), "port")
+        last, bound = _remembered(memory), dict[str, socket.socket]()
+        wanted = {
+            "mesh": (api.host, api.port, "port"),
+            "enrolment": (api.host, api.enrolment_port, "enrolment_port"),
+            "people": (api.people_host, _people_port(api), "people_port"),
+        }
         try:
-            enrolment = _bind(
-                api.host, api.enrolment_port, last.get("enrolment", 0), "enrolment_port"
-            )
+            for name, (host, port, key) in wanted.items():
+                bound[name] = _bind(host, port, last.get(name, 0), key)
         except BaseException:
-            mesh.close()
+            for one in bound.values():
+                one.close()
             raise
-        ports = {"mesh": mesh.getsockname()[1], "enrolment": enrolment.getsockname()[1]}
-        memory.write_text(json.dumps(ports))
-        return cls(mesh, enrolment)
+        memory.write_text(json.dumps({name: one.getsockname()[1] for name, one in bound.items()}))
+        return cls(**bound)
 
     def close(self) -> None:
-        """Close both."""
-        self.mesh.close()
-        self.enrolment.close()
+        """Close all."""
+        for one in (self.mesh, self.enrolment, self.people):
+            one.close()
+
+
+def _people_port(api: ApiSettings) -> int:
+    if api.people_port is not None:
+        return api.people_port
+    return PEOPLE_PORT if api.port else 0
 
 
 def _bind(host: str, port: int, last: int, key: str) -> socket.socket:

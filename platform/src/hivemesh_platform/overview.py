@@ -46,7 +46,7 @@ class Overview:
         for view in self.workers():
             if view.name == name:
                 return view
-        message = f"no worker is named {name!r}; `hivemesh worker list` shows them"
+        message = f"there is no worker {name!r}"
         raise NotFoundError(message)
 
     def live(self, worker: str) -> int:

@@ -129,10 +129,11 @@ async def serving(loaded: Loaded, stop: Stop | None = None) -> AsyncIterator["Pl
         operator = OperatorFiles(
             loaded.state_folder / "operator", platform.authority, platform.clock
         )
-        mesh, enrolment = await _listen(stack, platform)
+        mesh, enrolment, people = await _listen(stack, platform)
         host = _callable(loaded.settings.api)
         platform.mesh_url = f"https://{host}:{mesh.port}"
         platform.enrolment_url = f"https://{host}:{enrolment.port}"
+        platform.people_url = f"https://{_reachable(loaded.settings.api.people_host)}:{people.port}"
         await stack.enter_async_context(_background(platform, operator))
         if platform.supervisor is not None:
             supervising = _supervising(platform, platform.supervisor, stop or Stop())
@@ -145,7 +146,9 @@ async def serving(loaded: Loaded, stop: Stop | None = None) -> AsyncIterator["Pl
         platform.ready = False
 
 
-async def _listen(stack: AsyncExitStack, platform: "Platform") -> tuple[Listener, Listener]:
+async def _listen(
+    stack: AsyncExitStack, platform: "Platform"
+) -> tuple[Listener, Listener, Listener]:
     api, clock = platform.settings.api, platform.clock
     sockets = Sockets.open(api, platform.state_folder / PORTS)
     stack.callback(sockets.close)
@@ -174,7 +177,10 @@ async def _listen(stack: AsyncExitStack, platform: "Platform") -> tuple[Listener
             clock=clock,
         )
     )
-    return mesh, enrolment
+    people = await stack.enter_async_context(
+        platform.people.listen(platform.people_app, platform.source, sockets.people, limits)
+    )
+    return mesh, enrolment, people
 
 
 @asynccontextmanager
@@ -243,6 +249,13 @@ def _callable(api: ApiSettings) -> str:
     if api.advertise_host:
         return api.advertise_host
     return socket.gethostname() if api.host in _ANY else api.host
+
+
+def _reachable(host: str) -> str:
+    """The people listener's host as it stands in an address."""
+    if host in {*_ANY, "127.0.0.1"}:
+        return "localhost" if host == "127.0.0.1" else socket.gethostname()
+    return f"[{host}]" if ":" in host else host
 
 
 def _local_url(url: str) -> str:

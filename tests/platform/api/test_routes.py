@@ -134,8 +134,8 @@ async def test_capabilities_are_told_with_who_serves_them(found: Platform) -> No
     assert answer.status == 404
 
 
-async def test_a_token_is_made_for_the_operator(found: Platform) -> None:
-    answer = await call(found.mesh_app, "POST", "/v1/tokens", body={"worker": "echo"})
+async def test_a_join_token_is_made_for_the_operator(found: Platform) -> None:
+    answer = await call(found.mesh_app, "POST", "/v1/workers/echo/join-tokens", body={})
     assert answer.status == 201
     assert answer.json()["token"].startswith("jt1.")
 

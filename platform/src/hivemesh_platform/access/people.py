@@ -186,8 +186,7 @@ class PeopleService:
         )
         self._access.changed()
         if not done:
-            message = f"there is no role {name!r}"
-            raise NotFoundError(message)
+            raise no_role(name)
 
     async def create_token(
         self,
@@ -245,8 +244,7 @@ class PeopleService:
         """
         found = await self._access.database.read(lambda tx: store.token(tx, token_id))
         if found is None or found.tenant != actor.tenant or not self.sees_token(actor, found):
-            message = f"there is no token {token_id!r}"
-            raise NotFoundError(message)
+            raise no_token(token_id)
         await self._record(actor, "write:token", token_id, {"owner": found.owner})
         now = self._now()
         await self._access.database.write(lambda tx: store.revoke_token(tx, token_id, now))
@@ -290,8 +288,7 @@ class PeopleService:
         else:
             known = await self._access.database.read(lambda tx: store.tenant_of(tx, subject.name))
         if known is not None and known != subject.tenant:
-            message = f"there is no user {subject.name!r} in the tenant {subject.tenant!r}"
-            raise NotFoundError(message)
+            raise no_user(subject.name)
         return subject
 
     async def _record(
@@ -345,3 +342,18 @@ def _check_token(actor: Principal, name: str, lifetime: timedelta) -> None:
     if not timedelta(seconds=1) <= lifetime <= LONGEST_TOKEN:
         message = f"a token may live from a second to {LONGEST_TOKEN.days} days"
         raise InvalidError(message)
+
+
+def no_role(name: str) -> NotFoundError:
+    """What is answered where there is no such role."""
+    return NotFoundError(f"there is no role {name!r}")
+
+
+def no_user(name: str) -> NotFoundError:
+    """What is answered where there is no such user, or only in another tenant."""
+    return NotFoundError(f"there is no user {name!r}")
+
+
+def no_token(token_id: str) -> NotFoundError:
+    """What is answered where there is no such token, or none that the caller sees."""
+    return NotFoundError(f"there is no token {token_id!r}")

@@ -34,7 +34,7 @@ _OPERATOR = (
     "read:log",
     "read:metrics",
     "read:package",
-    "run:run",
+    "write:run",
     "write:worker",
     "create:enrolment",
 )

@@ -12,7 +12,7 @@ from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.errors import NotAuthorizedError
 from hivemesh_sdk.trust.identity import Kind, Peer, SpiffeId
 
-from hivemesh_platform.access import store
+from hivemesh_platform.access import policy, store
 from hivemesh_platform.access.model import Grant, Principal, Rights, Verdict, decide
 from hivemesh_platform.access.roles import ROLES, Role
 from hivemesh_platform.access.store import Subject, TokenRecord
@@ -112,7 +112,9 @@ class AccessService:
             case Kind.WORKER:
                 return Principal(id=peer.uri or str(peer.id), kind="worker", serial=serial)
             case Kind.PLATFORM:
-                return Principal(id=peer.uri or str(peer.id), kind="platform", serial=serial)
+                grants = policy.GRANTS[Kind.PLATFORM]
+                identity = peer.uri or str(peer.id)
+                return Principal(id=identity, kind="platform", grants=grants, serial=serial)
             case _:
                 assert_never(peer.id.kind)
 

@@ -207,24 +207,6 @@ def note_use(tx: Transaction, used: Sequence[tuple[str, int]]) -> None:
         tx.execute("UPDATE api_token SET last_used_at = ? WHERE id = ?", (at, token_id))
 
 
-def own_artifact(tx: Transaction, sha256: str, principal: str, tenant: str) -> None:
-    """Remember that a principal has uploaded these bytes."""
-    tx.execute(
-        """INSERT INTO artifact_owner (sha256, principal, tenant) VALUES (?, ?, ?)
-           ON CONFLICT DO NOTHING""",
-        (sha256, principal, tenant),
-    )
-
-
-def owns_artifact(tx: Transaction, sha256: str, principal: str, tenant: str) -> bool:
-    """Say whether the principal has uploaded these bytes."""
-    found = tx.one(
-        "SELECT 1 FROM artifact_owner WHERE sha256 = ? AND principal = ? AND tenant = ?",
-        (sha256, principal, tenant),
-    )
-    return found is not None
-
-
 def _token(row: Row) -> TokenRecord:
     return TokenRecord(
         id=row["id"],

@@ -8,14 +8,15 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from hivemesh_sdk.contracts.api import ArtifactView
 from hivemesh_sdk.contracts.artifacts import GrantRequest
-from hivemesh_sdk.trust.identity import Kind
 
-from hivemesh_platform.api.access import peer_of, require
+from hivemesh_platform.api.access import principal_of, require, require_some
 from hivemesh_platform.api.bodies import decoded
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.work import Work
 from hivemesh_platform.artifacts.errors import RangeInvalidError
 from hivemesh_platform.artifacts.model import ArtifactInfo
 from hivemesh_platform.artifacts.service import ArtifactService, Content, Use
+from hivemesh_platform.execution.service import RunService
 from hivemesh_platform.execution.views import iso
 
 DEFAULT_TYPE = "application/octet-stream"
@@ -25,30 +26,35 @@ Name = Annotated[str | None, Query(min_length=1, max_length=255)]
 Step = Annotated[str, Query(max_length=256)]
 
 
-def router(artifacts: ArtifactService) -> APIRouter:
+def router(artifacts: ArtifactService, runs: RunService) -> APIRouter:
     """The routes."""
     routes = strict_router()
+    work = Work(runs, artifacts)
 
     @routes.post("/v1/artifacts", status_code=201)
     async def upload(request: Request, name: Name = None) -> ArtifactView:
-        peer = require(request, "artifacts:write")
+        principal = require(request, "create:artifact")
         info = await artifacts.upload(
-            request.stream(), name=name, media_type=_media_type(request), origin=peer.uri
+            request.stream(),
+            name=name,
+            media_type=_media_type(request),
+            origin=principal.id,
+            tenant=principal.tenant,
         )
         return view(info)
 
     @routes.post("/v1/artifacts/grants")
     async def grant(request: Request) -> Response:
-        peer = require(request, "artifacts:grant")
-        granted = await artifacts.grant(await decoded(request, GrantRequest), peer.uri)
+        identity = require(request, "artifacts:grant").id
+        granted = await artifacts.grant(await decoded(request, GrantRequest), identity)
         return Response(msgspec.json.encode(granted), media_type="application/json")
 
     @routes.put("/v1/artifacts/{sha256}", status_code=201)
     async def put(
         sha256: str, request: Request, step: Step, attempt: int, name: Name = None
     ) -> ArtifactView:
-        peer = require(request, "artifacts:transfer")
-        use = Use(identity=peer.uri, step=step, attempt=attempt)
+        identity = require(request, "artifacts:transfer").id
+        use = Use(identity=identity, step=step, attempt=attempt)
         info = await artifacts.put(
             request.stream(), sha256, use, name=name, media_type=_media_type(request)
         )
@@ -59,6 +65,8 @@ def router(artifacts: ArtifactService) -> APIRouter:
         sha256: str, request: Request, step: Step = "", attempt: int = 0
     ) -> StreamingResponse:
         use = _use(request, step, attempt)
+        if use is None:
+            await work.check_artifact(request, sha256)
         wanted = _range(request.headers.get("range"))
         return _answer(await artifacts.open(sha256, use=use, wanted=wanted), wanted is not None)
 
@@ -78,10 +86,11 @@ def view(info: ArtifactInfo) -> ArtifactView:
 
 def _use(request: Request, step: str, attempt: int) -> Use | None:
     """On whose behalf the caller reads: a worker always for a step that it holds."""
-    if peer_of(request).id.kind is Kind.WORKER:
-        peer = require(request, "artifacts:transfer")
-        return Use(identity=peer.uri, step=step, attempt=attempt)
-    require(request, "artifacts:read")
+    principal = principal_of(request)
+    if principal.kind == "worker":
+        require(request, "artifacts:transfer")
+        return Use(identity=principal.id, step=step, attempt=attempt)
+    require_some(request, "read:artifact", "create:artifact", "read:dataset", "read:run")
     return None
 
 

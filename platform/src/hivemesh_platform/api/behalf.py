@@ -2,14 +2,10 @@
 
 from fastapi import Request
 
-from hivemesh_platform.access.model import Principal
-from hivemesh_platform.api.access import peer_of
+from hivemesh_platform.api.access import principal_of
 from hivemesh_platform.execution.behalf import Behalf, behalf_of
 
 
 def behalf_of_request(request: Request) -> Behalf:
     """The principal of the request, as it is frozen into the work that it submits."""
-    principal = request.scope.get("state", {}).get("principal")
-    if isinstance(principal, Principal):
-        return behalf_of(principal)
-    return Behalf(sub=peer_of(request).uri, roles=("admin",), grants=("admin:*",))
+    return behalf_of(principal_of(request))

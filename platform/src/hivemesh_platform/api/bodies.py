@@ -14,7 +14,7 @@ from hivemesh_sdk.safeio.json import parse_json
 from hivemesh_sdk.safeio.problems import MalformedError
 from pydantic import BaseModel, JsonValue
 
-from hivemesh_platform.api.access import action_before_body, peer_of, require
+from hivemesh_platform.api.access import actions_before_body, principal_of, require_some
 
 MAX_BYTES = 1024 * 1024
 _READS_BODY = frozenset({"POST", "PUT", "PATCH"})
@@ -83,16 +83,16 @@ class MemberRoute(StrictRoute):
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]  # as above
         """Look at the peer before anything is read."""
         handle = super().get_route_handler()
-        action = action_before_body(self.endpoint)
-        if self.body_field is not None and not action:
+        actions = actions_before_body(self.endpoint)
+        if self.body_field is not None and not actions:
             message = f"{self.path} reads a body; name its action with `before_body`"
             raise TypeError(message)
 
         async def identified(request: Request) -> Response:
-            if action:
-                require(request, action)
+            if actions:
+                require_some(request, *actions)
             else:
-                peer_of(request)
+                principal_of(request)
             return await handle(request)
 
         return identified

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from hivemesh_sdk.contracts.api import CapabilityView, Page
 from hivemesh_sdk.errors import NotFoundError
 
-from hivemesh_platform.api.access import require
+from hivemesh_platform.api.access import absent, may, require, require_some
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.registry.model import InstanceState
 from hivemesh_platform.registry.service import RegistryService
@@ -19,18 +19,23 @@ def router(registry: RegistryService, routing: RoutingService) -> APIRouter:
 
     @routes.get("/v1/capabilities")
     async def list_capabilities(request: Request) -> Page[CapabilityView]:
-        require(request, "capabilities:read")
-        return Page(items=views(registry, routing.free_slots()))
+        principal = require_some(request, "read:capability")
+        found = views(registry, routing.free_slots())
+        return Page(items=[one for one in found if may(principal, "read:capability", one.id)])
 
     @routes.get("/v1/capabilities/{name}")
     async def get_capability(name: str, request: Request) -> CapabilityView:
-        require(request, "capabilities:read")
+        require(request, "read:capability", name)
         for view in views(registry, routing.free_slots()):
             if view.id == name:
                 return view
-        raise NotFoundError
+        raise _absent(name)
 
     return routes
+
+
+def _absent(name: str) -> NotFoundError:
+    return absent("capability", name)
 
 
 def views(registry: RegistryService, free: Mapping[str, int]) -> list[CapabilityView]:

@@ -23,7 +23,7 @@ def router(loaded: Loaded) -> APIRouter:
 
     @routes.get("/v1/config")
     async def get_config(request: Request) -> Page[SettingView]:
-        require(request, "config:read")
+        require(request, "read:config")
         rows = loaded.rows()
         return Page(items=[SettingView(key=k, value=v, origin=o) for k, v, o in rows])
 

@@ -8,7 +8,7 @@ from hivemesh_sdk.contracts.api import DatasetView, Page
 from hivemesh_sdk.contracts.names import NDJSON_MEDIA_TYPE
 from hivemesh_sdk.errors import InvalidError
 
-from hivemesh_platform.api.access import require
+from hivemesh_platform.api.access import require, require_some
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.api.paging import Limit, page_of
 from hivemesh_platform.artifacts.streams import begun
@@ -27,21 +27,22 @@ def router(datasets: DatasetService) -> APIRouter:
     async def list_datasets(
         request: Request, after: str = "", limit: Limit = 100
     ) -> Page[DatasetView]:
-        require(request, "datasets:read")
-        found = [view(one) for one in await datasets.page(_place(after), limit + 1)]
+        principal = require_some(request, "read:dataset")
+        versions = await datasets.page(_place(after), limit + 1, principal)
+        found = [view(one) for one in versions]
         return page_of(found, limit, lambda one: f"{one.name}~{one.version}")
 
     @routes.get("/v1/datasets/{name}")
     async def get_dataset(name: str, request: Request, version: Version = None) -> DatasetView:
-        require(request, "datasets:read")
-        return view(await datasets.get(name, version))
+        principal = require(request, "read:dataset", name)
+        return view(await datasets.get(name, version, principal.tenant))
 
     @routes.get("/v1/datasets/{name}/records", response_class=StreamingResponse)
     async def read_records(
         name: str, request: Request, version: Version = None
     ) -> StreamingResponse:
-        require(request, "datasets:read")
-        found = await datasets.get(name, version)
+        principal = require(request, "read:dataset", name)
+        found = await datasets.get(name, version, principal.tenant)
         chunks = await begun(datasets.records(found))
         return StreamingResponse(chunks, media_type=NDJSON_MEDIA_TYPE)
 

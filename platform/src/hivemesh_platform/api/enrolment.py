@@ -12,7 +12,7 @@ from hivemesh_sdk.contracts.api import Body, View
 from hivemesh_sdk.trust.wire import BUNDLE_PATH, ENROL_PATH, RENEW_PATH, EnrolRequest, RenewRequest
 from pydantic import Field
 
-from hivemesh_platform.api.access import before_body, require
+from hivemesh_platform.api.access import before_body, peer_of, require
 from hivemesh_platform.api.bodies import decoded
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.trust.authority import Authority
@@ -21,15 +21,15 @@ from hivemesh_platform.trust.service import EnrolmentService
 JSON = "application/json"
 
 
-class TokenRequest(Body):
-    """`POST /v1/tokens`: a join token for one enrolment of a worker."""
+class JoinTokenRequest(Body):
+    """`POST /v1/workers/{name}/join-tokens`: a join token for one enrolment of a worker."""
 
-    worker: str
+    instance: str = ""
     lifetime_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
 
 
-class TokenView(View):
-    """A token, shown once."""
+class JoinTokenView(View):
+    """A join token, shown once."""
 
     token: str
 
@@ -53,7 +53,8 @@ def members(enrolment: EnrolmentService, authority: Authority) -> APIRouter:
 
     @routes.post(RENEW_PATH)
     async def renew(request: Request) -> Response:
-        peer = require(request, "identity:renew")
+        require(request, "identity:renew")
+        peer = peer_of(request)
         answer = await enrolment.renew(peer, (await decoded(request, RenewRequest)).csr)
         return Response(msgspec.json.encode(answer), media_type=JSON)
 
@@ -62,10 +63,14 @@ def members(enrolment: EnrolmentService, authority: Authority) -> APIRouter:
         require(request, "bundle:read")
         return Response(msgspec.json.encode(authority.bundle().document()), media_type=JSON)
 
-    @routes.post("/v1/tokens", status_code=201)
-    @before_body("enrolment:write")
-    async def create_token(body: TokenRequest) -> TokenView:
+    @routes.post("/v1/workers/{name}/join-tokens", status_code=201)
+    @before_body("create:enrolment")
+    async def create_join_token(
+        name: str, body: JoinTokenRequest, request: Request
+    ) -> JoinTokenView:
+        require(request, "create:enrolment", name)
         lifetime = timedelta(seconds=body.lifetime_s)
-        return TokenView(token=await enrolment.create_token(body.worker, lifetime=lifetime))
+        token = await enrolment.create_token(name, instance=body.instance, lifetime=lifetime)
+        return JoinTokenView(token=token)
 
     return routes

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from hivemesh_sdk.contracts.instances import Heartbeat, Registration
 from hivemesh_sdk.contracts.steps import MAX_WAIT_S
 
-from hivemesh_platform.api.access import require
+from hivemesh_platform.api.access import peer_of, require
 from hivemesh_platform.api.bodies import decoded
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.registry.service import RegistryService
@@ -23,20 +23,23 @@ def router(registry: RegistryService, authority: Authority) -> APIRouter:
 
     @routes.put("/v1/instances/{instance_id}")
     async def register(instance_id: str, request: Request) -> Response:
-        peer = require(request, "instances:self")
+        require(request, "instances:self")
+        peer = peer_of(request)
         reply = await registry.register(peer, instance_id, await decoded(request, Registration))
         return Response(msgspec.json.encode(reply), media_type=JSON)
 
     @routes.post("/v1/instances/{instance_id}/heartbeat")
     async def heartbeat(instance_id: str, request: Request) -> Response:
-        peer = require(request, "instances:self")
+        require(request, "instances:self")
+        peer = peer_of(request)
         beat, sequence = await decoded(request, Heartbeat), authority.bundle().sequence
         reply = await registry.heartbeat(peer, instance_id, beat, sequence)
         return Response(msgspec.json.encode(reply), media_type=JSON)
 
     @routes.delete("/v1/instances/{instance_id}", status_code=204)
     async def deregister(instance_id: str, request: Request) -> None:
-        await registry.deregister(require(request, "instances:self"), instance_id)
+        require(request, "instances:self")
+        await registry.deregister(peer_of(request), instance_id)
 
     @routes.get("/v1/discovery")
     async def discovery(request: Request, after: int = -1, wait: Wait = 0.0) -> Response:

@@ -3,32 +3,36 @@
 from fastapi import APIRouter, Request, Response
 from hivemesh_sdk.contracts.api import JobRequest, RunView
 
-from hivemesh_platform.api.access import before_body, require
+from hivemesh_platform.api.access import before_body
 from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.work import Work
+from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.execution.jobs import JobService
 from hivemesh_platform.execution.service import RunService
 
 
-def router(jobs: JobService, runs: RunService) -> APIRouter:
+def router(jobs: JobService, runs: RunService, artifacts: ArtifactService) -> APIRouter:
     """The routes."""
     routes = strict_router()
+    work = Work(runs, artifacts)
 
     @routes.post("/v1/jobs", status_code=202)
-    @before_body("jobs:write")
+    @before_body("run:capability")
     async def start_job(body: JobRequest, request: Request, response: Response) -> RunView:
+        await work.check_job(request, body)
         view = await jobs.start(body, behalf_of_request(request))
         response.status_code = 200 if view.state.ended else 202
         return view
 
     @routes.get("/v1/jobs/{job}")
     async def get_job(job: str, request: Request) -> RunView:
-        require(request, "jobs:read")
+        await work.check_seen(request, job)
         return await runs.get(job)
 
     @routes.post("/v1/jobs/{job}/cancel")
     async def cancel_job(job: str, request: Request) -> RunView:
-        require(request, "jobs:write")
+        await work.check_changed(request, job)
         return await runs.cancel(job)
 
     return routes

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Body, Request
 from hivemesh_sdk.contracts.api import Page, PipelineView
 from pydantic import JsonValue
 
-from hivemesh_platform.api.access import before_body, require
+from hivemesh_platform.api.access import before_body, may, principal_of, require, require_some
 from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.execution.pipelines import STORED, KnownPipeline, PipelineService
@@ -20,21 +20,26 @@ def router(pipelines: PipelineService) -> APIRouter:
 
     @routes.get("/v1/pipelines")
     async def list_pipelines(request: Request) -> Page[PipelineView]:
-        require(request, "pipelines:read")
-        return Page(items=[one.view() for one in await pipelines.newest()])
+        principal = require_some(request, "read:pipeline")
+        found = [one.view() for one in await pipelines.newest(principal.tenant)]
+        return Page(items=[one for one in found if may(principal, "read:pipeline", one.name)])
 
     @routes.get("/v1/pipelines/{name}")
     async def get_pipeline(name: str, request: Request) -> PipelineView:
-        require(request, "pipelines:read")
-        return (await pipelines.get(name)).view()
+        principal = require(request, "read:pipeline", name)
+        return (await pipelines.get(name, principal.tenant)).view()
 
     @routes.post("/v1/pipelines", status_code=201)
-    @before_body("pipelines:write")
+    @before_body("create:pipeline")
     async def store_pipeline(document: Document, request: Request) -> PipelineView:
+        name = pipelines.check(document).pipeline.metadata.name
+        known = await pipelines.newest(principal_of(request).tenant)
+        is_new = all(one.document.metadata.name != name for one in known)
+        require(request, "create:pipeline" if is_new else "write:pipeline", name)
         return (await pipelines.store(document, behalf_of_request(request))).view()
 
     @routes.post("/v1/pipelines/validate")
-    @before_body("pipelines:read")
+    @before_body("read:pipeline", "create:pipeline")
     async def validate_pipeline(document: Document) -> PipelineView:
         return KnownPipeline(pipelines.check(document).pipeline, STORED).view()
 

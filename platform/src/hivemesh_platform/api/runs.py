@@ -6,10 +6,12 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from hivemesh_sdk.contracts.api import ExplainView, Page, RejectedView, RunRequest, RunView, View
 
-from hivemesh_platform.api.access import before_body, require
+from hivemesh_platform.api.access import before_body, require_some
 from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.api.paging import Limit, Offset, offset_page, page_of
+from hivemesh_platform.api.work import Work
+from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.execution.service import RunService
 from hivemesh_platform.execution.views import RunEvent
 
@@ -23,31 +25,33 @@ class RunChange(View):
     run: RunView
 
 
-def router(runs: RunService) -> APIRouter:
+def router(runs: RunService, artifacts: ArtifactService) -> APIRouter:
     """The routes."""
     routes = strict_router()
+    work = Work(runs, artifacts)
 
     @routes.post("/v1/runs", status_code=202)
-    @before_body("runs:write")
+    @before_body("run:pipeline")
     async def start_run(body: RunRequest, request: Request) -> RunView:
+        await work.check_run(request, body)
         return await runs.start(body, behalf_of_request(request))
 
     @routes.get("/v1/runs")
     async def list_runs(request: Request, after: str = "", limit: Limit = 50) -> Page[RunView]:
-        require(request, "runs:read")
-        found = await runs.page(after, limit + 1)
+        principal = require_some(request, "read:run", "run:pipeline", "run:capability")
+        found = await runs.page(after, limit + 1, principal)
         return page_of(found, limit, lambda run: run.id)
 
     @routes.get("/v1/runs/{run}")
     async def get_run(run: str, request: Request) -> RunView:
-        require(request, "runs:read")
+        await work.check_seen(request, run)
         return await runs.get(run)
 
     @routes.get("/v1/runs/{run}/changes")
     async def follow_run(
         run: str, request: Request, after: int = 0, wait: Wait = 10.0
     ) -> RunChange:
-        require(request, "runs:read")
+        await work.check_seen(request, run)
         version, view = await runs.changes(run, after, wait)
         return RunChange(version=version, run=view)
 
@@ -55,18 +59,19 @@ def router(runs: RunService) -> APIRouter:
     async def follow_events(
         run: str, request: Request, after: Offset = 0, limit: Limit = 200, wait: Wait = 10.0
     ) -> Page[RunEvent]:
-        require(request, "runs:read")
+        await work.check_seen(request, run)
         found = await runs.events(run, after, limit, wait)
         return Page(items=found, next=str(found[-1].no) if found else None)
 
     @routes.post("/v1/runs/{run}/cancel")
     async def cancel_run(run: str, request: Request) -> RunView:
-        require(request, "runs:write")
+        await work.check_changed(request, run)
         return await runs.cancel(run)
 
     @routes.get("/v1/runs/{run}/outputs/{name}", response_class=StreamingResponse)
     async def read_output(run: str, name: str, request: Request) -> StreamingResponse:
-        require(request, "runs:read")
+        await work.check_seen(request, run)
+        await work.check_output(request, run, name)
         output = await runs.output(run, name)
         return StreamingResponse(output.chunks, media_type=output.media_type)
 
@@ -74,14 +79,14 @@ def router(runs: RunService) -> APIRouter:
     async def list_rejected(
         run: str, request: Request, after: Offset = 0, limit: Limit = 200
     ) -> Page[RejectedView]:
-        require(request, "runs:read")
+        await work.check_seen(request, run)
         return offset_page(await runs.rejected(run, after, limit + 1), limit, after)
 
     @routes.get("/v1/runs/{run}/explain")
     async def explain_run(
         run: str, request: Request, after: Offset = 0, limit: Limit = 200
     ) -> Page[ExplainView]:
-        require(request, "runs:read")
+        await work.check_seen(request, run)
         return offset_page(await runs.explain(run, after, limit + 1), limit, after)
 
     return routes

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from fastapi import APIRouter, Request, Response
 from hivemesh_sdk.contracts.api import SystemStatus, View
 
-from hivemesh_platform.api.access import peer_of, require
+from hivemesh_platform.api.access import principal_of, require
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.telemetry.metrics import CONTENT_TYPE, Metrics
 
@@ -24,17 +24,17 @@ def router(
 
     @routes.get("/v1/status")
     async def get_status(request: Request) -> SystemStatus:
-        require(request, "status:read")
+        require(request, "read:status")
         return status()
 
     @routes.get("/v1/health")
     async def get_health(request: Request) -> Health:
-        peer_of(request)
+        principal_of(request)
         return Health(ready=status().ready)
 
     @routes.get("/metrics")
     async def get_metrics(request: Request) -> Response:
-        require(request, "metrics:read")
+        require(request, "read:metrics")
         return Response((await metrics()).text(), media_type=CONTENT_TYPE)
 
     return routes

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 from hivemesh_sdk.contracts.api import Page, ScaleRequest, WorkerView
 from hivemesh_sdk.errors import ConflictError
 
-from hivemesh_platform.api.access import before_body, require
+from hivemesh_platform.api.access import before_body, may, require, require_some
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.overview import Overview
 from hivemesh_platform.supervisor.service import Supervisor
@@ -20,31 +20,34 @@ def router(overview: Overview, supervisor: Supervisor | None) -> APIRouter:
 
     @routes.get("/v1/workers")
     async def list_workers(request: Request) -> Page[WorkerView]:
-        require(request, "workers:read")
-        return Page(items=overview.workers())
+        principal = require_some(request, "read:worker")
+        found = overview.workers()
+        return Page(items=[one for one in found if may(principal, "read:worker", one.name)])
 
     @routes.get("/v1/workers/{name}")
     async def get_worker(name: str, request: Request) -> WorkerView:
-        require(request, "workers:read")
+        require(request, "read:worker", name)
         return overview.worker(name)
 
     @routes.post("/v1/workers/{name}/scale")
-    @before_body("workers:write")
-    async def scale(name: str, body: ScaleRequest) -> WorkerView:
+    @before_body("write:worker")
+    async def scale(name: str, body: ScaleRequest, request: Request) -> WorkerView:
+        require(request, "write:worker", name)
         overview.worker(name)
         _supervised(supervisor).scale(name, body.instances)
         return overview.worker(name)
 
     @routes.post("/v1/workers/{name}/restart")
     async def restart(name: str, request: Request) -> WorkerView:
-        require(request, "workers:write")
+        require(request, "write:worker", name)
         overview.worker(name)
         _supervised(supervisor).restart(name)
         return overview.worker(name)
 
     @routes.get("/v1/workers/{name}/logs")
     async def logs(name: str, request: Request, lines: Lines = 200) -> Response:
-        require(request, "workers:read")
+        require(request, "read:worker", name)
+        require(request, "read:log", name)
         overview.worker(name)
         text = _supervised(supervisor).log_tail(name, lines)
         return Response(text, media_type="text/plain; charset=utf-8")

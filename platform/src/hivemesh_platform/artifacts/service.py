@@ -5,8 +5,9 @@ step (folders with all their files), and what steps of the same run have stored.
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Protocol
 from urllib.parse import urlencode
@@ -27,6 +28,7 @@ from hivemesh_platform.storage.transaction import Transaction
 GRANT_S = 300  # a grant is checked again at each use, so this only limits what a worker remembers
 MAX_TREE_BYTES = 64 * 1024 * 1024
 TREES_KEPT = 16
+DIGESTS_PER_READ = 500
 UNKNOWN_TYPE = "application/octet-stream"
 
 
@@ -55,6 +57,14 @@ class Use:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What bytes are to a tenant (it has them) and to a principal (who has uploaded them)."""
+
+    known: bool
+    owned: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
     """A part of an artifact, ready to be sent."""
@@ -78,9 +88,15 @@ class ArtifactService:
         self._trees: OrderedDict[str, frozenset[str]] = OrderedDict()
 
     async def upload(
-        self, chunks: AsyncIterator[bytes], *, name: str | None, media_type: str, origin: str
+        self,
+        chunks: AsyncIterator[bytes],
+        *,
+        name: str | None,
+        media_type: str,
+        origin: str,
+        tenant: str = "default",
     ) -> ArtifactInfo:
-        """Store what a person sends; its size need not be known.
+        """Store what a person sends (`origin` says who); its size need not be known.
 
         Raises:
             StorageFullError: no space is left, or the quota is reached.
@@ -93,8 +109,35 @@ class ArtifactService:
             name=name,
             created_at=self._now(),
         )
-        await self._database.write(lambda tx: store.insert(tx, info, origin))
+
+        def write(tx: Transaction) -> None:
+            store.insert(tx, info, origin, tenant)
+            store.own(tx, info.sha256, origin, tenant)
+
+        await self._database.write(write)
         return info
+
+    async def standings(
+        self, digests: Iterable[str], tenant: str, principal: str
+    ) -> dict[str, Standing]:
+        """Return what each of the digests is to a tenant and to one of its principals."""
+        found: dict[str, Standing] = {}
+        for group in _groups(iter(digests), DIGESTS_PER_READ):
+            found |= await self._database.read(partial(_standings, group, tenant, principal))
+        return found
+
+    async def origins(self, sha256: str, tenant: str) -> tuple[list[str], list[str]]:
+        """Return the datasets of which the bytes are a part, and the runs that have stored them."""
+        return await self._database.read(
+            lambda tx: (
+                store.datasets_with(tx, sha256, tenant),
+                store.runs_with(tx, sha256, tenant),
+            )
+        )
+
+    async def entries(self, tree: str) -> frozenset[str]:
+        """Return the digests of what a folder holds; nothing where it is none."""
+        return await self._tree_entries(tree)
 
     async def grant(self, request: GrantRequest, identity: str) -> Grant:
         """Answer where a step may get bytes, or where it puts them.
@@ -165,7 +208,7 @@ class ArtifactService:
             await self._check_readable(sha256, use)
         size = await self._artifacts.size(sha256)
         if size is None:
-            raise _missing(sha256)
+            raise missing(sha256)
         start, end = _bounds(wanted, size)
         known = await self._database.read(lambda tx: store.find(tx, sha256))
         info = known or ArtifactInfo(
@@ -200,7 +243,7 @@ class ArtifactService:
 
     async def _check_readable(self, sha256: str, use: Use) -> None:
         if not await self._may_read(sha256, self._held(use)):
-            raise _missing(sha256)
+            raise missing(sha256)
 
     async def _may_read(self, sha256: str, holding: Holding) -> bool:
         if sha256 in holding.digests:
@@ -231,8 +274,17 @@ class ArtifactService:
         return round(self._clock.now().timestamp() * 1000)
 
 
+def _standings(
+    digests: list[str], tenant: str, principal: str, tx: Transaction
+) -> dict[str, Standing]:
+    known = store.known(tx, digests, tenant)
+    owned = store.owned(tx, digests, principal, tenant)
+    return {one: Standing(one in known, one in owned) for one in digests}
+
+
 def _insert_of_step(tx: Transaction, info: ArtifactInfo, holding: Holding) -> None:
-    store.insert(tx, info, f"{holding.run}.{holding.node}.{holding.seq}")
+    origin = f"{holding.run}.{holding.node}.{holding.seq}"
+    store.insert(tx, info, origin, store.tenant_of_step(tx, holding))
     store.insert_of_step(tx, holding, info.sha256)
 
 
@@ -266,5 +318,6 @@ def _named(answers: list[str]) -> set[str]:
     return found
 
 
-def _missing(sha256: str) -> ArtifactMissingError:
+def missing(sha256: str) -> ArtifactMissingError:
+    """What is answered where there are no such bytes, or none that the caller may read."""
     return ArtifactMissingError(f"there is no artifact {sha256!r}")

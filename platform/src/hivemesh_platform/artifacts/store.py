@@ -6,12 +6,12 @@ from hivemesh_platform.artifacts.model import ArtifactInfo, Holding
 from hivemesh_platform.storage.transaction import Transaction
 
 
-def insert(tx: Transaction, info: ArtifactInfo, origin: str) -> None:
+def insert(tx: Transaction, info: ArtifactInfo, origin: str, tenant: str) -> None:
     """Keep what is known of an artifact; the first name and media type stay."""
     tx.execute(
-        """INSERT INTO artifact (sha256, size, media_type, name, origin, created_at)
-           VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING""",
-        (info.sha256, info.size, info.media_type, info.name, origin, info.created_at),
+        """INSERT INTO artifact (sha256, size, media_type, name, origin, created_at, tenant)
+           VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING""",
+        (info.sha256, info.size, info.media_type, info.name, origin, info.created_at, tenant),
     )
 
 
@@ -36,6 +36,67 @@ def find(tx: Transaction, sha256: str) -> ArtifactInfo | None:
         name=row["name"],
         created_at=row["created_at"],
     )
+
+
+def tenant_of_step(tx: Transaction, step: Holding) -> str:
+    """Return the tenant for which a step works."""
+    row = tx.one(
+        "SELECT tenant FROM work WHERE run = ? AND node = ? AND seq = ?",
+        (step.run, step.node, step.seq),
+    )
+    return "default" if row is None else str(row["tenant"])
+
+
+def known(tx: Transaction, digests: Sequence[str], tenant: str) -> set[str]:
+    """Return those of the digests that a tenant has: uploaded, stored by a step, or of a dataset."""
+    marks = ", ".join("?" * len(digests))
+    rows = tx.all(
+        f"""SELECT sha256 FROM artifact WHERE tenant = ? AND sha256 IN ({marks})
+            UNION SELECT sha256 FROM dataset_part WHERE tenant = ? AND sha256 IN ({marks})""",  # noqa: S608 - question marks only
+        (tenant, *digests, tenant, *digests),
+    )
+    return {row["sha256"] for row in rows}
+
+
+def owned(tx: Transaction, digests: Sequence[str], principal: str, tenant: str) -> set[str]:
+    """Return those of the digests whose bytes the principal has uploaded."""
+    marks = ", ".join("?" * len(digests))
+    rows = tx.all(
+        f"""SELECT sha256 FROM artifact_owner
+             WHERE tenant = ? AND principal = ? AND sha256 IN ({marks})""",  # noqa: S608 - as above
+        (tenant, principal, *digests),
+    )
+    return {row["sha256"] for row in rows}
+
+
+def own(tx: Transaction, sha256: str, principal: str, tenant: str) -> None:
+    """Remember that a principal has uploaded these bytes."""
+    tx.execute(
+        """INSERT INTO artifact_owner (sha256, principal, tenant) VALUES (?, ?, ?)
+           ON CONFLICT DO NOTHING""",
+        (sha256, principal, tenant),
+    )
+
+
+def datasets_with(tx: Transaction, sha256: str, tenant: str) -> list[str]:
+    """Return the names of the datasets of which the bytes are a part."""
+    rows = tx.all(
+        "SELECT DISTINCT name FROM dataset_part WHERE sha256 = ? AND tenant = ?", (sha256, tenant)
+    )
+    return [row["name"] for row in rows]
+
+
+def runs_with(tx: Transaction, sha256: str, tenant: str) -> list[str]:
+    """Return the newest runs and jobs of the tenant whose steps have stored the bytes."""
+    rows = tx.all(
+        """SELECT DISTINCT step_artifact.run AS run FROM step_artifact
+             JOIN work ON work.run = step_artifact.run AND work.node = step_artifact.node
+                      AND work.seq = step_artifact.seq
+            WHERE step_artifact.sha256 = ? AND work.tenant = ?
+            ORDER BY step_artifact.run DESC LIMIT 100""",
+        (sha256, tenant),
+    )
+    return [row["run"] for row in rows]
 
 
 def stored_by_run(tx: Transaction, run: str, sha256: str) -> bool:

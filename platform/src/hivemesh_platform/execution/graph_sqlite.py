@@ -39,11 +39,13 @@ INSERT INTO batch (run, node, seq, sha256, count, bytes, encoding) VALUES (?, ?,
 class DatasetParts(Protocol):
     """What the graph needs of the datasets, inside its own transaction."""
 
-    def add_part(self, tx: Transaction, name: str, version: int, seq: int, batch: BatchRef) -> None:
+    def add_part(
+        self, tx: Transaction, name: str, version: int, seq: int, batch: BatchRef, tenant: str
+    ) -> None:
         """Add the part `seq` to a version that is being written."""
         ...
 
-    def close(self, tx: Transaction, name: str, version: int, state: str) -> None:
+    def close(self, tx: Transaction, name: str, version: int, state: str, tenant: str) -> None:
         """End the writing of a version."""
         ...
 
@@ -167,7 +169,9 @@ class Change:
             (ref.count, int(node["kind"] == "source"), int(node["kind"] == "source"), run, name),
         )
         if node["dataset"] and ref.count:
-            self._datasets.add_part(self._tx, node["dataset"], node["dataset_version"], seq, ref)
+            self._datasets.add_part(
+                self._tx, node["dataset"], node["dataset_version"], seq, ref, node["tenant"]
+            )
         for child in self._children(run, name):
             self._feed(child, seq, ref)
 
@@ -420,7 +424,11 @@ class Change:
         good = {RunState.COMPLETED: "complete", RunState.PARTIAL: "partial"}
         for node in self._tx.all("SELECT * FROM node WHERE run = ? AND dataset != ''", (run,)):
             self._datasets.close(
-                self._tx, node["dataset"], node["dataset_version"], good.get(state, "abandoned")
+                self._tx,
+                node["dataset"],
+                node["dataset_version"],
+                good.get(state, "abandoned"),
+                node["tenant"],
             )
         log_event(self._tx, run, f"run_{state.value}", self._now)
 

@@ -57,10 +57,10 @@ class PipelineService:
         self._folders = folders
         self._clock = clock
 
-    async def newest(self) -> list[KnownPipeline]:
-        """Return the newest version of each pipeline, by name."""
+    async def newest(self, tenant: str = "default") -> list[KnownPipeline]:
+        """Return the newest version of each pipeline of a tenant and of the shipped ones, by name."""
         found = {one.document.metadata.name: one for one in self._shipped()}
-        for row in await self._database.read(_newest):
+        for row in await self._database.read(lambda tx: _newest(tx, tenant)):
             stored = _known(row)
             name = stored.document.metadata.name
             shipped = found.get(name)
@@ -68,16 +68,16 @@ class PipelineService:
                 found[name] = stored
         return [found[name] for name in sorted(found)]
 
-    async def get(self, name: str) -> KnownPipeline:
+    async def get(self, name: str, tenant: str = "default") -> KnownPipeline:
         """Return the newest version of a pipeline.
 
         Raises:
             NotFoundError: there is none of this name.
         """
-        for one in await self.newest():
+        for one in await self.newest(tenant):
             if one.document.metadata.name == name:
                 return one
-        message = f"there is no pipeline {name!r}; `hivemesh pipeline list` shows them"
+        message = f"there is no pipeline {name!r}"
         raise NotFoundError(message)
 
     def check(self, document: Mapping[str, JsonValue]) -> Plan:
@@ -123,7 +123,10 @@ class PipelineService:
 def _store(tx: Transaction, pipeline: Pipeline, author: Behalf, now: int) -> None:
     name, version = pipeline.metadata.name, pipeline.metadata.version
     text = _text(pipeline)
-    row = tx.one("SELECT document FROM pipeline WHERE name = ? AND version = ?", (name, version))
+    row = tx.one(
+        "SELECT document FROM pipeline WHERE name = ? AND version = ? AND tenant = ?",
+        (name, version, author.tenant),
+    )
     if row is not None:
         if row["document"] != text:
             message = f"{name} version {version} is stored already and differs; raise the version"
@@ -136,10 +139,12 @@ def _store(tx: Transaction, pipeline: Pipeline, author: Behalf, now: int) -> Non
     )
 
 
-def _newest(tx: Transaction) -> list[Row]:
+def _newest(tx: Transaction, tenant: str) -> list[Row]:
     return tx.all(
-        """SELECT * FROM pipeline AS one WHERE version =
-              (SELECT max(version) FROM pipeline WHERE name = one.name) ORDER BY name"""
+        """SELECT * FROM pipeline AS one WHERE tenant = ? AND version =
+              (SELECT max(version) FROM pipeline WHERE name = one.name AND tenant = one.tenant)
+            ORDER BY name""",
+        (tenant,),
     )
 
 

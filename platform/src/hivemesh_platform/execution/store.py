@@ -14,25 +14,6 @@ def job(tx: Transaction, job_id: str) -> Row | None:
     return tx.one("SELECT * FROM work WHERE run = ? AND node = ? AND seq = 0", (job_id, JOB_NODE))
 
 
-def newest(tx: Transaction, before: str, limit: int) -> list[str]:
-    """Return ids of runs and jobs, newest first, older than the id `before` ("" = all).
-
-    An id is a prefix of four characters and a UUIDv7, so its order is that of time.
-    """
-    place = before[4:] or "~"
-    runs = tx.all(
-        "SELECT id FROM run WHERE id < ? ORDER BY id DESC LIMIT ?", (f"run_{place}", limit)
-    )
-    jobs = tx.all(
-        "SELECT run AS id FROM work WHERE node = 'job' AND run < ? ORDER BY run DESC LIMIT ?",
-        (f"job_{place}", limit),
-    )
-    found = sorted(
-        (row["id"] for row in (*runs, *jobs)), key=lambda one: str(one)[4:], reverse=True
-    )
-    return found[:limit]
-
-
 def totals(tx: Transaction) -> list[Row]:
     """Return how many runs and jobs are in each state: kind, state, number. For the metrics."""
     return tx.all(

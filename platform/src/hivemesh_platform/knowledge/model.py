@@ -29,6 +29,7 @@ class DatasetVersion:
     bytes: int
     created_at: int
     provenance: dict[str, Any]
+    tenant: str = "default"
 
 
 @dataclass(frozen=True, slots=True)

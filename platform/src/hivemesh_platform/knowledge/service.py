@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from hivemesh_sdk.errors import NotFoundError
 from pydantic import JsonValue
 
+from hivemesh_platform.access.model import Principal
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.knowledge import store
@@ -13,6 +14,7 @@ from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.transaction import Transaction
 
 PARTS_PER_READ = 64
+SCANNED = 500  # versions read at once while a page is filled
 
 
 class DatasetWriter:
@@ -26,9 +28,10 @@ class DatasetWriter:
         node: str,
         provenance: dict[str, JsonValue],
         now: int,
+        tenant: str = "default",
     ) -> int:
         """Start a new version and return its number."""
-        version = store.next_version(tx, name)
+        version = store.next_version(tx, name, tenant)
         store.insert(
             tx,
             DatasetVersion(
@@ -41,18 +44,29 @@ class DatasetWriter:
                 bytes=0,
                 created_at=now,
                 provenance=provenance,
+                tenant=tenant,
             ),
         )
         return version
 
-    def add_part(self, tx: Transaction, name: str, version: int, seq: int, batch: BatchRef) -> None:
+    def add_part(
+        self,
+        tx: Transaction,
+        name: str,
+        version: int,
+        seq: int,
+        batch: BatchRef,
+        tenant: str = "default",
+    ) -> None:
         """Add the part `seq` to a version that is being written; a second one is an error."""
         part = Part(seq, batch.sha256, batch.count, batch.bytes, batch.encoding)
-        store.insert_part(tx, name, version, part)
+        store.insert_part(tx, name, version, part, tenant)
 
-    def close(self, tx: Transaction, name: str, version: int, state: str) -> None:
+    def close(
+        self, tx: Transaction, name: str, version: int, state: str, tenant: str = "default"
+    ) -> None:
         """End the writing of a version."""
-        store.set_state(tx, name, version, DatasetState(state))
+        store.set_state(tx, name, version, DatasetState(state), tenant)
 
 
 class DatasetService:
@@ -62,21 +76,36 @@ class DatasetService:
         self._database = database
         self._artifacts = artifacts
 
-    async def get(self, name: str, version: int | None = None) -> DatasetVersion:
-        """Return a version with its provenance; without a number the newest usable one.
+    async def get(
+        self, name: str, version: int | None = None, tenant: str = "default"
+    ) -> DatasetVersion:
+        """Return a tenant's version with its provenance; without a number the newest usable one.
 
         Raises:
             NotFoundError: there is none.
         """
-        found = await self._database.read(lambda tx: _found(tx, name, version))
+        found = await self._database.read(lambda tx: _found(tx, name, version, tenant))
         if found is None:
-            message = f"there is no dataset {name!r}" + (f" version {version}" if version else "")
+            message = f"there is no dataset {name!r}"
             raise NotFoundError(message)
         return found
 
-    async def page(self, after: tuple[str, int], limit: int) -> list[DatasetVersion]:
-        """Return versions by name, newest first, behind a name and version."""
-        return await self._database.read(lambda tx: store.page(tx, after, limit))
+    async def page(
+        self, after: tuple[str, int], limit: int, principal: Principal
+    ) -> list[DatasetVersion]:
+        """Return versions that the principal may read, by name, newest first, behind a place."""
+        found: list[DatasetVersion] = []
+        while len(found) < limit:
+            group = await self._group(after, principal.tenant)
+            rights = principal.rights
+            found += [one for one in group if rights.allows("read", "dataset", one.name)]
+            if len(group) < SCANNED:
+                break
+            after = group[-1].name, group[-1].version
+        return found[:limit]
+
+    async def _group(self, after: tuple[str, int], tenant: str) -> list[DatasetVersion]:
+        return await self._database.read(lambda tx: store.page(tx, after, SCANNED, tenant))
 
     async def records(self, version: DatasetVersion) -> AsyncIterator[bytes]:
         """Yield the NDJSON of all records, part by part in order.
@@ -91,14 +120,12 @@ class DatasetService:
             after = parts[-1].seq
 
     async def _parts(self, version: DatasetVersion, after: int) -> list[Part]:
-        return await self._database.read(
-            lambda tx: store.parts(tx, version.name, version.version, after, PARTS_PER_READ)
-        )
+        return await self._database.read(lambda tx: store.parts(tx, version, after, PARTS_PER_READ))
 
 
-def _found(tx: Transaction, name: str, version: int | None) -> DatasetVersion | None:
+def _found(tx: Transaction, name: str, version: int | None, tenant: str) -> DatasetVersion | None:
     """Find a version and name the workers that made it."""
-    found = store.find(tx, name, version)
+    found = store.find(tx, name, version, tenant)
     if found is not None:
         found.provenance["workers"] = list(store.workers_of(tx, found.run, found.node))
         found.provenance["identities"] = list(store.identities_of(tx, found.run, found.node))

@@ -8,17 +8,19 @@ from hivemesh_platform.knowledge.model import DatasetState, DatasetVersion, Part
 from hivemesh_platform.storage.transaction import Row, Transaction
 
 
-def next_version(tx: Transaction, name: str) -> int:
+def next_version(tx: Transaction, name: str, tenant: str) -> int:
     """Return the number of the version that comes next."""
-    row = tx.one("SELECT max(version) AS v FROM dataset WHERE name = ?", (name,))
+    row = tx.one(
+        "SELECT max(version) AS v FROM dataset WHERE name = ? AND tenant = ?", (name, tenant)
+    )
     return 1 + (0 if row is None or row["v"] is None else int(row["v"]))
 
 
 def insert(tx: Transaction, version: DatasetVersion) -> None:
     """Add a version without parts."""
     tx.execute(
-        """INSERT INTO dataset (name, version, state, run, node, provenance, created_at)
-           VALUES (?, ?, ?, ?, ?, ?, ?)""",
+        """INSERT INTO dataset (name, version, state, run, node, provenance, created_at, tenant)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
         (
             version.name,
             version.version,
@@ -27,61 +29,66 @@ def insert(tx: Transaction, version: DatasetVersion) -> None:
             version.node,
             msgspec.json.encode(version.provenance).decode(),
             version.created_at,
+            version.tenant,
         ),
     )
 
 
-def insert_part(tx: Transaction, name: str, version: int, part: Part) -> None:
+def insert_part(tx: Transaction, name: str, version: int, part: Part, tenant: str) -> None:
     """Add a part and count its records."""
     tx.execute(
-        """INSERT INTO dataset_part (name, version, seq, sha256, count, bytes, encoding)
-           VALUES (?, ?, ?, ?, ?, ?, ?)""",
-        (name, version, part.seq, part.sha256, part.count, part.bytes, part.encoding),
+        """INSERT INTO dataset_part (name, version, seq, sha256, count, bytes, encoding, tenant)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+        (name, version, part.seq, part.sha256, part.count, part.bytes, part.encoding, tenant),
     )
     tx.execute(
         """UPDATE dataset SET records = records + ?, bytes = bytes + ?
-            WHERE name = ? AND version = ?""",
-        (part.count, part.bytes, name, version),
+            WHERE name = ? AND version = ? AND tenant = ?""",
+        (part.count, part.bytes, name, version, tenant),
     )
 
 
-def set_state(tx: Transaction, name: str, version: int, state: DatasetState) -> None:
+def set_state(tx: Transaction, name: str, version: int, state: DatasetState, tenant: str) -> None:
     """End the writing of a version, with what its run can say of its provenance."""
     tx.execute(
-        "UPDATE dataset SET state = ? WHERE name = ? AND version = ?", (state.value, name, version)
+        "UPDATE dataset SET state = ? WHERE name = ? AND version = ? AND tenant = ?",
+        (state.value, name, version, tenant),
     )
 
 
-def find(tx: Transaction, name: str, version: int | None) -> DatasetVersion | None:
+def find(tx: Transaction, name: str, version: int | None, tenant: str) -> DatasetVersion | None:
     """Return a version; without a number the newest that is not abandoned, else the newest."""
     if version is not None:
-        row = tx.one("SELECT * FROM dataset WHERE name = ? AND version = ?", (name, version))
+        row = tx.one(
+            "SELECT * FROM dataset WHERE name = ? AND version = ? AND tenant = ?",
+            (name, version, tenant),
+        )
     else:
         row = tx.one(
-            """SELECT * FROM dataset WHERE name = ?
+            """SELECT * FROM dataset WHERE name = ? AND tenant = ?
                 ORDER BY state = 'abandoned', version DESC LIMIT 1""",
-            (name,),
+            (name, tenant),
         )
     return None if row is None else _version(row)
 
 
-def page(tx: Transaction, after: tuple[str, int], limit: int) -> list[DatasetVersion]:
+def page(tx: Transaction, after: tuple[str, int], limit: int, tenant: str) -> list[DatasetVersion]:
     """Return versions by name, newest first, behind a name and version."""
     name, version = after
     rows = tx.all(
-        """SELECT * FROM dataset WHERE name > ? OR (name = ? AND version < ?)
+        """SELECT * FROM dataset WHERE tenant = ? AND (name > ? OR (name = ? AND version < ?))
             ORDER BY name, version DESC LIMIT ?""",
-        (name, name, version, limit),
+        (tenant, name, name, version, limit),
     )
     return [_version(row) for row in rows]
 
 
-def parts(tx: Transaction, name: str, version: int, after: int, limit: int) -> list[Part]:
-    """Return the parts behind a seq, in order."""
+def parts(tx: Transaction, of: DatasetVersion, after: int, limit: int) -> list[Part]:
+    """Return the parts of a version behind a seq, in order."""
     rows = tx.all(
-        """SELECT * FROM dataset_part WHERE name = ? AND version = ? AND seq > ?
+        """SELECT * FROM dataset_part WHERE name = ? AND version = ? AND tenant = ? AND seq > ?
             ORDER BY seq LIMIT ?""",
-        (name, version, after, limit),
+        (of.name, of.version, of.tenant, after, limit),
     )
     return [Part(r["seq"], r["sha256"], r["count"], r["bytes"], r["encoding"]) for r in rows]
 
@@ -118,4 +125,5 @@ def _version(row: Row) -> DatasetVersion:
         bytes=row["bytes"],
         created_at=row["created_at"],
         provenance=provenance,
+        tenant=row["tenant"],
     )

@@ -68,9 +68,11 @@ class SystemStatus(View):
     wanted_instances: int
     runs_active: int
     mesh_url: str
+    people_url: str = ""
     state_folder: str
     pid: int
     issuer_expires_at: str
+    secrets_sealed: str = ""  # why secrets cannot be read at the moment; "" where they can
 
 
 class InstanceView(View):

@@ -98,7 +98,12 @@ def pem(ders: tuple[bytes, ...]) -> bytes:
 
 def load_into(context: ssl.SSLContext, identity: Svid, extra: tuple[bytes, ...] = ()) -> None:
     """Load key and chain through an anonymous file: Python's ssl takes paths only."""
-    with _memory_file(key_pem(identity.key) + pem((*identity.chain, *extra))) as path:
+    load_chain(context, key_pem(identity.key) + pem((*identity.chain, *extra)))
+
+
+def load_chain(context: ssl.SSLContext, content: bytes) -> None:
+    """Load a key and its chain, both PEM, without touching a disk."""
+    with _memory_file(content) as path:
         context.load_cert_chain(path)
 
 

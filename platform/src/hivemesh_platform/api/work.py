@@ -1,0 +1,124 @@
+"""Whether a principal may start, see or cancel a run or job, and read what comes out of it.
+
+Who starts a pipeline may do himself what it does: call each of its capabilities, write each of its
+datasets, and read each artifact that he names. So no pipeline lends a right.
+"""
+
+from fastapi import Request
+from hivemesh_sdk.contracts.api import JobRequest, RunRequest
+from hivemesh_sdk.errors import NotAuthorizedError
+
+from hivemesh_platform.access.model import Principal
+from hivemesh_platform.api.access import may, principal_of, require
+from hivemesh_platform.artifacts.service import ArtifactService, missing
+from hivemesh_platform.execution.service import RunService
+from hivemesh_platform.execution.spec import artifact_digests
+from hivemesh_platform.execution.subjects import RunSubject, no_run
+
+
+class Work:
+    """The decisions on runs and jobs."""
+
+    def __init__(self, runs: RunService, artifacts: ArtifactService) -> None:
+        self._runs = runs
+        self._artifacts = artifacts
+
+    async def check_run(self, request: Request, body: RunRequest) -> None:
+        """Refuse to start a run that does what its submitter may not do himself.
+
+        Raises:
+            NotAuthorizedError, NotFoundError: as `require` has it.
+        """
+        if body.pipeline is not None:
+            require(request, "run:pipeline", body.pipeline)
+        plan = await self._runs.demands(body, principal_of(request).tenant)
+        name = plan.pipeline.metadata.name
+        require(request, "run:pipeline", name)
+        if body.document is not None:
+            require(request, "create:pipeline", name)
+        for node in plan.nodes:
+            require(request, "run:capability", node.step.use)
+            if node.dataset:
+                require(request, "write:dataset", node.dataset)
+        steps = {node.name: node.step.with_ for node in plan.nodes} if body.document else {}
+        await self.check_artifacts(request, [body.parameters, steps])
+
+    async def check_job(self, request: Request, body: JobRequest) -> None:
+        """Refuse a job whose capability or artifacts its submitter may not use.
+
+        Raises:
+            NotAuthorizedError, NotFoundError: as `require` has it.
+        """
+        require(request, "run:capability", body.capability)
+        await self.check_artifacts(request, [body.input, body.options])
+
+    async def check_seen(self, request: Request, run: str) -> RunSubject:
+        """Refuse who may not see the run, as if there were none.
+
+        Raises:
+            NotFoundError: there is none, or it is invisible.
+        """
+        subject = await self._runs.subject(run)
+        if not subject.seen_by(principal_of(request)):
+            raise no_run(run)
+        return subject
+
+    async def check_changed(self, request: Request, run: str) -> None:
+        """Refuse who may not cancel the run.
+
+        Raises:
+            NotFoundError: there is none, or it is invisible.
+            NotAuthorizedError: it is neither the caller's own nor may he change others'.
+        """
+        subject = await self.check_seen(request, run)
+        principal = principal_of(request)
+        if not subject.changed_by(principal):
+            message = f"{run} is not a run of {principal.id}, who has no write:run/{subject.name}"
+            raise NotAuthorizedError(message)
+
+    async def check_output(self, request: Request, run: str, name: str) -> None:
+        """Refuse records of a dataset that the caller may not read, though he may see the run.
+
+        Raises:
+            NotAuthorizedError, NotFoundError: as `require` has it.
+        """
+        dataset = await self._runs.dataset_of(run, name)
+        if dataset:
+            require(request, "read:dataset", dataset)
+
+    async def check_artifacts(self, request: Request, documents: object) -> None:
+        """Refuse artifacts that the caller may not read; a folder with everything in it.
+
+        Raises:
+            ArtifactMissingError: there is no such artifact, or it is invisible.
+        """
+        named, trees = artifact_digests(documents)
+        await self._check_digests(request, sorted(named))
+        for tree in sorted(trees):
+            await self._check_digests(request, sorted(await self._artifacts.entries(tree)))
+
+    async def check_artifact(self, request: Request, sha256: str) -> None:
+        """Refuse bytes that the caller has not stored and may not read by any of his rights.
+
+        Raises:
+            ArtifactMissingError: there are none, or they are invisible.
+        """
+        await self._check_digests(request, [sha256])
+
+    async def _check_digests(self, request: Request, digests: list[str]) -> None:
+        principal = principal_of(request)
+        found = await self._artifacts.standings(digests, principal.tenant, principal.id)
+        uploads = principal.rights.any("create", "artifact")
+        for sha256, standing in found.items():
+            direct = standing.known and may(principal, "read:artifact", sha256)
+            if not direct and not (standing.owned and uploads):
+                await self._check_origin(principal, sha256)
+
+    async def _check_origin(self, principal: Principal, sha256: str) -> None:
+        datasets, runs = await self._artifacts.origins(sha256, principal.tenant)
+        if any(may(principal, "read:dataset", name) for name in datasets):
+            return
+        for run in runs:
+            if (await self._runs.subject(run)).seen_by(principal):
+                return
+        raise missing(sha256)

@@ -1,0 +1,94 @@
+"""What a run or job is to those who decide about it: whose it is, and by which name rights ask."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hivemesh_sdk.errors import NotFoundError
+
+from hivemesh_platform.access.model import Principal
+from hivemesh_platform.execution.model import JOB_NODE
+from hivemesh_platform.storage.transaction import Row, Transaction
+
+SCANNED = 500  # rows read at once while a page is filled
+
+
+@dataclass(frozen=True, slots=True)
+class RunSubject:
+    """A run or a job; `name` is its pipeline or capability."""
+
+    id: str
+    kind: Literal["pipeline", "capability"]
+    name: str
+    submitter: str
+    tenant: str
+
+    def seen_by(self, principal: Principal) -> bool:
+        """Say whether the principal may see it: by a right, or as its submitter who may run it."""
+        return self.tenant == principal.tenant and (
+            principal.rights.allows("read", "run", self.name) or self.owned_by(principal)
+        )
+
+    def changed_by(self, principal: Principal) -> bool:
+        """Say whether the principal may cancel it."""
+        return self.tenant == principal.tenant and (
+            principal.rights.allows("write", "run", self.name) or self.owned_by(principal)
+        )
+
+    def owned_by(self, principal: Principal) -> bool:
+        """Say whether the principal has submitted it, and still may run such a thing."""
+        mine = self.submitter == principal.id and self.tenant == principal.tenant
+        return mine and principal.rights.allows("run", self.kind, self.name)
+
+
+def no_run(run: str) -> NotFoundError:
+    """What is answered where there is no such run or job, or none that the caller may see."""
+    return NotFoundError(f"there is no run or job {run!r}")
+
+
+def find(tx: Transaction, run: str) -> RunSubject | None:
+    """Return what a run or job is, or None where there is none."""
+    row = tx.one(
+        "SELECT id, 'pipeline' AS kind, pipeline AS name, submitter, tenant FROM run WHERE id = ?",
+        (run,),
+    ) or tx.one(
+        """SELECT run AS id, 'capability' AS kind, capability AS name, submitter, tenant
+             FROM work WHERE run = ? AND node = ? AND seq = 0""",
+        (run, JOB_NODE),
+    )
+    return None if row is None else _subject(row)
+
+
+def newest(tx: Transaction, principal: Principal, before: str, limit: int) -> list[str]:
+    """Return ids of runs and jobs that the principal may see, newest first, older than `before`.
+
+    An id is a prefix of four characters and a UUIDv7, so its order is that of time.
+    """
+    found: list[str] = []
+    place = before
+    while len(found) < limit:
+        group = _group(tx, principal.tenant, place)
+        found += [one.id for one in group if one.seen_by(principal)]
+        if len(group) < SCANNED:
+            break
+        place = group[-1].id
+    return found[:limit]
+
+
+def _group(tx: Transaction, tenant: str, before: str) -> list[RunSubject]:
+    place = before[4:] or "~"
+    runs = tx.all(
+        """SELECT id, 'pipeline' AS kind, pipeline AS name, submitter, tenant FROM run
+            WHERE tenant = ? AND id < ? ORDER BY id DESC LIMIT ?""",
+        (tenant, f"run_{place}", SCANNED),
+    )
+    jobs = tx.all(
+        """SELECT run AS id, 'capability' AS kind, capability AS name, submitter, tenant FROM work
+            WHERE node = 'job' AND tenant = ? AND run < ? ORDER BY run DESC LIMIT ?""",
+        (tenant, f"job_{place}", SCANNED),
+    )
+    both = [_subject(row) for row in (*runs, *jobs)]
+    return sorted(both, key=lambda one: one.id[4:], reverse=True)[:SCANNED]
+
+
+def _subject(row: Row) -> RunSubject:
+    return RunSubject(row["id"], row["kind"], row["name"], row["submitter"], row["tenant"])
