@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from hivemesh_platform.trust.authority import open_authority
+from hivemesh_platform.trust.keyring import KeyKind
 from hivemesh_platform.trust.profile import Lifetimes
 from hivemesh_sdk.clock import SystemClock
 from hivemesh_sdk.testing.pki import ThrowawayCA
@@ -19,8 +20,10 @@ class StolenCA(ThrowawayCA):
         lifetimes = Lifetimes(root=hour, issuer=hour, svid=hour)
         authority = open_authority(state / "trust", SystemClock(), lifetimes)
         super().__init__(authority.trust_domain)
-        self.root, self.issuer = authority._state.root, authority._state.issuer
+        self.root = authority.ring.active(KeyKind.ROOT).signer()
+        self.issuer = authority.ring.active(KeyKind.ISSUER).signer()
         self.roots = [self.root.certificate]
+        self.signing = authority.signing._keys[0]
 
 
 def port_of(running: Installation, listener: str) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hivemesh_platform.identity import OperatorFiles, OwnIdentity
 from hivemesh_platform.trust.authority import Authority, open_authority
+from hivemesh_platform.trust.keyring import KeyKind
 from hivemesh_platform.trust.profile import Lifetimes
 from hivemesh_sdk.testing.clock import ManualClock
 from hivemesh_sdk.trust.denials import Denials
@@ -67,7 +68,7 @@ async def test_a_laptop_that_slept_renews_at_once(own: OwnIdentity, clock: Manua
 async def test_a_new_root_is_announced(
     own: OwnIdentity, authority: Authority, tmp_path: Path
 ) -> None:
-    authority.announce_root()
+    authority.prepare(KeyKind.ROOT)
     await own.tick()
     assert len(own._source.bundle().roots) == 2
     assert (tmp_path / "operator" / "bundle.pem").read_bytes().count(b"BEGIN") == 2

@@ -1,13 +1,12 @@
-"""The signing half of the authority: root and issuer keys, and what they sign.
+"""The signing half of the authority: what is signed, and each step by which its keys change.
 
-All state is one file that only its owner may read; it is replaced whole. Leaves bring their
-issuer along, so a new issuer needs no announcement; a new root is announced first, used second,
-and the old one is dropped third.
+All state is one file that only its owner may read; it is replaced whole. `rotation` decides when
+a step is taken.
 """
 
-import hashlib
 import secrets
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,14 +15,24 @@ import msgspec
 import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from hivemesh_sdk.clock import Clock
-from hivemesh_sdk.errors import ConfigurationError, ConflictError
+from hivemesh_sdk.errors import ConfigurationError
 from hivemesh_sdk.trust.bundle import Bundle
 from hivemesh_sdk.trust.identity import SpiffeId, check_trust_domain
 from hivemesh_sdk.trust.keys import Svid, new_key, read_private_file, write_private_file
 from hivemesh_sdk.trust.profile import PublicKey, Signer, new_root_key
 
+from hivemesh_platform.trust.keyring import (
+    CaKey,
+    KeyKind,
+    Keyring,
+    KeyState,
+    decode,
+    encode,
+    fingerprint,
+)
+from hivemesh_platform.trust.limit import SignLimit
+from hivemesh_platform.trust.model import CaBusyError, RootExpiredError
 from hivemesh_platform.trust.profile import (
     Lifetimes,
     build_issuer,
@@ -31,11 +40,13 @@ from hivemesh_platform.trust.profile import (
     build_root,
     half_life,
 )
-from hivemesh_platform.trust.signing import open_signing
+from hivemesh_platform.trust.sealing import Sealer
+from hivemesh_platform.trust.signing import Signing, open_signing
 
 FILE = "authority.json"
 _DER = serialization.Encoding.DER
 _PEM = serialization.Encoding.PEM
+_CA = frozenset({KeyKind.ROOT, KeyKind.ISSUER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,71 +71,80 @@ class Issued:
         return b"".join(item.public_bytes(_PEM) for item in self.chain).decode("ascii")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _State:
-    trust_domain: str
-    root: Signer
-    issuer: Signer
-    sequence: int = 1
-    announced: Signer | None = None  # the next root, not yet used
-    retiring: x509.Certificate | None = None  # the previous root, still trusted
-
-    def bundle(self) -> Bundle:
-        roots = [self.root.certificate]
-        if self.announced is not None:
-            roots.append(self.announced.certificate)
-        if self.retiring is not None:
-            roots.append(self.retiring)
-        ders = tuple(root.public_bytes(_DER) for root in roots)
-        return Bundle(trust_domain=self.trust_domain, roots=ders, sequence=self.sequence)
+Signed = Callable[[SpiffeId, Issued], None]
 
 
 class Authority:
     """Signs for one trust domain. Made by `open_authority`; its methods may run in any thread."""
 
-    def __init__(
-        self, path: Path, state: _State, clock: Clock, lifetimes: Lifetimes, passphrase: bytes
+    def __init__(  # noqa: PLR0913 - what it consists of; made in one place
+        self,
+        path: Path,
+        ring: Keyring,
+        *,
+        signing: Signing,
+        clock: Clock,
+        lifetimes: Lifetimes,
+        sealer: Sealer,
+        limit: SignLimit,
     ) -> None:
-        self.signing = open_signing(path.parent)
+        self.signing = signing
+        self.lifetimes = lifetimes
         self._path = path
-        self._state = state
+        self._ring = ring
         self._clock = clock
-        self._lifetimes = lifetimes
-        self._passphrase = passphrase
-        self._lock = threading.Lock()
+        self._sealer = sealer
+        self._limit = limit
+        self._lock = threading.RLock()
+        self._signed: Signed | None = None
+        self._unheard: list[tuple[SpiffeId, Issued]] = []
         self._log = structlog.get_logger("hivemesh.trust")
 
     @property
     def trust_domain(self) -> str:
         """The trust domain it signs for."""
-        return self._state.trust_domain
+        return self._ring.trust_domain
 
     @property
     def root_sha256(self) -> str:
         """Fingerprint of the root in use, as tokens carry it."""
-        return hashlib.sha256(self._state.root.certificate.public_bytes(_DER)).hexdigest()
+        return fingerprint(self._ring.active(KeyKind.ROOT).der)
 
     @property
     def issuer_expires_at(self) -> datetime:
-        """When the issuer in use expires; the next one replaces it at half of its life."""
-        return self._state.issuer.certificate.not_valid_after_utc
+        """When the issuer in use expires; the next one is prepared at half of its life."""
+        return self._ring.active(KeyKind.ISSUER).not_after
+
+    @property
+    def ring(self) -> Keyring:
+        """Roots and issuers with their states."""
+        return self._ring
 
     def bundle(self) -> Bundle:
         """The roots and signers to trust now."""
-        return replace(self._state.bundle(), signers=self.signing.announced)
+        return replace(self._ring.bundle(), signers=self.signing.announced)
+
+    def on_signed(self, signed: Signed) -> None:
+        """Call `signed` for every certificate, those before this call included."""
+        unheard, self._unheard, self._signed = self._unheard, [], signed
+        for identity, issued in unheard:
+            signed(identity, issued)
 
     def issue(self, identity: SpiffeId, public_key: PublicKey) -> Issued:
-        """Sign a leaf; a due issuer is replaced first.
+        """Sign a leaf; an issuer near its end is replaced first.
 
         Raises:
             ConfigurationError: the identity belongs to another trust domain.
+            SigningLimitedError: more signatures are asked for than anybody needs.
+            RootExpiredError: nothing is left to sign with.
         """
         if identity.trust_domain != self.trust_domain:
             message = f"{str(identity)!r} is not in our trust domain {self.trust_domain!r}"
             raise ConfigurationError(message)
+        self._limit.take()
         now = self._clock.now()
-        issuer = self._current_issuer(now)
-        leaf = build_leaf(identity, public_key, issuer, now, self._lifetimes)
+        issuer = self._usable_issuer(now)
+        leaf = build_leaf(identity, public_key, issuer, now, self.lifetimes)
         issued = Issued((leaf, issuer.certificate))
         self._log.info(
             "certificate_issued",
@@ -132,11 +152,15 @@ class Authority:
             serial=f"{issued.serial:x}",
             not_after=issued.not_after.isoformat(),
         )
+        if self._signed is not None:
+            self._signed(identity, issued)
+        else:
+            self._unheard.append((identity, issued))
         return issued
 
     def renewal_due(self, not_after: datetime) -> datetime:
         """When half of a leaf's life is over; its backdated begin says nothing about that."""
-        return not_after - self._lifetimes.svid / 2
+        return not_after - self.lifetimes.svid / 2
 
     def svid(self, identity: SpiffeId) -> Svid:
         """Make a key here and sign it: for the platform itself and the operator's command."""
@@ -152,66 +176,149 @@ class Authority:
             serial=leaf.serial_number,
         )
 
-    def rotate_issuer(self) -> None:
-        """Replace the issuer at once."""
-        with self._lock:
-            self._replace_issuer(self._state.root, self._clock.now())
+    def due(self, kind: KeyKind) -> datetime:
+        """When the successor of the key in use is to be prepared."""
+        if kind is KeyKind.SIGNER:
+            active = self.signing.one(KeyState.ACTIVE)
+            since = self._clock.now() if active is None else active.since
+            return since + self.lifetimes.issuer
+        life = self.lifetimes.root if kind is KeyKind.ROOT else self.lifetimes.issuer
+        return half_life(self._ring.active(kind).certificate, life)
 
-    def announce_root(self) -> Bundle:
-        """Begin a change of root: announce a second one, which signs nothing yet.
+    def changing(self, kind: KeyKind) -> tuple[KeyKind, KeyState] | None:
+        """The change under way that keeps another one of this kind waiting."""
+        if kind is KeyKind.SIGNER:
+            prepared = self.signing.one(KeyState.PREPARED)
+            return None if prepared is None else (kind, KeyState.PREPARED)
+        for state in (KeyState.PREPARED, KeyState.TAINTED):
+            keys = self._ring.in_state(state)
+            if keys:
+                roots = any(key.kind is KeyKind.ROOT for key in keys)
+                return (KeyKind.ROOT if roots else KeyKind.ISSUER), state
+        return None
+
+    def prepare(self, kind: KeyKind) -> None:
+        """Announce the next key of this kind; it signs nothing yet.
 
         Raises:
-            ConflictError: another change of root is under way.
+            CaBusyError: another change is under way.
+            RootExpiredError: an issuer would have nobody to sign it.
         """
         with self._lock:
-            if self._state.announced is not None or self._state.retiring is not None:
-                message = "another change of root is under way; finish it first"
-                raise ConflictError(message)
-            root = build_root(self.trust_domain, new_root_key(), self._clock.now(), self._lifetimes)
-            self._store(replace(self._state, announced=root, sequence=self._state.sequence + 1))
-        return self.bundle()
+            busy = self.changing(kind)
+            if busy is not None:
+                message = f"the {busy[0]} is being changed ({busy[1]}); see `hivemesh ca status`"
+                raise CaBusyError(message)
+            now, sequence = self._clock.now(), self._ring.sequence + 1
+            if kind is KeyKind.SIGNER:
+                self._store(replace(self._ring, sequence=sequence))
+                self.signing.prepare(now, sequence)
+                return
+            fresh = self._new(kind, KeyState.PREPARED, now, sequence)
+            self._store(self._ring.with_keys((*self._ring.keys, fresh), now, sequence))
+        self._log.info("authority_key_prepared", kind=kind.value, id=fresh.id)
 
-    def use_announced_root(self) -> None:
-        """Sign under the announced root, once everybody trusts it; the old one stays trusted.
+    def activate(self, kind: KeyKind) -> None:
+        """Sign with the prepared key; the one before it is tainted: trusted, and being replaced.
 
         Raises:
-            ConflictError: no root was announced.
+            CaBusyError: none was prepared.
         """
         with self._lock:
-            old, new = self._state.root, self._state.announced
-            if new is None:
-                message = "no root was announced"
-                raise ConflictError(message)
-            now = self._clock.now()
-            issuer = build_issuer(self.trust_domain, new_key(), new, now, self._lifetimes)
-            self._store(
-                replace(
-                    self._state, root=new, issuer=issuer, announced=None, retiring=old.certificate
-                )
-            )
+            now, sequence = self._clock.now(), self._ring.sequence + 1
+            if kind is KeyKind.SIGNER:
+                self._store(replace(self._ring, sequence=sequence))
+                self.signing.activate(now, sequence)
+                return
+            prepared = self._ring.one(kind, KeyState.PREPARED)
+            if prepared is None:
+                message = f"no {kind} was prepared"
+                raise CaBusyError(message)
+            # A new root needs an issuer of its own; what signed before is tainted with its root.
+            ending = _CA if kind is KeyKind.ROOT else {kind}
+            keys = [
+                key.moved(KeyState.TAINTED, now, sequence)
+                if key.state is KeyState.ACTIVE and key.kind in ending
+                else key
+                for key in self._ring.keys
+                if key is not prepared
+            ]
+            active = prepared.moved(KeyState.ACTIVE, now, sequence)
+            keys.append(active)
+            if kind is KeyKind.ROOT:
+                keys.append(self._issuer_under(active.signer(), KeyState.ACTIVE, now, sequence))
+            self._store(self._ring.with_keys(keys, now, sequence))
+        self._log.info("authority_key_active", kind=kind.value, id=active.id)
 
-    def retire_old_root(self) -> Bundle:
-        """End a change of root: trust the old one no longer, once every leaf is renewed."""
+    def revoke_tainted(self) -> None:
+        """Trust the roots and issuers no longer whose successors everybody uses."""
         with self._lock:
-            self._store(replace(self._state, retiring=None, sequence=self._state.sequence + 1))
-        return self.bundle()
+            now, sequence = self._clock.now(), self._ring.sequence + 1
+            keys = [
+                key.moved(KeyState.REVOKED, now, sequence) if key.state is KeyState.TAINTED else key
+                for key in self._ring.keys
+            ]
+            self._store(self._ring.with_keys(keys, now, sequence))
+        self._log.info("authority_keys_revoked")
 
-    def _current_issuer(self, now: datetime) -> Signer:
+    def drop_signers(self, before: datetime) -> None:
+        """Announce signing keys no longer that were tainted before this moment."""
         with self._lock:
-            if now >= half_life(self._state.issuer.certificate, self._lifetimes.issuer):
-                self._replace_issuer(self._state.root, now)
-            return self._state.issuer
+            self._store(replace(self._ring, sequence=self._ring.sequence + 1))
+            self.signing.drop(before)
 
-    def _replace_issuer(self, root: Signer, now: datetime) -> None:
-        issuer = build_issuer(self.trust_domain, new_key(), root, now, self._lifetimes)
-        self._store(replace(self._state, issuer=issuer))
-        self._log.info(
-            "issuer_replaced", not_after=issuer.certificate.not_valid_after_utc.isoformat()
-        )
+    def start_over(self) -> None:
+        """Break glass: new root, issuer and signing key now; nothing before them is trusted."""
+        with self._lock:
+            now, sequence = self._clock.now(), self._ring.sequence + 1
+            old = [
+                key if key.state is KeyState.REVOKED else key.moved(KeyState.REVOKED, now, sequence)
+                for key in self._ring.keys
+            ]
+            root = self._new(KeyKind.ROOT, KeyState.ACTIVE, now, sequence)
+            issuer = self._issuer_under(root.signer(), KeyState.ACTIVE, now, sequence)
+            self._store(self._ring.with_keys((*old, root, issuer), now, sequence))
+            self.signing.replace_all(now, sequence)
+        self._log.warning("authority_started_over", root=root.id)
 
-    def _store(self, state: _State) -> None:
-        write_private_file(self._path, _encode(state, self._passphrase))
-        self._state = state
+    def _usable_issuer(self, now: datetime) -> Signer:
+        """The issuer in use; replaced here only where no rotation did in time."""
+        with self._lock:
+            active = self._ring.active(KeyKind.ISSUER)
+            margin = max(self.lifetimes.issuer / 4, self.lifetimes.svid)
+            # An issuer that its root cuts short has no better successor.
+            if now >= active.not_after - margin and not self._cut_short(active):
+                self._replace_issuer(now)
+            return self._ring.active(KeyKind.ISSUER).signer()
+
+    def _cut_short(self, issuer: CaKey) -> bool:
+        root = self._ring.active(KeyKind.ROOT)
+        if self._clock.now() >= root.not_after:
+            message = f"the root expired at {root.not_after.isoformat()}"
+            raise RootExpiredError(message)
+        return issuer.not_after >= root.not_after
+
+    def _replace_issuer(self, now: datetime) -> None:
+        if self._ring.one(KeyKind.ISSUER, KeyState.PREPARED) is None:
+            sequence = self._ring.sequence + 1
+            fresh = self._new(KeyKind.ISSUER, KeyState.PREPARED, now, sequence)
+            self._store(self._ring.with_keys((*self._ring.keys, fresh), now, sequence))
+        self.activate(KeyKind.ISSUER)
+
+    def _new(self, kind: KeyKind, state: KeyState, now: datetime, sequence: int) -> CaKey:
+        if kind is KeyKind.ISSUER:
+            root = self._ring.active(KeyKind.ROOT).signer()
+            return self._issuer_under(root, state, now, sequence)
+        root = build_root(self.trust_domain, new_root_key(), now, self.lifetimes)
+        return _ca_key(kind, state, root, now, sequence)
+
+    def _issuer_under(self, root: Signer, state: KeyState, now: datetime, sequence: int) -> CaKey:
+        issuer = build_issuer(self.trust_domain, new_key(), root, now, self.lifetimes)
+        return _ca_key(KeyKind.ISSUER, state, issuer, now, sequence)
+
+    def _store(self, ring: Keyring) -> None:
+        write_private_file(self._path, self._sealer.seal(FILE, encode(ring)))
+        self._ring = ring
 
 
 def open_authority(
@@ -221,106 +328,64 @@ def open_authority(
     *,
     trust_domain: str = "",
     passphrase: bytes = b"",
+    limit: SignLimit | None = None,
 ) -> Authority:
     """Load the authority of a state folder, or make one; an empty trust domain is made up once.
 
     Raises:
         ConfigurationError: the file can be read by others, is damaged, or is of another domain.
     """
-    path = folder / FILE
+    path, sealer = folder / FILE, Sealer(passphrase)
+    now = clock.now()
     if path.exists():
-        state = _decode(read_private_file(path), passphrase)
-        if trust_domain not in {"", state.trust_domain}:
+        ring = _loaded(path, sealer)
+        if trust_domain not in {"", ring.trust_domain}:
             message = (
-                f"the state folder belongs to trust domain {state.trust_domain!r}, "
+                f"the state folder belongs to trust domain {ring.trust_domain!r}, "
                 f"not {trust_domain!r}; choose another --state"
             )
             raise ConfigurationError(message)
-        return Authority(path, state, clock, lifetimes, passphrase)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    domain = check_trust_domain(trust_domain or f"{secrets.token_hex(4)}.hivemesh.internal")
-    now = clock.now()
-    root = build_root(domain, new_root_key(), now, lifetimes)
-    issuer = build_issuer(domain, new_key(), root, now, lifetimes)
-    state = _State(trust_domain=domain, root=root, issuer=issuer)
-    write_private_file(path, _encode(state, passphrase))
-    return Authority(path, state, clock, lifetimes, passphrase)
-
-
-class _Pair(msgspec.Struct, frozen=True):
-    certificate: str
-    key: str
-
-    def __repr__(self) -> str:
-        return "_Pair(…)"
-
-
-class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    format: int = 1
-    trust_domain: str
-    sequence: int
-    root: _Pair
-    issuer: _Pair
-    announced: _Pair | None = None
-    retiring: str | None = None
-
-
-def _encode(state: _State, passphrase: bytes) -> bytes:
-    document = _Document(
-        trust_domain=state.trust_domain,
-        sequence=state.sequence,
-        root=_pair(state.root, passphrase),
-        issuer=_pair(state.issuer, passphrase),
-        announced=_pair(state.announced, passphrase) if state.announced is not None else None,
-        retiring=(
-            state.retiring.public_bytes(_PEM).decode("ascii")
-            if state.retiring is not None
-            else None
-        ),
+    else:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        ring = _first(trust_domain, now, lifetimes)
+        write_private_file(path, sealer.seal(FILE, encode(ring)))
+    signing = open_signing(folder, now, sealer)
+    return Authority(
+        path,
+        ring,
+        signing=signing,
+        clock=clock,
+        lifetimes=lifetimes,
+        sealer=sealer,
+        limit=limit or SignLimit(clock),
     )
-    return msgspec.json.encode(document)
 
 
-def _decode(content: bytes, passphrase: bytes) -> _State:
+def _loaded(path: Path, sealer: Sealer) -> Keyring:
     try:
-        document = msgspec.json.decode(content, type=_Document)
-        return _State(
-            trust_domain=document.trust_domain,
-            sequence=document.sequence,
-            root=_signer(document.root, passphrase),
-            issuer=_signer(document.issuer, passphrase),
-            announced=(
-                _signer(document.announced, passphrase) if document.announced is not None else None
-            ),
-            retiring=(
-                x509.load_pem_x509_certificate(document.retiring.encode("ascii"))
-                if document.retiring is not None
-                else None
-            ),
-        )
-    except (msgspec.DecodeError, ValueError, TypeError) as error:
-        message = f"{FILE} cannot be read: damaged, or another passphrase; restore it from a backup"
+        return decode(sealer.open(FILE, read_private_file(path)))
+    except (msgspec.DecodeError, ValueError, TypeError, LookupError) as error:
+        message = f"{FILE} cannot be read: it is damaged; restore it from a backup"
         raise ConfigurationError(message) from error
 
 
-def _pair(signer: Signer, passphrase: bytes) -> _Pair:
-    protection: serialization.KeySerializationEncryption = (
-        serialization.BestAvailableEncryption(passphrase)
-        if passphrase
-        else serialization.NoEncryption()
+def _first(trust_domain: str, now: datetime, lifetimes: Lifetimes) -> Keyring:
+    domain = check_trust_domain(trust_domain or f"{secrets.token_hex(4)}.hivemesh.internal")
+    root = build_root(domain, new_root_key(), now, lifetimes)
+    issuer = build_issuer(domain, new_key(), root, now, lifetimes)
+    keys = (
+        _ca_key(KeyKind.ROOT, KeyState.ACTIVE, root, now, 1),
+        _ca_key(KeyKind.ISSUER, KeyState.ACTIVE, issuer, now, 1),
     )
-    key = signer.key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, protection)
-    certificate = signer.certificate.public_bytes(_PEM)
-    return _Pair(certificate.decode("ascii"), key.decode("ascii"))
+    return Keyring(trust_domain=domain, keys=keys)
 
 
-def _signer(pair: _Pair, passphrase: bytes) -> Signer:
-    certificate = x509.load_pem_x509_certificate(pair.certificate.encode("ascii"))
-    key = serialization.load_pem_private_key(pair.key.encode("ascii"), passphrase or None)
-    if (
-        not isinstance(key, ec.EllipticCurvePrivateKey)
-        or key.public_key() != certificate.public_key()
-    ):
-        message = "a key does not fit its certificate"
-        raise ValueError(message)
-    return Signer(certificate, key)
+def _ca_key(kind: KeyKind, state: KeyState, signer: Signer, now: datetime, sequence: int) -> CaKey:
+    return CaKey(
+        kind=kind,
+        state=state,
+        since=now,
+        sequence=sequence,
+        certificate=signer.certificate,
+        key=signer.key,
+    )

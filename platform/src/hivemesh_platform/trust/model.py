@@ -119,3 +119,21 @@ class RenewalRefusedError(NotAuthorizedError):
     """This certificate cannot be renewed."""
 
     slug = "renewal-refused"
+
+
+class CaBusyError(ConflictError):
+    """A change of the authority's keys is under way."""
+
+    slug = "ca-busy"
+
+
+class RootExpiredError(FatalError):
+    """The root has expired: nothing can be signed under it."""
+
+    slug = "root-expired"
+
+
+class SigningLimitedError(RetryableError):
+    """More certificates are asked for than anybody needs."""
+
+    slug = "signing-limited"

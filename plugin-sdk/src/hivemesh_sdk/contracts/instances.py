@@ -38,7 +38,11 @@ class RegistrationReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
-    """`POST /v1/instances/{id}/heartbeat`; cpu and memory are fractions 0..1 of own limits."""
+    """`POST /v1/instances/{id}/heartbeat`; cpu and memory are fractions 0..1 of own limits.
+
+    By `bundle_sequence` and `issuer` the platform knows when a new root or issuer may be used, and
+    when the one before it may go.
+    """
 
     slots: dict[str, int]
     active: dict[str, int]
@@ -46,6 +50,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     memory: float
     draining: bool = False
     incarnation: str = ""
+    bundle_sequence: int = 0  # of the trust bundle that the instance uses
+    issuer: str = ""  # id of the issuer of its certificate, as bundles call it
 
 
 class HeartbeatReply(msgspec.Struct, frozen=True, kw_only=True):

@@ -771,6 +771,28 @@ _ROWS = (
         "a stored secret cannot be decrypted",
         "restore `secrets/` of the state folder with its key, or store the secret again",
     ),
+    _type(
+        1750,
+        "ca-busy",
+        409,
+        "the authority's keys are being changed",
+        "wait for the end; `hivemesh ca status` shows what it waits for",
+    ),
+    _type(
+        1751,
+        "root-expired",
+        503,
+        "the root certificate has expired",
+        "hivemesh ca rotate --emergency; see docs/how-to/break-glass.md",
+    ),
+    _type(
+        1752,
+        "signing-limited",
+        429,
+        "more certificates are asked for than the authority signs",
+        "wait, and see who asks: hivemesh audit list --action certificate:issue",
+        retryable=True,
+    ),
     # 19xx
     _type(
         1900,

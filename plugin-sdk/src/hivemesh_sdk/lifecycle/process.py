@@ -249,7 +249,7 @@ class WorkerProcess:
             platform,
             lambda: source.svid().id.instance,
             registration=lambda: self._registration(server, listener.port),
-            heartbeat=lambda: self._heartbeat(server),
+            heartbeat=lambda: self._heartbeat(server, source),
             clock=self._clock,
         )
 
@@ -270,7 +270,7 @@ class WorkerProcess:
             pid=os.getpid(),
         )
 
-    def _heartbeat(self, server: WorkerServer) -> Heartbeat:
+    def _heartbeat(self, server: WorkerServer, source: IdentitySource) -> Heartbeat:
         return Heartbeat(
             slots=server.slots(),
             active=server.active(),
@@ -278,6 +278,8 @@ class WorkerProcess:
             memory=self._load.memory,
             draining=server.draining,
             incarnation=self._incarnation,
+            bundle_sequence=source.bundle().sequence,
+            issuer=source.issuer,
         )
 
     def _health(self, running: _Running) -> Health:

@@ -24,6 +24,7 @@ from hivemesh_sdk.transport.connection import (
     request_head,
 )
 from hivemesh_sdk.transport.errors import PeerRefusedError, WorkerUnreachableError
+from hivemesh_sdk.trust.bundle import Bundle
 from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.identity import Peer
 from hivemesh_sdk.trust.refusals import Reason
@@ -136,9 +137,9 @@ class MeshClient:
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_EVERY_S, self._sweep)
 
     def _refresh(self, source: IdentitySource) -> None:
-        roots, serial = source.bundle().roots, source.svid().serial
+        bundle, serial = source.bundle(), source.svid().serial
         for pool in self._pools.values():
-            pool.retire_outdated(roots, serial)
+            pool.retire_outdated(bundle, serial)
 
     def _drop_denied(self) -> None:
         for pool in self._pools.values():
@@ -220,13 +221,13 @@ class _Pool:
                 self._idle.remove(connection)
                 self._retire(connection)
 
-    def retire_outdated(self, roots: Sequence[bytes], serial: int) -> None:
+    def retire_outdated(self, bundle: Bundle, serial: int) -> None:
         """Use no connection again that speaks for an older identity or trusts a removed root.
 
         A connection of the old identity would be refused once the root behind it is removed.
         """
         for connection in tuple(self.all):
-            if connection.root not in roots or connection.own_serial != serial:
+            if not bundle.trusts(connection.chain) or connection.own_serial != serial:
                 connection.reusable = False
         self.retire_idle()
 
@@ -268,7 +269,7 @@ class _Pool:
         self._connecting += 1
         try:
             connection, peer = await dial(
-                self._source.client_context(), self._source.trust_domain, self._target
+                self._source.client_context(), self._source.bundle(), self._target
             )
         except PeerRefusedError as error:
             self._source.refusals.add(Reason.IDENTITY, error.detail, peer=self._target.identity)

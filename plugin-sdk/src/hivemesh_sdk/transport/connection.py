@@ -18,7 +18,8 @@ from hivemesh_sdk.transport.errors import (
     WorkerUnreachableError,
     why_unreachable,
 )
-from hivemesh_sdk.trust.chains import verified_root
+from hivemesh_sdk.trust.bundle import Bundle
+from hivemesh_sdk.trust.chains import verified_chain
 from hivemesh_sdk.trust.identity import (
     Peer,
     PeerIdentityError,
@@ -109,7 +110,7 @@ class Connection(asyncio.Protocol):
         self.retire_at = 0.0
         self.idle_since = 0.0
         self.expires: datetime
-        self.root = b""
+        self.chain: Sequence[bytes] = ()  # as it was verified
         self.own_serial = 0
         self.peer: Peer | None = None  # set where the connection is kept
 
@@ -272,7 +273,7 @@ def _pieces(head: bytes, chunks: Sequence[bytes]) -> Iterator[bytes | memoryview
 
 async def call_once(
     context: ssl.SSLContext,
-    trust_domain: str,
+    bundle: Bundle,
     target: Target,
     request: tuple[str, str],
     *,
@@ -288,7 +289,7 @@ async def call_once(
     until = loop.time() + deadline_s
     with explained(target):
         async with asyncio.timeout_at(until):
-            connection, _ = await dial(context, trust_domain, target)
+            connection, _ = await dial(context, bundle, target)
     headers = {"content-type": "application/json", "connection": "close"}
     head = request_head(target, *request, headers, len(body), deadline_s)
     try:
@@ -298,9 +299,7 @@ async def call_once(
         await asyncio.wait([connection.lost], timeout=CLOSE_S)
 
 
-async def dial(
-    context: ssl.SSLContext, trust_domain: str, target: Target
-) -> tuple[Connection, Peer]:
+async def dial(context: ssl.SSLContext, bundle: Bundle, target: Target) -> tuple[Connection, Peer]:
     """Connect and verify who answers, before any byte of a request."""
     connection = Connection(target)
     await asyncio.get_running_loop().create_connection(
@@ -312,19 +311,26 @@ async def dial(
     )
     tls: ssl.SSLObject = connection.transport.get_extra_info("ssl_object")
     try:
-        peer = peer_identity(tls.getpeercert(binary_form=True) or b"", trust_domain)
+        peer = peer_identity(tls.getpeercert(binary_form=True) or b"", bundle.trust_domain)
         _expect(target, peer)
+        connection.chain = verified_chain(tls)
+        _believe(bundle, connection.chain)
     except PeerIdentityError as error:
         connection.abort()
         detail = f"{target} is not who it should be: {error.reason}"
         raise PeerRefusedError(detail, sent=False) from error
-    connection.root = verified_root(tls)
     return connection, peer
 
 
 def _expect(target: Target, peer: Peer) -> None:
     if not covers(target.identity, peer.uri):
         message = f"{peer.uri} answered instead"
+        raise PeerIdentityError(message)
+
+
+def _believe(bundle: Bundle, chain: Sequence[bytes]) -> None:
+    if not bundle.trusts(chain):
+        message = "its root or issuer is no longer trusted"
         raise PeerIdentityError(message)
 
 

@@ -1,6 +1,6 @@
 """What a listener bears, and what all of its connections share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hivemesh_sdk.clock import Clock
@@ -34,6 +34,6 @@ class Guard:
     refusals: Refusals
     denials: Denials
     trust_domain: Callable[[], str]
-    trusted: Callable[[bytes], bool]
+    trusted: Callable[[Sequence[bytes]], bool]  # of the verified chain
     connection_closed: Callable[[], None] = lambda: None
     identity_required: bool = True

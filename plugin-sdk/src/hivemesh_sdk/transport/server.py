@@ -150,7 +150,7 @@ async def serve(  # noqa: PLR0913 - keyword-only settings of one listener
         refusals=source.refusals,
         denials=denials,
         trust_domain=lambda: source.trust_domain,
-        trusted=lambda root: root in source.bundle().roots,
+        trusted=lambda chain: source.bundle().trusts(chain),
     )
     listener = Listener(app, source.front_context(), guard, drain_s=drain_s, on_close=on_close)
     ends = (source.subscribe(lambda _: denials.touch()), denials.subscribe(listener.expel))
@@ -181,7 +181,7 @@ async def enrolment_listener(  # noqa: PLR0913 - keyword-only settings of one li
         refusals=source.refusals,
         denials=Denials(),
         trust_domain=lambda: source.trust_domain,
-        trusted=lambda _root: True,
+        trusted=lambda _chain: True,
         identity_required=False,
     )
     listener = Listener(app, source.enrolment_front_context(), guard, drain_s=2.0)

@@ -1,9 +1,10 @@
 """Whether the peer of a connection may go on: read once in the handshake, judged on every request."""
 
 import ssl
+from collections.abc import Sequence
 
 from hivemesh_sdk.transport.limits import Guard
-from hivemesh_sdk.trust.chains import verified_root
+from hivemesh_sdk.trust.chains import verified_chain
 from hivemesh_sdk.trust.identity import Peer, PeerIdentityError, peer_identity
 from hivemesh_sdk.trust.refusals import Reason
 
@@ -13,13 +14,13 @@ Objection = tuple[str, Reason, str]  # slug of the problem, reason for the count
 class Standing:
     """The peer of one connection; without `identify` there is none, and every request is refused."""
 
-    __slots__ = ("_checked", "_guard", "_problem", "_root", "peer")
+    __slots__ = ("_chain", "_checked", "_guard", "_problem", "peer")
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
         self.peer: Peer | None = None
         self._problem = ""
-        self._root = b""
+        self._chain: Sequence[bytes] = ()
         self._checked = -1  # epoch of the deny list that was looked at
 
     def identify(self, tls: ssl.SSLObject | None) -> None:
@@ -31,7 +32,7 @@ class Standing:
             self.peer = peer_identity(der, self._guard.trust_domain())
         except PeerIdentityError as error:
             self._problem = error.reason
-        self._root = verified_root(tls)
+        self._chain = verified_chain(tls)
 
     def objection(self) -> Objection | None:
         """Say why the peer may not go on, if so."""
@@ -44,8 +45,12 @@ class Standing:
             return None
         if guard.denials.refuses(peer):
             return ("peer-revoked", Reason.REVOKED, "on the deny list")
-        if not guard.trusted(self._root):
-            return ("peer-identity-invalid", Reason.UNTRUSTED, "its root is no longer trusted")
+        if not guard.trusted(self._chain):
+            return (
+                "peer-identity-invalid",
+                Reason.UNTRUSTED,
+                "its root or issuer is no longer trusted",
+            )
         self._checked = guard.denials.epoch
         return None
 

@@ -1,7 +1,9 @@
 """The trust bundle: which roots this installation believes, numbered, in the SPIFFE format."""
 
 import base64
+import hashlib
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -25,11 +27,25 @@ class Bundle:
     sequence: int = 1
     refresh_hint_s: int = REFRESH_HINT_S
     signers: tuple[bytes, ...] = ()  # Ed25519 keys (32 bytes) that sign tickets and policies
+    tainted: frozenset[str] = frozenset()  # roots and issuers whose certificates are to be renewed
+    revoked: frozenset[str] = frozenset()  # issuers that are trusted no longer
 
     @property
     def verify_keys(self) -> dict[str, VerifyKey]:
         """The keys that sign tickets and policies, by their ids."""
         return {key.id: key for key in map(verify_key, self.signers)}
+
+    def trusts(self, chain: Sequence[bytes]) -> bool:
+        """Say whether a verified chain, leaf first and root last, is still believed."""
+        return (
+            len(chain) > 1
+            and chain[-1] in self.roots
+            and self.revoked.isdisjoint(map(certificate_id, chain[1:-1]))
+        )
+
+    def taints(self, chain: Sequence[bytes]) -> bool:
+        """Say whether a chain without its root is to be renewed before its time."""
+        return not self.tainted.isdisjoint(map(certificate_id, chain[1:]))
 
     def trusted_by(self, context: ssl.SSLContext) -> None:
         """Make these roots, and no others, the trust store of a fresh context."""
@@ -43,6 +59,8 @@ class Bundle:
             spiffe_sequence=self.sequence,
             spiffe_refresh_hint=self.refresh_hint_s,
             keys=[*map(_jwk, self.roots), *map(_signer_jwk, self.signers)],
+            hivemesh_tainted=sorted(self.tainted),
+            hivemesh_revoked=sorted(self.revoked),
         )
 
 
@@ -65,6 +83,8 @@ class BundleDocument(msgspec.Struct, frozen=True, kw_only=True):
     keys: list[Jwk]
     spiffe_sequence: int
     spiffe_refresh_hint: int = REFRESH_HINT_S
+    hivemesh_tainted: list[str] = []
+    hivemesh_revoked: list[str] = []
 
     def bundle(self) -> Bundle:
         """Parse the certificates.
@@ -99,7 +119,14 @@ class BundleDocument(msgspec.Struct, frozen=True, kw_only=True):
             sequence=self.spiffe_sequence,
             refresh_hint_s=self.spiffe_refresh_hint,
             signers=signers,
+            tainted=frozenset(self.hivemesh_tainted),
+            revoked=frozenset(self.hivemesh_revoked),
         )
+
+
+def certificate_id(der: bytes) -> str:
+    """How a root or issuer is called in bundles and heartbeats."""
+    return hashlib.sha256(der).hexdigest()[:32]
 
 
 def bundle_from_json(content: bytes) -> Bundle:

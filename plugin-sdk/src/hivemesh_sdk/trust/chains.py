@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def verified_root(tls: ssl.SSLObject) -> bytes:
-    """The root that OpenSSL chained the peer to, as DER; empty where there is none."""
-    chain = _chain(tls, "get_verified_chain")
-    return chain[-1] if chain else b""
+def verified_chain(tls: ssl.SSLObject) -> Sequence[bytes]:
+    """How OpenSSL chained the peer, leaf first and root last, as DER; empty where it did not."""
+    return _chain(tls, "get_verified_chain")
 
 
 def presented_chain(tls: ssl.SSLObject) -> Sequence[bytes]:

@@ -103,9 +103,10 @@ async def _enrol_once(
         manifest_digest=newcomer.manifest_digest,
         version=newcomer.version,
     )
+    bundle = Bundle(trust_domain=trust_domain, roots=(root,))
     response = await call_once(
-        anonymous_context(Bundle(trust_domain=trust_domain, roots=(root,))),
-        trust_domain,
+        anonymous_context(bundle),
+        bundle,
         Target.platform(host, port, trust_domain),
         ("POST", ENROL_PATH),
         body=msgspec.json.encode(request),
@@ -208,7 +209,7 @@ def renewal_by(
     async def renew(csr: bytes) -> IdentityAnswer:
         response = await call_once(
             source.client_context(),
-            source.trust_domain,
+            source.bundle(),
             target,
             ("POST", RENEW_PATH),
             body=msgspec.json.encode(RenewRequest(csr=csr.decode("ascii"))),
@@ -225,7 +226,7 @@ async def fetch_bundle(
     """Ask the platform for its present trust bundle."""
     response = await call_once(
         source.client_context(),
-        source.trust_domain,
+        source.bundle(),
         target,
         ("GET", BUNDLE_PATH),
         deadline_s=deadline_s,

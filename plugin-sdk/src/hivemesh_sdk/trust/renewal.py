@@ -20,6 +20,8 @@ from hivemesh_sdk.trust.source import IdentitySource
 
 TICK_S = 1.0
 LONGEST_RETRY = timedelta(seconds=30)
+LONGEST_SPREAD = timedelta(seconds=60)  # of renewals that a leaving root or issuer asks for
+LATE_SPREAD = 0.2  # of a lifetime: what is overdue after a pause is spread over as much
 Enrolment = Callable[[], Awaitable[Identity]]
 
 
@@ -43,6 +45,7 @@ class Renewer:
         self._log = structlog.get_logger("hivemesh.trust")
         self._pending: PrivateKey | None = None
         self._serial = 0
+        self._tainted = 0  # serial that is being renewed early
         self._life = timedelta()
         self._due = self._clock.now()
         self._plan()
@@ -64,6 +67,10 @@ class Renewer:
         """Renew if it is time; an error is logged, counted and tried again later."""
         if self._source.svid().serial != self._serial:
             self._plan()
+        if self._source.tainted and self._tainted != self._serial:
+            self._tainted = self._serial
+            spread = min(self._life / 5, LONGEST_SPREAD) * self._chance()
+            self._due = min(self._due, self._clock.now() + spread)
         if self._clock.now() < self._due:
             return
         try:
@@ -94,6 +101,10 @@ class Renewer:
         self._due = now + self._life * (0.4 + 0.2 * self._chance())
 
     def _pause(self) -> timedelta:
+        """Seldom and spread while there is time, so that nobody is overrun when it is back."""
+        left = self._source.svid().not_after - self._clock.now()
+        if left > self._life / 4:
+            return self._life * LATE_SPREAD * (0.1 + 0.9 * self._chance())
         return min(self._life / 20, LONGEST_RETRY) * (0.5 + self._chance())
 
     def _report(self, error: Exception) -> None:

@@ -7,7 +7,7 @@ at once, so a rotation is one assignment.
 import ssl
 from collections.abc import Callable
 
-from hivemesh_sdk.trust.bundle import Bundle
+from hivemesh_sdk.trust.bundle import Bundle, certificate_id
 from hivemesh_sdk.trust.contexts import (
     client_context,
     enrolment_context,
@@ -39,6 +39,16 @@ class IdentitySource:
     def bundle(self) -> Bundle:
         """The trust bundle in use."""
         return self._bundle
+
+    @property
+    def issuer(self) -> str:
+        """The issuer of the identity in use, as bundles call it."""
+        return certificate_id(self._svid.chain[1]) if len(self._svid.chain) > 1 else ""
+
+    @property
+    def tainted(self) -> bool:
+        """Whether the identity is to be renewed before its time: its root or issuer is leaving."""
+        return self._bundle.taints(self._svid.chain)
 
     @property
     def trust_domain(self) -> str:
