@@ -290,6 +290,7 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
         clock,
         is_live=lambda identity: _is_live(registry, identity),
         revocation=revocation,
+        audit=base.audit,
     )
     policies = PolicyService(
         PolicyStore(base.database),

@@ -7,19 +7,20 @@ token is used exactly once however many ask at the same time.
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.names import WORKER_NAME
-from hivemesh_sdk.errors import ConfigurationError, InvalidError
+from hivemesh_sdk.errors import ConfigurationError, FatalError, HivemeshError, InvalidError
 from hivemesh_sdk.trust.identity import Peer, SpiffeId, covers
 from hivemesh_sdk.trust.tokens import Token, TokenKind
 from hivemesh_sdk.trust.wire import EnrolRequest, IdentityAnswer
 
-from hivemesh_platform.audit.ports import NoAudit
+from hivemesh_platform.audit.model import Actor, AuditEvent
+from hivemesh_platform.audit.ports import AuditTrail, NoAudit
 from hivemesh_platform.trust.authority import Authority
 from hivemesh_platform.trust.csr import CheckedRequest, check_request
 from hivemesh_platform.trust.failures import FailureLimit
@@ -64,7 +65,7 @@ class _Enrolment:
 class EnrolmentService:
     """Enrolment and renewal of one installation."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what deciding stands on
         self,
         authority: Authority,
         store: EnrolmentStore,
@@ -73,14 +74,16 @@ class EnrolmentService:
         is_live: Callable[[str], bool] | None = None,
         failures: FailureLimit | None = None,
         revocation: Revocation | None = None,
+        audit: AuditTrail | None = None,
     ) -> None:
         self._authority = authority
         self._store = store
         self._clock = clock
         self._is_live = is_live or (lambda _identity: True)
         self._failures = failures or FailureLimit(clock)
+        self._audit = audit or NoAudit()
         self._revocation = revocation or Revocation(
-            store, clock, NoAudit(), trust_domain=authority.trust_domain
+            store, clock, self._audit, trust_domain=authority.trust_domain
         )
         self._log = structlog.get_logger("hivemesh.trust")
 
@@ -91,11 +94,15 @@ class EnrolmentService:
         instance: str = "",
         manifest_digest: str = "",
         lifetime: timedelta = TOKEN_LIFETIME,
+        by: Actor | None = None,
     ) -> str:
         """Make a join token for one enrolment; it is shown once and stored as a hash.
 
+        Without `by` it is the platform itself that asks, for a process of its supervisor.
+
         Raises:
             InvalidError: the worker's name or the lifetime is not possible.
+            AuditUnavailableError: it cannot be written down.
         """
         _check_worker(worker)
         if not timedelta() < lifetime <= LONGEST_TOKEN:
@@ -111,15 +118,20 @@ class EnrolmentService:
             created_at=now,
             expires_at=now + lifetime,
         )
+        limits = {"instance": instance, "manifest_digest": manifest_digest, "token": token.id}
+        await self._record(by, "enrolment:create-token", worker, limits)
         await self._store.write(lambda records: records.add_token(record))
         self._log.info("join_token_created", token_id=token.id, worker=worker)
         return token.reveal()
 
-    async def create_credential(self, worker: str, *, max_live: int = 64) -> str:
+    async def create_credential(
+        self, worker: str, *, max_live: int = 64, by: Actor | None = None
+    ) -> str:
         """Make a deployment credential for any number of enrolments of one worker type.
 
         Raises:
             InvalidError: the worker's name or the number is not possible.
+            AuditUnavailableError: it cannot be written down.
         """
         _check_worker(worker)
         if max_live < 1:
@@ -133,6 +145,8 @@ class EnrolmentService:
             created_at=self._clock.now(),
             max_live=max_live,
         )
+        limits = {"max_live": max_live, "credential": token.id}
+        await self._record(by, "enrolment:create-credential", worker, limits)
         await self._store.write(lambda records: records.add_credential(record))
         self._log.info("deployment_credential_created", credential_id=token.id, worker=worker)
         return token.reveal()
@@ -143,6 +157,7 @@ class EnrolmentService:
         Raises:
             EnrolmentRefusedError: unknown, expired, used or foreign token.
             EnrolmentRateLimitedError: too many of those from this address.
+            AuditUnavailableError: it cannot be written down; the same request may be repeated.
             CsrInvalidError, CsrTooLargeError, KeyReusedError, InstanceDuplicateError: the rest.
         """
         checked = check_request(request.csr)
@@ -153,9 +168,12 @@ class EnrolmentService:
         except (ConfigurationError, EnrolmentRefusedError) as error:
             self._log.info("enrolment_refused", worker=request.worker, address=address)
             self._failures.add(address)
+            self._note_refusal(f"address:{address}", "enrolment:enrol", request.worker, error)
             message = "the token is unknown, expired, used, or for another worker"
             raise EnrolmentRefusedError(message) from error
         self._log.info("enrolled", identity=issued.identity, address=address, by=token.id)
+        actor = Actor(id=f"token:{token.id}", address=address, serial=f"{issued.serial:x}")
+        await self._record(actor, "enrolment:enrol", issued.identity)
         await self._revocation.announce()  # a process that is gone has left its name
         return self._answer(issued)
 
@@ -166,14 +184,20 @@ class EnrolmentService:
             RenewalRefusedError: unknown, denied, expired, or two keys renew from one certificate.
             CsrInvalidError, CsrTooLargeError, KeyReusedError: the request.
         """
-        checked = check_request(csr)
-        checked.expect(peer.id)
-        issued = await self._store.write(lambda records: self._renew(records, peer, checked))
+        try:
+            checked = check_request(csr)
+            checked.expect(peer.id)
+            issued = await self._store.write(lambda records: self._renew(records, peer, checked))
+        except FatalError as error:
+            self._note_refusal(peer.uri, "identity:renew", peer.uri, error, peer.serial)
+            raise
         if issued is None:
             self._log.error("renewal_by_two_keys", identity=peer.uri, serial=f"{peer.serial:x}")
             await self._revocation.quarantine(peer.uri, peer.serial)
             message = "two keys renew from one certificate; the identity is denied from now on"
             raise RenewalRefusedError(message)
+        actor = Actor(id=peer.uri, serial=f"{peer.serial:x}")
+        self._audit.note(AuditEvent.of(actor, "identity:renew", f"serial:{issued.serial:x}"))
         return self._answer(issued)
 
     async def denials(self) -> Sequence[Denial]:
@@ -185,6 +209,23 @@ class EnrolmentService:
         """Drop records of which nothing can depend any more."""
         before = self._clock.now() - KEEP
         await self._store.write(lambda records: records.forget_before(before))
+
+    async def _record(
+        self,
+        by: Actor | None,
+        action: str,
+        target: str,
+        parameters: Mapping[str, object] | None = None,
+    ) -> None:
+        actor = by or Actor(id="platform")
+        await self._audit.record(AuditEvent.of(actor, action, target, parameters=parameters))
+
+    def _note_refusal(
+        self, actor: str, action: str, target: str, error: HivemeshError, serial: int = 0
+    ) -> None:
+        reason = error.detail or error.slug
+        who = Actor(id=actor, serial=f"{serial:x}" if serial else "")
+        self._audit.note(AuditEvent.of(who, action, target, decision="deny", reason=reason))
 
     def _new_token(self, kind: TokenKind) -> Token:
         return Token(
