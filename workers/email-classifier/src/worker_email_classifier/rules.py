@@ -10,6 +10,20 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+from worker_email_classifier.phrases import (
+    ASKS_TO_PAY,
+    HAS_BEEN_PAID,
+    HINTS_AT_A_BILL,
+    HINTS_AT_A_RECEIPT,
+    HINTS_AT_NEWS,
+    IS_AUTOMATIC,
+    IS_DUE,
+    KNOWS_READERS,
+    LEAVES_THE_LIST,
+    NAMES_A_BILL,
+    NAMES_AN_ORDER,
+    OFFERS,
+)
 from worker_email_classifier.signs import Signs
 from worker_email_classifier.types import BILL, NEWSLETTER, NOTIFICATION, PERSONAL, RECEIPT
 
@@ -89,80 +103,13 @@ _BILL_FILE = re.compile(r"invoice|bill|rechnung|facture|factura|fattura|statemen
 _ANY_FILE = re.compile("")
 _RECEIPT_FILE = re.compile(r"receipt|order|quittung|beleg|ticket|confirmation")
 
-_ASKS_TO_PAY = (
-    b"amount due", b"total due", b"due date", b"payable within", b"please pay", b"payment is due",
-    b"balance due", b"outstanding", b"overdue", b"due by", b"is due", b"zahlbar", b"pay online",
-    b"pay your bill", b"pay by", b"will be charged", b"balance after", b"total amount", b"buchen den",
-    b"payment due", b"bitte \xc3\xbcberweisen", b"pay at your", b"do zap\xc5\x82aty",
-    b"net \xc3\xa0 payer", b"gesamtbetrag",
-)  # fmt: skip
-_STILL_TO_PAY = (
-    b"amount due",
-    b"balance due",
-    b"due date",
-    b"please pay",
-    b"is due",
-    b"overdue",
-    b"not received your payment",
-)
-_NAMES_A_BILL = (
-    b"invoice n", b"invoice #", b"our invoice", b"your invoice", b"attached invoice", b"account number",
-    b"billing period", b"customer number", b"your bill", b"your statement", b"rechnungsbetrag",
-    b"rechnungsnummer", b"ihre rechnung", b"the period", b"late fee", b"invoice for", b"your policy",
-    b"due on the", b"faktura nr", b"numer faktury", b"facture n",
-)  # fmt: skip
-_HAS_BEEN_PAID = (
-    b"payment received", b"we received your payment", b"payment was received",
-    b"have received your payment", b"thank you for your payment", b"total charged",
-    b"amount paid", b"paid by", b"paid with", b"we charged", b"card ending", b"has been paid",
-    b"official receipt", b"wurde von ihrer", b"your gift of", b"payment method", b"total paid",
-)  # fmt: skip
-_NAMES_AN_ORDER = (
-    b"thank you for your order", b"thanks for your order", b"thank you for your purchase",
-    b"order number", b"order id", b"order #", b"your order", b"booking is confirmed", b"your booking",
-    b"booking fee", b"keep this receipt", b"this receipt", b"you bought", b"items:", b"subtotal",
-    b"vielen dank f", b"ihre bestellung", b"your receipt", b"your purchase", b"your tickets",
-    b"service fee", b"your donation",
-)  # fmt: skip
-_LEAVES_THE_LIST = (
-    b"unsubscribe", b"opt out", b"opt-out", b"stop receiving", b"no longer wish to receive",
-    b"abmelden", b"abbestellen", b"to be removed from", b"remove yourself", b"leave this list",
-    b"to stop these", b"to stop it", b"leave the list", b"rather not get", b"do not want offers",
-)  # fmt: skip
-_KNOWS_READERS = (
-    b"newsletter", b"in this issue", b"this week's", b"this month's", b"view this email",
-    b"view online", b"in your browser", b"you are receiving this", b"you receive this",
-    b"you signed up", b"you subscribed", b"you asked", b"subscribers", b"email settings",
-    b"email preferences", b"your preferences", b"manage your subscription", b"mailing list",
-    b"edit your profile", b"how often we write", b"our podcast", b"dear reader", b"dear members",
-    b"full article", b"member mails", b"more headlines", b"our list", b"you registered",
-    b"was sent to you as", b"update your profile", b"what we send you", b"dear alumni",
-    b"offers from us", b"ask the expert", b"subscribe a friend", b"you joined", b"edit your alerts",
-    b"as a customer", b"this letter",
-)  # fmt: skip
-_OFFERS = (
-    b"% off", b"free shipping", b"free delivery", b"save up to", b"supplies last", b"stocks last",
-    b"on sale now", b"special offer", b"book now", b"order now", b"order online", b"order today",
-    b"shop now", b"pre-order", b"bonus", b"coupon", b"offer ends", b"exclusions apply",
-    b"restrictions apply", b"terms and conditions", b"free download", b"apply today", b"gift card",
-)  # fmt: skip
-_IS_AUTOMATIC = (
-    b"do not reply", b"don't reply", b"not reply to this", b"automatic message", b"automatically",
-    b"automated", b"notification settings", b"turn off these", b"if this was you",
-    b"if you did not", b"no action is needed", b"you do not need to do anything", b"change how often",
-    b"calendar settings", b"you are watching", b"link is valid", b"change your alerts",
-    b"could not be delivered", b"delivery to the following", b"permanent fatal errors",
-    b"this is a reminder", b"you have an appointment", b"configure bugmail", b"help desk",
-    b"new messages",
-)  # fmt: skip
-
 
 def _charges(seen: Signs) -> bool:
     return (
         seen.role.charger
         or seen.encloses(_BILL_FILE)
         or seen.entitled(_BILL_SUBJECT)
-        or seen.says((b"invoice", b"amount due", b"your bill", b"rechnung", b"due date", b"faktur"))
+        or seen.says(HINTS_AT_A_BILL)
     )
 
 
@@ -171,9 +118,7 @@ def _sold(seen: Signs) -> bool:
         seen.role.seller
         or seen.encloses(_RECEIPT_FILE)
         or seen.entitled(_RECEIPT_SUBJECT)
-        or seen.says(
-            (b"receipt", b"your order", b"payment received", b"your payment", b"amount paid")
-        )
+        or seen.says(HINTS_AT_A_RECEIPT)
     )
 
 
@@ -182,8 +127,8 @@ def _told(seen: Signs) -> bool:
         seen.role.teller
         or seen.bulk_header
         or seen.entitled(_NEWS_SUBJECT)
-        or seen.says(_LEAVES_THE_LIST)
-        or seen.says((b"newsletter", b"mailing list", b"you asked", b"offers", b"as a customer"))
+        or seen.says(LEAVES_THE_LIST)
+        or seen.says(HINTS_AT_NEWS)
     )
 
 
@@ -199,16 +144,16 @@ RULES: dict[str, Rule] = {
         needs=_charges,
         signs=(
             Sign("subject names a bill", 0.45, lambda s: s.entitled(_BILL_SUBJECT)),
-            Sign("asks to pay", 0.4, lambda s: s.says(_ASKS_TO_PAY)),
-            Sign("speaks of a bill", 0.3, lambda s: s.says(_NAMES_A_BILL)),
+            Sign("asks to pay", 0.4, lambda s: s.says(ASKS_TO_PAY)),
+            Sign("speaks of a bill", 0.3, lambda s: s.says(NAMES_A_BILL)),
             Sign("encloses a bill", 0.5, lambda s: s.encloses(_BILL_FILE)),
             Sign("names a bill and encloses a document", 0.3, lambda s: s.entitled(_BILL_SUBJECT) and s.encloses(_ANY_FILE)),
             Sign("sent by a billing office", 0.3, lambda s: s.role.charger),
             Sign("names an amount", 0.2, lambda s: s.amount),
         ),
         against=(
-            Sign("makes offers to readers", 0.4, lambda s: s.says(_OFFERS) and s.says(_KNOWS_READERS)),
-            Sign("has been paid", 0.5, lambda s: s.says(_HAS_BEEN_PAID)),
+            Sign("makes offers to readers", 0.4, lambda s: s.says(OFFERS) and s.says(KNOWS_READERS)),
+            Sign("has been paid", 0.5, lambda s: s.says(HAS_BEEN_PAID)),
             Sign("neither amount nor document", 0.4, lambda s: not s.amount and not s.files),
             _ANSWER,
             _LIST,
@@ -218,14 +163,14 @@ RULES: dict[str, Rule] = {
         needs=_sold,
         signs=(
             Sign("subject names a receipt", 0.45, lambda s: s.entitled(_RECEIPT_SUBJECT)),
-            Sign("says it is paid", 0.4, lambda s: s.says(_HAS_BEEN_PAID)),
-            Sign("speaks of an order", 0.4, lambda s: s.says(_NAMES_AN_ORDER)),
+            Sign("says it is paid", 0.4, lambda s: s.says(HAS_BEEN_PAID)),
+            Sign("speaks of an order", 0.4, lambda s: s.says(NAMES_AN_ORDER)),
             Sign("encloses a receipt", 0.5, lambda s: s.encloses(_RECEIPT_FILE)),
             Sign("sent by a shop", 0.25, lambda s: s.role.seller),
             Sign("names an amount", 0.2, lambda s: s.amount),
         ),
         against=(
-            Sign("asks to pay", 0.6, lambda s: s.says((b"amount due", b"due date", b"please pay", b"is due"))),
+            Sign("asks to pay", 0.6, lambda s: s.says(IS_DUE)),
             Sign("neither amount nor document", 0.5, lambda s: not s.amount and not s.files),
             _ANSWER,
             _LIST,
@@ -235,9 +180,9 @@ RULES: dict[str, Rule] = {
         needs=_told,
         signs=(
             Sign("can be unsubscribed from, by header", 0.35, lambda s: s.bulk_header),
-            Sign("can be unsubscribed from", 0.35, lambda s: s.says(_LEAVES_THE_LIST)),
-            Sign("speaks to readers", 0.4, lambda s: s.says(_KNOWS_READERS)),
-            Sign("makes offers", 0.25, lambda s: s.says(_OFFERS)),
+            Sign("can be unsubscribed from", 0.35, lambda s: s.says(LEAVES_THE_LIST)),
+            Sign("speaks to readers", 0.4, lambda s: s.says(KNOWS_READERS)),
+            Sign("makes offers", 0.25, lambda s: s.says(OFFERS)),
             Sign("subject names an issue", 0.35, lambda s: s.entitled(_NEWS_SUBJECT)),
             Sign("sent by an editor", 0.35, lambda s: s.role.teller),
         ),
@@ -248,7 +193,7 @@ RULES: dict[str, Rule] = {
         signs=(
             Sign("sent by a machine", 0.4, lambda s: s.role.machine),
             Sign("sent automatically, by header", 0.6, lambda s: s.automatic_header),
-            Sign("says it is automatic", 0.4, lambda s: s.says(_IS_AUTOMATIC)),
+            Sign("says it is automatic", 0.4, lambda s: s.says(IS_AUTOMATIC)),
             Sign("subject names an event", 0.35, lambda s: s.entitled(_NOTICE_SUBJECT)),
         ),
         against=(
@@ -267,7 +212,7 @@ RULES: dict[str, Rule] = {
         ),
         against=(
             Sign("sent in bulk", 0.4, lambda s: s.bulk_header or s.discussion),
-            Sign("can be unsubscribed from", 0.4, lambda s: s.says(_LEAVES_THE_LIST)),
+            Sign("can be unsubscribed from", 0.4, lambda s: s.says(LEAVES_THE_LIST)),
             Sign("talks to nobody", 0.6, lambda s: not (s.oneself or s.answers or s.greeting)),
         ),
     ),
