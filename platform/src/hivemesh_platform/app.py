@@ -189,7 +189,10 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
         platform.counters = execution.counters
         platform.answer_waiting = lambda: _answer_waiting(platform, execution)
         files = ArtifactService(database, store, execution.held, clock)
-        routers = [*_mesh_routers(platform, database), *_work_routers(execution, files)]
+        routers = [
+            *_mesh_routers(platform, database),
+            *_work_routers(execution, files, platform.audit),
+        ]
         held = HeldSecrets(execution.held, InstalledCatalogue(platform.types))
         routers.append(secret_routes.router(secrets, lending, held))
         platform.secrets_sealed = lambda: secrets.sealed
@@ -246,13 +249,15 @@ def _secrets(platform: Platform, database: Database) -> tuple[SecretService, Len
     return service, lending
 
 
-def _work_routers(execution: Execution, files: ArtifactService) -> list[APIRouter]:
+def _work_routers(
+    execution: Execution, files: ArtifactService, trail: AuditTrail
+) -> list[APIRouter]:
     return [
-        runs.router(execution.runs, files),
+        runs.router(execution.runs, files, trail),
         jobs.router(execution.jobs, execution.runs, files),
         pipelines.router(execution.pipelines),
-        datasets.router(execution.datasets),
-        artifacts.router(files, execution.runs),
+        datasets.router(execution.datasets, trail),
+        artifacts.router(files, execution.runs, trail),
     ]
 
 

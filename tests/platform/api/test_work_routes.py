@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from hivemesh_platform.api import artifacts, datasets, errors, jobs, pipelines, runs
 from hivemesh_platform.api.requests import RequestIds
 from hivemesh_platform.artifacts.service import ArtifactService
+from hivemesh_platform.audit.ports import NoAudit
 from hivemesh_sdk.clock import SystemClock
 
 
@@ -25,11 +26,11 @@ def app(platform):
     files = ArtifactService(platform.database, platform.artifacts, execution.held, SystemClock())
     made = FastAPI()
     for router in (
-        runs.router(execution.runs),
-        jobs.router(execution.jobs, execution.runs),
+        runs.router(execution.runs, files, NoAudit()),
+        jobs.router(execution.jobs, execution.runs, files),
         pipelines.router(execution.pipelines),
-        datasets.router(execution.datasets),
-        artifacts.router(files),
+        datasets.router(execution.datasets, NoAudit()),
+        artifacts.router(files, execution.runs, NoAudit()),
     ):
         made.include_router(router)
     errors.install(made)

@@ -12,10 +12,12 @@ from hivemesh_sdk.contracts.artifacts import GrantRequest
 from hivemesh_platform.api.access import principal_of, require, require_some
 from hivemesh_platform.api.bodies import decoded
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.api.work import Work
 from hivemesh_platform.artifacts.errors import RangeInvalidError
 from hivemesh_platform.artifacts.model import ArtifactInfo
 from hivemesh_platform.artifacts.service import ArtifactService, Content, Use
+from hivemesh_platform.audit.ports import AuditTrail
 from hivemesh_platform.execution.service import RunService
 from hivemesh_platform.execution.views import iso
 
@@ -26,7 +28,7 @@ Name = Annotated[str | None, Query(min_length=1, max_length=255)]
 Step = Annotated[str, Query(max_length=256)]
 
 
-def router(artifacts: ArtifactService, runs: RunService) -> APIRouter:
+def router(artifacts: ArtifactService, runs: RunService, audit: AuditTrail) -> APIRouter:
     """The routes."""
     routes = strict_router()
     work = Work(runs, artifacts)
@@ -67,6 +69,7 @@ def router(artifacts: ArtifactService, runs: RunService) -> APIRouter:
         use = _use(request, step, attempt)
         if use is None:
             await work.check_artifact(request, sha256)
+            await recorded(request, audit, "export:artifact", sha256)
         wanted = _range(request.headers.get("range"))
         return _answer(await artifacts.open(sha256, use=use, wanted=wanted), wanted is not None)
 

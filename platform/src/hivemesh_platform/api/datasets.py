@@ -11,7 +11,9 @@ from hivemesh_sdk.errors import InvalidError
 from hivemesh_platform.api.access import require, require_some
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.api.paging import Limit, page_of
+from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.artifacts.streams import begun
+from hivemesh_platform.audit.ports import AuditTrail
 from hivemesh_platform.execution.views import iso
 from hivemesh_platform.knowledge.model import DatasetVersion
 from hivemesh_platform.knowledge.service import DatasetService
@@ -19,7 +21,7 @@ from hivemesh_platform.knowledge.service import DatasetService
 Version = Annotated[int | None, Query(ge=1)]
 
 
-def router(datasets: DatasetService) -> APIRouter:
+def router(datasets: DatasetService, audit: AuditTrail) -> APIRouter:
     """The routes."""
     routes = strict_router()
 
@@ -43,6 +45,7 @@ def router(datasets: DatasetService) -> APIRouter:
     ) -> StreamingResponse:
         principal = require(request, "read:dataset", name)
         found = await datasets.get(name, version, principal.tenant)
+        await recorded(request, audit, "export:dataset", f"{found.name}@{found.version}")
         chunks = await begun(datasets.records(found))
         return StreamingResponse(chunks, media_type=NDJSON_MEDIA_TYPE)
 

@@ -10,8 +10,10 @@ from hivemesh_platform.api.access import before_body, require_some
 from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.api.paging import Limit, Offset, offset_page, page_of
+from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.api.work import Work
 from hivemesh_platform.artifacts.service import ArtifactService
+from hivemesh_platform.audit.ports import AuditTrail
 from hivemesh_platform.execution.service import RunService
 from hivemesh_platform.execution.views import RunEvent
 
@@ -25,7 +27,7 @@ class RunChange(View):
     run: RunView
 
 
-def router(runs: RunService, artifacts: ArtifactService) -> APIRouter:
+def router(runs: RunService, artifacts: ArtifactService, audit: AuditTrail) -> APIRouter:
     """The routes."""
     routes = strict_router()
     work = Work(runs, artifacts)
@@ -72,6 +74,7 @@ def router(runs: RunService, artifacts: ArtifactService) -> APIRouter:
     async def read_output(run: str, name: str, request: Request) -> StreamingResponse:
         await work.check_seen(request, run)
         await work.check_output(request, run, name)
+        await recorded(request, audit, "export:run", f"{run}/{name}")
         output = await runs.output(run, name)
         return StreamingResponse(output.chunks, media_type=output.media_type)
 
