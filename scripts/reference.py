@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from hivemesh_platform.cli.completion import command_words
+from hivemesh_platform.cli.completion import command_lines
 from hivemesh_platform.settings import Settings
 from hivemesh_platform.telemetry.metrics import Metrics
 from hivemesh_sdk.contracts.problems import CATALOGUE
@@ -91,9 +91,8 @@ def _cli() -> Iterator[str]:
     yield "Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 not found, 4 denied, 5 conflict,\n"
     yield "6 not complete or timed out, 7 unavailable, 130 interrupted. Data goes to standard output,\n"
     yield "everything else to standard error. `-o json` prints stable keys, of errors too.\n\n"
-    for command, verbs in command_words().items():
-        for words in [[command, verb] for verb in verbs] or [[command]]:
-            yield f"## hivemesh {' '.join(words)}\n\n```\n{_help('hivemesh', words)}```\n\n"
+    for words in command_lines():
+        yield f"## hivemesh {' '.join(words)}\n\n```\n{_help('hivemesh', words)}```\n\n"
     for verb in ("run", "check", "call", "conformance", "schema", "health"):
         yield f"## hivemesh-worker {verb}\n\n```\n{_help('hivemesh-worker', [verb])}```\n\n"
 

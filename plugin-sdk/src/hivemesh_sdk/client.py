@@ -1,4 +1,4 @@
-"""`Client`: the platform's API from Python, over mutual TLS with an operator certificate.
+"""`Client`: the platform's API from Python, by the operator's certificate or by an API token.
 
 One connection at a time and the standard library's HTTP client: the command starts fast with it.
 Workers call each other through `hivemesh_sdk.transport`, never through this.
@@ -12,11 +12,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Self, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 from pydantic import JsonValue
 
+from hivemesh_sdk.contracts.access_api import (
+    GrantView,
+    GroupView,
+    NewTokenView,
+    PrincipalView,
+    RoleView,
+    TokenView,
+    VerdictView,
+)
 from hivemesh_sdk.contracts.api import (
     ArtifactView,
     CapabilityView,
@@ -31,12 +40,14 @@ from hivemesh_sdk.contracts.api import (
     WorkerView,
 )
 from hivemesh_sdk.contracts.problems import Problem, problem
-from hivemesh_sdk.contracts.trust_api import CredentialView, DenialView
+from hivemesh_sdk.contracts.secrets_api import SecretValueView, SecretView
+from hivemesh_sdk.contracts.trust_api import CaView, CredentialView, DenialView, RootsView
 from hivemesh_sdk.errors import ConfigurationError, RemoteError
 
 V = TypeVar("V", bound=View)
 
 OPERATOR_FOLDER = "operator"
+PEOPLE_PORT = 8445
 ENDPOINT_FILE = "endpoint.json"
 BLOCK = 1024 * 1024
 _PROBLEM = msgspec.json.Decoder(Problem)
@@ -55,14 +66,16 @@ class Client:
         host: str,
         port: int,
         server_name: str,
-        certificate: Path,
-        key: Path,
-        roots: Path,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        roots: Path | None = None,
+        token: str = "",
         timeout_s: float = 30.0,
     ) -> None:
         self._address = (host, port)
         self._server_name = server_name
         self._files = (certificate, key, roots)
+        self._token = token
         self._timeout_s = timeout_s
         self._connection: _Connection | None = None
 
@@ -92,6 +105,31 @@ class Client:
             timeout_s=timeout_s,
         )
 
+    @classmethod
+    def from_server(
+        cls, url: str, token: str, *, ca_file: Path | None = None, timeout_s: float = 30.0
+    ) -> "Client":
+        """Call the people listener at `https://host:port` with an API token.
+
+        `ca_file` is the root to trust (`trust/web-root.pem` in the platform's state folder);
+        without it the roots of this machine are.
+
+        Raises:
+            ConfigurationError: the address is no `https://host:port`.
+        """
+        parts = urlsplit(url)
+        if parts.scheme != "https" or not parts.hostname or parts.path not in {"", "/"}:
+            message = f"{url!r} is no address of a platform; write https://host:port"
+            raise ConfigurationError(message)
+        return cls(
+            host=parts.hostname,
+            port=parts.port or PEOPLE_PORT,
+            server_name=parts.hostname,
+            roots=ca_file,
+            token=token,
+            timeout_s=timeout_s,
+        )
+
     def __enter__(self) -> Self:
         return self
 
@@ -103,6 +141,136 @@ class Client:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    # -- people ---------------------------------------------------------------------------
+
+    def whoami(self) -> PrincipalView:
+        """Who this client acts as, and everything that he may do."""
+        return self._view(PrincipalView, "GET", "/v1/whoami")
+
+    def can(self, action: str, user: str = "") -> VerdictView:
+        """Whether a user (or the caller) may do `verb:kind/name`, and why."""
+        query = urlencode({"action": action, **({"user": user} if user else {})})
+        return self._view(VerdictView, "GET", f"/v1/auth/can?{query}")
+
+    def user(self, name: str) -> PrincipalView:
+        """A user with his roles, groups and grants."""
+        return self._view(PrincipalView, "GET", f"/v1/auth/users/{quote(name, safe='')}")
+
+    def users(self) -> list[PrincipalView]:
+        """The users that were ever named."""
+        return self._all(PrincipalView, "/v1/auth/users")
+
+    def groups(self) -> list[GroupView]:
+        """Groups with their members and grants."""
+        return self._all(GroupView, "/v1/auth/groups")
+
+    def roles(self) -> list[RoleView]:
+        """Roles and what they grant."""
+        return self._all(RoleView, "/v1/auth/roles")
+
+    def role(self, name: str) -> RoleView:
+        """One role."""
+        return self._view(RoleView, "GET", f"/v1/auth/roles/{quote(name, safe='')}")
+
+    def put_role(self, name: str, grants: list[str], description: str = "") -> RoleView:
+        """Define a role."""
+        body: dict[str, JsonValue] = {"grants": [*grants], "description": description}
+        return self._view(RoleView, "PUT", f"/v1/auth/roles/{quote(name, safe='')}", body)
+
+    def delete_role(self, name: str) -> None:
+        """Delete a role that was defined."""
+        self._read("DELETE", f"/v1/auth/roles/{quote(name, safe='')}")
+
+    def grant(self, subject: str, name: str, what: str, *, tenant: str = "default") -> GrantView:
+        """Give a role or a grant to a user or group."""
+        body: dict[str, JsonValue] = {
+            "subject": subject,
+            "name": name,
+            "grant": what,
+            "tenant": tenant,
+        }
+        return self._view(GrantView, "POST", "/v1/auth/grants", body)
+
+    def revoke(self, subject: str, name: str, what: str, *, tenant: str = "default") -> GrantView:
+        """Take a role or a grant away; in force with the next request."""
+        body: dict[str, JsonValue] = {
+            "subject": subject,
+            "name": name,
+            "grant": what,
+            "tenant": tenant,
+        }
+        return self._view(GrantView, "POST", "/v1/auth/grants/revoke", body)
+
+    def set_member(self, group: str, user: str, *, member: bool) -> None:
+        """Put a user into a group, or take him out."""
+        path = "/v1/auth/members" if member else "/v1/auth/members/remove"
+        self._read("POST", path, {"group": group, "user": user})
+
+    def create_api_token(
+        self,
+        name: str,
+        *,
+        user: str = "",
+        roles: list[str] | None = None,
+        grants: list[str] | None = None,
+        lifetime_s: float = 30 * 86_400.0,
+    ) -> NewTokenView:
+        """Make an API token; its text is in the answer, and nowhere afterwards."""
+        body: dict[str, JsonValue] = {
+            "name": name,
+            "user": user,
+            "roles": [*(roles or [])],
+            "grants": [*(grants or [])],
+            "lifetime_s": lifetime_s,
+        }
+        return self._view(NewTokenView, "POST", "/v1/tokens", body)
+
+    def api_tokens(self) -> list[TokenView]:
+        """The API tokens that the caller may see."""
+        return self._all(TokenView, "/v1/tokens")
+
+    def revoke_api_token(self, token_id: str) -> TokenView:
+        """Accept an API token no longer."""
+        return self._view(TokenView, "DELETE", f"/v1/tokens/{quote(token_id, safe='')}")
+
+    def join_token(self, worker: str, *, instance: str = "", lifetime_s: float = 600.0) -> str:
+        """A join token for one enrolment of a worker, shown once."""
+        body: dict[str, JsonValue] = {"instance": instance, "lifetime_s": lifetime_s}
+        answer = self._read("POST", f"/v1/workers/{quote(worker, safe='')}/join-tokens", body)
+        return str(json.loads(answer)["token"])
+
+    # -- secrets --------------------------------------------------------------------------
+
+    def secrets(self, prefix: str = "") -> list[SecretView]:
+        """Names and versions of the secrets, or of those below a path."""
+        query = f"?{urlencode({'prefix': prefix})}" if prefix else ""
+        return self._all(SecretView, f"/v1/secrets{query}")
+
+    def secret(self, path: str) -> SecretView:
+        """What is told of one secret."""
+        return self._view(SecretView, "GET", _secret(path))
+
+    def set_secret(self, path: str, value: str) -> SecretView:
+        """Store a value as a new version."""
+        return self._view(SecretView, "PUT", _secret(path), {"value": value})
+
+    def rotate_secret(self, path: str, value: str) -> SecretView:
+        """Store a value in place of the present one."""
+        return self._view(SecretView, "POST", f"{_secret(path)}/rotate", {"value": value})
+
+    def delete_secret(self, path: str) -> SecretView:
+        """Withdraw a secret."""
+        return self._view(SecretView, "DELETE", _secret(path))
+
+    def restore_secret(self, path: str) -> SecretView:
+        """Bring a withdrawn secret back."""
+        return self._view(SecretView, "POST", f"{_secret(path)}/restore")
+
+    def reveal_secret(self, path: str, version: int | None = None) -> SecretValueView:
+        """A secret's value; the audit trail says who asked for it."""
+        query = "" if version is None else f"?{urlencode({'version': version})}"
+        return self._view(SecretValueView, "POST", f"{_secret(path)}/reveal{query}")
 
     # -- installation ---------------------------------------------------------------------
 
@@ -147,6 +315,19 @@ class Client:
         """End a ban or a quarantine; returns what is still refused."""
         body: dict[str, JsonValue] = {"target": target, "reason": reason}
         return self._page(DenialView, self._read("POST", "/v1/denials/lift", body))
+
+    def ca(self) -> CaView:
+        """The authority's keys and where they stand."""
+        return self._view(CaView, "GET", "/v1/ca")
+
+    def roots(self) -> RootsView:
+        """The roots to trust now."""
+        return self._view(RootsView, "GET", "/v1/ca/roots")
+
+    def rotate(self, key: str, *, emergency: bool = False) -> CaView:
+        """Begin to change a key of the authority; an emergency changes all of them at once."""
+        body: dict[str, JsonValue] = {"key": key, "emergency": emergency}
+        return self._view(CaView, "POST", "/v1/ca/rotate", body)
 
     def credentials(self) -> list[CredentialView]:
         """Deployment credentials, without their secrets."""
@@ -310,6 +491,8 @@ class Client:
     def _exchange(
         self, method: str, path: str, body: "bytes | _Source | None", headers: dict[str, str]
     ) -> Iterator[http.client.HTTPResponse]:
+        if self._token:
+            headers = {**headers, "authorization": f"Bearer {self._token}"}
         try:
             response = _accepted(self._send(method, path, body, headers))
             yield response
@@ -328,7 +511,7 @@ class Client:
             try:
                 self._connection.request(method, path, body, headers)
                 response = self._connection.getresponse()
-                if response.status != http.HTTPStatus.UNAUTHORIZED:
+                if response.status != http.HTTPStatus.UNAUTHORIZED or self._token:
                     return response
                 self.close()  # it speaks for a certificate that has expired meanwhile
             except (http.client.RemoteDisconnected, ConnectionError, ssl.SSLError):
@@ -349,12 +532,21 @@ class Client:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_flags |= ssl.VERIFY_X509_STRICT
         try:
-            context.load_verify_locations(cafile=str(roots))
-            context.load_cert_chain(str(certificate), str(key))
+            if roots is None:
+                context.load_default_certs()
+            else:
+                context.load_verify_locations(cafile=str(roots))
+            if certificate is not None:
+                context.load_cert_chain(str(certificate), None if key is None else str(key))
         except OSError as error:
-            detail = f"the operator certificate {str(certificate)!r} cannot be used: {error}"
+            which = certificate or roots
+            detail = f"the certificate {str(which)!r} cannot be used: {error}"
             raise RemoteError(problem("credential-missing", detail)) from error
         return context
+
+
+def _secret(path: str) -> str:
+    return f"/v1/secrets/{quote(path, safe='')}"
 
 
 class _Connection(http.client.HTTPSConnection):

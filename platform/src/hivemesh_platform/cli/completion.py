@@ -87,8 +87,31 @@ def command_words() -> dict[str, list[str]]:
                 command.name or (command.callback.__name__ if command.callback else "")
                 for command in group.typer_instance.registered_commands
                 if not command.hidden
-            ]
+            ] + [str(one.name) for one in group.typer_instance.registered_groups]
     return words
+
+
+def command_lines() -> list[list[str]]:
+    """Every command that can be run, as its words."""
+    from hivemesh_platform.cli.main import COMMANDS, build
+
+    lines = [[name] for name in COMMANDS]
+    for group in build([], everything=True).registered_groups:
+        if group.typer_instance is not None and group.name is not None:
+            lines += [[group.name, *rest] for rest in _below(group.typer_instance)]
+    return lines
+
+
+def _below(group: typer.Typer) -> list[list[str]]:
+    lines = [
+        [command.name or (command.callback.__name__ if command.callback else "")]
+        for command in group.registered_commands
+        if not command.hidden
+    ]
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            lines += [[str(inner.name), *rest] for rest in _below(inner.typer_instance)]
+    return lines
 
 
 def _bash(words: dict[str, list[str]]) -> str:

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 45.0
-ANY_PORTS = ["api.port=0", "api.enrolment_port=0"]  # for a platform that nobody else calls
+ANY_PORTS = [
+    "api.port=0",
+    "api.enrolment_port=0",
+    "api.people_port=0",
+]  # for a platform that nobody else calls
 
 Set = Annotated[
     list[str] | None,
@@ -207,6 +211,9 @@ def _say_ready(seen: "SystemStatus", workers: "list[WorkerView]") -> None:
         f"{tick} trust domain {seen.trust_domain}, certificates renew by themselves", err=True
     )
     typer.echo(f"{tick} API {seen.mesh_url} (mutual TLS), pid {seen.pid}", err=True)
+    if seen.people_url:
+        root = f"{seen.state_folder}/trust/web-root.pem"
+        typer.echo(f"{tick} API {seen.people_url} (API tokens; --ca-file {root})", err=True)
     for line in worker_lines(workers, tick):
         typer.echo(line, err=True)
     typer.echo(f"state in {seen.state_folder} (undo: hivemesh down --purge)", err=True)

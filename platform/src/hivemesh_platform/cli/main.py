@@ -11,6 +11,7 @@ from types import ModuleType
 import typer
 
 from hivemesh_platform.cli.failures import run_guarded
+from hivemesh_platform.cli.session import take_remote
 
 # name -> (module, help); `EXAMPLES` has what its help page ends with; the attribute `app` of the module is a Typer
 GROUPS = {
@@ -20,6 +21,12 @@ GROUPS = {
     "run": ("hivemesh_platform.cli.run", "Runs: list, show, watch, cancel, output, explain."),
     "dataset": ("hivemesh_platform.cli.dataset", "Datasets: list, show, export."),
     "artifact": ("hivemesh_platform.cli.artifact", "Artifacts: put and get bytes."),
+    "secret": (
+        "hivemesh_platform.cli.secret",
+        "Secrets: set, get, list, rotate, delete, restore.",
+    ),
+    "auth": ("hivemesh_platform.cli.auth", "Who may do what: can, explain, grant, roles, groups."),
+    "token": ("hivemesh_platform.cli.token", "API tokens: create, list, revoke."),
     "config": (
         "hivemesh_platform.cli.config",
         "Settings: show each value and its origin, validate.",
@@ -35,6 +42,9 @@ EXAMPLES = {
     "run": "hivemesh run list · hivemesh run show RUN_ID",
     "dataset": "hivemesh dataset export email-insights.messages --as csv --file mail.csv",
     "artifact": "hivemesh artifact put mail.mbox",
+    "secret": "hivemesh secret set mail.password --file password.txt · hivemesh secret list",
+    "auth": "hivemesh auth grant anna analyst · hivemesh auth can anna write dataset/sales",
+    "token": "hivemesh token create --name ci --role analyst --ttl 30d > ci.token",
     "config": "hivemesh config show --origin",
     "state": "hivemesh state show",
     "completion": "hivemesh completion install bash",
@@ -48,16 +58,19 @@ COMMANDS = {
     "init": ("hivemesh_platform.cli.init", "init", "Make the CA and credentials for containers."),
     "status": ("hivemesh_platform.cli.status", "status", "The installation at a glance."),
     "health": ("hivemesh_platform.cli.status", "health", "Exit 0 when the platform is ready."),
+    "whoami": ("hivemesh_platform.cli.whoami", "whoami", "Who you are and what you may do."),
     "doctor": ("hivemesh_platform.cli.doctor", "doctor", "Find what is wrong and how to mend it."),
 }
 TRACE = "-vv"  # anywhere on the command line: an error shows its stack trace
 EPILOG = "First steps: hivemesh up -d · hivemesh demo email · hivemesh status · hivemesh down. "
-EPILOG += "With -vv anywhere an error shows its stack trace; NO_COLOR is respected."
+EPILOG += "With -vv anywhere an error shows its stack trace; NO_COLOR is respected. "
+EPILOG += "Another machine's platform: --server https://HOST:PORT --token-file FILE --ca-file FILE "
+EPILOG += "anywhere, or HIVEMESH_SERVER, HIVEMESH_TOKEN and HIVEMESH_CA_FILE."
 
 
 def main() -> None:
     """Run the command line of this process."""
-    words = [word for word in sys.argv[1:] if word != TRACE]
+    words = take_remote([word for word in sys.argv[1:] if word != TRACE])
     command = lambda: build(words)(words, prog_name="hivemesh", standalone_mode=False)  # noqa: E731
     sys.exit(run_guarded(command, trace=TRACE in sys.argv))
 

@@ -1,5 +1,8 @@
-"""Where the platform is: the state folder of this command, and a client for it."""
+"""Where the platform is: the state folder of this command, or a server that it was told; a client."""
 
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +20,46 @@ State = Annotated[
         show_default=False,
     ),
 ]
+# Anywhere on the command line, or by environment: which platform is meant, and as whom.
+REMOTE = {
+    "--server": "HIVEMESH_SERVER",
+    "--token-file": "HIVEMESH_TOKEN_FILE",
+    "--ca-file": "HIVEMESH_CA_FILE",
+}
+TOKEN = "HIVEMESH_TOKEN"  # noqa: S105 - the name of a variable
+_chosen: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A platform that is reached over its people listener."""
+
+    url: str
+    token_file: str
+    ca_file: str
+
+
+def take_remote(words: Sequence[str]) -> list[str]:
+    """Remember the options of `REMOTE`; returns the command line without them."""
+    rest: list[str] = []
+    waiting = iter(words)
+    for word in waiting:
+        name, separator, value = word.partition("=")
+        if name not in REMOTE:
+            rest.append(word)
+        elif separator:
+            _chosen[name] = value
+        else:
+            _chosen[name] = next(waiting, "")
+    return rest
+
+
+def remote() -> Remote | None:
+    """The platform that `--server` or HIVEMESH_SERVER names, or None where none is named."""
+    found = {name: _chosen.get(name) or os.environ.get(key, "") for name, key in REMOTE.items()}
+    if not found["--server"]:
+        return None
+    return Remote(found["--server"], found["--token-file"], found["--ca-file"])
 
 
 def state_folder(chosen: Path | None) -> Path:
@@ -29,7 +72,29 @@ def state_folder(chosen: Path | None) -> Path:
 
 
 def client(state: Path | None, *, timeout_s: float = 60.0) -> "Client":
-    """A client of the platform that runs on the state folder."""
+    """A client of the platform that runs on the state folder, or of the one that was named."""
     from hivemesh_sdk.client import Client
 
-    return Client.from_state(state_folder(state), timeout_s=timeout_s)
+    named = remote()
+    if named is None:
+        return Client.from_state(state_folder(state), timeout_s=timeout_s)
+    ca_file = Path(named.ca_file).expanduser() if named.ca_file else None
+    return Client.from_server(named.url, _token(named), ca_file=ca_file, timeout_s=timeout_s)
+
+
+def _token(named: Remote) -> str:
+    """The token of the named platform: from a file, or from the environment; never from a flag."""
+    from hivemesh_sdk.errors import ConfigurationError
+
+    if not named.token_file:
+        token = os.environ.get(TOKEN, "")
+    elif named.token_file == "-":  # noqa: S105 - a file's name
+        import sys
+
+        token = sys.stdin.readline()
+    else:
+        token = Path(named.token_file).expanduser().read_text(encoding="ascii")
+    if not token.strip():
+        message = f"no API token for {named.url}; give --token-file FILE or set {TOKEN}"
+        raise ConfigurationError(message, slug="token-missing")
+    return token.strip()

@@ -38,6 +38,20 @@ def parse_value(text: str) -> "JsonValue":
     return value
 
 
+def seconds(text: str) -> float:
+    """Read a duration: a number with s, m, h or d.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+    number, unit = text[:-1], text[-1:]
+    if unit not in units or not number.replace(".", "", 1).isdecimal():
+        message = f"{text!r} is no duration; write 15m, 12h or 30d"
+        raise ConfigurationError(message, slug="configuration-invalid")
+    return float(number) * units[unit]
+
+
 def read_json(source: str) -> "JsonValue":
     """Read a JSON document from a file, or from standard input for `-`.
 

@@ -6,7 +6,7 @@ import typer
 
 from hivemesh_platform.cli import details, output, session
 from hivemesh_platform.cli.artifact import stored
-from hivemesh_platform.cli.values import parse_pairs, read_json
+from hivemesh_platform.cli.values import parse_pairs, read_json, seconds
 
 if TYPE_CHECKING:
     from hivemesh_sdk.contracts.trust_api import DenialView
@@ -103,6 +103,29 @@ def scale(
         )
 
 
+@app.command("join-token")
+def join_token(
+    name: Name,
+    ttl: Annotated[str, typer.Option(help="How long it is valid: 10m, 24h at most.")] = "10m",
+    instance: Annotated[
+        str, typer.Option(help="Only for the instance of this name (default: any).")
+    ] = "",
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> None:
+    """Make a join token for one instance of a worker on another machine; it is shown this once.
+
+    Example:  hivemesh worker join-token email-parser --ttl 10m > join.token
+    """
+    with session.client(state) as client:
+        token = client.join_token(name, instance=instance, lifetime_s=seconds(ttl))
+    if fmt in {"json", "yaml"}:
+        output.show_document({"worker": name, "token": token}, fmt)
+    else:
+        typer.echo(token)
+        typer.echo(f"for one enrolment of {name} within {ttl}; it is not shown again", err=True)
+
+
 @app.command()
 def call(
     capability: Annotated[
@@ -136,9 +159,7 @@ def call(
     return 0
 
 
-Reason = Annotated[
-    str, typer.Option("--reason", "-r", help="Why; it is kept in the audit trail.")
-]
+Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it is kept in the audit trail.")]
 Denied = Annotated[
     str,
     typer.Argument(
