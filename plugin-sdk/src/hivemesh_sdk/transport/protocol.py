@@ -25,7 +25,8 @@ from hivemesh_sdk.transport.answers import (
     problem_application,
     problem_bytes,
 )
-from hivemesh_sdk.transport.direct import ONE_WRITE, Direct, Lines, WholeAnswer
+from hivemesh_sdk.transport.direct import Direct
+from hivemesh_sdk.transport.direct_reply import NO_EVENT, DirectReply
 from hivemesh_sdk.transport.known_heads import KnownHeads
 from hivemesh_sdk.transport.limits import Guard
 from hivemesh_sdk.transport.standing import Standing
@@ -40,7 +41,7 @@ class Connections:
     def __init__(self, app: Application, guard: Guard) -> None:
         self.state = ServerState()
         self._config = _config(app)
-        self._awaited: set[MeshCycle] = set()
+        self._awaited: set[DirectReply] = set()
         direct = app if isinstance(app, Direct) else None
         bound = {"guard": guard, "direct": direct, "awaited": self._awaited}
         self._protocol: type[MeshProtocol] = type("BoundMeshProtocol", (MeshProtocol,), bound)
@@ -60,7 +61,7 @@ class Connections:
 
     def running(self) -> tuple[asyncio.Future[None], ...]:
         """The requests that are being answered, to wait for."""
-        return (*self.state.tasks, *(cycle.completion() for cycle in self._awaited))
+        return (*self.state.tasks, *(reply.completion() for reply in self._awaited))
 
     def set_date(self, text: str) -> None:
         """Set the `date` of all answers."""
@@ -94,9 +95,9 @@ class MeshProtocol(HttpToolsProtocol):
 
     guard: Guard  # set on the subclass that a listener makes
     direct: Direct | None = None  # the application, where it offers direct answers; set there too
-    awaited: "set[MeshCycle]"  # whose direct answer comes later; set there too
+    awaited: "set[DirectReply]"  # those that come later; set there too
     date_line = b""  # set there every second
-    cycle: "MeshCycle"  # None until the first request, see `_current`
+    cycle: "MeshCycle | DirectReply"  # type: ignore[assignment]  # None at first, see `_current`
 
     def __init__(
         self,
@@ -199,7 +200,7 @@ class MeshProtocol(HttpToolsProtocol):
         else:
             cycle.keep_alive = False
 
-    def _current(self) -> "MeshCycle | None":
+    def _current(self) -> "MeshCycle | DirectReply | None":
         return self.cycle
 
     # Parser callbacks
@@ -261,9 +262,7 @@ class MeshProtocol(HttpToolsProtocol):
             cycle.message_event = asyncio.Event()
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, app))
-        elif (
-            app is self.direct and not self.expect_100_continue and self._takes(scope, self.direct)
-        ):
+        elif app is self.direct and self._may_be_direct(scope, self.direct):
             self._held = cycle
             if keep_alive:
                 self.heads.learn(scope)
@@ -280,7 +279,7 @@ class MeshProtocol(HttpToolsProtocol):
             self.access_logger,
             False,  # noqa: FBT003 - no access log; by position, as it is called for every request
             self.server_state.default_headers,
-            _NO_EVENT,  # type: ignore[arg-type]  # nobody waits for it before `_start_task`
+            NO_EVENT,  # type: ignore[arg-type]  # nobody waits for it before `_start_task`
             self.expect_100_continue,
             keep_alive,
             self.on_response_complete,
@@ -297,21 +296,21 @@ class MeshProtocol(HttpToolsProtocol):
         limits = self.guard.limits
         if len(body) > limits.body or len(data) - len(body) > limits.headers:
             return False
-        if not self._takes(scope, direct):
+        if self.flow.write_paused or not direct.takes(scope):
             return False
         self.idle_since = None
         app = self._admit()
-        cycle = self._open_cycle(scope, keep_alive=True)
-        cycle.more_body = False
         if app is direct:
-            self._answer_directly(cycle, body)
+            self._answer_directly(scope, body, keep_alive=True)
         else:
+            cycle = self._open_cycle(scope, keep_alive=True)
+            cycle.more_body = False
             self._start_task(cycle, app)
         return True
 
-    def _takes(self, scope: HTTPScope, direct: Direct) -> bool:
+    def _may_be_direct(self, scope: HTTPScope, direct: Direct) -> bool:
         # Where the peer takes no answers, a task waits until it does.
-        return not self.flow.write_paused and direct.takes(scope)
+        return not self.flow.write_paused and not self.expect_100_continue and direct.takes(scope)
 
     def _start_task(self, cycle: "MeshCycle", app: Application) -> None:
         cycle.message_event = event = asyncio.Event()
@@ -319,11 +318,18 @@ class MeshProtocol(HttpToolsProtocol):
             event.set()
         self._start_asgi_task(cycle, app)
 
-    def _answer_directly(self, cycle: "MeshCycle", body: bytes) -> None:
+    def _answer_directly(self, scope: HTTPScope, body: bytes, *, keep_alive: bool) -> None:
+        self.cycle = reply = DirectReply(self, scope, keep_alive)
         try:
-            self.app.direct(cycle.scope, body, cycle)
+            self.app.direct(scope, body, reply)
         except Exception as error:  # noqa: BLE001 - the boundary of a request
-            cycle.fail_directly(error)
+            reply.fail_directly(error)
+
+    def answer_by_task(self, reply: "DirectReply", answer: Application) -> None:
+        """Give a large answer through a task, which waits until the peer takes it."""
+        cycle = self._open_cycle(reply.scope, keep_alive=reply.keep_alive)
+        cycle.more_body = False
+        self._start_task(cycle, answer)
 
     def _set_path(self, url: bytes) -> None:
         if not url.startswith(b"/") or b"#" in url:
@@ -340,7 +346,7 @@ class MeshProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         cycle = self.cycle
-        if cycle.response_complete:
+        if cycle.response_complete or isinstance(cycle, DirectReply):
             return
         self.received += len(body)
         if self.received > self.guard.limits.body:
@@ -367,16 +373,14 @@ class MeshProtocol(HttpToolsProtocol):
         cycle = self.cycle
         if self.lingering_since is not None:
             self.transport.close()
-        elif cycle.response_complete:
+        elif cycle.response_complete or isinstance(cycle, DirectReply):
             self.idle_since = self.guard.clock.monotonic()
+        elif self._held is cycle:
+            self._held = None
+            self._answer_directly(cycle.scope, bytes(cycle.body), keep_alive=cycle.keep_alive)
         else:
             cycle.more_body = False
-            if self._held is cycle:
-                self._held = None
-                body, cycle.body = bytes(cycle.body), bytearray()
-                self._answer_directly(cycle, body)
-            else:
-                cycle.message_event.set()
+            cycle.message_event.set()
 
     # Answers
 
@@ -384,7 +388,8 @@ class MeshProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
@@ -457,55 +462,6 @@ class MeshCycle(RequestResponseCycle):
 
     protocol: MeshProtocol
     head: bytes | None = None
-    _completion: asyncio.Future[None] | None = None  # of an awaited answer, where somebody waits
-
-    def later(self) -> None:
-        """The direct answer comes in another turn; until then it counts as a running request."""
-        self.protocol.awaited.add(self)
-
-    def completion(self) -> asyncio.Future[None]:
-        """What to wait for until an awaited answer was given."""
-        if self._completion is None:
-            self._completion = self.protocol.loop.create_future()
-        return self._completion
-
-    def answer(self, status: int, lines: Lines, body: bytes) -> None:
-        """Give a direct answer: head and body in one write, a large one through a task."""
-        protocol = self.protocol
-        self._settle()
-        if self.disconnected or self.response_complete:
-            return
-        if len(body) > ONE_WRITE:
-            protocol._start_asgi_task(self, WholeAnswer(status, lines, body))  # noqa: SLF001 - the two are one
-            return
-        last = b"content-length: %d\r\n\r\n" % len(body)
-        if not self.keep_alive:
-            last = b"connection: close\r\n" + last
-        head = STATUS_LINE[status] + b"\r\n".join((protocol.date_line, *lines, last))
-        data = checked_head(head, len(lines) + (4 if self.keep_alive else 5)) + body
-        self.response_started = True
-        self.transport.write(data)
-        self.response_complete = True
-        if not self.keep_alive:
-            self.transport.close()
-        protocol.on_response_complete()
-
-    def fail_directly(self, error: Exception) -> None:
-        """Answer and log a failure of the application itself."""
-        self._settle()
-        if self.disconnected:
-            return
-        scope = self.scope
-        _LOG.error("request_failed", method=scope["method"], path=scope["path"], exc_info=error)
-        if not self.response_started:
-            self.response_started = self.response_complete = True
-            self.transport.write(problem_bytes("internal", ""))
-        self.transport.close()
-
-    def _settle(self) -> None:
-        self.protocol.awaited.discard(self)
-        if self._completion is not None and not self._completion.done():
-            self._completion.set_result(None)
 
     async def run_asgi(self, app: Application) -> None:
         """Run the application; a failure of its own is answered and logged here."""
@@ -619,12 +575,3 @@ class MeshCycle(RequestResponseCycle):
 
 def _nothing() -> None:
     return None
-
-
-class _NoEvent:
-    """Stands where uvicorn expects an event, of a request that no task waits for."""
-
-    def set(self) -> None: ...
-
-
-_NO_EVENT = _NoEvent()

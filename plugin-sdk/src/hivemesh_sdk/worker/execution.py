@@ -59,11 +59,9 @@ class Control(Protocol):
 
 
 class Waiter(Protocol):
-    """Whoever waits for an event: a future, or what answers without one."""
+    """Whoever waits for an event; told once, and by then it waits no more."""
 
-    def done(self) -> bool: ...
-
-    def set_result(self, result: None, /) -> None: ...
+    def wake(self) -> None: ...
 
 
 class Buffered(msgspec.Struct, gc=False):
@@ -156,7 +154,7 @@ class Execution(msgspec.Struct, eq=False):
         return self._ready > after or self.ended
 
     def wake(self, waiter: Waiter) -> None:
-        """Let it be set at the next event; `forget` it in any case."""
+        """Let it be told of the next event; `forget` it where it leaves before."""
         self._waiters.append(waiter)
 
     def forget(self, waiter: Waiter) -> None:
@@ -318,7 +316,8 @@ class Execution(msgspec.Struct, eq=False):
     def release(self) -> None:
         """Its code has stopped: the slot is free."""
         if not self.released:
-            self.cpu_s()
+            if self.cpu_base:  # else it ran in no process of its own
+                self.cpu_s()
             self.released = True
             self.control = None  # so that a kept answer keeps nothing else
             self._listener.execution_released(self)
@@ -336,9 +335,7 @@ class Execution(msgspec.Struct, eq=False):
             self._woke_at = now
             waiters = self._waiters
             while waiters:
-                waiter = waiters.pop()
-                if not waiter.done():
-                    waiter.set_result(None)
+                waiters.pop().wake()
 
     def _state(self) -> ExecutionState:
         if self.ended:

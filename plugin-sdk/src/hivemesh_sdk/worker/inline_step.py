@@ -167,7 +167,7 @@ class InlineStep(msgspec.Struct, eq=False):
         request = self.request
         job = Job(
             kind=request.kind,
-            inputs=[body for body in self.bodies if body is not None],
+            inputs=self.bodies,  # type: ignore[arg-type]  # the runner starts what is there
             parameters=request.parameters,
             checkpoint=bytes(request.checkpoint),
             limits=request.limits,
@@ -179,7 +179,9 @@ class InlineStep(msgspec.Struct, eq=False):
             self.front.post(partial(self.end, problem_of(error), refused=True))
             return
         try:
-            result = await self.capability.run_waiting(job, options, self._surroundings(), self)
+            if self.capability.asks_context:
+                self.context = self._surroundings()
+            result = await self.capability.run_waiting(job, options, self.context, self)
             refuse_secrets(result or b"", "the answer")
         except asyncio.CancelledError:
             self.front.post(partial(self.end, problem("cancelled")))
@@ -193,18 +195,16 @@ class InlineStep(msgspec.Struct, eq=False):
             digest = "" if result is None else hashlib.sha256(result).hexdigest()
             self.front.post(partial(self._succeed, result, digest))
 
-    def _surroundings(self) -> Context | None:
-        if self.capability.asks_context:
-            self.context = Context(
-                key=self.execution.key,
-                capability=self.capability.id,
-                scratch=self.folder / self.execution.id,
-                artifacts=NO_ARTIFACTS,
-                port=self,
-                vault=self.vault,
-                http=self.http,
-            )
-        return self.context
+    def _surroundings(self) -> Context:
+        return Context(
+            key=self.execution.key,
+            capability=self.capability.id,
+            scratch=self.folder / self.execution.id,
+            artifacts=NO_ARTIFACTS,
+            port=self,
+            vault=self.vault,
+            http=self.http,
+        )
 
     def _succeed(self, result: bytes | None, digest: str) -> None:
         self.execution.succeed(result, digest, ())

@@ -23,6 +23,7 @@ from hivemesh_sdk.worker.batches import (
 )
 from hivemesh_sdk.worker.codec import (
     Codec,
+    encode,
     encode_record,
     field_problems,
     json_schema,
@@ -106,6 +107,8 @@ class Capability:
             raise InvalidError(message, slug="input-invalid")
         if self.kind == "reducer" and job.kind != "result":
             return None
+        if self._options is None and not job.parameters:
+            return None
         return options_of(self._options, job.parameters, job.vault)
 
     def secrets_of(self, parameters: Mapping[str, object]) -> frozenset[str]:
@@ -144,7 +147,11 @@ class Capability:
             return None
         if self.kind == "call":  # the shortest way, for what is called most
             value = self._document(self._input, b"".join(job.inputs) or NOTHING)
-            return self._encode(await self._target(**self._arguments(value, options, context)))
+            if self._sole_input is None:
+                arguments = self._arguments(value, options, context)
+            else:
+                arguments = {self._sole_input: value}
+            return self._encode(await self._target(**arguments))
         taken = self._take(job)
         answer = await self._target(**self._arguments(taken.value, options, context))
         return self._give(taken, answer, sink)
@@ -175,8 +182,6 @@ class Capability:
     def _arguments(
         self, taken: object, options: object, context: Context | None, start: object = None
     ) -> dict[str, object]:
-        if self._sole_input is not None:  # the shortest way, for what is called most
-            return {self._sole_input: taken}
         values: dict[Role, object] = {
             "input": taken,
             "options": options,
@@ -236,14 +241,20 @@ class Capability:
 
     def _encode(self, value: object) -> bytes:
         try:
-            data = encode_record(value)
-        except TypeError as error:
-            message = f"the answer cannot be written as JSON: {error}"
-            raise FatalError(message, slug="output-invalid") from error
+            data = encode(value)
+        except TypeError:
+            data = self._encode_other(value)
         if len(data) > MAX_ANSWER_BYTES:
             message = f"the answer takes {len(data)} bytes; store it as an artifact and name it"
             raise FatalError(message, slug="output-invalid")
         return data
+
+    def _encode_other(self, value: object) -> bytes:
+        try:
+            return encode_record(value)
+        except TypeError as error:
+            message = f"the answer cannot be written as JSON: {error}"
+            raise FatalError(message, slug="output-invalid") from error
 
 
 def _sole_input(roles: Mapping[str, Role]) -> str | None:

@@ -37,7 +37,7 @@ from hivemesh_sdk.worker.asgi import (
     problem_body,
     read_body,
 )
-from hivemesh_sdk.worker.execution import Execution, Waiter
+from hivemesh_sdk.worker.execution import Execution
 from hivemesh_sdk.worker.steps import StepTable
 
 PREFIX = "/v1/steps/"
@@ -69,7 +69,7 @@ class StepRoutes:
         self._table = table
         self._access = access
         self._clock = clock
-        self._waiting: dict[Waiter, float] = {}
+        self._waiting: dict[_Reader | _Sleeper, float] = {}
         self._numbers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,8 +113,8 @@ class StepRoutes:
         """Let those answer who have waited long enough."""
         now = self._clock.monotonic()
         for waiter in [one for one, until in self._waiting.items() if now >= until]:
-            if not waiter.done():
-                waiter.set_result(None)
+            waiter.execution.forget(waiter)
+            waiter.wake()
 
     @property
     def waiting(self) -> bool:
@@ -206,7 +206,6 @@ class StepRoutes:
     def finish(self, reader: "_Reader") -> None:
         """Answer a direct request that has waited."""
         del self._waiting[reader]
-        reader.execution.forget(reader)
         try:
             status, chunks = self._first_page(reader.execution, 0, reader.headers, reader.given)
             reader.reply.answer(status, reader.given, b"".join(chunks))
@@ -214,48 +213,47 @@ class StepRoutes:
             reader.reply.fail_directly(error)
 
     async def _wait(self, execution: Execution, seconds: float) -> None:
-        waiter = asyncio.get_running_loop().create_future()
-        execution.wake(waiter)
-        self._waiting[waiter] = self._clock.monotonic() + seconds
+        sleeper = _Sleeper(execution)
+        execution.wake(sleeper)
+        self._waiting[sleeper] = self._clock.monotonic() + seconds
         try:
-            await waiter
+            await sleeper.woken
         finally:
-            del self._waiting[waiter]
-            execution.forget(waiter)
+            del self._waiting[sleeper]
+            execution.forget(sleeper)
 
     async def _status(self, execution: Execution, status: int, send: Send, given: Lines) -> None:
         given += (_JSON_TYPE, _EXECUTION + execution.id.encode())
         await answer(send, status, given, (_encode(execution.status()),))
 
 
-class _Reader:
+class _Reader(msgspec.Struct, eq=False):
     """A direct request that waits for the first event."""
 
-    __slots__ = ("_done", "_routes", "execution", "given", "headers", "reply")
+    routes: StepRoutes
+    execution: Execution
+    headers: RequestHeaders
+    given: Lines
+    reply: Reply
 
-    def __init__(
-        self,
-        routes: StepRoutes,
-        execution: Execution,
-        headers: RequestHeaders,
-        given: Lines,
-        reply: Reply,
-    ) -> None:
-        self._routes = routes
-        self._done = False
-        self.execution = execution
-        self.headers = headers
-        self.given = given
-        self.reply = reply
-
-    def done(self) -> bool:
-        """Whether it was answered."""
-        return self._done
-
-    def set_result(self, _: None, /) -> None:
+    def wake(self) -> None:
         """Answer now."""
-        self._done = True
-        self._routes.finish(self)
+        self.routes.finish(self)
+
+
+class _Sleeper:
+    """A request with a task that waits for an event."""
+
+    __slots__ = ("execution", "woken")
+
+    def __init__(self, execution: Execution) -> None:
+        self.execution = execution
+        self.woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def wake(self) -> None:
+        """Let the task go on."""
+        if not self.woken.done():
+            self.woken.set_result(None)
 
 
 def _patience(headers: RequestHeaders) -> float:
