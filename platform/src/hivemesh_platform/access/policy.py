@@ -12,6 +12,7 @@ _WORKER = frozenset(
         "discovery:read",
         "identity:renew",
         "instances:self",
+        "policy:fetch",
         "secrets:resolve",
     }
 )
