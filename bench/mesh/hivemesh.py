@@ -8,14 +8,21 @@ import tempfile
 from pathlib import Path
 
 import pki
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hivemesh_sdk import Record, Worker
 from hivemesh_sdk.contracts.manifest import Manifest
+from hivemesh_sdk.contracts.names import TICKET_HEADER
 from hivemesh_sdk.contracts.pages import decode_page, encode_request
 from hivemesh_sdk.contracts.steps import InputPart, ResultEvent, StepRequest
 from hivemesh_sdk.testing.artifacts import FolderPlatform
+from hivemesh_sdk.testing.tickets import ThrowawayTickets
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Target
 from hivemesh_sdk.transport.server import serve as listen
+from hivemesh_sdk.trust.identity import SpiffeId
+from hivemesh_sdk.trust.jws import SigningKey
+from hivemesh_sdk.trust.tickets import announced_keys, own_identity
+from hivemesh_sdk.worker.access import Own
 from hivemesh_sdk.worker.server import ServerSettings, WorkerServer, quiet_collector
 
 worker = Worker()
@@ -47,12 +54,14 @@ MANIFEST = Manifest.model_validate(
 async def serve(folder: Path, announce) -> None:
     """Serve until ended."""
     with tempfile.TemporaryDirectory(prefix="echo-") as scratch:
-        settings = ServerSettings(scratch=Path(scratch) / "scratch", instance="i1")
+        source = pki.source(folder, "server")
+        own = Own.of(MANIFEST, own_identity(source), announced_keys(source))
+        settings = ServerSettings(own=own, scratch=Path(scratch) / "scratch", instance="i1")
         artifacts = FolderPlatform(Path(scratch) / "artifacts")
         server = WorkerServer(MANIFEST, artifacts, settings, worker=worker)
         await server.start()
         quiet_collector()  # as a worker's process does
-        async with listen(server.app, pki.source(folder, "server"), "127.0.0.1", 0) as listener:
+        async with listen(server.app, source, "127.0.0.1", 0) as listener:
             announce(listener.port)
             await asyncio.Event().wait()
 
@@ -74,6 +83,11 @@ class Caller:
         )
         self._body = b"".join(encode_request(request, [body]))
         self._headers = {"prefer": "wait=20"}
+        self._holder = SpiffeId.parse(pki.SERVER_ID)
+        self._request = request
+        self._tickets = ThrowawayTickets(  # one per call, as the platform mints them
+            SigningKey(Ed25519PrivateKey.generate()), str(source.svid().id)
+        )
 
     async def __aenter__(self):
         await self._client.__aenter__()
@@ -83,11 +97,13 @@ class Caller:
         await self._client.close()
 
     async def call(self, number: int) -> None:
+        key = f"bench.echo.{number}"
+        claims = self._tickets.claims(self._holder, key, self._request.capability)
         answer = await self._client.request(
             self._target,
             "PUT",
-            f"/v1/steps/bench.echo.{number}",
-            headers=self._headers,
+            f"/v1/steps/{key}",
+            headers={**self._headers, TICKET_HEADER: self._tickets.sign(claims)},
             body=self._body,
             deadline_s=30.0,
         )

@@ -23,7 +23,7 @@ class StolenCA(ThrowawayCA):
         self.root = authority.ring.active(KeyKind.ROOT).signer()
         self.issuer = authority.ring.active(KeyKind.ISSUER).signer()
         self.roots = [self.root.certificate]
-        self.signing = authority.signing._keys[0]
+        self.signing = authority.signing
 
 
 def port_of(running: Installation, listener: str) -> int:

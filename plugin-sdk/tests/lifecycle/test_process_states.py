@@ -151,7 +151,9 @@ async def test_a_platform_that_never_comes_is_given_up_after_two_minutes(platfor
 async def test_a_second_signal_ends_running_steps(platform, clock):
     async with living(platform, clock) as life:
         member = await joined(platform)
-        instance = InstanceUnderTest(platform.client, member.target)
+        instance = InstanceUnderTest(
+            platform.client, member.target, member.peer.id, platform.tickets
+        )
         await instance.put("run.node.1", Step.of("text.spin@1", "call", bodies=[b"40"]), wait_s=0)
         life.process.stop()
         await until(platform, lambda: member.heartbeats[-1].draining)

@@ -4,14 +4,21 @@ import hashlib
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hivemesh_sdk.contracts.artifacts import Artifact
 from hivemesh_sdk.contracts.steps import InputPart, StepRequest
 from hivemesh_sdk.errors import HivemeshError
 from hivemesh_sdk.testing.clock import ManualClock
+from hivemesh_sdk.testing.tickets import ThrowawayTickets
+from hivemesh_sdk.trust.identity import SpiffeId
+from hivemesh_sdk.trust.jws import SigningKey
+from hivemesh_sdk.worker.access import Right
 from hivemesh_sdk.worker.metrics import StepMetrics
 from hivemesh_sdk.worker.steps import Slots, StepTable, Timing, fingerprint_of
 
 KEY = "run.step.1"
+CALLER = "spiffe://mesh.test/platform/p1"
+HOLDER = SpiffeId.worker("mesh.test", "sample", "i1")
 TIMING = Timing(grace=5, orphan_after=600, keep=900, keep_bytes=20_000)
 
 
@@ -81,9 +88,18 @@ def request(capability="a.call@1", kind="call", *, attempt=1, epoch=1, **fields)
     return StepRequest(capability=capability, kind=kind, attempt=attempt, epoch=epoch, **fields)
 
 
+TICKETS = ThrowawayTickets(SigningKey(Ed25519PrivateKey.generate()), CALLER)
+
+
+def right(key, made):
+    claims = TICKETS.claims(HOLDER, key, made.capability, made.attempt)
+    return Right(CALLER, TICKETS.sign(claims), claims)
+
+
 def put(table, *, key=KEY, body=b"1", **fields):
     fields.setdefault("inputs", [InputPart(bytes=len(body))])
-    return table.put(key, request(**fields), [body])
+    made = request(**fields)
+    return table.put(key, made, [body], right(key, made))
 
 
 def read(table, **fields):

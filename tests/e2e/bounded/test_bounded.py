@@ -12,10 +12,11 @@ import pytest
 import waiting
 from chaos_figures import record
 from hivemesh_sdk.contracts.api import RunState
-from hivemesh_sdk.contracts.names import PAGE_MEDIA_TYPE
+from hivemesh_sdk.contracts.names import PAGE_MEDIA_TYPE, TICKET_HEADER
 from hivemesh_sdk.contracts.pages import encode_request
 from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.contracts.steps import InputPart, StepRequest, WorkerStatus
+from hivemesh_sdk.testing.tickets import ThrowawayTickets
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Response, Target
 from hivemesh_sdk.trust.identity import SpiffeId
@@ -43,13 +44,16 @@ def running(tmp_path_factory: pytest.TempPathFactory, shared: Shared) -> Iterato
 class Direct:
     """Asks the worker as the platform does, with a certificate of the platform's authority."""
 
-    def __init__(self, installation: Installation, client: MeshClient) -> None:
+    def __init__(
+        self, installation: Installation, client: MeshClient, tickets: ThrowawayTickets
+    ) -> None:
         self._client = client
+        self._tickets = tickets
         self.run = f"run_{uuid4().hex}"  # a worker remembers the keys of ended steps
         instance = installation.instances("text")[0]
         self.pid = instance.pid
         host, _, port = instance.address.rpartition(":")
-        identity = SpiffeId.parse(instance.identity)
+        self._identity = identity = SpiffeId.parse(instance.identity)
         self._target = Target.instance(host.removeprefix("https://"), int(port), identity)
 
     async def put(self, key: str, length: int, wait_s: float = 0.0) -> Response:
@@ -58,7 +62,11 @@ class Direct:
             capability=SPIN, kind="call", attempt=1, epoch=1,
             inputs=[InputPart(bytes=len(value), count=1)],
         )  # fmt: skip
-        headers = {"content-type": PAGE_MEDIA_TYPE, "prefer": f"wait={wait_s:g}"}
+        headers = {
+            "content-type": PAGE_MEDIA_TYPE,
+            "prefer": f"wait={wait_s:g}",
+            TICKET_HEADER: self._tickets.for_request(self._identity, key, request),
+        }
         return await self._ask("PUT", f"/v1/steps/{key}", headers, encode_request(request, [value]))
 
     async def delete(self, key: str) -> Response:
@@ -86,7 +94,7 @@ class Direct:
 async def direct(running: Installation):
     ca = StolenCA(running.state)
     async with MeshClient(IdentitySource(ca.svid(ca.platform("p9")), ca.bundle())) as client:
-        asked = Direct(running, client)
+        asked = Direct(running, client, ThrowawayTickets(ca.signing, str(ca.platform("p9"))))
         yield asked
         for number in range(SLOTS):
             await asked.delete(f"{asked.run}.a.{number}")

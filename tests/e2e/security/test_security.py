@@ -1,7 +1,6 @@
 """The listeners of a running installation refuse every wrong way in, and say why."""
 
 import asyncio
-import json
 import socket
 import ssl
 import tempfile
@@ -212,7 +211,7 @@ async def test_another_worker_cannot_read_an_artifact(running, ca, tmp_path: Pat
     running.until_ended(run)
 
 
-@pytest.mark.parametrize(("kind", "status"), [("worker", 403), ("user", 403)])
+@pytest.mark.parametrize(("kind", "status"), [("worker", 401), ("user", 403)])
 async def test_only_the_platform_may_run_steps_at_a_worker(
     running, ca, kind: str, status: int
 ) -> None:
@@ -227,9 +226,8 @@ async def test_only_the_platform_may_run_steps_at_a_worker(
 
 
 def token(running: Installation, worker: str, lifetime_s: float = 600.0) -> Token:
-    body = {"worker": worker, "lifetime_s": lifetime_s}
     with running.client() as client:
-        return Token.parse(json.loads(client._read("POST", "/v1/tokens", body))["token"])
+        return Token.parse(client.join_token(worker, lifetime_s=lifetime_s))
 
 
 async def join(running: Installation, secret: Token, worker: str) -> Identity | HivemeshError:

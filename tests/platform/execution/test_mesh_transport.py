@@ -14,7 +14,10 @@ from hivemesh_sdk.contracts.problems import slug_of
 from hivemesh_sdk.contracts.steps import InputPart, RecordsEvent, ResultEvent, StepRequest
 from hivemesh_sdk.testing.artifacts import FolderPlatform
 from hivemesh_sdk.testing.pki import ThrowawayCA
+from hivemesh_sdk.testing.tickets import ThrowawayTickets
 from hivemesh_sdk.transport import MeshClient, serve
+from hivemesh_sdk.trust.tickets import announced_keys, own_identity
+from hivemesh_sdk.worker.access import Own
 from hivemesh_sdk.worker.server import ServerSettings, WorkerServer
 
 worker = Worker()
@@ -52,11 +55,13 @@ async def serving(ca, folder, instance="i1"):
     """A worker on loopback; yields its endpoint."""
     identity = ca.worker("echo", instance)
     platform = FolderPlatform(folder / "artifacts")
-    settings = ServerSettings(scratch=folder / "scratch", instance=instance)
+    source = ca.source(identity)
+    own = Own.of(MANIFEST, own_identity(source), announced_keys(source))
+    settings = ServerSettings(own=own, scratch=folder / "scratch", instance=instance)
     server = WorkerServer(MANIFEST, platform, settings, worker=worker)
     await server.start()
     try:
-        async with serve(server.app, ca.source(identity), "127.0.0.1", 0) as listener:
+        async with serve(server.app, source, "127.0.0.1", 0) as listener:
             yield Endpoint(
                 instance=instance,
                 worker="echo",
@@ -76,6 +81,11 @@ async def transport(ca):
         yield MeshStepTransport(client)
 
 
+def ticket(ca, key, capability="test.upper@1"):
+    tickets = ThrowawayTickets(ca.signing, str(ca.platform()))
+    return tickets.of(ca.worker("echo", "i1"), key, capability)
+
+
 def request(kind, body, *, capability="test.upper@1", attempt=1, **fields):
     part = InputPart(bytes=len(body), count=1)
     made = StepRequest(
@@ -87,7 +97,9 @@ def request(kind, body, *, capability="test.upper@1", attempt=1, **fields):
 async def test_a_map_is_one_exchange(ca, tmp_path, transport):
     body = request("map", b'{"text": "a"}\n{"text": "b"}\n')
     async with serving(ca, tmp_path) as endpoint:
-        page = await transport.put_step(endpoint, "run_1.map.1", body, ticket="", wait_s=10)
+        page = await transport.put_step(
+            endpoint, "run_1.map.1", body, ticket=ticket(ca, "run_1.map.1"), wait_s=10
+        )
     frames = list(decode_page(page.body))
     assert page.execution
     assert isinstance(frames[0].event, RecordsEvent)
@@ -98,7 +110,13 @@ async def test_a_map_is_one_exchange(ca, tmp_path, transport):
 async def test_a_call_answers_its_value(ca, tmp_path, transport):
     body = request("call", b'{"a": 1}', capability="test.echo@1")
     async with serving(ca, tmp_path) as endpoint:
-        page = await transport.put_step(endpoint, "job_1.job.0", body, ticket="", wait_s=10)
+        page = await transport.put_step(
+            endpoint,
+            "job_1.job.0",
+            body,
+            ticket=ticket(ca, "job_1.job.0", "test.echo@1"),
+            wait_s=10,
+        )
     [frame] = decode_page(page.body)
     assert json.loads(frame.body) == {"a": 1}
 
@@ -106,9 +124,17 @@ async def test_a_call_answers_its_value(ca, tmp_path, transport):
 async def test_events_are_read_again_until_they_are_acknowledged(ca, tmp_path, transport):
     body = request("map", b'{"text": "a"}\n')
     async with serving(ca, tmp_path) as endpoint:
-        page = await transport.put_step(endpoint, "run_1.map.1", body, ticket="", wait_s=10)
+        page = await transport.put_step(
+            endpoint, "run_1.map.1", body, ticket=ticket(ca, "run_1.map.1"), wait_s=10
+        )
         again = await transport.get_events(
-            endpoint, "run_1.map.1", page.execution, ticket="", epoch=1, after=0, wait_s=1
+            endpoint,
+            "run_1.map.1",
+            page.execution,
+            ticket=ticket(ca, "run_1.map.1"),
+            epoch=1,
+            after=0,
+            wait_s=1,
         )
         assert again.body == page.body
 
@@ -117,7 +143,13 @@ async def test_an_unknown_execution_is_a_problem(ca, tmp_path, transport):
     async with serving(ca, tmp_path) as endpoint:
         with pytest.raises(StepRefusedError) as refused:
             await transport.get_events(
-                endpoint, "run_1.map.1", "e", ticket="", epoch=1, after=0, wait_s=1
+                endpoint,
+                "run_1.map.1",
+                "e",
+                ticket=ticket(ca, "run_1.map.1"),
+                epoch=1,
+                after=0,
+                wait_s=1,
             )
     assert slug_of(refused.value.problem()) == "execution-unknown"
 
@@ -125,11 +157,19 @@ async def test_an_unknown_execution_is_a_problem(ca, tmp_path, transport):
 async def test_a_forgotten_step_is_unknown(ca, tmp_path, transport):
     body = request("map", b'{"text": "a"}\n')
     async with serving(ca, tmp_path) as endpoint:
-        page = await transport.put_step(endpoint, "run_1.map.1", body, ticket="", wait_s=10)
+        page = await transport.put_step(
+            endpoint, "run_1.map.1", body, ticket=ticket(ca, "run_1.map.1"), wait_s=10
+        )
         await transport.delete_step(endpoint, "run_1.map.1", 1)
         with pytest.raises(StepRefusedError):
             await transport.get_events(
-                endpoint, "run_1.map.1", page.execution, ticket="", epoch=1, after=0, wait_s=1
+                endpoint,
+                "run_1.map.1",
+                page.execution,
+                ticket=ticket(ca, "run_1.map.1"),
+                epoch=1,
+                after=0,
+                wait_s=1,
             )
 
 

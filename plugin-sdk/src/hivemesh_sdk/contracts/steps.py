@@ -54,7 +54,6 @@ class StepRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     deadline_ms: int = 0
     idle_timeout_ms: int = 300_000
     bodies: Bodies = "inline"
-    ticket: str = ""
 
 
 class RecordsEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="records"):

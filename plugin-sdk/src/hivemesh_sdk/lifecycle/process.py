@@ -33,6 +33,8 @@ from hivemesh_sdk.transport.server import Listener, serve
 from hivemesh_sdk.trust.enrolment import Identity, Newcomer, enrol, fetch_bundle, renewal_by
 from hivemesh_sdk.trust.renewal import Renewer
 from hivemesh_sdk.trust.source import IdentitySource
+from hivemesh_sdk.trust.tickets import announced_keys, own_identity
+from hivemesh_sdk.worker.access import Own
 from hivemesh_sdk.worker.server import ServerSettings, WorkerServer, quiet_collector
 
 DRAIN_S = 30.0
@@ -146,6 +148,7 @@ class WorkerProcess:
                 self._manifest,
                 GrantedArtifacts(mesh, target),
                 ServerSettings(
+                    own=Own.of(self._manifest, own_identity(source), announced_keys(source)),
                     scratch=own_path(self._manifest.metadata.name, ".scratch"),
                     instance=instance,
                     search_path=self._search_path,

@@ -16,6 +16,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -41,6 +42,17 @@ FIRST_KIND: Mapping[str, StepKind] = {
 }
 SMALL = Limits(records=3)
 CHECKPOINTS = 8  # a source is started again at so many of its checkpoints
+
+# Claims that make a ticket one of somebody else, and what a worker answers to it.
+FOREIGN: Mapping[str, tuple[dict[str, Any], int, str]] = {
+    "for another worker": ({"aud": ["another"]}, 403, "not-authorized"),
+    "of another instance": ({"azp": "spiffe://x.y/worker/another/i1"}, 403, "not-authorized"),
+    "for another capability": ({"cap": "another.thing@1"}, 403, "not-authorized"),
+    "of another step": ({"step": "run_another.node.1"}, 403, "not-authorized"),
+    "of another attempt": ({"attempt": 2}, 403, "not-authorized"),
+    "expired": ({"iat": 1_000_000_000, "exp": 1_000_000_300}, 401, "ticket-expired"),
+    "of the future": ({"iat": 4_000_000_000, "exp": 4_000_000_300}, 401, "ticket-not-yet-valid"),
+}
 
 
 class WorkerConformance:
@@ -155,7 +167,11 @@ class WorkerConformance:
     )
     def test_a_malformed_step_is_refused(self, worker: WorkerHarness, body: bytes) -> None:
         """The first line must be a step request."""
-        _expect(worker.request("PUT", f"/v1/steps/{worker.key()}", body), 400, "malformed")
+        step = Step.of(_any(worker).id, FIRST_KIND[_any(worker).kind])
+        key = worker.key()
+        ticket = worker.ticket(key, step)
+        response = worker.request("PUT", f"/v1/steps/{key}", body, hivemesh_ticket=ticket)
+        _expect(response, 400, "malformed")
 
     def test_an_input_that_is_cut_short_is_refused(self, worker: WorkerHarness) -> None:
         """The bytes that a line announces must follow it."""
@@ -226,7 +242,11 @@ class WorkerConformance:
         document = {**msgspec.to_builtins(step.request), "added_later": {"x": 1}}
         body = msgspec.json.encode(document) + b"\n" + b"".join(step.bodies)
         key = worker.key()
-        assert worker.request("PUT", f"/v1/steps/{key}", body, prefer="wait=20").status == 200
+        ticket = worker.ticket(key, step)
+        response = worker.request(
+            "PUT", f"/v1/steps/{key}", body, prefer="wait=20", hivemesh_ticket=ticket
+        )
+        assert response.status == 200, response.body
         worker.delete(key)
 
     def test_a_map_answers_a_single_record_as_a_call(
@@ -457,14 +477,44 @@ class WorkerConformance:
         source = IdentitySource(stranger.svid(stranger.platform()), worker.platform.ca.bundle())
         assert _answer_over(worker, source.client_context()) == b""
 
-    def test_only_the_platform_may_create_steps(self, worker: WorkerHarness) -> None:
-        """Other workers and people are refused with 403."""
+    def test_nobody_creates_a_step_without_a_ticket(self, worker: WorkerHarness) -> None:
+        """The platform and other workers are refused with 401, people with 403."""
         ca = worker.platform.ca
         step = Step.of(_any(worker).id, FIRST_KIND[_any(worker).kind])
         body = msgspec.json.encode(step.request) + b"\n"
-        for identity in (ca.worker("other", "i1"), SpiffeId.user(ca.trust_domain, "someone")):
-            path = f"/v1/steps/{worker.key()}"
-            _expect(worker.request_as(identity, "PUT", path, body), 403, "not-authorized")
+        path = f"/v1/steps/{worker.key()}"
+        _expect(worker.request("PUT", path, body), 401, "ticket-missing")
+        _expect(
+            worker.request_as(ca.worker("other", "i1"), "PUT", path, body), 401, "ticket-missing"
+        )
+        person = SpiffeId.user(ca.trust_domain, "someone")
+        _expect(worker.request_as(person, "PUT", path, body), 403, "not-authorized")
+
+    @pytest.mark.parametrize("wrong", FOREIGN)
+    def test_a_foreign_ticket_is_refused(self, worker: WorkerHarness, wrong: str) -> None:
+        """What the ticket says must be what is asked, also where the platform itself asks."""
+        step = Step.of(_any(worker).id, FIRST_KIND[_any(worker).kind])
+        key = worker.key()
+        changes, status, slug = FOREIGN[wrong]
+        tickets, holder = worker.platform.tickets, worker.member.peer.id
+        right = tickets.claims(holder, key, step.request.capability)
+        claims = msgspec.structs.replace(right, **changes)
+        body = msgspec.json.encode(step.request) + b"\n"
+        response = worker.request(
+            "PUT", f"/v1/steps/{key}", body, hivemesh_ticket=tickets.sign(claims)
+        )
+        _expect(response, status, slug)
+
+    def test_a_step_is_not_read_on_without_a_ticket(
+        self, worker: WorkerHarness, examples: Mapping[str, Example]
+    ) -> None:
+        """Each page asks for a ticket."""
+        _, step = _first(worker, examples)
+        key = worker.key()
+        page = worker.put(key, step)
+        path = f"/v1/steps/{key}/events?execution={page.execution}&epoch=1&after=0"
+        _expect(worker.request("GET", path), 401, "ticket-missing")
+        worker.forget(key)
 
 
 def _steps(

@@ -33,6 +33,7 @@ from hivemesh_sdk.errors import FatalError, InvalidError, NotAuthorizedError, No
 from hivemesh_sdk.testing.fake_api import CONTENT, EnrolmentApi, MeshApi, digest
 from hivemesh_sdk.testing.fake_policies import FakePolicies
 from hivemesh_sdk.testing.pki import ThrowawayCA
+from hivemesh_sdk.testing.tickets import ThrowawayTickets
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Target
 from hivemesh_sdk.transport.server import Listener, enrolment_listener, serve
@@ -66,6 +67,7 @@ class FakePlatform:
         self.ca = ca or ThrowawayCA()
         self.lifetime = lifetime
         self.source: IdentitySource = self.ca.source(self.ca.platform("fake"))
+        self.tickets = ThrowawayTickets(self.ca.signing, str(self.ca.platform("fake")))
         self.members: dict[str, Member] = {}
         self.left: list[str] = []
         self.enrolments: list[EnrolRequest] = []

@@ -88,7 +88,7 @@ class WorkerHarness:
                 WorkerProcess(self._command, variables, token, cwd=self.folder)
             )
             self.member = self.run(self._joined(), within_s=START_S + 5)
-            self._instance = InstanceUnderTest(self.platform.client, self.member.target)
+            self._instance = self._instance_as(self.platform.client)
             self._stack = stack.pop_all()
         return self
 
@@ -151,6 +151,10 @@ class WorkerHarness:
         """The state of one step."""
         return self.run(self._instance.step(key))
 
+    def ticket(self, key: str, step: Step) -> str:
+        """The ticket of a step, for a request that is written by hand."""
+        return self.platform.tickets.for_request(self.member.peer.id, key, step.request)
+
     def request(self, method: str, path: str, body: bytes = b"", **headers: str) -> Response:
         """Send anything; underscores in header names become hyphens."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -193,9 +197,11 @@ class WorkerHarness:
         self, identity: SpiffeId, method: str, path: str, body: bytes
     ) -> Response:
         async with MeshClient(self.platform.ca.source(identity)) as client:
-            return await InstanceUnderTest(client, self.member.target).request(
-                method, path, body=body
-            )
+            return await self._instance_as(client).request(method, path, body=body)
+
+    def _instance_as(self, client: MeshClient) -> InstanceUnderTest:
+        member = self.member
+        return InstanceUnderTest(client, member.target, member.peer.id, self.platform.tickets)
 
     async def _joined(self) -> Member:
         try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from hivemesh_sdk.contracts.names import EXECUTION_HEADER
+from hivemesh_sdk.contracts.names import EXECUTION_HEADER, TICKET_HEADER
 from hivemesh_sdk.contracts.pages import Frame, decode_page, encode_request
 from hivemesh_sdk.contracts.problems import Problem, slug_of
 from hivemesh_sdk.contracts.steps import (
@@ -21,8 +21,10 @@ from hivemesh_sdk.contracts.steps import (
     StepRequest,
     WorkerStatus,
 )
+from hivemesh_sdk.testing.tickets import ThrowawayTickets
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Response, Target
+from hivemesh_sdk.trust.identity import SpiffeId
 
 SLOT_S = 30.0  # a slot is free again when the code of a cancelled step has stopped
 MARGIN_S = 10.0  # above the wait that was asked for: a busy machine is no failure
@@ -137,9 +139,14 @@ class Outcome:
 class InstanceUnderTest:
     """One instance, called with the identity of the fake platform (or another client)."""
 
-    def __init__(self, client: MeshClient, target: Target) -> None:
+    def __init__(
+        self, client: MeshClient, target: Target, holder: SpiffeId, tickets: ThrowawayTickets
+    ) -> None:
         self._client = client
         self.target = target
+        self._holder = holder
+        self._tickets = tickets
+        self._steps: dict[str, StepRequest] = {}  # as they were last requested
 
     async def request(
         self,
@@ -166,10 +173,15 @@ class InstanceUnderTest:
 
     async def put_once(self, key: str, step: Step, *, wait_s: float = 20) -> Page:
         """Create a step; an overloaded worker refuses it."""
+        self._steps[key] = step.request
         response = await self.request(
             "PUT",
             f"/v1/steps/{key}",
-            headers={"prefer": f"wait={wait_s:g}", "content-type": "application/octet-stream"},
+            headers={
+                "prefer": f"wait={wait_s:g}",
+                "content-type": "application/octet-stream",
+                TICKET_HEADER: self._tickets.for_request(self._holder, key, step.request),
+            },
             body=encode_request(step.request, step.bodies),
             deadline_s=wait_s + MARGIN_S,
         )
@@ -182,10 +194,17 @@ class InstanceUnderTest:
         response = await self.request(
             "GET",
             f"/v1/steps/{key}/events?execution={execution}&epoch={epoch}&after={after}",
-            headers={"prefer": f"wait={wait_s:g}"},
+            headers={"prefer": f"wait={wait_s:g}", TICKET_HEADER: self.ticket(key)},
             deadline_s=wait_s + MARGIN_S,
         )
         return _page(response)
+
+    def ticket(self, key: str) -> str:
+        """The ticket of a step that was requested here."""
+        request = self._steps.get(key)
+        if request is None:
+            return self._tickets.of(self._holder, key, "unknown.step@1")
+        return self._tickets.for_request(self._holder, key, request)
 
     async def delete(self, key: str, *, attempt: int = 1) -> Response:
         """Cancel a running execution, or forget an ended one."""

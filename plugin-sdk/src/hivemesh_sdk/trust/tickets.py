@@ -13,7 +13,9 @@ from hivemesh_sdk.contracts.tickets import MAX_TICKET_BYTES, SKEW_S, TICKET_TYPE
 from hivemesh_sdk.errors import NotAuthorizedError
 from hivemesh_sdk.trust import jws
 from hivemesh_sdk.trust.jws import SignatureInvalidError, VerifyKey
+from hivemesh_sdk.trust.source import IdentitySource
 
+SPENT = 65_536  # steps that are remembered as begun; some minutes of the fastest worker
 SEEN = 4096  # tickets whose signature need not be checked again
 
 _decode = msgspec.json.Decoder(Ticket).decode
@@ -24,7 +26,7 @@ Keys = Callable[[], Mapping[str, VerifyKey]]
 class TicketRefusedError(NotAuthorizedError):
     """A ticket does not give what is asked for; `reason` is one of a closed set, for counters."""
 
-    def __init__(self, reason: str, detail: str, *, slug: str = "not-authorized") -> None:
+    def __init__(self, detail: str, *, reason: str, slug: str = "not-authorized") -> None:
         super().__init__(detail, slug=slug)
         self.reason = reason
 
@@ -44,7 +46,7 @@ class TicketReader:
         Raises:
             TicketRefusedError: it cannot be read, or its time is not now.
         """
-        return self._timely(_claims(_checked_size(token)))
+        return self.timely(_claims(_checked_size(token)))
 
     def from_holder(self, token: bytes) -> Ticket:
         """The claims of a ticket that anybody else shows: its signature counts.
@@ -64,32 +66,77 @@ class TicketReader:
             if len(self._seen) >= SEEN:
                 del self._seen[next(iter(self._seen))]
             self._seen[digest] = ticket
-        return self._timely(ticket)
+        return self.timely(ticket)
 
-    def _timely(self, ticket: Ticket) -> Ticket:
+    def timely(self, ticket: Ticket) -> Ticket:
+        """The claims, if their time is now.
+
+        Raises:
+            TicketRefusedError: it is over, or has not begun.
+        """
         now = self._clock.now().timestamp()
         if now >= ticket.exp:
             message = f"it ended {now - ticket.exp:.0f} s ago by the clock here"
-            raise TicketRefusedError("expired", message, slug="ticket-expired")
+            raise TicketRefusedError(message, reason="expired", slug="ticket-expired")
         if now < ticket.iat - SKEW_S:
             message = f"it begins in {ticket.iat - now:.0f} s by the clock here"
-            raise TicketRefusedError("not-yet-valid", message, slug="ticket-not-yet-valid")
+            raise TicketRefusedError(message, reason="not-yet-valid", slug="ticket-not-yet-valid")
         return ticket
 
 
-def remembered(keys: Callable[[], tuple[bytes, ...]]) -> Keys:
-    """Parse the announced keys (32 bytes each) when they change, not at each ticket."""
-    announced: tuple[bytes, ...] = ()
-    parsed: dict[str, VerifyKey] = {}
+class Spent:
+    """Which tickets have begun which steps, until they expire: each begins a step once."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._until: dict[tuple[str, str], int] = {}
+
+    def has(self, ticket: Ticket, key: str) -> bool:
+        """Whether the ticket has begun the step."""
+        return (ticket.jti, key) in self._until
+
+    def add(self, ticket: Ticket, key: str) -> None:
+        """The ticket begins the step now."""
+        if len(self._until) >= SPENT:
+            self._drop_expired()
+        self._until[ticket.jti, key] = ticket.exp
+
+    def discard(self, ticket: Ticket, key: str) -> None:
+        """The step had not begun after all."""
+        self._until.pop((ticket.jti, key), None)
+
+    def _drop_expired(self) -> None:
+        now = self._clock.now().timestamp()
+        kept = {name: until for name, until in self._until.items() if until > now}
+        for name in tuple(kept)[: max(0, len(kept) - SPENT // 2)]:
+            del kept[name]  # the oldest of a flood
+        self._until = kept
+
+
+def announced_keys(source: IdentitySource) -> Keys:
+    """The keys that the trust bundle announces, parsed when they change and not at each ticket."""
+    raw: tuple[bytes, ...] = ()
+    parsed: Mapping[str, VerifyKey] = {}
 
     def current() -> Mapping[str, VerifyKey]:
-        nonlocal announced, parsed
-        raw = keys()
-        if raw is not announced:
-            if raw != announced:
-                parsed = {key.id: key for key in map(jws.verify_key, raw)}
-            announced = raw
+        nonlocal raw, parsed
+        bundle = source.bundle()
+        if bundle.signers != raw:
+            raw, parsed = bundle.signers, bundle.verify_keys
         return parsed
+
+    return current
+
+
+def own_identity(source: IdentitySource) -> Callable[[], str]:
+    """The SPIFFE ID of this process as text, made when its certificate changes."""
+    svid, text = source.svid(), str(source.svid().id)
+
+    def current() -> str:
+        nonlocal svid, text
+        if source.svid() is not svid:
+            svid, text = source.svid(), str(source.svid().id)
+        return text
 
     return current
 
@@ -97,7 +144,7 @@ def remembered(keys: Callable[[], tuple[bytes, ...]]) -> Keys:
 def _checked_size(token: bytes) -> bytes:
     if len(token) > MAX_TICKET_BYTES:
         message = f"a ticket has at most {MAX_TICKET_BYTES} bytes"
-        raise TicketRefusedError("oversized", message, slug="ticket-invalid")
+        raise TicketRefusedError(message, reason="oversized", slug="ticket-invalid")
     return token
 
 
@@ -105,7 +152,7 @@ def _claims(token: bytes) -> Ticket:
     try:
         return _decode(jws.unverified(token, TICKET_TYPE))
     except (SignatureInvalidError, msgspec.DecodeError) as error:
-        raise TicketRefusedError("malformed", str(error), slug="ticket-invalid") from error
+        raise TicketRefusedError(str(error), reason="malformed", slug="ticket-invalid") from error
 
 
 def _verified(token: bytes, keys: Mapping[str, VerifyKey]) -> Ticket:
@@ -113,10 +160,12 @@ def _verified(token: bytes, keys: Mapping[str, VerifyKey]) -> Ticket:
         payload = jws.verify(token.decode("ascii"), keys, TICKET_TYPE)
     except UnicodeDecodeError as error:
         message = "this is no signed document"
-        raise TicketRefusedError("malformed", message, slug="ticket-invalid") from error
+        raise TicketRefusedError(message, reason="malformed", slug="ticket-invalid") from error
     except SignatureInvalidError as error:
-        raise TicketRefusedError("signature", error.detail, slug="signature-invalid") from error
+        raise TicketRefusedError(
+            error.detail, reason="signature", slug="signature-invalid"
+        ) from error
     try:
         return _decode(payload)
     except msgspec.DecodeError as error:
-        raise TicketRefusedError("malformed", str(error), slug="ticket-invalid") from error
+        raise TicketRefusedError(str(error), reason="malformed", slug="ticket-invalid") from error

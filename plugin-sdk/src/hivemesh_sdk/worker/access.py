@@ -1,11 +1,34 @@
-"""Who may do what at this worker: default-deny, decided here on every request."""
+"""Who may do what at this worker: default-deny, decided here on every request.
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+Steps need a ticket. On a connection whose peer is the platform its claims are authentic by the
+connection; from another worker its signature counts. Then the policy decides with what it says.
+"""
 
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, NoReturn, Protocol
+
+import structlog
+
+from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.artifacts import DataClass
+from hivemesh_sdk.contracts.manifest import Manifest
+from hivemesh_sdk.contracts.names import CALL_NAME, TICKET_HEADER
+from hivemesh_sdk.contracts.steps import StepRequest
+from hivemesh_sdk.contracts.tickets import Ticket
 from hivemesh_sdk.errors import NotAuthorizedError
+from hivemesh_sdk.trust.policy import Facts, Policies
+from hivemesh_sdk.trust.tickets import Keys, TicketReader, TicketRefusedError
 
+LOG_EVERY_S = 10.0  # one line per reason: who floods a worker must not fill its disk
 _READERS = frozenset({"platform", "user"})
+_HOLDERS = frozenset({"platform", "worker"})
+_TICKET = TICKET_HEADER.encode()
+
+_log = structlog.get_logger("hivemesh.access")
+
+RequestHeaders = Mapping[bytes, bytes]
 
 
 class Identity(Protocol):
@@ -21,29 +44,95 @@ class Caller(Protocol):
     @property
     def id(self) -> Identity: ...
 
-    def matches(self, rule: str) -> bool: ...
+    @property
+    def uri(self) -> str: ...
+
+
+class Right(NamedTuple):
+    """On what right an execution runs: who asked for it, with which ticket."""
+
+    caller: str
+    ticket: str
+    claims: Ticket
+
+
+class Shown(Protocol):
+    """An execution, as far as it matters who may read it on."""
+
+    key: str
+    attempt: int
+    capability: str
+    right: Right
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Own:
+    """What a worker knows of itself and of those who sign."""
+
+    worker: str
+    identity: Callable[[], str]  # its SPIFFE ID, which a new enrolment may change
+    keys: Keys  # of those who sign tickets
+    clearances: Mapping[str, DataClass]  # `data_class_max` by capability
+    policies: Policies | None = None
+    tenant: str = "default"
+
+    @classmethod
+    def of(
+        cls,
+        manifest: Manifest,
+        identity: Callable[[], str],
+        keys: Keys,
+        policies: Policies | None = None,
+    ) -> "Own":
+        """What the manifest says."""
+        return cls(
+            worker=manifest.metadata.name,
+            identity=identity,
+            keys=keys,
+            clearances={one.id: one.data_class_max for one in manifest.capabilities},
+            policies=policies,
+        )
+
+
+@dataclass(slots=True)
+class _Told:
+    """When a reason was last logged, and how often it came since."""
+
+    at: float = -LOG_EVERY_S
+    since: int = 0
+
+
+@dataclass(slots=True)
+class Refused:
+    """Counts what was refused, by reason; reasons are a closed set."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    told: dict[str, _Told] = field(default_factory=dict)
 
 
 class Access:
-    """Steps and commands: the platform, and callers that a rule names. Reading: people too.
+    """Steps: whoever holds a ticket for them. Commands: the platform. Reading: people too."""
 
-    A worker may not call another one by itself: its calls come with tickets of the platform.
-    """
+    def __init__(self, own: Own, clock: Clock) -> None:
+        self._own = own
+        self._clock = clock
+        self._tickets = TicketReader(own.keys, clock)
+        self._refused = Refused()
 
-    def __init__(self, rules: Sequence[str] = ()) -> None:
-        self._rules = tuple(rules)
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """How often step requests were refused, by reason."""
+        return self._refused.counts
 
     def require_platform(self, scope: Mapping[str, Any]) -> None:
-        """Let through who may create, read, end and command.
+        """Let through who may command.
 
         Raises:
             NotAuthorizedError: anybody else.
         """
         caller = caller_of(scope)
-        if caller.id.path[0] == "platform":
-            return
-        if not any(caller.matches(rule) for rule in self._rules):
-            message = f"{caller.id} may not run steps here"
+        if caller.id.path[0] != "platform":
+            message = f"{caller.uri} may not command this worker"
             raise NotAuthorizedError(message)
 
     def require_reader(self, scope: Mapping[str, Any]) -> None:
@@ -54,8 +143,175 @@ class Access:
         """
         caller = caller_of(scope)
         if caller.id.path[0] not in _READERS:
-            message = f"{caller.id} may not look at this worker"
+            message = f"{caller.uri} may not look at this worker"
             raise NotAuthorizedError(message)
+
+    def require_member(self, scope: Mapping[str, Any]) -> None:
+        """Let through those who may have created a step: the platform and workers.
+
+        Raises:
+            NotAuthorizedError: anybody else.
+        """
+        caller = caller_of(scope)
+        if caller.id.path[0] not in _HOLDERS:
+            self._refuse(caller, "not-a-holder", f"{caller.uri} may not run steps here")
+
+    def require_holder(self, scope: Mapping[str, Any], headers: RequestHeaders) -> None:
+        """Refuse, before a body is read, who cannot hold a ticket or shows none.
+
+        Raises:
+            NotAuthorizedError: nobody, a person, or `ticket-missing`.
+        """
+        self.require_member(scope)
+        if not headers.get(_TICKET):
+            self._refuse(caller_of(scope), "missing", slug="ticket-missing")
+
+    def begin(
+        self, scope: Mapping[str, Any], headers: RequestHeaders, key: str, request: StepRequest
+    ) -> Right:
+        """The right to create this step.
+
+        Raises:
+            NotAuthorizedError: it may not; the reason is counted.
+        """
+        caller = caller_of(scope)
+        token, ticket = self._shown(caller, headers)
+        problem = (
+            self._not_from_platform(ticket, key, request.capability)
+            if caller.id.path[0] == "platform"
+            else self._not_from_worker(caller, ticket, key, request.capability)
+        )
+        if problem:
+            self._refuse(caller, *problem)
+        if ticket.attempt != request.attempt:
+            message = f"the ticket is one of attempt {ticket.attempt}"
+            self._refuse(caller, "other-attempt", message)
+        self._check_class(caller, ticket, request.capability)
+        self._ask_policy(caller, ticket, request.capability)
+        return Right(caller.uri, token.decode("ascii"), ticket)
+
+    def go_on(self, scope: Mapping[str, Any], headers: RequestHeaders, execution: Shown) -> None:
+        """Let through who may read on; keeps the fresh ticket.
+
+        Raises:
+            NotAuthorizedError: it may not; the reason is counted.
+        """
+        caller = caller_of(scope)
+        if not self.is_owner(scope, execution):
+            self._refuse(caller, "other-caller", "the step belongs to another caller")
+        right = execution.right
+        if headers.get(_TICKET) == right.ticket.encode():
+            ticket = self._in_time(caller, right.claims)
+        else:
+            token, ticket = self._shown(caller, headers)
+            problem = (
+                self._not_from_platform(ticket, execution.key, execution.capability)
+                if caller.id.path[0] == "platform"
+                else self._not_from_worker(caller, ticket, execution.key, execution.capability)
+            )
+            if problem:
+                self._refuse(caller, *problem)
+            if ticket.attempt != execution.attempt:
+                message = f"the ticket is one of attempt {ticket.attempt}"
+                self._refuse(caller, "other-attempt", message)
+            execution.right = Right(right.caller, token.decode("ascii"), ticket)
+        self._ask_policy(caller, ticket, execution.capability)
+
+    def is_owner(self, scope: Mapping[str, Any], execution: Shown) -> bool:
+        """Whether the peer may end the execution: it has created it, or is the platform."""
+        caller = caller_of(scope)
+        return caller.id.path[0] == "platform" or caller.uri == execution.right.caller
+
+    def _shown(self, caller: Caller, headers: RequestHeaders) -> tuple[bytes, Ticket]:
+        kind = caller.id.path[0]
+        token = headers.get(_TICKET)
+        if kind not in _HOLDERS:
+            self._refuse(caller, "not-a-holder", f"{caller.uri} may not run steps here")
+        if not token:
+            self._refuse(caller, "missing", slug="ticket-missing")
+        read = self._tickets.from_signer if kind == "platform" else self._tickets.from_holder
+        try:
+            return token, read(token)
+        except TicketRefusedError as error:
+            self._note(caller, error.reason, error.detail)
+            raise
+
+    def _in_time(self, caller: Caller, ticket: Ticket) -> Ticket:
+        try:
+            return self._tickets.timely(ticket)
+        except TicketRefusedError as error:
+            self._note(caller, error.reason, error.detail)
+            raise
+
+    def _not_from_platform(
+        self, ticket: Ticket, key: str, capability: str
+    ) -> tuple[str, str] | None:
+        """Why the platform may not use the ticket for this: reason and sentence, or None."""
+        own = self._own
+        if own.worker not in ticket.aud:
+            return "other-audience", f"the ticket is for {', '.join(ticket.aud)}"
+        if ticket.azp != own.identity():
+            return "other-holder", "the ticket names another instance"
+        if ticket.step != key:
+            return "other-step", f"the ticket is one of {ticket.step!r}"
+        if ticket.cap != capability:
+            return "other-capability", f"the ticket is for {ticket.cap}"
+        return None
+
+    def _not_from_worker(
+        self, caller: Caller, ticket: Ticket, key: str, capability: str
+    ) -> tuple[str, str] | None:
+        """Why another worker may not use the ticket for this: reason and sentence, or None."""
+        if self._own.worker not in ticket.aud:
+            return "other-audience", f"the ticket is for {', '.join(ticket.aud)}"
+        if ticket.azp != caller.uri:
+            return "other-holder", "the ticket was given to another caller"
+        step, _, name = key.rpartition(".")
+        if step != ticket.step or not CALL_NAME.fullmatch(name):
+            return "other-step", f"the ticket allows calls below {ticket.step!r}"
+        if capability not in ticket.calls:
+            return "other-capability", f"the ticket allows {', '.join(ticket.calls) or 'no calls'}"
+        return None
+
+    def _check_class(self, caller: Caller, ticket: Ticket, capability: str) -> None:
+        clearance = self._own.clearances.get(capability)
+        if clearance is not None and ticket.data_class.exceeds(clearance):
+            message = f"data class {ticket.data_class} exceeds {clearance} of {capability}"
+            self._refuse(caller, "data-class", message, slug="data-class-exceeded")
+
+    def _ask_policy(self, caller: Caller, ticket: Ticket, capability: str) -> None:
+        own = self._own
+        if own.policies is None:
+            return
+        facts = Facts(
+            ticket=True,
+            roles=ticket.roles,
+            data_class=ticket.data_class,
+            same_tenant=ticket.tenant == own.tenant,
+        )
+        decision = own.policies.current().decide(caller.uri, own.worker, capability, facts)
+        if not decision.allowed:
+            _log.debug("policy_denied", rule=decision.rule, reason=decision.reason.value)
+            self._refuse(caller, "policy", f"the policy does not allow {capability} here")
+
+    def _refuse(
+        self, caller: Caller, reason: str, detail: str = "", *, slug: str = "not-authorized"
+    ) -> NoReturn:
+        self._note(caller, reason, detail)
+        raise TicketRefusedError(detail, reason=reason, slug=slug)
+
+    def _note(self, caller: Caller, reason: str, detail: str) -> None:
+        """Count a refusal, and log it unless the same reason was logged just now."""
+        self._refused.counts[reason] += 1
+        told = self._refused.told.setdefault(reason, _Told())
+        now = self._clock.monotonic()
+        if now - told.at < LOG_EVERY_S:
+            told.since += 1
+            return
+        _log.warning(
+            "step_refused", reason=reason, caller=caller.uri, detail=detail, not_logged=told.since
+        )
+        told.at, told.since = now, 0
 
 
 def caller_of(scope: Mapping[str, Any]) -> Caller:

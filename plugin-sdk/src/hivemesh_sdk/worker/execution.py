@@ -28,6 +28,7 @@ from hivemesh_sdk.contracts.steps import (
     StepKind,
     StepRequest,
 )
+from hivemesh_sdk.worker.access import Right
 
 UNARY = frozenset({"call", "add", "merge", "result"})  # one result and nothing else
 ENTRY_BYTES = 1500  # what an entry without events takes
@@ -87,7 +88,7 @@ class Execution(msgspec.Struct, eq=False):
     capability: str
     kind: StepKind
     fingerprint: tuple[str, ...]
-    ticket: str
+    right: Right  # replaced with each fresh ticket
     started_at: float
     asked_at: float
     active_at: float
@@ -119,6 +120,7 @@ class Execution(msgspec.Struct, eq=False):
         key: str,
         request: StepRequest,
         fingerprint: tuple[str, ...],
+        right: Right,
         clock: Clock,
         listener: "Listener",
     ) -> "Execution":
@@ -132,7 +134,7 @@ class Execution(msgspec.Struct, eq=False):
             request.capability,
             request.kind,
             fingerprint,
-            request.ticket,
+            right,
             now,
             now,
             now,
@@ -143,6 +145,11 @@ class Execution(msgspec.Struct, eq=False):
             clock.monotonic,
             listener,
         )
+
+    @property
+    def ticket(self) -> str:
+        """The freshest ticket that was shown for it."""
+        return self.right.ticket
 
     @property
     def waited_for(self) -> bool:

@@ -14,7 +14,7 @@ from hivemesh_sdk.errors import NotFoundError
 from hivemesh_sdk.worker.batches import Batch
 from hivemesh_sdk.worker.context import Context
 from hivemesh_sdk.worker.definition import Worker
-from hivemesh_sdk.worker.failures import StepCancelledError
+from hivemesh_sdk.worker.failures import StepCancelledError, refuse_secrets
 from hivemesh_sdk.worker.http import NO_HTTP, Http
 from hivemesh_sdk.worker.kinds import DEFAULT_LIMITS, NOTHING, Capability, Job
 from hivemesh_sdk.worker.local_artifacts import LocalArtifacts, with_artifacts
@@ -151,6 +151,7 @@ class _Run:
 
     def emit(self, rejected: Sequence[Rejected], batch: Batch | None) -> None:
         """Take a batch of the capability."""
+        refuse_secrets(b"" if batch is None else batch.data, "a record")
         records = [] if batch is None else batch.data.split(b"\n")[:-1]
         self._put([*rejected, *records])
 
@@ -169,6 +170,7 @@ class _Run:
                 step = job if state is None else _with_state(job, state)
                 options = capability.accept(step)
                 result = capability.run(step, options, context, self)
+                refuse_secrets(result or b"", "the answer")
                 if step.kind == "add":
                     state = result
                 elif result is not None:

@@ -19,7 +19,6 @@ from hivemesh_sdk.contracts.names import (
     EXECUTION_HEADER,
     PAGE_MEDIA_TYPE,
     REQUEST_ID_HEADER,
-    TICKET_HEADER,
 )
 from hivemesh_sdk.contracts.pages import FramingError, decode_request
 from hivemesh_sdk.contracts.problems import Problem, problem
@@ -53,7 +52,6 @@ _JSON_TYPE = b"content-type: application/json"
 _EXECUTION = EXECUTION_HEADER.encode() + b": "
 _DEADLINE = DEADLINE_HEADER.encode()
 _REQUEST_ID = REQUEST_ID_HEADER.encode()
-_TICKET = TICKET_HEADER.encode()
 _ID_LINE = _REQUEST_ID + b": %b"
 
 _log = structlog.get_logger("hivemesh.routes")
@@ -129,7 +127,7 @@ class StepRoutes:
             raise NotFoundError(scope["path"])
         match (scope["method"], rest):
             case ("PUT", ""):
-                self._access.require_platform(scope)  # before the body is read
+                self._access.require_holder(scope, headers)  # before the body is read
                 execution = self._put(key, scope, headers, await read_body(receive))
                 await self._page(execution, 0, headers, send, given)
             case ("GET", "events"):
@@ -150,29 +148,32 @@ class StepRoutes:
         return [_ID_LINE % (b"w-%d" % next(self._numbers))]
 
     def _put(self, key: str, scope: Scope, headers: RequestHeaders, body: bytes) -> Execution:
-        self._access.require_platform(scope)
-        execution = self._table.put(key, *decode_request(body))
-        _renew_ticket(execution, headers)
-        return execution
+        self._access.require_holder(scope, headers)  # before anything of the body is read
+        request, bodies = decode_request(body)
+        right = self._access.begin(scope, headers, key, request)
+        return self._table.put(key, request, bodies, right)
 
     async def _events(
         self, key: str, scope: Scope, headers: RequestHeaders, send: Send, given: Lines
     ) -> None:
-        self._access.require_platform(scope)
+        self._access.require_holder(scope, headers)
         query = _query(scope)
         after = _number(query, "after")
         execution = self._table.find(key, query.get("execution", ""), _number(query, "epoch"))
+        self._access.go_on(scope, headers, execution)
         if after > execution.last_no:
             message = f"event {after} has not happened; the last one is {execution.last_no}"
             raise InvalidError(message)
         self._table.acknowledge(execution, after)
-        _renew_ticket(execution, headers)
         await self._page(execution, after, headers, send, given)
 
     async def _delete(self, key: str, scope: Scope, send: Send, given: Lines) -> None:
-        self._access.require_platform(scope)
-        execution = self._table.delete(key, _number(_query(scope), "attempt"))
-        if execution is None:
+        self._access.require_member(scope)
+        present = self._table.look(key)
+        execution = None
+        if self._access.is_owner(scope, present):
+            execution = self._table.delete(key, _number(_query(scope), "attempt"))
+        if execution is None:  # whose it is, is nobody else's business
             message = f"key {key!r}"
             raise NotFoundError(message, slug="execution-unknown")
         await self._status(execution, 200 if execution.released else 202, send, given)
@@ -271,12 +272,6 @@ def _seconds(preferred: bytes | None, deadline: bytes | None) -> float:
     if deadline is not None and deadline.isdigit():
         seconds = min(seconds, int(deadline) / 1000 - ANSWER_S)
     return seconds
-
-
-def _renew_ticket(execution: Execution, headers: RequestHeaders) -> None:
-    ticket = headers.get(_TICKET)
-    if ticket:
-        execution.ticket = _text(ticket)
 
 
 def _document(

@@ -17,7 +17,7 @@ from hivemesh_sdk.contracts.names import PROTOCOL
 from hivemesh_sdk.contracts.steps import WorkerStatus
 from hivemesh_sdk.errors import ConfigurationError
 from hivemesh_sdk.worker import metrics
-from hivemesh_sdk.worker.access import Access
+from hivemesh_sdk.worker.access import Access, Own
 from hivemesh_sdk.worker.app import build_shell
 from hivemesh_sdk.worker.asgi import Application, Receive, Scope, Send
 from hivemesh_sdk.worker.definition import Worker
@@ -91,10 +91,10 @@ class WorkerApp:
 class ServerSettings:
     """What an instance is started with."""
 
+    own: Own
     scratch: Path  # of this instance alone: emptied at start, removed at stop
     instance: str = ""
     search_path: tuple[str, ...] = ()  # of a checkout; an installed worker needs none
-    callers: tuple[str, ...] = ()  # SPIFFE rules that may run steps besides the platform
     timing: Timing = field(default_factory=Timing)
     warm: bool = True  # start an executor before the first step
     internal: Callable[[], Sequence[str]] = tuple  # internal destinations the policy opens now
@@ -125,7 +125,7 @@ class WorkerServer:
             one.id: Slots(one.slots, self._runner(one.run_in), metrics.StepMetrics())
             for one in manifest.capabilities
         }
-        access = Access(settings.callers)
+        access = Access(settings.own, self._clock)
         self._table = StepTable(self._slots, self._clock, settings.timing)
         self._routes = StepRoutes(self._table, access, self._clock)
         self.app = WorkerApp(self._routes, build_shell(self, access))

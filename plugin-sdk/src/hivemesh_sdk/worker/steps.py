@@ -7,14 +7,22 @@ Time only passes in `tick`.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.contracts.steps import ExecutionStatus, SlotStatus, StepRequest
-from hivemesh_sdk.errors import FatalError, HivemeshError, NotFoundError, RetryableError
+from hivemesh_sdk.errors import (
+    FatalError,
+    HivemeshError,
+    NotAuthorizedError,
+    NotFoundError,
+    RetryableError,
+)
+from hivemesh_sdk.trust.tickets import Spent, TicketRefusedError
+from hivemesh_sdk.worker.access import Right
 from hivemesh_sdk.worker.execution import ENTRY_BYTES, UNARY, Control, Execution
 from hivemesh_sdk.worker.failures import problem_of
 from hivemesh_sdk.worker.kept import Kept
@@ -67,12 +75,14 @@ class StepTable:
         self._running: dict[Execution, None] = {}  # not released: they hold a slot
         self._waiting: dict[Execution, _Waiting] = {}  # by the attempt they wait for
         self._kept = Kept(self._timing.keep, self._timing.keep_bytes)
+        self._spent = Spent(clock)
         self.draining = False
 
-    def put(self, key: str, request: StepRequest, bodies: Bodies) -> Execution:
+    def put(self, key: str, request: StepRequest, bodies: Bodies, right: Right) -> Execution:
         """Create the execution of a key, or find the one that the request means.
 
         Raises:
+            NotAuthorizedError: `ticket-replayed`, or another caller has created it.
             FatalError: `idempotency-mismatch`, `stale-attempt` or `stale-reader`.
             RetryableError: `overloaded` or `draining`; nothing has begun.
             NotFoundError: the manifest has no such capability.
@@ -84,10 +94,10 @@ class StepTable:
         fingerprint = fingerprint_of(request, bodies)
         present = self._entries.get(key)
         if present is not None:
-            found = self._present(present, request, fingerprint)
+            found = self._present(present, request, fingerprint, right)
             if found is not None:
                 return found
-        return self._create(key, request, bodies, fingerprint, slots, present)
+        return self._create(_New(key, request, bodies, fingerprint, right), slots, present)
 
     def find(self, key: str, execution_id: str, epoch: int) -> Execution:
         """The execution that a reader goes on with.
@@ -142,6 +152,8 @@ class StepTable:
 
     def forget(self, execution: Execution) -> None:
         """Nobody will ask for it again."""
+        if execution.refused is not None:  # nothing had begun, so the same request may come again
+            self._spent.discard(execution.right.claims, execution.key)
         self._kept.discard(execution)
         if self._entries.get(execution.key) is execution:
             del self._entries[execution.key]
@@ -212,8 +224,11 @@ class StepTable:
             self._start(waiting.execution, waiting.request, waiting.bodies)
 
     def _present(
-        self, present: Execution, request: StepRequest, fingerprint: Fingerprint
+        self, present: Execution, request: StepRequest, fingerprint: Fingerprint, right: Right
     ) -> Execution | None:
+        if present.right.caller != right.caller and not _are_replicas(present.right, right):
+            message = f"{present.key!r} belongs to another caller"
+            raise NotAuthorizedError(message)
         if present.fingerprint != fingerprint:
             message = f"attempt {present.attempt} of {present.key!r} had another body"
             raise FatalError(message, slug="idempotency-mismatch")
@@ -224,6 +239,7 @@ class StepTable:
             return None
         self._fence(present, request.epoch)
         present.attempt = request.attempt
+        present.right = right
         present.asked_at = self._clock.monotonic()
         return present
 
@@ -233,24 +249,21 @@ class StepTable:
             raise FatalError(message, slug="stale-reader")
         execution.epoch = epoch
 
-    def _create(
-        self,
-        key: str,
-        request: StepRequest,
-        bodies: Bodies,
-        fingerprint: Fingerprint,
-        slots: Slots,
-        present: Execution | None,
-    ) -> Execution:
+    def _create(self, new: "_New", slots: Slots, present: Execution | None) -> Execution:
+        key, request, bodies = new.key, new.request, new.bodies
         if self.draining:
             message = "call another instance"
             raise RetryableError(message, slug="draining", delay_s=RETRY_AFTER_S)
+        if self._spent.has(new.right.claims, key):
+            message = f"{key!r} was begun with it before"
+            raise TicketRefusedError(message, reason="replayed", slug="ticket-replayed")
         previous = None if present is None else self._holder(present)
         if previous is None and slots.active >= slots.total:
             slots.metrics.refused()
             message = f"all {slots.total} slots of {request.capability} are taken"
             raise RetryableError(message, slug="overloaded", delay_s=RETRY_AFTER_S)
-        execution = Execution.begin(key, request, fingerprint, self._clock, self)
+        execution = Execution.begin(key, request, new.fingerprint, new.right, self._clock, self)
+        self._spent.add(new.right.claims, key)
         self._entries[key] = execution
         if present is not None:
             self._kept.discard(present)
@@ -319,6 +332,16 @@ class StepTable:
             self.stop(execution, "deadline-exceeded", message)
 
 
+class _New(NamedTuple):
+    """What a new execution is made of."""
+
+    key: str
+    request: StepRequest
+    bodies: Bodies
+    fingerprint: Fingerprint
+    right: Right
+
+
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     execution: Execution
@@ -346,6 +369,16 @@ def fingerprint_of(request: StepRequest, bodies: Bodies) -> Fingerprint:
             message = "an input has neither `bytes` nor `artifact`"
             raise FatalError(message, slug="input-invalid")
     return tuple(parts)
+
+
+def _are_replicas(one: Right, other: Right) -> bool:
+    """Whether both callers are the platform: a step goes from one replica to the next."""
+    return _kind(one) == _kind(other) == "platform"
+
+
+def _kind(right: Right) -> str:
+    """The first segment of the caller's path."""
+    return right.caller.split("/", 4)[3]
 
 
 def _digest(data: bytes) -> str:

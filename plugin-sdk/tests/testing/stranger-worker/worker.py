@@ -4,6 +4,7 @@ It serves one map, `stranger.count@1`. It lives as long as its first certificate
 """
 
 import asyncio
+import base64
 import hashlib
 import json
 import os
@@ -19,8 +20,10 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 FOLDER = Path(__file__).parent
 MANIFEST = json.loads((FOLDER / "manifest.json").read_text())
@@ -33,6 +36,12 @@ TITLES = {
     "not-found": (404, 1003),
     "method-not-allowed": (405, 1004),
     "not-authorized": (403, 1105),
+    "signature-invalid": (401, 1730),
+    "ticket-missing": (401, 1731),
+    "ticket-invalid": (401, 1732),
+    "ticket-expired": (401, 1733),
+    "ticket-not-yet-valid": (401, 1734),
+    "data-class-exceeded": (403, 1736),
     "unknown-capability": (404, 1201),
     "idempotency-mismatch": (422, 1202),
     "stale-attempt": (409, 1203),
@@ -66,7 +75,7 @@ class RefusalError(Exception):
 
 
 def join():
-    """Show the token, get a certificate; returns key, chain, root and the instance's name."""
+    """Show the token, get a certificate; returns key, chain, root, the instance's name and those who sign."""
     token = os.read(int(os.environ["HIVEMESH_TOKEN_FD"]), 4096).decode().split("\n")[0]
     address = urlsplit(os.environ["HIVEMESH_ENROLMENT"])
     root = announced_root(address, token.rsplit(".", 1)[1])
@@ -81,7 +90,8 @@ def join():
     body = {"token": token, "csr": csr.decode(), "worker": NAME, "version": VERSION}
     body["manifest_digest"] = digest()
     answer = call(address, client_context(root), trust_domain, "POST", "/v1/enrol", body)
-    return key, answer["certificate_chain"], root, trust_domain, answer["instance"]
+    signers = signers_of(answer["bundle"])
+    return key, answer["certificate_chain"], root, trust_domain, answer["instance"], signers
 
 
 def announced_root(address, fingerprint):
@@ -257,12 +267,84 @@ def status_of(key, entry):
     }
 
 
+# Section 3.7: tickets
+
+
+class Tickets:
+    """What the platform allows; `signers` are its keys by their ids, from the trust bundle."""
+
+    def __init__(self, identity, signers):
+        self.identity = identity
+        self.signers = signers
+
+    def shown(self, peer, kind, key, headers):
+        """The claims, if the peer may use them for this step."""
+        token = headers.get("hivemesh-ticket", "")
+        if not token:
+            raise RefusalError("ticket-missing")
+        claims = self.read(token, check_signature=kind != "platform")
+        if time.time() >= claims["exp"]:
+            raise RefusalError("ticket-expired")
+        if time.time() < claims["iat"] - 60:
+            raise RefusalError("ticket-not-yet-valid")
+        if NAME not in claims["aud"]:
+            raise RefusalError("not-authorized", "the ticket is for others")
+        if kind == "platform":
+            holder, step = self.identity, key
+        else:
+            holder, step = peer, key.rpartition(".")[0]
+        if claims["azp"] != holder or claims["step"] != step:
+            raise RefusalError("not-authorized", "the ticket is one of another caller or step")
+        return claims
+
+    def check_request(self, claims, kind, request):
+        """The capability and the attempt that it names are those that are asked for."""
+        allowed = [claims["cap"]] if kind == "platform" else claims.get("calls", [])
+        if request["capability"] not in allowed or request["attempt"] != claims["attempt"]:
+            raise RefusalError("not-authorized", "the ticket is for something else")
+        if claims.get("data_class", "internal") == "secret":  # our `data_class_max` is personal
+            raise RefusalError("data-class-exceeded")
+
+    def read(self, token, *, check_signature):
+        """A compact JWS: three parts of base64url; the algorithm is always EdDSA."""
+        try:
+            head, payload, signature = token.split(".")
+            header, claims = json.loads(unpadded(head)), json.loads(unpadded(payload))
+            kind = header["alg"], header["typ"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RefusalError("ticket-invalid", str(error)) from error
+        if kind != ("EdDSA", "hivemesh-ticket"):
+            raise RefusalError("ticket-invalid", f"this is {kind}")
+        if check_signature:
+            try:
+                signed = f"{head}.{payload}".encode()
+                self.signers[header["kid"]].verify(unpadded(signature), signed)
+            except (KeyError, ValueError, InvalidSignature) as error:
+                raise RefusalError("signature-invalid") from error
+        return claims
+
+
+def unpadded(text):
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def signers_of(bundle):
+    """The Ed25519 keys of a trust bundle (section 7)."""
+    return {
+        key["kid"]: Ed25519PublicKey.from_public_bytes(unpadded(key["x"]))
+        for key in bundle["keys"]
+        if key["use"] == "jwt-svid"
+    }
+
+
 # Section 2: what a worker serves
 
 
 class Server:
-    def __init__(self, instance, trust_domain):
+    def __init__(self, instance, trust_domain, signers):
         self.steps = Steps()
+        identity = f"spiffe://{trust_domain}/worker/{NAME}/{instance}"
+        self.tickets = Tickets(identity, signers)
         self.instance = instance
         self.trust_domain = trust_domain
 
@@ -274,18 +356,19 @@ class Server:
                 head = await reader.readuntil(b"\r\n\r\n")
                 request, *lines = head.decode("latin-1").split("\r\n")
                 method, target, _ = request.split(" ")
-                headers = dict(line.lower().split(": ", 1) for line in lines if line)
+                pairs = (line.split(": ", 1) for line in lines if line)
+                headers = {name.lower(): value for name, value in pairs}
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
-                writer.write(self.answer(peer, method, target, body))
+                writer.write(self.answer(peer, method, target, headers, body))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.LimitOverrunError):
             pass
         finally:
             writer.close()
 
-    def answer(self, peer, method, target, body):
+    def answer(self, peer, method, target, given, body):
         try:
-            status, headers, content = self.route(peer, method, target, body)
+            status, headers, content = self.route(peer, method, target, given, body)
         except RefusalError as problem:
             status, content = problem.document["status"], json.dumps(problem.document).encode()
             headers = {"content-type": "application/problem+json", **problem.headers}
@@ -293,29 +376,45 @@ class Server:
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return ("\r\n".join(lines) + "\r\n\r\n").encode() + content
 
-    def route(self, peer, method, target, body):
+    def route(self, peer, method, target, headers, body):
         path, _, query = target.partition("?")
         kind = peer.removeprefix(f"spiffe://{self.trust_domain}/").split("/")[0]
         reads = {"/": self.status, "/v1/status": self.status, "/v1/manifest": lambda: MANIFEST}
         if path in reads or path == "/metrics":
-            if method != "GET":
-                raise RefusalError("method-not-allowed", headers={"allow": "GET"})
-            if kind not in {"platform", "user"}:
-                raise RefusalError("not-authorized", peer)
-            if path == "/metrics":
-                text = b"# TYPE stranger_entries gauge\nstranger_entries %d\n"
-                return 200, {"content-type": "text/plain"}, text % len(self.steps.entries)
-            return self.json(reads[path]())
-        if kind != "platform":
+            return self.shown(path, reads, kind, method)
+        if kind == "user":
             raise RefusalError("not-authorized", peer)
         if (method, path) == ("POST", "/v1/commands"):
+            if kind != "platform":
+                raise RefusalError("not-authorized", peer)
             self.steps.draining = True
             return self.json(self.status())
         match = re.fullmatch(r"/v1/steps/([^/]*)(/events)?", path)
         if match is None or not KEY.fullmatch(match[1]):
             raise RefusalError("not-found", path)
         fields = {name: values[0] for name, values in parse_qs(query).items()}
+        if method == "PUT" or match[2]:  # a step is begun, or read on
+            claims = self.tickets.shown(peer, kind, match[1], headers)
+            self.check(claims, kind, method, match[1], body)
+        elif kind != "platform":  # this worker keeps no account of who has begun what
+            raise RefusalError("not-authorized", peer)
         return self.step(method, match[1], match[2], fields, body)
+
+    def shown(self, path, reads, kind, method):
+        if method != "GET":
+            raise RefusalError("method-not-allowed", headers={"allow": "GET"})
+        if kind not in {"platform", "user"}:
+            raise RefusalError("not-authorized", kind)
+        if path == "/metrics":
+            text = b"# TYPE stranger_entries gauge\nstranger_entries %d\n"
+            return 200, {"content-type": "text/plain"}, text % len(self.steps.entries)
+        return self.json(reads[path]())
+
+    def check(self, claims, kind, method, key, body):
+        if method == "PUT":
+            self.tickets.check_request(claims, kind, parsed(body)[0])
+        elif claims["attempt"] != self.steps.find(key)["attempt"]:
+            raise RefusalError("not-authorized", "the ticket is one of another attempt")
 
     def step(self, method, key, events, fields, body):
         match method, events:
@@ -357,7 +456,7 @@ class Server:
 
 
 async def main():
-    key, chain, root, trust_domain, instance = join()
+    key, chain, root, trust_domain, instance, signers = join()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     client = client_context(root)
     context.minimum_version, context.verify_mode = ssl.TLSVersion.TLSv1_3, ssl.CERT_REQUIRED
@@ -373,7 +472,7 @@ async def main():
         file.flush()
         for one in (context, client):
             one.load_cert_chain(file.name)
-    server = Server(instance, trust_domain)
+    server = Server(instance, trust_domain, signers)
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=context)
     port = listener.sockets[0].getsockname()[1]
     stop = asyncio.Event()

@@ -9,12 +9,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hivemesh_sdk.contracts.manifest import Manifest
+from hivemesh_sdk.contracts.names import TICKET_HEADER
 from hivemesh_sdk.contracts.pages import Frame, decode_page, encode_request
 from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.contracts.steps import InputPart, StepRequest
 from hivemesh_sdk.testing.artifacts import FolderPlatform
+from hivemesh_sdk.testing.tickets import ThrowawayTickets
 from hivemesh_sdk.trust.identity import Peer, SpiffeId
+from hivemesh_sdk.trust.jws import SigningKey
+from hivemesh_sdk.worker.access import Own
 from hivemesh_sdk.worker.executor import load_worker
 from hivemesh_sdk.worker.server import ServerSettings, WorkerServer
 from hivemesh_sdk.worker.steps import Timing
@@ -30,6 +35,14 @@ def peer(identity: SpiffeId) -> Peer:
 PLATFORM = peer(SpiffeId.platform("mesh.test", "p1"))
 OPERATOR = peer(SpiffeId.user("mesh.test", "ada"))
 NEIGHBOUR = peer(SpiffeId.worker("mesh.test", "other", "i1"))
+HOLDER = SpiffeId.worker("mesh.test", "sample", "i1")
+TICKETS = ThrowawayTickets(SigningKey(Ed25519PrivateKey.generate()), PLATFORM.uri)
+KEYS = {TICKETS.signing.public.id: TICKETS.signing.public}
+
+
+def ticket(key, capability="sample.unknown@1", attempt=1, *, tickets=TICKETS):
+    """The header with a right ticket."""
+    return {TICKET_HEADER: tickets.of(HOLDER, key, capability, attempt)}
 
 
 @dataclass
@@ -154,17 +167,20 @@ class Sample:
     scratch: Path
     folder: Path
     keys: int = field(default=0)
+    asked: dict[str, tuple[str, int]] = field(default_factory=dict)  # capability and attempt by key
 
     async def put(
         self, capability, kind="call", inputs=(), *, key=None, headers=None, who=PLATFORM, **fields
     ) -> Answer:
         self.keys += 1
+        key = key or f"run.step.{self.keys}"
+        self.asked[key] = capability, fields.get("attempt", 1)
         return await ask(
             self.server.app,
             "PUT",
-            f"/v1/steps/{key or f'run.step.{self.keys}'}",
+            f"/v1/steps/{key}",
             body=request_body(capability, kind, inputs, **fields),
-            headers=headers,
+            headers={**ticket(key, *self.asked[key]), **(headers or {})},
             who=who,
         )
 
@@ -172,11 +188,14 @@ class Sample:
         """A step whose inputs come by reference."""
         self.keys += 1
         request = StepRequest(capability=capability, kind=kind, attempt=1, epoch=1, inputs=parts)
-        body = b"".join(encode_request(request))
-        return await ask(self.server.app, "PUT", f"/v1/steps/run.step.{self.keys}", body=body)
+        key, body = f"run.step.{self.keys}", b"".join(encode_request(request))
+        self.asked[key] = capability, 1
+        headers = ticket(key, capability)
+        return await ask(self.server.app, "PUT", f"/v1/steps/{key}", body=body, headers=headers)
 
     async def events(self, key, execution, after=0, *, epoch=1, headers=None) -> Answer:
         query = f"execution={execution}&epoch={epoch}&after={after}"
+        headers = {**ticket(key, *self.asked.get(key, ())), **(headers or {})}
         return await ask(self.server.app, "GET", f"/v1/steps/{key}/events?{query}", headers=headers)
 
     async def get(self, target, *, who=PLATFORM) -> Answer:
@@ -238,6 +257,7 @@ async def serving(
         manifest,
         platform,
         ServerSettings(
+            own=Own.of(manifest, lambda: str(HOLDER), lambda: KEYS),
             scratch=scratch,
             instance="i1",
             search_path=(str(SAMPLES),),

@@ -1,0 +1,68 @@
+"""Tickets for tests: right ones, and every wrong one."""
+
+import itertools
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from hivemesh_sdk.contracts.steps import StepRequest
+from hivemesh_sdk.contracts.tickets import TICKET_TYPE, Ticket
+from hivemesh_sdk.trust.identity import SpiffeId
+from hivemesh_sdk.trust.jws import SigningKey
+
+LIFETIME_S = 300
+RENEW_S = 120  # a remembered ticket is used for so long
+
+
+class ThrowawayTickets:
+    """Mints tickets as a platform would; each claim can be replaced."""
+
+    def __init__(
+        self, signing: SigningKey, issuer: str, *, now: Callable[[], float] = time.time
+    ) -> None:
+        self.signing = signing
+        self.issuer = issuer
+        self.sub = issuer.partition("/platform/")[0] + "/user/tester"
+        self._now = now
+        self._numbers = itertools.count(1)
+        self._used: dict[tuple[str, str, int], tuple[float, str]] = {}
+
+    def claims(
+        self, holder: SpiffeId, step: str, capability: str, attempt: int = 1, **changes: object
+    ) -> Ticket:
+        """The claims of a right ticket, with some replaced."""
+        now = int(self._now())
+        ticket = Ticket(
+            iss=self.issuer,
+            aud=[holder.name],
+            azp=str(holder),
+            sub=self.sub,
+            iat=now,
+            exp=now + LIFETIME_S,
+            jti=f"test-{next(self._numbers)}",
+            run=step.partition(".")[0],
+            step=step,
+            attempt=attempt,
+            cap=capability,
+            roles=["viewer", "analyst", "author", "operator", "admin"],
+            artifacts=["*"],
+        )
+        return msgspec.structs.replace(ticket, **changes)
+
+    def sign(self, ticket: Ticket, *, signing: SigningKey | None = None) -> str:
+        """The signed form, by another key if one is given."""
+        return (signing or self.signing).sign(msgspec.json.encode(ticket), TICKET_TYPE)
+
+    def of(self, holder: SpiffeId, step: str, capability: str, attempt: int = 1) -> str:
+        """A right ticket, signed: the same one for a while, as the platform sends it."""
+        name = (f"{holder} {step}", capability, attempt)
+        known = self._used.get(name)
+        if known is None or self._now() > known[0]:
+            token = self.sign(self.claims(holder, step, capability, attempt))
+            known = self._used[name] = (self._now() + RENEW_S, token)
+        return known[1]
+
+    def for_request(self, holder: SpiffeId, step: str, request: StepRequest) -> str:
+        """A right ticket for a step request."""
+        return self.of(holder, step, request.capability, request.attempt)
