@@ -24,12 +24,14 @@ from hivemesh_sdk.lifecycle.location import Location
 from hivemesh_sdk.lifecycle.logs import configure_logs
 from hivemesh_sdk.lifecycle.membership import Membership
 from hivemesh_sdk.lifecycle.platform import PlatformClient
+from hivemesh_sdk.lifecycle.policy import PolicyFetcher, PolicyStore
 from hivemesh_sdk.lifecycle.private import own_path
 from hivemesh_sdk.lifecycle.tokens import FileCredential, SupervisorTokens, Tokens
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Target
 from hivemesh_sdk.transport.errors import PeerRefusedError, TransportError
 from hivemesh_sdk.transport.server import Listener, serve
+from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.enrolment import Identity, Newcomer, enrol, fetch_bundle, renewal_by
 from hivemesh_sdk.trust.renewal import Renewer
 from hivemesh_sdk.trust.source import IdentitySource
@@ -76,6 +78,7 @@ class _Running:
     server: WorkerServer
     membership: Membership
     renewer: Renewer
+    policy: PolicyFetcher
 
 
 class WorkerProcess:
@@ -143,15 +146,24 @@ class WorkerProcess:
         environment, source = self._environment, identity.source()
         instance = source.svid().id.instance
         target = _platform_target(environment, source.trust_domain)
-        async with MeshClient(source, clock=self._clock) as mesh:
+        denials = Denials()
+        policies = PolicyStore(source, denials, self._clock)
+        async with MeshClient(source, clock=self._clock, denials=denials) as mesh:
+            platform = PlatformClient(mesh, target)
+            fetcher = PolicyFetcher(policies, platform.policy)
+            if not await self._has_policy(fetcher):
+                return ENDED
             server = WorkerServer(
                 self._manifest,
                 GrantedArtifacts(mesh, target),
                 ServerSettings(
-                    own=Own.of(self._manifest, own_identity(source), announced_keys(source)),
+                    own=Own.of(
+                        self._manifest, own_identity(source), announced_keys(source), policies
+                    ),
                     scratch=own_path(self._manifest.metadata.name, ".scratch"),
                     instance=instance,
                     search_path=self._search_path,
+                    internal=lambda: policies.current().egress(self._manifest.metadata.name),
                 ),
                 clock=self._clock,
                 usage=lambda: self._load,
@@ -165,6 +177,7 @@ class WorkerProcess:
                     environment.host,
                     environment.port,
                     clock=self._clock,
+                    denials=denials,
                 ) as listener:
                     renewer = Renewer(
                         source,
@@ -172,17 +185,26 @@ class WorkerProcess:
                         re_enrol=lambda: self._enrol_again(tokens, instance),
                         clock=self._clock,
                     )
-                    membership = self._membership(
-                        PlatformClient(mesh, target), source, server, listener
+                    membership = self._membership(platform, source, server, listener)
+                    return await self._live(
+                        _Running(source, target, server, membership, renewer, fetcher)
                     )
-                    return await self._live(_Running(source, target, server, membership, renewer))
             finally:
                 await _stop(server)
+
+    async def _has_policy(self, fetcher: PolicyFetcher) -> bool:
+        """Wait for the first policy; False where the worker is told to end meanwhile."""
+        since = self._clock.monotonic()
+        first = fetcher.first(
+            gives_up=lambda: self._gives_up_after(self._clock.monotonic() - since)
+        )
+        return await self._unless_stopped(_true_after(first)) is not None
 
     async def _live(self, running: _Running) -> int:
         async with asyncio.TaskGroup() as tasks:
             background = (
                 tasks.create_task(running.renewer.run()),
+                tasks.create_task(running.policy.run()),
                 tasks.create_task(self._beat_on(running)),
             )
             await self._stopping.wait()
@@ -315,6 +337,11 @@ class WorkerProcess:
             await asyncio.wait((task,))
             return None
         return task.result()
+
+
+async def _true_after(work: Coroutine[Any, Any, None]) -> bool:
+    await work
+    return True
 
 
 async def _stop(server: WorkerServer) -> None:
