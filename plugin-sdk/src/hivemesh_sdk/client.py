@@ -39,6 +39,7 @@ from hivemesh_sdk.contracts.api import (
     View,
     WorkerView,
 )
+from hivemesh_sdk.contracts.audit_api import AuditHashView, AuditRecordView, AuditReportView
 from hivemesh_sdk.contracts.problems import Problem, problem
 from hivemesh_sdk.contracts.secrets_api import SecretValueView, SecretView
 from hivemesh_sdk.contracts.trust_api import CaView, CredentialView, DenialView, RootsView
@@ -450,6 +451,40 @@ class Client:
     def artifact(self, sha256: str) -> Iterator[bytes]:
         """The bytes of an artifact, in blocks."""
         yield from self._stream(f"/v1/artifacts/{quote(sha256, safe='')}")
+
+    # -- audit trail ----------------------------------------------------------------------
+
+    def audit(
+        self, filters: Mapping[str, str] | None = None, *, limit: int = 100
+    ) -> list[AuditRecordView]:
+        """The newest records of the audit trail that fit.
+
+        Filters are actor, action, object, decision, run, since and until.
+        """
+        chosen = {name: value for name, value in (filters or {}).items() if value}
+        items: list[AuditRecordView] = []
+        after: str | None = ""
+        while after is not None and len(items) < limit:
+            query = {**chosen, "limit": str(min(500, limit - len(items))), "after": after}
+            answer = self._read("GET", f"/v1/audit?{urlencode(query)}")
+            page = Page[AuditRecordView].model_validate_json(answer)
+            items.extend(page.items)
+            after = page.next
+        return items
+
+    def verify_audit(self) -> AuditReportView:
+        """Have the platform verify its audit trail."""
+        return self._view(AuditReportView, "GET", "/v1/audit/verification")
+
+    def export_audit(self, *, since: str = "", until: str = "") -> Iterator[bytes]:
+        """A part of the audit trail with its checkpoints, in blocks; the times are ISO 8601."""
+        span = {name: value for name, value in (("since", since), ("until", until)) if value}
+        yield from self._stream(f"/v1/audit/export?{urlencode(span)}")
+
+    def audit_hash(self, name: str, value: JsonValue) -> str:
+        """What audit records hold in place of a parameter's value."""
+        body: dict[str, JsonValue] = {"name": name, "value": value}
+        return self._view(AuditHashView, "POST", "/v1/audit/hash", body).hmac
 
     # -- exchange -------------------------------------------------------------------------
 

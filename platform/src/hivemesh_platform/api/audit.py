@@ -6,7 +6,6 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from hivemesh_sdk.contracts.api import Page
 from hivemesh_sdk.contracts.audit_api import (
-    AuditFindingView,
     AuditHashRequest,
     AuditHashView,
     AuditRecordView,
@@ -24,7 +23,7 @@ from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.audit import index
 from hivemesh_platform.audit.records import Record
 from hivemesh_platform.audit.service import AuditService
-from hivemesh_platform.audit.verification import Report
+from hivemesh_platform.audit.verification import as_document
 
 READ = "read:audit"
 DEFAULT_TENANT = "default"
@@ -68,7 +67,7 @@ def router(audit: AuditService) -> APIRouter:
     @routes.get("/v1/audit/verification")
     async def verify(request: Request) -> AuditReportView:
         _of_installation(require(request, READ))
-        return report_view(await audit.verify())
+        return AuditReportView.model_validate(as_document(await audit.verify()))
 
     @routes.get("/v1/audit/export", response_class=StreamingResponse)
     async def export(request: Request, since: Time = None, until: Time = None) -> StreamingResponse:
@@ -91,25 +90,6 @@ def view(record: Record) -> AuditRecordView:
     """Make the view of a record."""
     return AuditRecordView.model_validate(
         {name: getattr(record, name) for name in AuditRecordView.model_fields}
-    )
-
-
-def report_view(report: Report) -> AuditReportView:
-    """Make the view of a verification."""
-    finding = report.finding
-    return AuditReportView(
-        holds=finding is None,
-        records=report.records,
-        first=report.first,
-        last=report.last,
-        checkpoints=report.checkpoints,
-        proven=report.proven,
-        dropped=report.dropped,
-        recovered=report.recovered,
-        keys=report.keys,
-        remarks=report.remarks,
-        finding=finding
-        and AuditFindingView(seq=finding.seq, kind=finding.kind, detail=finding.detail),
     )
 
 

@@ -5,10 +5,11 @@ than the checkpoints of the second place.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from hivemesh_sdk.trust.jws import VerifyKey
+from pydantic import JsonValue
 
 from hivemesh_platform.audit import records, recovery
 from hivemesh_platform.audit.checkpoints import Checkpoint, checkpoints, head_of
@@ -63,6 +64,7 @@ class Walk:
         self.gone: dict[str, int] = {}  # dropped segments that no record has told of yet
         self._tail = b""  # lines that are no records
         self._anchors: dict[int, str] = {}
+        self.known: Checkpoint | None = None  # the last record as the platform itself knows it
 
     def expect(self, anchors: Iterable[Checkpoint]) -> None:
         """Compare these records with what was signed, when they come.
@@ -121,6 +123,9 @@ class Walk:
             BrokenError: something that was signed is not there.
         """
         beyond = [seq for seq in self._anchors if seq > self.seq]
+        if self.known is not None and self.known.seq > self.seq:
+            detail = f"the end was cut off: the platform has written record {self.known.seq}"
+            raise BrokenError(self.seq + 1, "missing", detail)
         if beyond:
             detail = f"the end was cut off: a checkpoint names record {max(beyond)}"
             raise BrokenError(self.seq + 1, "missing", detail)
@@ -155,6 +160,10 @@ class Walk:
             raise BrokenError(expected, "inserted", detail)
 
     def _compare(self, record: Record) -> None:
+        if self.known is not None and self.known.seq == record.seq:
+            if self.known.hash != record.hash:
+                detail = f"the records up to {record.seq} are not those that the platform wrote"
+                raise BrokenError(self.report.proven + 1, "rewritten", detail)
         expected = self._anchors.pop(record.seq, None)
         if expected is None:
             return
@@ -187,6 +196,11 @@ def verify(
     return report
 
 
+def as_document(report: Report) -> dict[str, JsonValue]:
+    """A report as the API and the command show it."""
+    return {"holds": report.finding is None, **asdict(report)}
+
+
 def read_checkpoints(path: Path, keys: Mapping[str, VerifyKey], last: int) -> Iterator[Checkpoint]:
     """The checkpoints of a file.
 
@@ -209,8 +223,7 @@ def _verify(
     walk: Walk,
 ) -> None:
     walk.expect(_second_place(sink, keys, walk))  # first: what it names is then in the files
-    if end is not None:
-        walk.expect([end])
+    walk.known = end
     known = segments(folder)
     for segment in known:
         if segment.dropped:

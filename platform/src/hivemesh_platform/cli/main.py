@@ -27,6 +27,11 @@ GROUPS = {
     ),
     "auth": ("hivemesh_platform.cli.auth", "Who may do what: can, explain, grant, roles, groups."),
     "token": ("hivemesh_platform.cli.token", "API tokens: create, list, revoke."),
+    "audit": (
+        "hivemesh_platform.cli.audit",
+        "Audit trail: list, verify, export, hash.",
+    ),
+    "ca": ("hivemesh_platform.cli.ca", "The authority: status, rotate, export-root."),
     "config": (
         "hivemesh_platform.cli.config",
         "Settings: show each value and its origin, validate.",
@@ -45,6 +50,8 @@ EXAMPLES = {
     "secret": "hivemesh secret set mail.password --file password.txt · hivemesh secret list",
     "auth": "hivemesh auth grant anna analyst · hivemesh auth can anna write dataset/sales",
     "token": "hivemesh token create --name ci --role analyst --ttl 30d > ci.token",
+    "audit": "hivemesh audit list --since 1h --decision deny · hivemesh audit verify",
+    "ca": "hivemesh ca status · hivemesh ca rotate --root",
     "config": "hivemesh config show --origin",
     "state": "hivemesh state show",
     "completion": "hivemesh completion install bash",
