@@ -229,6 +229,9 @@ class Access:
             self._refuse(caller, "not-a-holder", f"{caller.uri} may not run steps here")
         if not token:
             self._refuse(caller, "missing", slug="ticket-missing")
+        if kind != "platform" and self._is_stale() and not self._tickets.knows(token):
+            message = "the policy here is too old to begin work for another worker"
+            self._refuse(caller, "stale-policy", message, slug="policy-stale")
         read = self._tickets.from_signer if kind == "platform" else self._tickets.from_holder
         try:
             return token, read(token)
@@ -278,6 +281,9 @@ class Access:
         if clearance is not None and ticket.data_class.exceeds(clearance):
             message = f"data class {ticket.data_class} exceeds {clearance} of {capability}"
             self._refuse(caller, "data-class", message, slug="data-class-exceeded")
+
+    def _is_stale(self) -> bool:
+        return self._own.policies is not None and self._own.policies.stale
 
     def _ask_policy(self, caller: Caller, ticket: Ticket, capability: str) -> None:
         own = self._own
