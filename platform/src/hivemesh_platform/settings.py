@@ -106,6 +106,12 @@ class TrustSettings(Section):
         default=3650 * DAY_S,
         description="Seconds the root is valid. Ten years: every worker has to learn a new one.",
     )
+    passphrase: SecretStr = Field(
+        default=SecretStr(""),
+        description="Encrypts the keys of the authority; write `${file:/path}`. `mode: production` "
+        "does not start without one of at least 16 random characters. Default: the keys lie in "
+        "files that only their owner may read.",
+    )
     token_lifetime_s: Annotated[float, Field(gt=0, le=DAY_S)] = Field(
         default=600.0,
         description="Seconds a join token is valid. Ten minutes: it is used by hand, at once.",

@@ -2,18 +2,21 @@
 
 A value is known raw, as JSON writes it, in base64 (also inside a longer text), in hexadecimal
 and as part of a URL. Values of fewer than four bytes are not masked: they are part of any text.
+What refuses an answer looks for values of at least eight bytes, for the same reason.
 """
 
 import base64
 import json
 import re
 import threading
-from collections import Counter
+from collections import Counter, deque
 from typing import TextIO
 from urllib.parse import quote, quote_plus
 
 MASK = "***"
 _LEAST_BYTES = 4
+_LEAST_TELLING_BYTES = 8
+_RETIRED = 16  # values of ended leases that are still masked: a line about them may come late
 
 
 class Redactor:
@@ -22,8 +25,10 @@ class Redactor:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._values: Counter[str] = Counter()
+        self._retired: deque[str] = deque(maxlen=_RETIRED)
         self._text: re.Pattern[str] | None = None
-        self._forms: tuple[bytes, ...] = ()
+        self._masked: tuple[bytes, ...] = ()
+        self._sought: tuple[bytes, ...] = ()
 
     def add(self, value: str) -> None:
         """Mask a value until it was removed as often as it was added."""
@@ -34,15 +39,22 @@ class Redactor:
     def remove(self, value: str) -> None:
         """Take back one `add`."""
         with self._lock:
-            self._values[value] -= 1
-            if self._values[value] <= 0:
-                del self._values[value]
+            self._drop(value)
+            self._compile()
+
+    def retire(self, value: str) -> None:
+        """Take back one `add`, and mask the value in texts for a while yet."""
+        with self._lock:
+            self._drop(value)
+            if value not in self._retired:
+                self._retired.append(value)
             self._compile()
 
     def clear(self) -> None:
         """Forget every value."""
         with self._lock:
             self._values.clear()
+            self._retired.clear()
             self._compile()
 
     def masked(self, text: str) -> str:
@@ -52,25 +64,32 @@ class Redactor:
 
     def masked_bytes(self, data: bytes) -> bytes:
         """The same for JSON or any other bytes."""
-        for form in self._forms:
+        for form in self._masked:
             if form in data:
                 data = data.replace(form, MASK.encode())
         return data
 
     def finds(self, data: bytes) -> bool:
-        """Whether the bytes hold a secret in any of its forms."""
-        return any(form in data for form in self._forms)
+        """Whether the bytes hold a secret that is lent at the moment, in any of its forms."""
+        return any(form in data for form in self._sought)
+
+    def _drop(self, value: str) -> None:
+        self._values[value] -= 1
+        if self._values[value] <= 0:
+            del self._values[value]
 
     @property
-    def knows_any(self) -> bool:
-        """Whether there is anything to mask."""
-        return self._text is not None
+    def seeks_any(self) -> bool:
+        """Whether a secret is lent that `finds` looks for."""
+        return bool(self._sought)
 
     def _compile(self) -> None:
-        found = {form for value in self._values for form in forms(value)}
+        found = {form for value in (*self._values, *self._retired) for form in forms(value)}
         longest = sorted(found, key=len, reverse=True)
         self._text = re.compile("|".join(map(re.escape, longest))) if longest else None
-        self._forms = tuple(one.encode() for one in longest)
+        self._masked = tuple(one.encode() for one in longest)
+        telling = [one for one in self._values if len(one.encode()) >= _LEAST_TELLING_BYTES]
+        self._sought = tuple(form.encode() for value in telling for form in forms(value))
 
 
 class MaskedStream:

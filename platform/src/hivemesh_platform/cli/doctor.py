@@ -162,6 +162,16 @@ def _platform(client: "Client") -> Iterator[Finding]:
     )
 
 
+    yield Finding(
+        section="platform",
+        check="secrets can be read",
+        verdict="failure" if seen.secrets_sealed else "ok",
+        cause=seen.secrets_sealed,
+        fix="unseal the store; runs that wait for it go on" if seen.secrets_sealed else "",
+        docs="HM-1741" if seen.secrets_sealed else "",
+    )
+
+
 def _workers(client: "Client") -> Iterator[Finding]:
     for worker in client.workers():
         good = worker.live >= worker.wanted and worker.state != "incompatible"

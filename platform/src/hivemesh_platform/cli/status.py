@@ -27,6 +27,8 @@ def status(fmt: output.Format = "table", state: session.State = None) -> None:
         f"{seen.runs_active} runs active · trust domain {seen.trust_domain} · "
         f"issuer until {output.local_time(seen.issuer_expires_at)}"
     )
+    if seen.secrets_sealed:
+        typer.echo(f"secrets sealed: {seen.secrets_sealed}")
     rows = [
         [one.name, one.version, one.state, f"{one.live}/{one.wanted}", one.reason or "-"]
         for one in workers

@@ -66,7 +66,7 @@ class JobService:
         if problems:
             raise InvalidError(problems[0].message, slug="options-invalid", errors=problems)
         uses = references_in(request.options, known.declared.options, "/options")
-        await self._parts.secrets.refuse(uses, behalf)
+        await self._parts.secrets.refuse(uses, behalf, "options-invalid")
 
     async def _wait(self, job: str, wait_s: float) -> RunView:
         until = self._parts.clock.monotonic() + wait_s

@@ -80,7 +80,9 @@ class SecretGate:
         named = secrets_of_claim(claim, self._catalogue.find(claim.capability))
         return f"{SEALED}: {reason}" if named else ""
 
-    async def refuse(self, uses: Iterable[SecretUse], behalf: Behalf) -> None:
+    async def refuse(
+        self, uses: Iterable[SecretUse], behalf: Behalf, slug: str = "pipeline-invalid"
+    ) -> None:
         """Refuse references to what the principal may not use or what is not stored.
 
         Which secrets there are is told to those alone who may use them.
@@ -98,7 +100,7 @@ class SecretGate:
             for message, code in _objection(path, allowed, unknown)
         ]
         if problems:
-            raise InvalidError(problems[0].message, slug="pipeline-invalid", errors=problems)
+            raise InvalidError(problems[0].message, slug=slug, errors=problems)
 
 
 def _objection(

@@ -7,8 +7,10 @@ import logging
 import logging.handlers
 import sys
 from pathlib import Path
+from typing import Any
 
 import structlog
+from hivemesh_sdk.redaction import REDACTOR
 
 _NOISY = ("alembic", "uvicorn.error", "uvicorn.asgi", "asyncio")
 _SHARED: tuple[structlog.typing.Processor, ...] = (
@@ -28,6 +30,7 @@ def configure(path: Path | None, *, level: str, max_bytes: int, files: int) -> l
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
                 structlog.processors.JSONRenderer(),
+                _masked,
             ],
         )
     )
@@ -44,6 +47,11 @@ def configure(path: Path | None, *, level: str, max_bytes: int, files: int) -> l
         cache_logger_on_first_use=True,
     )
     return handler
+
+
+def _masked(_: object, __: str, line: Any) -> str:
+    """Leave no secret in a line that this process knows."""
+    return REDACTOR.masked(str(line))
 
 
 def _handler(path: Path | None, max_bytes: int, files: int) -> logging.Handler:

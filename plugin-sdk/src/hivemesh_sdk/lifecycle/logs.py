@@ -2,11 +2,19 @@
 
 import logging
 import sys
+from typing import Any
 
 import structlog
 from structlog.typing import EventDict
 
+from hivemesh_sdk.redaction import REDACTOR
+
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
+
+
+def _masked(_: object, __: str, line: Any) -> str:
+    """Leave no secret in a line that this process knows."""
+    return REDACTOR.masked(str(line))
 
 
 def configure_logs(level: str = "info", *, worker: str) -> None:
@@ -23,6 +31,7 @@ def configure_logs(level: str = "info", *, worker: str) -> None:
             structlog.processors.format_exc_info,
             named,
             structlog.processors.JSONRenderer(),
+            _masked,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS.get(level, logging.INFO)),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),

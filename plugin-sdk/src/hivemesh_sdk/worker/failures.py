@@ -46,7 +46,7 @@ def refuse_secrets(data: bytes, what: str) -> None:
     Raises:
         FatalError: the bytes hold a secret that was lent to a step of this process.
     """
-    if REDACTOR.knows_any and REDACTOR.finds(data):
+    if REDACTOR.seeks_any and REDACTOR.finds(data):
         message = f"{what} holds a secret that the step was lent"
         raise FatalError(message, slug="secret-in-answer")
 

@@ -146,7 +146,7 @@ class LeasedValues:
         before = self._held.pop(lease.path, None)
         REDACTOR.add(lease.value)
         if before is not None:
-            REDACTOR.remove(before[1])
+            REDACTOR.retire(before[1])
         self._held[lease.path] = (asked + lease.expires_in_s, lease.value)
 
     def close(self) -> None:
@@ -155,6 +155,8 @@ class LeasedValues:
         The values stay masked in what this process writes: a line about the step may come late.
         """
         self._closed = True
+        for _, value in self._held.values():
+            REDACTOR.retire(value)
         self._held.clear()
 
 

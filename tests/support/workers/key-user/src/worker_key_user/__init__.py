@@ -1,0 +1,1 @@
+"""A worker that uses secrets, for tests."""
