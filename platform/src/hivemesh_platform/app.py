@@ -19,7 +19,6 @@ from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.trust.source import IdentitySource
-from hivemesh_sdk.trust.tickets import TicketReader, announced_keys
 from starlette.types import ASGIApp
 
 from hivemesh_platform import __version__, consent, crash, enforcement, figures, hookspecs
@@ -44,7 +43,6 @@ from hivemesh_platform.api import (
     roles,
     runs,
     status,
-    tickets,
     tokens,
     whoami,
     workers,
@@ -198,10 +196,9 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
             *_work_routers(execution, files, platform.audit),
         ]
         held = HeldSecrets(execution.held, InstalledCatalogue(platform.types))
-        routers.append(secret_routes.router(secrets, lending, held, execution.tickets))
+        routers.append(secret_routes.router(secrets, lending, held))
         platform.secrets_sealed = lambda: secrets.sealed
         stack.push_async_callback(lending.close)
-        routers.append(tickets.router(execution.tickets, clock))
         routers += _access_routers(platform)
         platform.mesh_app, platform.people_app = platform.people.fronts(_routes("mesh", routers))
         platform.background += [
@@ -228,7 +225,6 @@ def _execution_ports(
         clock=platform.clock,
         issuer=str(SpiffeId.platform(platform.authority.trust_domain, REPLICA)),
         signer=platform.authority.signing,
-        reader=TicketReader(announced_keys(platform.source), platform.clock),
     )
 
 
@@ -263,7 +259,7 @@ def _work_routers(
         jobs.router(execution.jobs, execution.runs, files),
         pipelines.router(execution.pipelines),
         datasets.router(execution.datasets, trail),
-        artifacts.router(files, execution.runs, trail, execution.tickets),
+        artifacts.router(files, execution.runs, trail),
     ]
 
 

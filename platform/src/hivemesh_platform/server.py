@@ -187,6 +187,13 @@ async def _listen(
 async def _background(platform: "Platform", operator: OperatorFiles) -> AsyncIterator[None]:
     """Owns the tasks that run beside the requests; one that fails ends the platform."""
     own = OwnIdentity(platform.source, platform.authority, operator, platform.clock)
+
+    async def started_over() -> None:
+        await own.tick()
+        if platform.supervisor is not None:
+            platform.supervisor.replace_all("the authority was started over")
+
+    platform.rotation.on_start_over(started_over)
     jobs = [("identity", own.run), *platform.background]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(run(), name=name) for name, run in jobs]

@@ -125,3 +125,69 @@ def test_after_a_sleep_of_two_lifetimes_the_workers_come_back(install, tmp_path)
     run = submit(installation, write_mbox(tmp_path / "mail.mbox", 300))
     assert installation.until_ended(run).state is RunState.COMPLETED
     record("rotation: workers back after a sleep of two lifetimes", 1, "drill", 1, holds=True)
+
+
+def key_states(installation: Installation, kind: str) -> list[str]:
+    with installation.client() as client:
+        return [key.state for key in client.ca().keys if key.kind == kind]
+
+
+@pytest.mark.parametrize("kind", ["issuer", "root"])
+def test_a_key_of_the_authority_goes_through_its_states_under_load(install, kind) -> None:
+    installation = install("trust.svid_lifetime_s=20", "trust.issuer_lifetime_s=600")
+    installation.start()
+    installation.until_live()
+    names = ("email-parser", "email-classifier", "email-insights")
+    before = {name: installation.instances(name)[0].id for name in names}
+    answer = installation.run_command("ca", "rotate", f"--{kind}")
+    assert answer.returncode == 0, answer.stderr
+    done, wrong = 0, []
+    while key_states(installation, kind) != ["revoked", "active"]:
+        more, failed = load(installation, 1)
+        done, wrong = done + more, wrong + failed
+        assert done < 500, key_states(installation, kind)
+    more, failed = load(installation, 3)
+    assert not wrong + failed
+    assert {name: installation.instances(name)[0].id for name in names} == before
+
+
+def test_a_change_of_the_root_goes_on_after_the_platform_was_killed(install) -> None:
+    installation = install("trust.svid_lifetime_s=20", "trust.issuer_lifetime_s=600")
+    installation.start()
+    installation.until_live()
+    assert installation.run_command("ca", "rotate", "--root").returncode == 0
+    until(lambda: "tainted" in key_states(installation, "root"), 30, "the new root signs")
+    installation.kill()
+    installation.start()
+    until(
+        lambda: key_states(installation, "root") == ["revoked", "active"], 60, "the old one is gone"
+    )
+    installation.until_live()
+    assert not load(installation, 2)[1]
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_after_breaking_the_glass_everybody_has_a_new_identity(install, running) -> None:
+    installation = install()
+    installation.start()
+    installation.until_live()
+    before = installation.instances("email-classifier")[0].id
+    ca = StolenCA(installation.state)
+    stolen = client_context(ca.svid(SpiffeId.user(ca.trust_domain, "operator")), ca.bundle())
+    if not running:
+        installation.stop()
+    answer = installation.run_command("ca", "rotate", "--emergency", "--yes")
+    assert answer.returncode == 0, answer.stderr
+    if not running:
+        installation.start()
+    until(
+        lambda: [one.id for one in installation.instances("email-classifier") if one.id != before],
+        60,
+        "the worker is back",
+    )
+    assert not load(installation, 2)[1]
+    with (
+        socket.create_connection(("127.0.0.1", port_of(installation, "mesh")), 10) as plain,
+        pytest.raises(OSError, match="certificate"),
+    ):
+        stolen.wrap_socket(plain, server_hostname=name_of(ca.trust_domain, "mesh"))

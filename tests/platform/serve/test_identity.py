@@ -8,8 +8,7 @@ from hivemesh_platform.trust.authority import Authority, open_authority
 from hivemesh_platform.trust.keyring import KeyKind
 from hivemesh_platform.trust.profile import Lifetimes
 from hivemesh_sdk.testing.clock import ManualClock
-from hivemesh_sdk.trust.denials import Denials
-from hivemesh_sdk.trust.identity import Peer, SpiffeId
+from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.trust.source import IdentitySource
 
 

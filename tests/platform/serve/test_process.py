@@ -14,6 +14,7 @@ from hivemesh_platform.lock import holder, locked
 pytestmark = pytest.mark.integration
 
 QUIET = ("--set=workers.supervise=false", "--set=api.enrolment_port=0")
+PASSPHRASE = "trust.passphrase=Zk3-q7Tv+Lw9xR2m"
 
 
 async def start(folder: Path, *flags: str) -> tuple[asyncio.subprocess.Process, bytes]:
@@ -101,11 +102,22 @@ async def test_an_unknown_setting_is_refused(tmp_path: Path) -> None:
     assert "did you mean 'api.port'" in said
 
 
+@pytest.mark.parametrize("passphrase", ["", "trust.passphrase=hivemesh-passphrase"])
+async def test_production_needs_a_passphrase_that_is_no_default(
+    tmp_path: Path, passphrase: str
+) -> None:
+    flags = [f"--set={passphrase}"] if passphrase else []
+    _, problem, said = await failed(tmp_path, "--set=mode=production", *flags)
+    assert problem["code"] == "HM-1601"
+    assert "trust.passphrase" in said
+
+
 async def test_crash_points_are_refused_in_production(tmp_path: Path) -> None:
     ready, told = os.pipe()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "hivemesh_platform.serve", "--state", str(tmp_path / "state")),
-        *(*QUIET, "--set=api.port=0", "--set=mode=production", "--ready-fd", str(told)),
+        *(*QUIET, "--set=api.port=0", "--set=mode=production", f"--set={PASSPHRASE}"),
+        *("--ready-fd", str(told)),
         pass_fds=[told],
         cwd=tmp_path,
         env={"HOME": str(tmp_path), "HIVEMESH_CRASH_AT": "claim"},

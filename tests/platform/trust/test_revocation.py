@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 from enrolment_support import NOW, MemoryEnrolmentStore, issued
+from hivemesh_platform.audit.model import Actor
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.trust.model import DenialKind
 from hivemesh_platform.trust.revocation import Decision, Revocation
@@ -73,7 +74,9 @@ async def revocation(store, clock, trail):
 
 
 def decision(target, reason="why"):
-    return Decision(target=target, reason=reason, actor="spiffe://td.test/user/ada", serial="f")
+    return Decision(
+        target=target, reason=reason, by=Actor(id="spiffe://td.test/user/ada", serial="f")
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from hivemesh_platform.audit.model import Actor
 from hivemesh_platform.audit.ports import NoAudit
 from hivemesh_platform.trust.authority import open_authority
 from hivemesh_platform.trust.keyring import KeyKind, KeyState
@@ -178,7 +179,7 @@ async def test_what_cannot_be_written_down_does_not_happen(world):
             raise HivemeshError(message)
 
     rotation = Rotation(world.authority, lambda: (), world.clock, Full())
-    for change in (rotation.begin(KeyKind.ROOT), rotation.start_over("ada")):
+    for change in (rotation.begin(KeyKind.ROOT), rotation.start_over(Actor(id="ada"))):
         with pytest.raises(HivemeshError):
             await change
     assert world.authority.bundle().sequence == 1
@@ -186,6 +187,6 @@ async def test_what_cannot_be_written_down_does_not_happen(world):
 
 async def test_starting_over_waits_for_nobody(world):
     await world.rotation.begin(KeyKind.ROOT)
-    await world.rotation.start_over("ada")
+    await world.rotation.start_over(Actor(id="ada"))
     assert world.state(KeyKind.ROOT) == ["revoked", "revoked"]
     assert world.authority.changing(KeyKind.ROOT) is None

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 from enrolment_support import MemoryEnrolmentStore
+from hivemesh_platform.audit.model import Actor
 from hivemesh_platform.audit.ports import NoAudit
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.trust import failures
@@ -320,13 +321,13 @@ async def test_renewed_instance_counts_once(container, live):
 async def test_revoked_credential_enrols_nobody(container, revocation):
     one, two = await container(2)
     await one.enrol()
-    credential = Decision(target=Token.parse(one.token).id, reason="left", actor="x")
+    credential = Decision(target=Token.parse(one.token).id, reason="left", by=Actor(id="x"))
     assert (await revocation.revoke_credential(credential)).revoked_at is not None
     with pytest.raises(EnrolmentRefusedError):
         await two.enrol()
     assert await one.renew()
     with pytest.raises(NotFoundError):
-        await revocation.revoke_credential(Decision(target="0" * 16, reason="x", actor="x"))
+        await revocation.revoke_credential(Decision(target="0" * 16, reason="x", by=Actor(id="x")))
 
 
 async def test_renewal_keeps_the_identity_and_changes_the_rest(holder):
@@ -397,7 +398,10 @@ async def test_renewal_for_another_name_is_refused(holder, service, authority):
 async def test_evicted_instance_may_enrol_again(holder, service, revocation):
     one, again = await holder(), await holder()
     identity = await one.enrol(instance="i1")
-    assert len(await revocation.evict(Decision(target="i1", reason="maintenance", actor="x"))) == 1
+    assert (
+        len(await revocation.evict(Decision(target="i1", reason="maintenance", by=Actor(id="x"))))
+        == 1
+    )
     with pytest.raises(RenewalRefusedError):
         await one.renew()
     assert (await again.enrol(instance="i1")).id == identity.id
@@ -406,7 +410,7 @@ async def test_evicted_instance_may_enrol_again(holder, service, revocation):
 async def test_banned_worker_may_not_enrol_again(holder, revocation):
     one, again = await holder(), await holder()
     await one.enrol()
-    await revocation.ban(Decision(target="echo", reason="stolen", actor="x"))
+    await revocation.ban(Decision(target="echo", reason="stolen", by=Actor(id="x")))
     with pytest.raises(RenewalRefusedError):
         await one.renew()
     with pytest.raises(EnrolmentRefusedError):

@@ -1,4 +1,7 @@
-"""Which kind of peer may do which action. Pure; what is not listed is denied."""
+"""What processes may do, by the kind of their certificate. Pure; what is not listed is denied.
+
+What people may do is decided by their grants, see `model`.
+"""
 
 from hivemesh_sdk.errors import NotAuthorizedError
 from hivemesh_sdk.trust.identity import Kind, Peer
@@ -14,34 +17,7 @@ _WORKER = frozenset(
         "instances:self",
         "policy:fetch",
         "secrets:resolve",
-    }
-)
-_OPERATOR = frozenset(
-    {
-        "artifacts:read",
-        "artifacts:write",
-        "bundle:read",
-        "ca:read",
-        "ca:write",
-        "capabilities:read",
-        "config:read",
-        "datasets:read",
-        "datasets:write",
-        "discovery:read",
-        "enrolment:write",
-        "identity:renew",
-        "jobs:read",
-        "jobs:write",
-        "metrics:read",
-        "pipelines:read",
-        "pipelines:write",
-        "policy:fetch",
-        "runs:read",
-        "runs:write",
-        "status:read",
-        "workers:deny",
-        "workers:read",
-        "workers:write",
+        "tickets:exchange",
     }
 )
 _REPLICA = frozenset({"bundle:read", "discovery:read", "policy:fetch"})
@@ -52,7 +28,7 @@ GRANTS: dict[Kind, tuple[str, ...]] = {Kind.PLATFORM: ("read:metrics", "read:sta
 
 RULES: dict[Kind, frozenset[str]] = {
     Kind.WORKER: _WORKER,
-    Kind.USER: _OPERATOR,
+    Kind.USER: OF_CERTIFICATES,
     Kind.PLATFORM: _REPLICA,
 }
 ACTIONS = frozenset().union(*RULES.values())

@@ -9,8 +9,9 @@ from hivemesh_sdk.contracts.trust_api import (
     LiftRequest,
 )
 
-from hivemesh_platform.api.access import before_body, peer_of, require
+from hivemesh_platform.api.access import before_body, require
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.recorded import actor_of
 from hivemesh_platform.trust.model import CredentialRecord, Denial
 from hivemesh_platform.trust.revocation import Decision, Revocation
 
@@ -21,40 +22,40 @@ def router(revocation: Revocation) -> APIRouter:
 
     @routes.get("/v1/denials")
     async def list_denials(request: Request) -> Page[DenialView]:
-        require(request, "workers:read")
+        require(request, "read:worker")
         return Page(items=[_denial(one) for one in await revocation.denials()])
 
     @routes.post("/v1/denials", status_code=201)
-    @before_body("workers:deny")
+    @before_body("write:worker")
     async def deny(body: DenialRequest, request: Request) -> Page[DenialView]:
-        decision = _decision(request, body.target, body.reason)
+        decision = _decision(request, "write:worker", body.target, body.reason)
         if body.action == "ban":
             return Page(items=[_denial(await revocation.ban(decision))])
         return Page(items=[_denial(one) for one in await revocation.evict(decision)])
 
     @routes.post("/v1/denials/lift")
-    @before_body("workers:deny")
+    @before_body("write:worker")
     async def lift(body: LiftRequest, request: Request) -> Page[DenialView]:
-        await revocation.lift(_decision(request, body.target, body.reason))
+        await revocation.lift(_decision(request, "write:worker", body.target, body.reason))
         return Page(items=[_denial(one) for one in await revocation.denials()])
 
     @routes.get("/v1/enrolment/credentials")
     async def list_credentials(request: Request) -> Page[CredentialView]:
-        require(request, "enrolment:write")
+        require(request, "create:enrolment")
         return Page(items=[_credential(one) for one in await revocation.credentials()])
 
     @routes.post("/v1/enrolment/credentials/{credential_id}/revoke")
     async def revoke_credential(credential_id: str, request: Request) -> CredentialView:
-        require(request, "enrolment:write")
-        decision = _decision(request, credential_id, "revoked by command")
+        decision = _decision(request, "create:enrolment", credential_id, "revoked by command")
         return _credential(await revocation.revoke_credential(decision))
 
     return routes
 
 
-def _decision(request: Request, target: str, reason: str) -> Decision:
-    peer = peer_of(request)
-    return Decision(target=target, reason=reason, actor=peer.uri, serial=f"{peer.serial:x}")
+def _decision(request: Request, action: str, target: str, reason: str) -> Decision:
+    """What an allowed principal decides; a rule may name anything, so all workers are asked for."""
+    by = actor_of(request, require(request, action))
+    return Decision(target=target, reason=reason, by=by)
 
 
 def _denial(one: Denial) -> DenialView:

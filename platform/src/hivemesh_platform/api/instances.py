@@ -1,5 +1,6 @@
 """Instances register, beat and leave; everybody may ask who is live."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import msgspec
@@ -14,11 +15,12 @@ from hivemesh_platform.registry.service import RegistryService
 from hivemesh_platform.trust.authority import Authority
 
 JSON = "application/json"
+Hear = Callable[[str, int, str], None]
 Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_S)]
 
 
-def router(registry: RegistryService, authority: Authority) -> APIRouter:
-    """The routes of the registry."""
+def router(registry: RegistryService, authority: Authority, hear: Hear) -> APIRouter:
+    """The routes of the registry; `hear` is told whose bundle and issuer each instance uses."""
     routes = strict_router()
 
     @routes.put("/v1/instances/{instance_id}")
@@ -34,6 +36,7 @@ def router(registry: RegistryService, authority: Authority) -> APIRouter:
         peer = peer_of(request)
         beat, sequence = await decoded(request, Heartbeat), authority.bundle().sequence
         reply = await registry.heartbeat(peer, instance_id, beat, sequence)
+        hear(peer.uri, beat.bundle_sequence, beat.issuer)
         return Response(msgspec.json.encode(reply), media_type=JSON)
 
     @routes.delete("/v1/instances/{instance_id}", status_code=204)

@@ -158,10 +158,11 @@ class Supervisor:
             for instance in instances:
                 fleet.expel(instance, reason)
 
-    def restart_all(self) -> None:
-        """Replace every process of every worker."""
+    def replace_all(self, reason: str) -> None:
+        """End every process at once and start others, which enrol anew."""
         for fleet in self._fleets.values():
-            fleet.restart()
+            for instance in fleet.instances:
+                fleet.expel(instance, reason)
 
     def log_tail(self, worker: str, lines: int) -> bytes:
         """The end of a worker's log.

@@ -15,7 +15,7 @@ from hivemesh_sdk.contracts.names import WORKER_NAME
 from hivemesh_sdk.errors import ConfigurationError, InvalidError, NotFoundError
 from hivemesh_sdk.trust.identity import Kind, SpiffeId, covers
 
-from hivemesh_platform.audit.model import AuditEvent
+from hivemesh_platform.audit.model import Actor, AuditEvent
 from hivemesh_platform.audit.ports import AuditTrail
 from hivemesh_platform.trust.model import (
     CredentialRecord,
@@ -51,14 +51,11 @@ class Decision:
 
     target: str
     reason: str
-    actor: str
-    serial: str = ""  # of the actor's certificate, hexadecimal
+    by: Actor
 
     def event(self, action: str, rule: str) -> AuditEvent:
         """The record of the decision."""
-        return AuditEvent(
-            actor=self.actor, action=action, target=rule, reason=self.reason, serial=self.serial
-        )
+        return AuditEvent.of(self.by, action, rule, reason=self.reason)
 
 
 class Revocation:
@@ -133,7 +130,7 @@ class Revocation:
         await self._audit.record(decision.event("workers:ban", rule))
         now = self._clock.now()
         denial = Denial(
-            rule=rule, reason=decision.reason, at=now, kind=DenialKind.BAN, by=decision.actor
+            rule=rule, reason=decision.reason, at=now, kind=DenialKind.BAN, by=decision.by.id
         )
 
         def work(records: EnrolmentRecords) -> frozenset[str]:
@@ -318,7 +315,7 @@ def _eviction(issued: IssuedRecord, decision: Decision, now: datetime) -> Denial
         at=now,
         until=issued.not_after,
         kind=DenialKind.EVICTION,
-        by=decision.actor,
+        by=decision.by.id,
     )
 
 

@@ -7,14 +7,14 @@ change that a restart has interrupted goes on.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 from hivemesh_sdk.clock import Clock
 
-from hivemesh_platform.audit.model import AuditEvent
+from hivemesh_platform.audit.model import Actor, AuditEvent
 from hivemesh_platform.audit.ports import AuditTrail
 from hivemesh_platform.trust.authority import Authority
 from hivemesh_platform.trust.keyring import KeyKind, KeyState
@@ -23,9 +23,10 @@ TICK_S = 1.0
 LINGER = timedelta(seconds=5)  # for requests on connections of the certificate before
 SIGNED = timedelta(minutes=20)  # longer than any ticket or policy document is accepted
 RETRY_S = 30.0  # after a change that could not be written down
-ITSELF = "platform"
+ITSELF = Actor(id="platform")
 
 Live = Callable[[], Collection[str]]
+StartedOver = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +62,38 @@ class Rotation:
         self._heard: dict[str, Heard] = {}
         self._complete_since: datetime | None = None
         self._not_before = 0.0
+        self._after_glass: list[StartedOver] = []
         self._log = structlog.get_logger("hivemesh.trust")
 
     def hear(self, identity: str, sequence: int, issuer: str) -> None:
         """Remember what a heartbeat says of an instance's bundle and certificate."""
         self._heard[identity] = Heard(sequence, issuer)
 
-    async def begin(self, kind: KeyKind, actor: str = ITSELF, serial: str = "") -> None:
+    def on_start_over(self, started_over: StartedOver) -> None:
+        """Await `started_over` after break-glass: own identity first, then the workers."""
+        self._after_glass.append(started_over)
+
+    async def begin(self, kind: KeyKind, by: Actor = ITSELF) -> None:
         """Prepare the next key; the rest happens by itself.
 
         Raises:
             CaBusyError: another change is under way.
             AuditUnavailableError: it cannot be written down, so it does not happen.
         """
-        await self._audit.record(_event("ca:prepare", kind.value, actor, serial))
+        await self._audit.record(AuditEvent.of(by, "ca:prepare", kind.value))
         await asyncio.to_thread(self._authority.prepare, kind)
 
-    async def start_over(self, actor: str, serial: str = "") -> None:
+    async def start_over(self, by: Actor) -> None:
         """Break glass: nothing that was signed before is trusted; everybody enrols again.
 
         Raises:
             AuditUnavailableError: as above.
         """
-        await self._audit.record(_event("ca:start-over", "all", actor, serial))
+        await self._audit.record(AuditEvent.of(by, "ca:start-over", "all"))
         await asyncio.to_thread(self._authority.start_over)
         self._heard.clear()
+        for started_over in tuple(self._after_glass):
+            await started_over()
 
     async def run(self) -> None:
         """Take every step when it is time, until cancelled."""
@@ -203,7 +211,7 @@ class Rotation:
 
     async def _step(self, action: str, kind: KeyKind, missing: Sequence[str]) -> None:
         reason = f"after one lifetime, without {len(missing)} instances" if missing else ""
-        await self._audit.record(_event(action, kind.value, ITSELF, "", reason))
+        await self._audit.record(AuditEvent.of(ITSELF, action, kind.value, reason=reason))
         self._log.info("rotation_step", action=action, key=kind.value, missing=len(missing))
 
     def _unacknowledged(self, sequence: int) -> tuple[str, ...]:
@@ -245,7 +253,3 @@ def _waiting(key: KeyStatus, text: str, waiting: tuple[str, ...], latest: dateti
         waiting=waiting,
         latest=latest,
     )
-
-
-def _event(action: str, kind: str, actor: str, serial: str, reason: str = "") -> AuditEvent:
-    return AuditEvent(actor=actor, action=action, target=kind, serial=serial, reason=reason)

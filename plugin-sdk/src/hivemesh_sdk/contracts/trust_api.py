@@ -47,3 +47,43 @@ class CredentialView(View):
     created_at: str
     max_live: int
     revoked_at: str | None = None
+
+
+class RotateRequest(Body):
+    """`POST /v1/ca/rotate`: begin to change a key; `emergency` changes all of them at once.
+
+    After an emergency nothing that was signed before is trusted, so everybody enrols again.
+    """
+
+    key: Literal["root", "issuer", "signer"] = "issuer"
+    emergency: bool = False
+
+
+class CaKeyView(View):
+    """One key of the authority and where it stands."""
+
+    kind: str  # root, issuer, signer
+    state: str  # prepared, active, tainted, revoked
+    id: str
+    since: str
+    not_after: str | None = None
+    waits_for: str = ""
+    waiting: list[str] = []  # instances that it waits for
+    latest: str | None = None  # when the next step is taken whatever is missing
+
+
+class CaView(View):
+    """`GET /v1/ca`: the authority of this installation."""
+
+    trust_domain: str
+    root_sha256: str  # as tokens carry it
+    bundle_sequence: int
+    external: bool = False  # whether the platform's own identity comes from files
+    keys: list[CaKeyView]
+
+
+class RootsView(View):
+    """`GET /v1/ca/roots`: the roots to trust now, the one in use first."""
+
+    pem: str
+    sha256: list[str]
