@@ -8,7 +8,7 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Self, TypeVar
@@ -40,6 +40,12 @@ from hivemesh_sdk.contracts.api import (
     WorkerView,
 )
 from hivemesh_sdk.contracts.audit_api import AuditHashView, AuditRecordView, AuditReportView
+from hivemesh_sdk.contracts.policy_api import (
+    PolicyExplanation,
+    PolicyReview,
+    PolicyVersionView,
+    PolicyView,
+)
 from hivemesh_sdk.contracts.problems import Problem, problem
 from hivemesh_sdk.contracts.secrets_api import SecretValueView, SecretView
 from hivemesh_sdk.contracts.trust_api import CaView, CredentialView, DenialView, RootsView
@@ -342,6 +348,56 @@ class Client:
     def capabilities(self) -> list[CapabilityView]:
         """Capabilities of the installed workers."""
         return self._all(CapabilityView, "/v1/capabilities")
+
+    # -- policy ---------------------------------------------------------------------------
+
+    def policy(self, version: int | None = None) -> PolicyView:
+        """One version of the policy; the one in force where no number is given."""
+        which = "current" if version is None else str(version)
+        return self._view(PolicyView, "GET", f"/v1/policy/versions/{which}")
+
+    def policy_versions(self) -> list[PolicyVersionView]:
+        """The history of the policy, the newest version first."""
+        return self._all(PolicyVersionView, "/v1/policy/versions")
+
+    def review_policy(self, document: str, *, name: str) -> PolicyReview:
+        """What a document would change, and how its tests come out; nothing is applied."""
+        body: dict[str, JsonValue] = {"document": document, "name": name}
+        return self._view(PolicyReview, "POST", "/v1/policy/test", body)
+
+    def apply_policy(
+        self, document: str, *, expected: int, name: str, reason: str = ""
+    ) -> PolicyView:
+        """Make a document the next version, if `expected` is still the one in force."""
+        body: dict[str, JsonValue] = {"document": document, "name": name, "reason": reason}
+        headers = {"content-type": "application/json", "if-match": f'"{expected}"'}
+        data = json.dumps(body, allow_nan=False).encode()
+        with self._exchange("POST", "/v1/policy", data, headers) as response:
+            return PolicyView.model_validate_json(response.read())
+
+    def explain_policy(
+        self,
+        caller: str,
+        callee: str,
+        capability: str,
+        *,
+        roles: Sequence[str] = (),
+        data_class: str = "internal",
+        ticket: bool = True,
+    ) -> PolicyExplanation:
+        """Whether a call is allowed, by which rule, and what would allow it."""
+        query = urlencode(
+            {
+                "caller": caller,
+                "callee": callee,
+                "capability": capability,
+                "role": list(roles),
+                "data_class": data_class,
+                "ticket": str(ticket).lower(),
+            },
+            doseq=True,
+        )
+        return self._view(PolicyExplanation, "GET", f"/v1/policy/explain?{query}")
 
     # -- pipelines and runs ---------------------------------------------------------------
 

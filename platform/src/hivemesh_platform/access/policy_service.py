@@ -20,7 +20,7 @@ from hivemesh_sdk.contracts.policy import (
     Rule,
     SignedPolicy,
 )
-from hivemesh_sdk.contracts.policy_views import (
+from hivemesh_sdk.contracts.policy_api import (
     PolicyExplanation,
     PolicyReview,
     PolicyVersionView,

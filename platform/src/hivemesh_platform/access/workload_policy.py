@@ -22,7 +22,7 @@ from hivemesh_sdk.contracts.policy import (
     SignedRule,
     Source,
 )
-from hivemesh_sdk.contracts.policy_views import (
+from hivemesh_sdk.contracts.policy_api import (
     EdgeView,
     PolicyExplanation,
     PolicyReview,

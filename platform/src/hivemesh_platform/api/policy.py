@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from hivemesh_sdk.contracts.api import Page
 from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.policy import POLICY_MEDIA_TYPE
-from hivemesh_sdk.contracts.policy_views import (
+from hivemesh_sdk.contracts.policy_api import (
     PolicyExplanation,
     PolicyReview,
     PolicyText,
