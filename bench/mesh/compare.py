@@ -62,7 +62,24 @@ def measure(rounds: int = 3) -> list[Row]:
                     for concurrency, count in zip((1, 32), calls, strict=True):
                         sample = server.load(count, concurrency)
                         found.setdefault((concurrency, name), []).append(sample)
-    return list(_rows(found))
+        overload = list(_overload(folder))
+    return [*_rows(found), *overload]
+
+
+def _overload(folder: Path) -> Iterator[Row]:
+    """Calls beyond the slots are refused at once, and cost no memory."""
+    with _Server("hivemesh", folder) as server:
+        before = server.rss_mib()
+        seen = server.press(seconds=6.0)
+        growth = server.rss_mib() - before
+    name = "overload, ten times the slots"
+    if not (seen["accepted"] and seen["refused"]):
+        raise RuntimeError(seen)
+    yield figure(f"{name}, refused", seen["refused"], "calls", command=COMMAND)
+    yield figure(f"{name}, malformed refusals", seen["malformed"], "", "<= 0", command=COMMAND)
+    yield figure(f"{name}, refusal p50", seen["p50_ms"], "ms", command=COMMAND)
+    yield figure(f"{name}, refusal p99", seen["p99_ms"], "ms", "<= 100", command=COMMAND)
+    yield figure(f"{name}, memory growth", growth, "MiB", "<= 8", command=COMMAND)
 
 
 def _rows(found: dict[tuple[int, str], list[Sample]]) -> Iterator[Row]:
@@ -118,6 +135,18 @@ class _Server:
         client.wait()
         cpu = answer["cpu_s"] + after - before
         return Sample(answer["calls"] / answer["wall_s"], 1000 * cpu / answer["calls"])
+
+    def press(self, seconds: float) -> dict[str, float]:
+        """Let a client process call more than there are slots for."""
+        command = [sys.executable, str(HERE / "overload.py"), str(self._folder)]
+        done = subprocess.run(
+            [*command, self._port, str(seconds)], capture_output=True, check=True, text=True
+        )
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def rss_mib(self) -> float:
+        """Resident memory of the server's processes."""
+        return sum(one.memory_info().rss for one in self._family()) / 1024**2
 
     def _family(self) -> list[psutil.Process]:
         parent = psutil.Process(self._process.pid)

@@ -17,7 +17,7 @@ from hivemesh_sdk.contracts.steps import InputPart, ResultEvent, StepRequest
 from hivemesh_sdk.testing.artifacts import FolderPlatform
 from hivemesh_sdk.testing.tickets import ThrowawayTickets
 from hivemesh_sdk.transport.client import MeshClient
-from hivemesh_sdk.transport.connection import Target
+from hivemesh_sdk.transport.connection import Response, Target
 from hivemesh_sdk.transport.server import serve as listen
 from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.trust.jws import SigningKey
@@ -26,6 +26,7 @@ from hivemesh_sdk.worker.access import Own
 from hivemesh_sdk.worker.server import ServerSettings, WorkerServer, quiet_collector
 
 worker = Worker()
+HOLD_S, HOLD_SLOTS = 0.25, 4
 
 
 class Message(Record):
@@ -40,13 +41,23 @@ async def echo(message: Message) -> Message:
     return message
 
 
+@worker.call("bench.hold@1", run_in="inline")
+async def hold(message: Message) -> Message:
+    """Hold a slot for a moment, as a call to somebody else would."""
+    await asyncio.sleep(HOLD_S)
+    return message
+
+
 MANIFEST = Manifest.model_validate(
     {
         "apiVersion": "hivemesh/v1",
         "kind": "Worker",
         "metadata": {"name": "echo", "version": "0.1.0"},
         "runtime": {"entrypoint": "hivemesh:worker"},
-        "capabilities": [{"id": "bench.echo@1", "kind": "call", "run_in": "inline", "slots": 64}],
+        "capabilities": [
+            {"id": "bench.echo@1", "kind": "call", "run_in": "inline", "slots": 64},
+            {"id": "bench.hold@1", "kind": "call", "run_in": "inline", "slots": HOLD_SLOTS},
+        ],
     }
 )
 
@@ -69,12 +80,14 @@ async def serve(folder: Path, announce) -> None:
 class Caller:
     """One mesh client for all calls; every call is a step of its own."""
 
+    capability = "bench.echo@1"
+
     def __init__(self, folder: Path, port: int, concurrency: int, body: bytes):
         source = pki.source(folder, "client")
         self._client = MeshClient(source)
         self._target = Target("127.0.0.1", port, pki.SERVER_ID, pki.SERVER_NAME)
         request = StepRequest(
-            capability="bench.echo@1",
+            capability=self.capability,
             kind="call",
             attempt=1,
             epoch=1,
@@ -97,9 +110,16 @@ class Caller:
         await self._client.close()
 
     async def call(self, number: int) -> None:
+        answer = await self.ask(number)
+        event = next(decode_page(answer.body)).event
+        if not isinstance(event, ResultEvent):
+            raise TypeError(answer.body[:300])
+
+    async def ask(self, number: int) -> Response:
+        """The answer as it comes, a refusal included."""
         key = f"bench.echo.{number}"
         claims = self._tickets.claims(self._holder, key, self._request.capability)
-        answer = await self._client.request(
+        return await self._client.request(
             self._target,
             "PUT",
             f"/v1/steps/{key}",
@@ -107,6 +127,3 @@ class Caller:
             body=self._body,
             deadline_s=30.0,
         )
-        event = next(decode_page(answer.body)).event
-        if not isinstance(event, ResultEvent):
-            raise TypeError(answer.body[:300])
