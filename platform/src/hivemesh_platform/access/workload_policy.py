@@ -40,6 +40,7 @@ from hivemesh_sdk.trust.policy import (
 )
 
 PLATFORM = "platform"
+ANYWHERE = "test.hivemesh.internal"  # the trust domain of tests without an installation
 FIRST_DOCUMENT = """\
 # Who may call which capability. What no rule allows is refused; `deny` wins over every rule.
 # `hivemesh policy test FILE` tries a change out, `hivemesh policy apply FILE` makes it the next version.
@@ -106,9 +107,7 @@ class Names:
     def worker(self, text: str) -> str:
         """The name of the worker that a word stands for; raises as `caller`."""
         names = {worker.name for worker in self.workers}
-        if text in names:
-            return text
-        found = sorted(name for name in names if f"-{text}-" in f"-{name}-")
+        found = _meant(text, names)
         if len(found) > 1:
             message = f"{text!r} may be {' or '.join(found)}; write the whole name"
             raise InvalidError(message)
@@ -215,6 +214,20 @@ def run_tests(
     return found
 
 
+def offline_tests(document: PolicyDocument) -> list[PolicyTestView]:
+    """Run the document's tests for the workers that it names itself, without an installation."""
+    rules: tuple[Rule | DenyRule, ...] = (*document.rules, *document.deny)
+    written = {rule.source.worker for rule in rules if rule.source is not None}
+    written |= {rule.to.worker for rule in rules if rule.to is not None}
+    names = {name for name in written if name not in {None, ANY}}
+    for test in document.tests:
+        called = () if "/" in test.caller or test.caller == PLATFORM else (test.caller,)
+        names |= {name for name in (*called, test.callee) if not _meant(name, names)}
+    workers = [InstalledWorker(name=name, capabilities=frozenset()) for name in names]
+    policy = compiled(document, ANYWHERE)
+    return run_tests(document, policy, Names(ANYWHERE, workers))
+
+
 @dataclass(frozen=True, slots=True)
 class Side:
     """One side of a comparison."""
@@ -302,6 +315,12 @@ def decode_rules(text: str) -> tuple[Rule, ...]:
     return tuple(Rule.model_validate(one) for one in msgspec.json.decode(text))
 
 
+def _meant(text: str, names: Iterable[str]) -> list[str]:
+    """The names that a word stands for: itself, or those of which it is a part."""
+    known = set(names)
+    return [text] if text in known else sorted(one for one in known if f"-{text}-" in f"-{one}-")
+
+
 def _callee(names: Names, text: str) -> str:
     """Tests may name workers that are not installed here."""
     try:
@@ -366,7 +385,7 @@ def _change(before: set[int], after: set[int]) -> str:
 
 
 def _why(decision: Decision, question: Question, caller: str, callee: str) -> str:
-    asked = f"{_short(caller)} -> {callee} {question.capability}"
+    asked = f"{_spoken(caller)} -> {callee} {question.capability}"
     texts: dict[Reason, Callable[[], str]] = {
         Reason.RULE: lambda: f"rule {decision.rule!r} allows {asked}",
         Reason.DENY: lambda: f"denial {decision.rule!r} refuses {asked}; no rule can overrule it",
@@ -421,3 +440,9 @@ def _missing_rule(capability: str, caller: str, callee: str) -> Iterator[str]:
 
 def _short(identity: str) -> str:
     return identity.removeprefix("spiffe://").partition("/")[2].removesuffix("/any")
+
+
+def _spoken(identity: str) -> str:
+    """A caller as people call it: the worker's name, `platform`, or the ID's path."""
+    kind, _, rest = _short(identity).partition("/")
+    return PLATFORM if kind == PLATFORM else rest if kind == "worker" else f"{kind}/{rest}"
