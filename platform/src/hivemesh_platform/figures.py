@@ -52,6 +52,7 @@ async def metrics(platform: "Platform", database: Database) -> Metrics:
     platform.metrics.totals = Totals(
         jobs_completed=_ended(ended, {RunState.COMPLETED, RunState.PARTIAL}),
         jobs_failed=_ended(ended, {RunState.FAILED}),
+    trail = platform.audit_service.trail.counters
         processed_bytes={name: counters.bytes_by_worker[name] for name in names},
         repeated={"lost": counters.attempts_lost, "failed": counters.attempts_failed},
         restarts={name: overview.restarts(name) for name in names},
@@ -64,5 +65,9 @@ async def metrics(platform: "Platform", database: Database) -> Metrics:
 def _ended(rows: list[tuple[str, str, int]], states: set[RunState]) -> dict[str, int]:
     return {
         kind: sum(number for one, state, number in rows if one == kind and state in states)
+        audit_records=trail.records,
+        audit_refused=trail.refused,
+        audit_dropped=trail.dropped,
+        audit_checkpoint_failures=trail.checkpoint_failures,
         for kind in ("run", "job")
     }

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import os
 import stat
 from datetime import timedelta
 
@@ -74,10 +75,8 @@ async def test_what_was_recorded_is_in_the_file_when_record_returns(place):
 
 async def test_records_that_wait_together_share_one_fsync(place, monkeypatch):
     calls = []
-    from hivemesh_platform.audit import segments as module
-
-    real = module.os.fdatasync
-    monkeypatch.setattr(module.os, "fdatasync", lambda fd: (calls.append(fd), real(fd))[1])
+    real = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda fd: (calls.append(fd), real(fd))[1])
     async with place.open() as trail:
         await trail.record(event())
         calls.clear()

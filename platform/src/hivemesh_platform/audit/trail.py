@@ -62,6 +62,7 @@ class AuditLog:
         self._writer = writer
         self._clock = clock
         self._notes = Notes()
+        self._failing = False  # this and the next one are the thread's own
         self._lost = 0  # notes that could not be written; the thread's own
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="audit-writer", daemon=True)
@@ -173,11 +174,15 @@ class AuditLog:
             self._writer.write([*told, *entries])
         except Exception as error:  # noqa: BLE001 - handed to the waiting tasks
             self._lose(sum(entry.count for job in jobs if job.noted for entry in job.entries))
-            self._log.error("audit_write_failed", error=str(error), records=len(entries))
+            if not self._failing:
+                self._log.error("audit_unavailable", error=str(error), records=len(entries))
+            self._failing = True
             for job in jobs:
                 job.done.set_exception(error)
             return
-        self._lost = 0
+        if self._failing:
+            self._log.warning("audit_available_again", lost=self._lost)
+        self._failing, self._lost = False, 0
         self.counters.records += len(entries)
         for job in jobs:
             job.done.set_result(None)

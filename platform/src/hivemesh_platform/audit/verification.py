@@ -160,10 +160,10 @@ class Walk:
             raise BrokenError(expected, "inserted", detail)
 
     def _compare(self, record: Record) -> None:
-        if self.known is not None and self.known.seq == record.seq:
-            if self.known.hash != record.hash:
-                detail = f"the records up to {record.seq} are not those that the platform wrote"
-                raise BrokenError(self.report.proven + 1, "rewritten", detail)
+        known = self.known
+        if known is not None and known.seq == record.seq and known.hash != record.hash:
+            detail = f"the records up to {record.seq} are not those that the platform wrote"
+            raise BrokenError(self.report.proven + 1, "rewritten", detail)
         expected = self._anchors.pop(record.seq, None)
         if expected is None:
             return

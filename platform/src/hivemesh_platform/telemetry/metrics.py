@@ -27,6 +27,10 @@ class Totals:
     stale: int = 0
     writer_cpu_s: float = 0.0
 
+    audit_records: int = 0
+    audit_refused: int = 0
+    audit_dropped: int = 0
+    audit_checkpoint_failures: int = 0
 
 class Metrics:
     """The metrics of one platform process."""
@@ -106,11 +110,32 @@ class _TotalsCollector(Collector):
             "worker",
             totals.restarts,
         )
-        stale = CounterMetricFamily(
-            "hivemesh_stale_refused", "Results of superseded attempts that were refused."
-        )
-        stale.add_metric([], totals.stale)
-        yield stale
+        for name, text, number in (
+            (
+                "hivemesh_stale_refused",
+                "Results of superseded attempts that were refused.",
+                totals.stale,
+            ),
+            ("hivemesh_audit_records", "Records written to the audit trail.", totals.audit_records),
+            (
+                "hivemesh_audit_refused",
+                "Security actions that were refused because they could not be written down.",
+                totals.audit_refused,
+            ),
+            (
+                "hivemesh_audit_dropped",
+                "Events of the data plane that could not be written down.",
+                totals.audit_dropped,
+            ),
+            (
+                "hivemesh_audit_checkpoint_failures",
+                "Checkpoints that one of the two places did not take; they are repeated.",
+                totals.audit_checkpoint_failures,
+            ),
+        ):
+            single = CounterMetricFamily(name, text)
+            single.add_metric([], number)
+            yield single
         writer = CounterMetricFamily(
             "hivemesh_database_writer_cpu_seconds", "CPU seconds of the database's writer."
         )

@@ -171,9 +171,9 @@ class EnrolmentService:
             self._note_refusal(f"address:{address}", "enrolment:enrol", request.worker, error)
             message = "the token is unknown, expired, used, or for another worker"
             raise EnrolmentRefusedError(message) from error
-        self._log.info("enrolled", identity=issued.identity, address=address, by=token.id)
         actor = Actor(id=f"token:{token.id}", address=address, serial=f"{issued.serial:x}")
         await self._record(actor, "enrolment:enrol", issued.identity)
+        self._log.info("enrolled", identity=issued.identity, address=address, by=token.id)
         await self._revocation.announce()  # a process that is gone has left its name
         return self._answer(issued)
 
