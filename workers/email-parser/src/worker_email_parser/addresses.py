@@ -46,7 +46,8 @@ def parse_addresses(value: str, defects: list[str]) -> list[Mailbox]:
     if len(value) > _CACHED_LENGTH:
         return _parse(value, defects)
     found, noted = _parse_cached(value)
-    defects.extend(noted)
+    if noted:
+        defects.extend(noted)
     return list(found)
 
 

@@ -164,6 +164,8 @@ def _mailboxes(headers: Headers, name: str, defects: list[str]) -> list[Mailbox]
 class _Contents:
     """Sorts the leaves of a part tree into text, html and attachments."""
 
+    __slots__ = ("_choices", "_found", "_htmls", "_keep", "_message", "_texts")
+
     def __init__(self, message: Message, choices: ParseChoices, keep: Keep | None) -> None:
         self._message = message
         self._choices = choices
@@ -207,6 +209,8 @@ class _Contents:
         (self._htmls if html else self._texts).append(text)
 
     def _bounded(self, texts: list[str], defect: str) -> str:
+        if not texts:
+            return ""
         text = texts[0] if len(texts) == 1 else "\n".join(texts)
         if len(text) > TEXT_LIMIT:
             self._message.defects.append(defect)

@@ -2,9 +2,11 @@
 
 import binascii
 import re
+import string
 from typing import Final
 
-_NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]")
+_BASE64: Final = (string.ascii_letters + string.digits + "+/").encode()
+_NOT_BASE64: Final = bytes(set(range(256)).difference(_BASE64))
 _UU_BEGIN = re.compile(rb"^begin [0-7]{3,4} [^\n]*\n", re.MULTILINE)
 _UU_NAMES: Final = frozenset({"x-uuencode", "uuencode", "uue", "x-uue"})
 ENCODED: Final = frozenset({"base64", "quoted-printable"}) | _UU_NAMES
@@ -32,7 +34,7 @@ def _base64(body: bytes, defects: list[str]) -> bytes:
         return binascii.a2b_base64(body)
     except binascii.Error:
         defects.append("base64-invalid")
-    data = _NOT_BASE64.sub(b"", body)
+    data = body.translate(None, _NOT_BASE64)
     data = data[: len(data) - (len(data) % 4 == 1)]
     return binascii.a2b_base64(data + b"=" * (-len(data) % 4))
 
