@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from hivemesh_platform.trust.authority import open_authority
-from hivemesh_platform.trust.keyring import KeyKind
+from hivemesh_platform.trust.keyring import KeyKind, KeyState
 from hivemesh_platform.trust.profile import Lifetimes
 from hivemesh_sdk.clock import SystemClock
 from hivemesh_sdk.testing.pki import ThrowawayCA
@@ -23,7 +23,7 @@ class StolenCA(ThrowawayCA):
         self.root = authority.ring.active(KeyKind.ROOT).signer()
         self.issuer = authority.ring.active(KeyKind.ISSUER).signer()
         self.roots = [self.root.certificate]
-        self.signing = authority.signing
+        self.signing = authority.signing.one(KeyState.ACTIVE).private
 
 
 def port_of(running: Installation, listener: str) -> int:

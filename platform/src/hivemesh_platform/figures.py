@@ -11,6 +11,7 @@ from hivemesh_platform.execution.store import totals
 from hivemesh_platform.registry.model import InstanceState
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.telemetry.metrics import Metrics, Totals
+from hivemesh_platform.trust.model import DenialKind
 
 if TYPE_CHECKING:
     from hivemesh_platform.app import Platform
@@ -38,25 +39,36 @@ def system_status(platform: "Platform") -> SystemStatus:
         state_folder=str(platform.state_folder),
         pid=os.getpid(),
         issuer_expires_at=platform.authority.issuer_expires_at.isoformat(),
+        quarantined=_quarantined(platform),
         secrets_sealed=platform.secrets_sealed(),
     )
+
+
+def _quarantined(platform: "Platform") -> list[str]:
+    denials = platform.revocation.current.denials
+    return sorted(one.rule for one in denials if one.kind is DenialKind.QUARANTINE)
 
 
 async def metrics(platform: "Platform", database: Database) -> Metrics:
     """The metrics with the totals of the moment."""
     overview, counters = platform.overview, platform.counters
+    trail = platform.audit_service.trail.counters
     names = [worker.name for worker in platform.registry.types()]
     for name in names:
         platform.metrics.worker(name, live=overview.live(name), wanted=overview.wanted(name))
+    platform.metrics.denials(one.kind.value for one in platform.revocation.current.denials)
     ended = await database.read(lambda tx: [tuple(row) for row in totals(tx)])
     platform.metrics.totals = Totals(
         jobs_completed=_ended(ended, {RunState.COMPLETED, RunState.PARTIAL}),
         jobs_failed=_ended(ended, {RunState.FAILED}),
-    trail = platform.audit_service.trail.counters
         processed_bytes={name: counters.bytes_by_worker[name] for name in names},
         repeated={"lost": counters.attempts_lost, "failed": counters.attempts_failed},
         restarts={name: overview.restarts(name) for name in names},
         stale=counters.stale_results,
+        audit_records=trail.records,
+        audit_refused=trail.refused,
+        audit_dropped=trail.dropped,
+        audit_checkpoint_failures=trail.checkpoint_failures,
         writer_cpu_s=database.writer_cpu_s,
     )
     return platform.metrics
@@ -65,9 +77,5 @@ async def metrics(platform: "Platform", database: Database) -> Metrics:
 def _ended(rows: list[tuple[str, str, int]], states: set[RunState]) -> dict[str, int]:
     return {
         kind: sum(number for one, state, number in rows if one == kind and state in states)
-        audit_records=trail.records,
-        audit_refused=trail.refused,
-        audit_dropped=trail.dropped,
-        audit_checkpoint_failures=trail.checkpoint_failures,
         for kind in ("run", "job")
     }

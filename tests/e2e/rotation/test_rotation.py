@@ -142,7 +142,7 @@ def test_a_key_of_the_authority_goes_through_its_states_under_load(install, kind
     answer = installation.run_command("ca", "rotate", f"--{kind}")
     assert answer.returncode == 0, answer.stderr
     done, wrong = 0, []
-    while key_states(installation, kind) != ["revoked", "active"]:
+    while key_states(installation, kind) != ["active", "revoked"]:
         more, failed = load(installation, 1)
         done, wrong = done + more, wrong + failed
         assert done < 500, key_states(installation, kind)
@@ -160,7 +160,7 @@ def test_a_change_of_the_root_goes_on_after_the_platform_was_killed(install) -> 
     installation.kill()
     installation.start()
     until(
-        lambda: key_states(installation, "root") == ["revoked", "active"], 60, "the old one is gone"
+        lambda: key_states(installation, "root") == ["active", "revoked"], 60, "the old one is gone"
     )
     installation.until_live()
     assert not load(installation, 2)[1]

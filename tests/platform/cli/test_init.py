@@ -8,6 +8,10 @@ import pytest
 import structlog
 from hivemesh_platform.cli import failures
 from hivemesh_platform.cli.main import build
+from hivemesh_platform.trust.authority import open_authority
+from hivemesh_platform.trust.profile import Lifetimes
+from hivemesh_sdk.clock import SystemClock
+from hivemesh_sdk.trust.tokens import Token
 
 OWN = str(os.geteuid())
 
@@ -102,3 +106,21 @@ def test_files_go_to_the_images_user_and_links_are_not_followed(init, tmp_path):
 def test_user_who_cannot_give_files_away_is_told_how(init):
     seen = init("--worker", "one", uid="4294967")
     assert "sudo chown -R 4294967" in seen.err
+
+
+def test_after_a_change_of_the_root_bundle_and_credentials_name_the_new_one(init, tmp_path):
+    init("--worker", "one")
+    before = content(tmp_path / "certs")
+    bundle = (tmp_path / "certs" / "bundle.pem").read_bytes()
+    authority = open_authority(
+        tmp_path / "certs" / "platform" / "trust", SystemClock(), Lifetimes()
+    )
+    authority.start_over()
+    init("--worker", "one")
+    after = content(tmp_path / "certs")
+    old, new = (Token.parse(one["one"].decode()) for one in (before, after))
+    assert (new.id, new.secret) == (old.id, old.secret)
+    assert new.root_sha256 == authority.root_sha256 != old.root_sha256
+    assert (tmp_path / "certs" / "bundle.pem").read_bytes() != bundle
+    assert "certs is complete" in init("--worker", "one").err
+    assert content(tmp_path / "certs") == after

@@ -160,7 +160,7 @@ def _platform(client: "Client") -> Iterator[Finding]:
         cause="" if fresh else f"it expired at {seen.issuer_expires_at}",
         fix="" if fresh else "hivemesh down && hivemesh up -d",
     )
-
+    yield from _quarantine(seen.quarantined)
 
     yield Finding(
         section="platform",
@@ -169,6 +169,17 @@ def _platform(client: "Client") -> Iterator[Finding]:
         cause=seen.secrets_sealed,
         fix="unseal the store; runs that wait for it go on" if seen.secrets_sealed else "",
         docs="HM-1741" if seen.secrets_sealed else "",
+    )
+
+
+def _quarantine(identities: list[str]) -> Iterator[Finding]:
+    yield Finding(
+        section="platform",
+        check="no identity is claimed by two keys",
+        verdict="failure" if identities else "ok",
+        cause="" if not identities else f"a key was stolen or a process copied: {identities}",
+        fix="" if not identities else f"hivemesh worker unban {identities[0]} --reason …",
+        docs="" if not identities else "HM-1110",
     )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,8 @@ def init(
 ) -> None:
     """Make what Compose mounts: platform state with the CA, trust bundle, worker credentials.
 
-    A second call makes what is missing and keeps the rest, whether or not the platform runs.
+    A second call makes what is missing and keeps the rest, whether or not the platform runs. After
+    a change of the root it writes bundle and credentials anew, with the root that is used now.
     Undo: delete the folder's `platform`, `credentials` and `bundle.pem`.
 
     Example:  hivemesh init --folder certs --worker email-parser
@@ -66,9 +68,8 @@ def _make(folder: Path, workers: list[str]) -> list[str]:
         for path in (bundle, *credentials.iterdir()):
             path.unlink(missing_ok=True)
     missing = [name for name in workers if not (credentials / name).exists()]
-    if bundle.exists() and not missing:
-        return []  # a running platform's files are not touched
-    return asyncio.run(_make_missing(folder, missing))
+    made = [] if bundle.exists() and not missing else asyncio.run(_make_missing(folder, missing))
+    return [*made, *_follow_root(folder)]
 
 
 async def _make_missing(folder: Path, workers: list[str]) -> list[str]:
@@ -97,6 +98,30 @@ async def _make_missing(folder: Path, workers: list[str]) -> list[str]:
             write_private_file(folder / CREDENTIALS / name, credential.encode() + b"\n")
             made.append(f"{CREDENTIALS}/{name}")
     return made
+
+
+def _follow_root(folder: Path) -> list[str]:
+    """Write bundle and credentials anew that name a root which is used no longer."""
+    from hivemesh_sdk.clock import SystemClock
+    from hivemesh_sdk.trust.keys import pem, read_private_file, write_private_file
+    from hivemesh_sdk.trust.tokens import Token
+
+    from hivemesh_platform.app import open_trust
+    from hivemesh_platform.configuration import Surroundings, load
+
+    settings = load(Surroundings.of_process()).settings
+    authority = open_trust(settings, folder / STATE, SystemClock())
+    written = []
+    if (folder / BUNDLE).read_bytes() != (roots := pem(authority.bundle().roots)):
+        (folder / BUNDLE).write_bytes(roots)
+        written.append(BUNDLE)
+    for path in sorted((folder / CREDENTIALS).iterdir()):
+        token = Token.parse(read_private_file(path).decode())
+        if token.root_sha256 != authority.root_sha256:
+            token = replace(token, root_sha256=authority.root_sha256)
+            write_private_file(path, token.reveal().encode() + b"\n")
+            written.append(f"{CREDENTIALS}/{path.name}")
+    return written
 
 
 def _log_warnings_only() -> None:

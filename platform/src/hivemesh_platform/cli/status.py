@@ -27,6 +27,8 @@ def status(fmt: output.Format = "table", state: session.State = None) -> None:
         f"{seen.runs_active} runs active · trust domain {seen.trust_domain} · "
         f"issuer until {output.local_time(seen.issuer_expires_at)}"
     )
+    if seen.quarantined:
+        typer.echo(f"quarantined, two keys claim it: {', '.join(seen.quarantined)}")
     if seen.secrets_sealed:
         typer.echo(f"secrets sealed: {seen.secrets_sealed}")
     rows = [

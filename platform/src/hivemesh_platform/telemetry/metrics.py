@@ -4,6 +4,7 @@ Totals that something else counts already (the database, the execution's counter
 scrape; the rest is counted where it happens.
 """
 
+import collections
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+DENIAL_KINDS = ("eviction", "ban", "quarantine")
 _SECONDS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
 
 
@@ -25,12 +27,12 @@ class Totals:
     repeated: Mapping[str, int] = field(default_factory=dict)  # by reason: lost or failed
     restarts: Mapping[str, int] = field(default_factory=dict)  # by worker
     stale: int = 0
-    writer_cpu_s: float = 0.0
-
     audit_records: int = 0
     audit_refused: int = 0
     audit_dropped: int = 0
     audit_checkpoint_failures: int = 0
+    writer_cpu_s: float = 0.0
+
 
 class Metrics:
     """The metrics of one platform process."""
@@ -58,12 +60,24 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._denials = Gauge(
+            "hivemesh_denials",
+            "Certificates, identities and packages that are refused, by kind; quarantine is theft.",
+            ("kind",),
+            registry=self.registry,
+        )
         self.peers_refused = Counter(
             "hivemesh_peers_refused",
             "Connections and requests that were refused, by reason.",
             ("reason",),
             registry=self.registry,
         )
+
+    def denials(self, kinds: Iterable[str]) -> None:
+        """Set how many denials of each kind there are."""
+        counted = collections.Counter(kinds)
+        for kind in DENIAL_KINDS:
+            self._denials.labels(kind).set(counted[kind])
 
     def worker(self, name: str, *, live: int, wanted: int) -> None:
         """Set the figures of one worker."""

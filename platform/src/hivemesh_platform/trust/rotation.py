@@ -133,7 +133,7 @@ class Rotation:
             )
             for key in self._authority.signing.keys
         ]
-        return sorted(keys, key=lambda key: (list(KeyKind).index(key.kind), key.since))
+        return sorted(keys, key=_order)
 
     def _with_wait(self, key: KeyStatus, sequence: int) -> KeyStatus:
         if key.state is KeyState.PREPARED:
@@ -253,3 +253,8 @@ def _waiting(key: KeyStatus, text: str, waiting: tuple[str, ...], latest: dateti
         waiting=waiting,
         latest=latest,
     )
+
+
+def _order(key: KeyStatus) -> tuple[int, int, datetime]:
+    """Roots first; of each kind in the order of their lives."""
+    return list(KeyKind).index(key.kind), list(KeyState).index(key.state), key.since

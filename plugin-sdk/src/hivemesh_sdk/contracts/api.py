@@ -72,6 +72,7 @@ class SystemStatus(View):
     state_folder: str
     pid: int
     issuer_expires_at: str
+    quarantined: list[str] = []  # identities that two keys claimed
     secrets_sealed: str = ""  # why secrets cannot be read at the moment; "" where they can
 
 

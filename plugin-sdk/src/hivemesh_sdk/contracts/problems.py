@@ -790,7 +790,7 @@ _ROWS = (
         "signing-limited",
         429,
         "more certificates are asked for than the authority signs",
-        "wait, and see who asks: hivemesh audit list --action certificate:issue",
+        "wait, and see who asks: hivemesh audit list --action certificate:sign",
         retryable=True,
     ),
     # 19xx
