@@ -112,6 +112,7 @@ async def test_a_limit_of_the_kernel_refuses_and_leaves_whole_records(tmp_path):
     assert place.verify().recovered == 0
 
 
+DONE = ("enrolment:", "export:", "secrets:", "workers:")  # what is written once it may happen
 ANSWERS = {"refused", "ended"}
 SECURITY = {
     "join token": ("join_token", "echo"),
@@ -159,10 +160,8 @@ async def test_security_actions_are_refused_and_the_data_plane_goes_on(tmp_path,
     assert (tokens, denials) == ([], [])
     assert [one.path for one in secrets] == ["known.one"]
     assert "auditor" not in {one.name for one in roles}
-    assert {one.action for one in records if one.seq > before} <= {
-        "trail:notes-dropped",
-        "create:artifact",  # was noted just before there was space again
-    }
+    late = [one.action for one in records if one.seq > before]
+    assert not [one for one in late if one.startswith(DONE)], late
     assert report.holds
 
 
