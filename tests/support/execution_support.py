@@ -25,6 +25,7 @@ from hivemesh_platform.storage.database import Database
 from hivemesh_sdk.clock import SystemClock
 from hivemesh_sdk.contracts.api import RunRequest
 from hivemesh_sdk.trust.jws import SigningKey
+from hivemesh_sdk.trust.tickets import TicketReader
 from storage_support import prepare
 
 CAPABILITIES = (
@@ -95,6 +96,8 @@ class DirectEngine:
         return run in self._tasks
 
 
+SIGNING = SigningKey(Ed25519PrivateKey.generate())
+SIGNERS = {SIGNING.public.id: SIGNING.public}
 TESTER = Behalf(sub="tester", roles=("admin",), grants=("admin:*",))
 
 
@@ -157,7 +160,8 @@ async def core(folder, *workers, settings=FAST, engine=DirectEngine, clock=None,
             settings=settings,
             clock=clock or SystemClock(),
             issuer="spiffe://test.hivemesh.internal/platform/p1",
-            signer=SigningKey(Ed25519PrivateKey.generate()),
+            signer=SIGNING,
+            reader=TicketReader(lambda: SIGNERS, clock or SystemClock()),
         )
         execution = await stack.enter_async_context(open_execution(ports))
         yield Core(execution, fleet, placement, database, artifacts)

@@ -209,7 +209,8 @@ class FakeWorkerFleet:
         execution = self._execution(worker, key, request, inputs)
         return self._page(execution, 0)
 
-    async def get_events(self, endpoint, key, execution, *, ticket, epoch, after, wait_s):
+    async def get_events(self, endpoint, key, place, *, ticket, wait_s):
+        execution, epoch, after = place
         worker = await self._reach("get", endpoint, key)
         found = worker.executions.get(key)
         if found is None or found.id != execution:

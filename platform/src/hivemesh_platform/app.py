@@ -19,6 +19,7 @@ from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.trust.source import IdentitySource
+from hivemesh_sdk.trust.tickets import TicketReader, announced_keys
 from starlette.types import ASGIApp
 
 from hivemesh_platform import __version__, consent, crash, enforcement, figures, hookspecs
@@ -43,6 +44,7 @@ from hivemesh_platform.api import (
     roles,
     runs,
     status,
+    tickets,
     tokens,
     whoami,
     workers,
@@ -196,9 +198,10 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
             *_work_routers(execution, files, platform.audit),
         ]
         held = HeldSecrets(execution.held, InstalledCatalogue(platform.types))
-        routers.append(secret_routes.router(secrets, lending, held))
+        routers.append(secret_routes.router(secrets, lending, held, execution.tickets))
         platform.secrets_sealed = lambda: secrets.sealed
         stack.push_async_callback(lending.close)
+        routers.append(tickets.router(execution.tickets, clock))
         routers += _access_routers(platform)
         platform.mesh_app, platform.people_app = platform.people.fronts(_routes("mesh", routers))
         platform.background += [
@@ -225,6 +228,8 @@ def _execution_ports(
         clock=platform.clock,
         issuer=str(SpiffeId.platform(platform.authority.trust_domain, REPLICA)),
         signer=platform.authority.signing,
+        policies=platform.policy,
+        reader=TicketReader(announced_keys(platform.source), platform.clock),
     )
 
 
@@ -259,7 +264,7 @@ def _work_routers(
         jobs.router(execution.jobs, execution.runs, files),
         pipelines.router(execution.pipelines),
         datasets.router(execution.datasets, trail),
-        artifacts.router(files, execution.runs, trail),
+        artifacts.router(files, execution.runs, trail, execution.tickets),
     ]
 
 
@@ -353,7 +358,9 @@ def _mesh_routers(platform: Platform, database: Database) -> list[APIRouter]:
         status.router(
             lambda: figures.system_status(platform), lambda: figures.metrics(platform, database)
         ),
-        instances.router(platform.registry, platform.authority, platform.rotation.hear),
+        instances.router(
+            platform.registry, platform.authority, platform.rotation.hear, platform.policy
+        ),
         enrolment.members(platform.enrolment, platform.authority),
         capabilities.router(platform.registry, platform.routing),
         config.router(platform.loaded),

@@ -1,44 +1,39 @@
-"""Every route of both listeners of the platform, asked by every kind of peer: default deny."""
+"""Every route of every listener, asked by every kind of peer and role: the published permissions."""
 
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from api_support import TRUST_DOMAIN, call, peer
-from fastapi import FastAPI
-from fastapi.routing import APIRoute
+from access_support import application, endpoints, name_users, token_of
+from api_support import Answer, call, peer
+from hivemesh_platform.access import policy
+from hivemesh_platform.access.roles import ROLES
+from hivemesh_platform.api.permissions import ROUTES, matrix
 from hivemesh_platform.app import Platform
-from hivemesh_sdk.trust.identity import Peer, SpiffeId
+from hivemesh_sdk.trust.identity import Kind, Peer, SpiffeId
 from platform_support import install, platform
 from registry_support import heartbeat, manifest, registration
-from starlette.routing import BaseRoute
 
 pytestmark = pytest.mark.integration
 
-OWN, OTHER, OPERATOR, REPLICA = "own", "other", "operator", "replica"
-PEERS: dict[str, Peer] = {
-    OWN: peer(SpiffeId.worker(TRUST_DOMAIN, "echo", "i1")),
-    OTHER: peer(SpiffeId.worker(TRUST_DOMAIN, "echo", "i2")),
-    OPERATOR: peer(SpiffeId.user(TRUST_DOMAIN, "operator")),
-    REPLICA: peer(SpiffeId.platform(TRUST_DOMAIN, "p2")),
-}
-EVERYBODY = set(PEERS)
-WORKERS = {OWN, OTHER}
-# Who gets past the rules; all that is not listed here is the operator's alone.
-ALLOWED: dict[str, set[str]] = {
-    "PUT /v1/instances/{instance_id}": {OWN},
-    "POST /v1/instances/{instance_id}/heartbeat": {OWN},
-    "DELETE /v1/instances/{instance_id}": {OWN},
-    "POST /v1/artifacts/grants": WORKERS,
-    "PUT /v1/artifacts/{sha256}": WORKERS,
-    "GET /v1/artifacts/{sha256}": WORKERS | {OPERATOR},
-    "GET /v1/discovery": EVERYBODY,
-    "GET /v1/bundle": EVERYBODY,
-    "GET /v1/health": EVERYBODY,
-    "POST /v1/renew": WORKERS | {OPERATOR},
-    "GET /v1/status": {OPERATOR, REPLICA},
-    "GET /metrics": {OPERATOR, REPLICA},
+OWN, OTHER, REPLICA = "own", "other", "replica"
+TENANTS = ("default", "acme")
+DATASET_ROW = """INSERT INTO dataset (name, version, state, run, node, created_at)
+                 VALUES ('name', 1, 'complete', 'run', 'node', 0)"""
+# What is not there for anybody here, so that those who may are told so.
+ABSENT = {
+    "POST /v1/enrolment/credentials/{credential_id}/revoke",
+    "GET /v1/policy/explain",
+    "GET /v1/secrets/{path}",
+    "POST /v1/secrets/{path}/rotate",
+    "DELETE /v1/secrets/{path}",
+    "POST /v1/secrets/{path}/restore",
+    "POST /v1/secrets/{path}/reveal",
+    "GET /v1/runs/{run}/outputs/{name}",
+    "DELETE /v1/auth/roles/{name}",
+    "DELETE /v1/tokens/{token_id}",
+    "POST /v1/denials/lift",
 }
 FORGED = {
     "x-forwarded-for": "127.0.0.1",
@@ -46,6 +41,13 @@ FORGED = {
     "x-spiffe-id": "spiffe://test.hivemesh.internal/user/operator",
     "x-ssl-client-s-dn": "CN=operator",
     "authorization": "Bearer operator",
+}
+PIPELINE = {
+    "apiVersion": "hivemesh/v1",
+    "kind": "Pipeline",
+    "metadata": {"name": "name", "version": 1},
+    "steps": {"say": {"use": "echo.say@1", "with": {}}},
+    "outputs": {"name": "say"},
 }
 
 
@@ -56,35 +58,158 @@ async def found(tmp_path: Path) -> AsyncIterator[Platform]:
         yield running
 
 
-def endpoints(app: object) -> list[tuple[str, str]]:
-    """Every address that the application answers at, whoever has added it."""
-    application = getattr(app, "_app", app)
-    assert isinstance(application, FastAPI)
-    return [
-        (method, path)
-        for route in flat(application.routes)
-        for path in [str(getattr(route, "path", ""))]
-        for method in sorted(getattr(route, "methods", None) or {"GET"})
-        if method != "HEAD"
-    ]
+def peers(found: Platform) -> dict[str, Peer]:
+    domain = found.authority.trust_domain
+    return {
+        OWN: peer(SpiffeId.worker(domain, "echo", "i1")),
+        OTHER: peer(SpiffeId.worker(domain, "echo", "i2")),
+        REPLICA: peer(SpiffeId.platform(domain, "p2")),
+    }
 
 
-def flat(routes: list[BaseRoute]) -> list[BaseRoute]:
-    """Routers that were included may show as one entry with routes of its own."""
-    found: list[BaseRoute] = []
-    for one in routes:
-        below = getattr(getattr(one, "original_router", one), "routes", None)
-        found += flat(below) if below and not isinstance(one, APIRoute) else [one]
-    return found
+def user(found: Platform, name: str) -> Peer:
+    return peer(SpiffeId.user(found.authority.trust_domain, name))
 
 
-def filled(path: str) -> str:
-    known = path.replace("{instance_id}", "i1").replace("{sha256}", "0" * 64)
-    return re.sub(r"\{(\w+)\}", r"\1", known)
+async def furnish(found: Platform) -> dict[str, str]:
+    """Make one object of each kind; returns what stands for each part of an address."""
+    operator = user(found, "operator")
+
+    async def ask(method: str, path: str, body: object) -> dict[str, str]:
+        answer = await call(found.mesh_app, method, path, as_=operator, body=body)
+        assert answer.status < 300, answer.body
+        return answer.json()
+
+    await ask("POST", "/v1/pipelines", PIPELINE)
+    run = await ask("POST", "/v1/runs", {"pipeline": "name"})
+    job = await ask("POST", "/v1/jobs", {"capability": "echo.say@1"})
+    artifact = await ask("POST", "/v1/artifacts", b"bytes")
+    await found.people.access.database.write(lambda tx: tx.execute(DATASET_ROW))
+    return {"run": run["id"], "job": job["id"], "sha256": artifact["sha256"]}
 
 
-def allowed(method: str, path: str) -> set[str]:
-    return ALLOWED.get(f"{method} {path}", {OPERATOR})
+def filled(path: str, known: dict[str, str] | None = None) -> str:
+    """The path with objects that exist, as far as there are any."""
+    first, _, rest = path.removeprefix("/v1/").partition("/")
+    names = {"instance_id": "i1", "sha256": "0" * 64, "version": "1", **(known or {})}
+    if first in {"capabilities", "workers"}:
+        names["name"] = {"capabilities": "echo.say@1", "workers": "echo"}[first]
+    if rest.startswith("roles/"):
+        names["name"] = "viewer"
+    if rest.startswith("users/"):
+        names["name"] = "somebody"
+    address = re.sub(r"\{(\w+)\}", lambda part: names.get(part[1], part[1]), path)
+    query = "?wait=0&capability=echo.say%401&caller=a&callee=b&action=read%3Arun"
+    return address + query
+
+
+def slug(answer: Answer) -> str:
+    if answer.status < 400:
+        return ""
+    return str(answer.json()["type"]).rpartition(":")[2]
+
+
+def agrees(route: str, answer: Answer, *, allowed: bool) -> bool:
+    hidden = slug(answer) in {"not-found", "artifact-missing"}
+    if allowed:
+        return answer.status not in {401, 403} and (not hidden or route in ABSENT)
+    return answer.status == 403 or hidden
+
+
+async def test_the_published_permissions_name_every_route_and_no_other(found: Platform) -> None:
+    listed = {f"{method} {path}" for method, path in endpoints(found.mesh_app)}
+    assert set(ROUTES) == listed
+
+
+async def test_both_listeners_serve_the_same_routes(found: Platform) -> None:
+    assert application(found.mesh_app) is application(found.people_app)
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_each_role_reaches_what_is_published(found: Platform, role: str) -> None:
+    known = await furnish(found)
+    name = f"some-{role}"
+    await name_users(found, {name: (role, "default"), "somebody": ("viewer", "default")})
+    secret = await token_of(found, name)
+    for route, allowed in matrix().items():
+        if ROUTES[route].processes:
+            continue
+        method, _, path = route.partition(" ")
+        address, body = filled(path, known), {} if method in {"POST", "PUT"} else b""
+        by_certificate = await call(
+            found.mesh_app, method, address, as_=user(found, name), body=body, headers=FORGED
+        )
+        headers = {"host": "localhost", "authorization": f"Bearer {secret}"}
+        by_token = await call(
+            found.people_app, method, address, as_=None, body=body, headers=headers
+        )
+        right = agrees(route, by_certificate, allowed=allowed[role])
+        assert right, (route, by_certificate.body)
+        if route != "POST /v1/tokens":  # a token makes none
+            right = agrees(route, by_token, allowed=allowed[role])
+            assert right, (route, by_token.body)
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_another_tenant_meets_nothing_of_this_one(found: Platform, role: str) -> None:
+    known = await furnish(found)
+    name = f"some-{role}"
+    await name_users(found, {name: (role, "acme"), "somebody": ("viewer", "default")})
+    here = user(found, name)
+    for route in ROUTES:
+        method, _, path = route.partition(" ")
+        parts = set(re.findall(r"\{(\w+)\}", path)) & {"run", "job", "sha256"}
+        named = path.startswith(("/v1/datasets/{", "/v1/auth/users/{"))
+        if not parts and not named:
+            continue
+        if ROUTES[route].processes:
+            continue
+        body = {} if method in {"POST", "PUT"} else b""
+        there = await call(found.mesh_app, method, filled(path, known), as_=here, body=body)
+        nowhere = await call(
+            found.mesh_app,
+            method,
+            filled(path, {"run": "run_0", "job": "job_0", "sha256": "f" * 64}).replace(
+                "/name", "/nothing"
+            ),
+            as_=here,
+            body=body,
+        )
+        assert there.status in {403, 404}, (route, there.body)
+        assert slug(there) == slug(nowhere), (route, there.body, nowhere.body)
+    for path in ("/v1/runs", "/v1/datasets", "/v1/auth/users", "/v1/tokens"):
+        answer = await call(found.mesh_app, "GET", path, as_=here)
+        assert answer.status == 403 or all(
+            item["name"] == name for item in answer.json()["items"]
+        ), (path, answer.body)
+
+
+async def test_the_installation_is_not_the_tenants(found: Platform) -> None:
+    await name_users(found, {"boss": ("admin", "acme")})
+    for path in ("/v1/config", "/metrics", "/v1/ca", "/v1/policy/versions"):
+        answer = await call(found.mesh_app, "GET", path, as_=user(found, "boss"))
+        assert answer.status == 403, path
+    scale = await call(
+        found.mesh_app,
+        "POST",
+        "/v1/workers/echo/scale",
+        as_=user(found, "boss"),
+        body={"instances": 3},
+    )
+    assert scale.status == 403
+
+
+async def test_who_has_no_role_reaches_nothing(found: Platform) -> None:
+    known = await furnish(found)
+    for route in ROUTES:
+        method, _, path = route.partition(" ")
+        if ROUTES[route].everybody or ROUTES[route].processes:
+            continue
+        body = {} if method in {"POST", "PUT"} else b""
+        answer = await call(
+            found.mesh_app, method, filled(path, known), as_=user(found, "nobody"), body=body
+        )
+        assert answer.status in {403, 404}, (route, answer.body)
 
 
 async def test_without_an_identity_no_route_of_the_mesh_answers(found: Platform) -> None:
@@ -93,43 +218,62 @@ async def test_without_an_identity_no_route_of_the_mesh_answers(found: Platform)
         assert answer.status == 401, (method, path)
 
 
-@pytest.mark.parametrize("who", PEERS)
-async def test_who_is_not_listed_is_denied(found: Platform, who: str) -> None:
-    listed = endpoints(found.mesh_app)
-    assert len(listed) > 30
-    for method, path in listed:
-        if who in allowed(method, path) or (who == OTHER and "{instance_id}" in path):
-            continue  # the last ones are told apart by the service, see below
-        query = "?step=run_1.a.0&attempt=1" if "{sha256}" in path else ""
-        answer = await call(
-            found.mesh_app, method, filled(path) + query, as_=PEERS[who], body={}, headers=FORGED
-        )
-        assert answer.status == 403, (method, path, answer.body)
-        assert answer.json()["type"].endswith(":not-authorized")
+async def test_without_a_token_no_route_of_the_people_listener_answers(found: Platform) -> None:
+    for method, path in endpoints(found.people_app):
+        for headers in ({}, {"authorization": "Bearer hm1.x.y"}, {"x-api-key": "hm1.x.y"}):
+            sent = {"host": "localhost", **headers}
+            answer = await call(
+                found.people_app, method, filled(path), as_=None, body={}, headers=sent
+            )
+            assert answer.status in {401, 429}, (method, path)
+            assert answer.status == 429 or answer.headers["www-authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize("who", [OWN, OTHER, REPLICA])
+async def test_processes_reach_what_is_theirs(found: Platform, who: str) -> None:
+    here = peers(found)[who]
+    for route, needs in ROUTES.items():
+        method, _, path = route.partition(" ")
+        if "{instance_id}" in path and who != REPLICA:
+            continue  # told apart by the service, see below
+        address, body = filled(path), {} if method in {"POST", "PUT"} else b""
+        if "{sha256}" in path:
+            address = address.replace("?", "?step=run_1.a.0&attempt=1&")
+        answer = await call(found.mesh_app, method, address, as_=here, body=body, headers=FORGED)
+        theirs = needs.processes in policy.RULES[here.id.kind] or needs.everybody
+        theirs = theirs or (needs.workers and here.id.kind is Kind.WORKER)
+        if path == "/v1/auth/can":
+            theirs = False
+        if who == REPLICA and path in {"/v1/status", "/metrics"}:
+            theirs = True
+        if path == "/v1/renew" and theirs:
+            continue  # these never enrolled here; what is asked for is refused by its name
+        stopped = slug(answer) in {"not-authorized", "no-peer-identity"}
+        assert stopped is not theirs, (route, answer.body)
+
+
+async def test_on_the_people_listener_there_are_no_routes_for_processes(found: Platform) -> None:
+    secret = await token_of(found, "operator")
+    headers = {"host": "localhost", "authorization": f"Bearer {secret}"}
+    for route, needs in ROUTES.items():
+        if needs.processes:
+            method, _, path = route.partition(" ")
+            address = filled(path).replace("?", "?step=run_1.a.0&attempt=1&")
+            answer = await call(
+                found.people_app, method, address, as_=None, body={}, headers=headers
+            )
+            assert answer.status == 404, (route, answer.body)
 
 
 @pytest.mark.parametrize("data", [b"{", b"[1, 1]", b'{"a": 1, "a": 2}', b"x" * 2_000_000])
 async def test_nothing_is_read_from_who_may_not_send_it(found: Platform, data: bytes) -> None:
-    for method, path in endpoints(found.mesh_app):
-        if method == "POST" and not allowed(method, path) & WORKERS:
-            address = filled(path)
-            answer = await call(found.mesh_app, method, address, as_=PEERS[OWN], body=data)
-            if "instance" not in path:
-                assert answer.status == 403, (method, path, answer.body)
-
-
-@pytest.mark.parametrize("who", PEERS)
-async def test_who_is_listed_gets_past_the_rules(found: Platform, who: str) -> None:
-    for method, path in endpoints(found.mesh_app):
-        if who in allowed(method, path):
-            answer = await call(found.mesh_app, method, filled(path), as_=PEERS[who], body={})
-            # Renewal: this identity never enrolled here; what is asked for is refused by its name.
-            if path != "/v1/renew":
-                assert answer.status not in {401, 403}, (method, path, answer.body)
-
-
-async def test_the_rules_of_this_page_name_routes_that_exist(found: Platform) -> None:
-    assert set(ALLOWED) <= {f"{method} {path}" for method, path in endpoints(found.mesh_app)}
+    for route, needs in ROUTES.items():
+        method, _, path = route.partition(" ")
+        if method == "POST" and not needs.processes and not needs.everybody:
+            answer = await call(
+                found.mesh_app, method, filled(path), as_=peers(found)[OWN], body=data
+            )
+            assert answer.status == 403, (route, answer.body)
 
 
 async def test_the_enrolment_listener_has_one_route(found: Platform) -> None:
@@ -139,7 +283,7 @@ async def test_the_enrolment_listener_has_one_route(found: Platform) -> None:
 
 
 async def test_no_interface_describes_itself_to_strangers(found: Platform) -> None:
-    for who in (None, *PEERS.values()):
+    for who in (None, *peers(found).values(), user(found, "operator")):
         assert (await call(found.mesh_app, "GET", "/openapi.json", as_=who)).status == 404
 
 
@@ -154,5 +298,5 @@ async def test_no_other_instance_speaks_for_one(found: Platform) -> None:
         for (method, path), body in bodies.items():
             if (who, method) == (OWN, "DELETE"):
                 continue  # it stays, so that the other one meets a registered instance as well
-            answer = await call(found.mesh_app, method, path, as_=PEERS[who], body=body)
+            answer = await call(found.mesh_app, method, path, as_=peers(found)[who], body=body)
             assert answer.status in expected, (who, method, answer.body)

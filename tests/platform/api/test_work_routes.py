@@ -30,7 +30,7 @@ def app(platform):
         jobs.router(execution.jobs, execution.runs, files),
         pipelines.router(execution.pipelines),
         datasets.router(execution.datasets, NoAudit()),
-        artifacts.router(files, execution.runs, NoAudit()),
+        artifacts.router(files, execution.runs, NoAudit(), execution.tickets),
     ):
         made.include_router(router)
     errors.install(made)
@@ -274,9 +274,10 @@ async def test_a_range_that_cannot_be_served_answers_416(app, header):
 async def test_a_worker_without_a_step_sees_no_artifact(app):
     sha256 = (await uploaded(app, b"secret"))["sha256"]
     path = f"/v1/artifacts/{sha256}?step=run_1.read.0&attempt=1"
-    assert (await call(app, "GET", path, as_=WORKER)).status == 404
+    answer = await call(app, "GET", path, as_=WORKER)
+    assert (answer.status, answer.json()["code"]) == (401, "HM-1731")
     grant = {"operation": "get", "sha256": sha256, "size": 6, "step": "run_1.a.0", "attempt": 1}
     answer = await call(app, "POST", "/v1/artifacts/grants", as_=WORKER, body=grant)
-    assert answer.status == 404
+    assert answer.status == 401
     answer = await call(app, "PUT", path, as_=WORKER, body=b"secret")
-    assert answer.status == 404
+    assert answer.status == 401

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from hivemesh_platform.execution.mesh_transport import MeshStepTransport
-from hivemesh_platform.execution.ports import StepRefusedError, UnreachableError
+from hivemesh_platform.execution.ports import Place, StepRefusedError, UnreachableError
 from hivemesh_sdk import Context, Worker
 from hivemesh_sdk.contracts.instances import Endpoint
 from hivemesh_sdk.contracts.manifest import Manifest
@@ -130,10 +130,8 @@ async def test_events_are_read_again_until_they_are_acknowledged(ca, tmp_path, t
         again = await transport.get_events(
             endpoint,
             "run_1.map.1",
-            page.execution,
+            Place(page.execution, 1, 0),
             ticket=ticket(ca, "run_1.map.1"),
-            epoch=1,
-            after=0,
             wait_s=1,
         )
         assert again.body == page.body
@@ -145,10 +143,8 @@ async def test_an_unknown_execution_is_a_problem(ca, tmp_path, transport):
             await transport.get_events(
                 endpoint,
                 "run_1.map.1",
-                "e",
+                Place("e", 1, 0),
                 ticket=ticket(ca, "run_1.map.1"),
-                epoch=1,
-                after=0,
                 wait_s=1,
             )
     assert slug_of(refused.value.problem()) == "execution-unknown"
@@ -165,10 +161,8 @@ async def test_a_forgotten_step_is_unknown(ca, tmp_path, transport):
             await transport.get_events(
                 endpoint,
                 "run_1.map.1",
-                page.execution,
+                Place(page.execution, 1, 0),
                 ticket=ticket(ca, "run_1.map.1"),
-                epoch=1,
-                after=0,
                 wait_s=1,
             )
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from access_support import ADMIN
 from execution_support import (
     CAPABILITIES,
     FAST,
@@ -357,9 +358,9 @@ async def test_runs_and_jobs_are_listed_newest_first(tmp_path):
             JobRequest(capability="test.echo@1", wait_s=10), TESTER
         )
         second = await platform.run()
-        ids = [view.id for view in await platform.execution.runs.page("", 10)]
+        ids = [view.id for view in await platform.execution.runs.page("", 10, ADMIN)]
         assert ids == [second.id, job.id, first.id]
-        assert [v.id for v in await platform.execution.runs.page(job.id, 10)] == [first.id]
+        assert [v.id for v in await platform.execution.runs.page(job.id, 10, ADMIN)] == [first.id]
 
 
 async def test_each_attempt_is_explained(tmp_path):

@@ -8,17 +8,20 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from hivemesh_sdk.contracts.api import ArtifactView
 from hivemesh_sdk.contracts.artifacts import GrantRequest
+from hivemesh_sdk.contracts.names import TICKET_HEADER
 
 from hivemesh_platform.api.access import principal_of, require, require_some
 from hivemesh_platform.api.bodies import decoded
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.api.recorded import recorded
+from hivemesh_platform.api.tickets import ticket_of
 from hivemesh_platform.api.work import Work
 from hivemesh_platform.artifacts.errors import RangeInvalidError
 from hivemesh_platform.artifacts.model import ArtifactInfo
 from hivemesh_platform.artifacts.service import ArtifactService, Content, Use
 from hivemesh_platform.audit.ports import AuditTrail
 from hivemesh_platform.execution.service import RunService
+from hivemesh_platform.execution.shown import StepTickets
 from hivemesh_platform.execution.views import iso
 
 DEFAULT_TYPE = "application/octet-stream"
@@ -28,7 +31,9 @@ Name = Annotated[str | None, Query(min_length=1, max_length=255)]
 Step = Annotated[str, Query(max_length=256)]
 
 
-def router(artifacts: ArtifactService, runs: RunService, audit: AuditTrail) -> APIRouter:
+def router(
+    artifacts: ArtifactService, runs: RunService, audit: AuditTrail, tickets: StepTickets
+) -> APIRouter:
     """The routes."""
     routes = strict_router()
     work = Work(runs, artifacts)
@@ -48,7 +53,10 @@ def router(artifacts: ArtifactService, runs: RunService, audit: AuditTrail) -> A
     @routes.post("/v1/artifacts/grants")
     async def grant(request: Request) -> Response:
         identity = require(request, "artifacts:grant").id
-        granted = await artifacts.grant(await decoded(request, GrantRequest), identity)
+        asked = await decoded(request, GrantRequest)
+        ticket = ticket_of(request, tickets, identity, asked.step, asked.attempt)
+        granted = await artifacts.grant(asked, identity, ticket)
+        granted.headers[TICKET_HEADER] = request.headers[TICKET_HEADER]
         return Response(msgspec.json.encode(granted), media_type="application/json")
 
     @routes.put("/v1/artifacts/{sha256}", status_code=201)
@@ -56,7 +64,8 @@ def router(artifacts: ArtifactService, runs: RunService, audit: AuditTrail) -> A
         sha256: str, request: Request, step: Step, attempt: int, name: Name = None
     ) -> ArtifactView:
         identity = require(request, "artifacts:transfer").id
-        use = Use(identity=identity, step=step, attempt=attempt)
+        ticket = ticket_of(request, tickets, identity, step, attempt)
+        use = Use(identity=identity, step=step, attempt=attempt, ticket=ticket)
         info = await artifacts.put(
             request.stream(), sha256, use, name=name, media_type=_media_type(request)
         )
@@ -66,7 +75,7 @@ def router(artifacts: ArtifactService, runs: RunService, audit: AuditTrail) -> A
     async def download(
         sha256: str, request: Request, step: Step = "", attempt: int = 0
     ) -> StreamingResponse:
-        use = _use(request, step, attempt)
+        use = _use(request, tickets, step, attempt)
         if use is None:
             await work.check_artifact(request, sha256)
             await recorded(request, audit, "export:artifact", sha256)
@@ -87,12 +96,13 @@ def view(info: ArtifactInfo) -> ArtifactView:
     )
 
 
-def _use(request: Request, step: str, attempt: int) -> Use | None:
+def _use(request: Request, tickets: StepTickets, step: str, attempt: int) -> Use | None:
     """On whose behalf the caller reads: a worker always for a step that it holds."""
     principal = principal_of(request)
     if principal.kind == "worker":
         require(request, "artifacts:transfer")
-        return Use(identity=principal.id, step=step, attempt=attempt)
+        ticket = ticket_of(request, tickets, principal.id, step, attempt)
+        return Use(identity=principal.id, step=step, attempt=attempt, ticket=ticket)
     require_some(request, "read:artifact", "create:artifact", "read:dataset", "read:run")
     return None
 

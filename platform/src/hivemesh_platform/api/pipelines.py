@@ -40,7 +40,8 @@ def router(pipelines: PipelineService) -> APIRouter:
 
     @routes.post("/v1/pipelines/validate")
     @before_body("read:pipeline", "create:pipeline")
-    async def validate_pipeline(document: Document) -> PipelineView:
-        return KnownPipeline(pipelines.check(document).pipeline, STORED).view()
+    async def validate_pipeline(document: Document, request: Request) -> PipelineView:
+        plan = await pipelines.checked(document, behalf_of_request(request))
+        return KnownPipeline(plan.pipeline, STORED).view()
 
     return routes

@@ -12,11 +12,13 @@ from hivemesh_platform.access.model import Principal
 from hivemesh_platform.api.access import before_body, require, require_some, sees
 from hivemesh_platform.api.bodies import decoded
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.tickets import ticket_of
 from hivemesh_platform.audit.model import Actor
 from hivemesh_platform.credentials.lending import Lending
 from hivemesh_platform.credentials.model import SecretInfo
 from hivemesh_platform.credentials.ports import StepHolders
 from hivemesh_platform.credentials.service import SecretService
+from hivemesh_platform.execution.shown import StepTickets
 from hivemesh_platform.execution.views import iso
 
 NO_STORE = {"cache-control": "no-store"}
@@ -25,7 +27,9 @@ Prefix = Annotated[str, Query(max_length=1024)]
 Version = Annotated[int | None, Query(ge=1)]
 
 
-def router(secrets: SecretService, lending: Lending, holders: StepHolders) -> APIRouter:
+def router(
+    secrets: SecretService, lending: Lending, holders: StepHolders, tickets: StepTickets
+) -> APIRouter:
     """The routes."""
     routes = strict_router()
 
@@ -39,6 +43,7 @@ def router(secrets: SecretService, lending: Lending, holders: StepHolders) -> AP
     async def resolve(request: Request) -> Response:
         actor = _actor(request, require(request, "secrets:resolve"))
         wanted = await decoded(request, SecretRequest)
+        ticket_of(request, tickets, actor.id, wanted.step, wanted.attempt)
         lease = await lending.resolve(wanted, actor, holders)
         body = msgspec.json.encode(lease)
         return Response(body, media_type="application/json", headers=NO_STORE)

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import msgspec
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.artifacts import Grant, GrantRequest, Tree
+from hivemesh_sdk.contracts.tickets import GIVEN, Ticket
 from hivemesh_sdk.errors import InvalidError
 
 from hivemesh_platform.artifacts import store
@@ -55,6 +56,7 @@ class Use:
     identity: str
     step: str
     attempt: int
+    ticket: Ticket | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +141,16 @@ class ArtifactService:
         """Return the digests of what a folder holds; nothing where it is none."""
         return await self._tree_entries(tree)
 
-    async def grant(self, request: GrantRequest, identity: str) -> Grant:
+    async def grant(
+        self, request: GrantRequest, identity: str, ticket: Ticket | None = None
+    ) -> Grant:
         """Answer where a step may get bytes, or where it puts them.
 
         Raises:
             ArtifactMissingError: the caller holds no such step, or it may not read this.
             InvalidError: the operation is neither get nor put.
         """
-        use = Use(identity=identity, step=request.step, attempt=request.attempt)
+        use = Use(identity=identity, step=request.step, attempt=request.attempt, ticket=ticket)
         query = urlencode({"step": use.step, "attempt": use.attempt})
         url = f"/v1/artifacts/{request.sha256}?{query}"
         if request.operation == "get":
@@ -157,7 +161,7 @@ class ArtifactService:
             raise InvalidError(message)
         holding = self._held(use)
         present = await self._artifacts.size(request.sha256) == request.size
-        if present and await self._may_read(request.sha256, holding):
+        if present and await self._may_read(request.sha256, holding, ticket):
             await self._database.write(lambda tx: store.insert_of_step(tx, holding, request.sha256))
             return Grant(method="PUT", url=url, headers={}, expires_in_s=GRANT_S, present=True)
         headers = {"content-type": request.media_type}
@@ -234,21 +238,27 @@ class ArtifactService:
         return await self._database.read(lambda tx: store.referenced(tx, digests))
 
     def _held(self, use: Use) -> Holding:
-        holding = self._holders.holding(use.step)
-        if holding is None or holding.identity != use.identity or holding.attempt != use.attempt:
+        step, identity = use.step, use.identity
+        if use.ticket is not None and use.ticket.act:  # called by the worker that holds the step
+            step, identity = use.ticket.step.rsplit(".", len(use.ticket.act))[0], use.ticket.act[-1]
+        holding = self._holders.holding(step)
+        if holding is None or holding.identity != identity or holding.attempt != use.attempt:
             self._holders.refuse_ended(use.step, use.attempt, use.identity)
             message = f"the caller does not hold attempt {use.attempt} of {use.step!r}"
             raise ArtifactMissingError(message)
         return holding
 
     async def _check_readable(self, sha256: str, use: Use) -> None:
-        if not await self._may_read(sha256, self._held(use)):
+        if not await self._may_read(sha256, self._held(use), use.ticket):
             raise missing(sha256)
 
-    async def _may_read(self, sha256: str, holding: Holding) -> bool:
-        if sha256 in holding.digests:
+    async def _may_read(self, sha256: str, holding: Holding, ticket: Ticket | None) -> bool:
+        named = holding.digests
+        if ticket is not None and GIVEN not in ticket.artifacts:
+            named = named.intersection(ticket.artifacts)
+        if sha256 in named:
             return True
-        for tree in holding.trees:
+        for tree in holding.trees & named:
             if sha256 in await self._tree_entries(tree):
                 return True
         return await self._database.read(lambda tx: store.stored_by_run(tx, holding.run, sha256))

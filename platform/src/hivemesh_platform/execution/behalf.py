@@ -28,6 +28,9 @@ class Behalf(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return Rights(Grant.parse(text) for text in self.grants)
 
 
+NOBODY = Behalf()  # rows from before there were principals: no role, no grant
+
+
 def effective(submitter: Behalf, author: Behalf | None = None) -> Behalf:
     """What a step may do: what its submitter may, less what its pipeline's author may not.
 

@@ -17,7 +17,7 @@ from hivemesh_platform.execution.held import HeldStep
 from hivemesh_platform.execution.ledger import Finished, Placed, Recorded
 from hivemesh_platform.execution.pages import PageReader, StepFailedError, Taken
 from hivemesh_platform.execution.parts import Parts
-from hivemesh_platform.execution.ports import Choice, Page, UnreachableError
+from hivemesh_platform.execution.ports import Choice, Page, Place, UnreachableError
 from hivemesh_platform.execution.requests import request_of
 
 RECONNECTS = 3  # of one request to the same worker; what is not back then is lost
@@ -157,10 +157,8 @@ class Exchange:
             lambda: parts.transport.get_events(
                 step.endpoint,
                 str(claim.key),
-                execution,
+                Place(execution, claim.fence.epoch, after),
                 ticket=parts.tickets.of(step),
-                epoch=claim.fence.epoch,
-                after=after,
                 wait_s=MAX_WAIT_S,
             )
         )

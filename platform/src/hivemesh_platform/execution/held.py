@@ -106,6 +106,10 @@ class HeldSteps:
             trees=step.trees,
         )
 
+    def count_stale(self) -> None:
+        """Something was asked for an attempt that is over."""
+        self._counters.stale_results += 1
+
     def refuse_ended(self, key: str, attempt: int, identity: str) -> None:
         """Refuse what an instance asks for an attempt that it held and lost; others get no hint.
 

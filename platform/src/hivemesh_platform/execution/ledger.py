@@ -13,7 +13,7 @@ from hivemesh_sdk.contracts.steps import StepKind
 from hivemesh_sdk.errors import ConflictError
 
 from hivemesh_platform.artifacts.model import BatchRef
-from hivemesh_platform.execution.behalf import Behalf
+from hivemesh_platform.execution.behalf import NOBODY, Behalf
 from hivemesh_platform.execution.model import (
     AttemptOutcome,
     Fence,
@@ -64,7 +64,7 @@ class NewRun:
     submitter: str
     priority: int
     nodes: Sequence[NewNode]
-    behalf: Behalf = Behalf()
+    behalf: Behalf = NOBODY
     data_class: DataClass = DataClass.INTERNAL  # of its parameters
 
 
@@ -98,7 +98,7 @@ class Claim:
     retries: int
     losses: int
     last_instance: str
-    behalf: Behalf = Behalf()
+    behalf: Behalf = NOBODY
     data_class: DataClass = DataClass.INTERNAL  # of its inputs
     output_class: DataClass = DataClass.INTERNAL
     execution: str = ""  # sources: what runs at the worker already

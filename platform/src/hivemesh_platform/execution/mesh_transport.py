@@ -15,7 +15,7 @@ from hivemesh_sdk.transport.connection import Response, Target
 from hivemesh_sdk.transport.errors import TransportError
 from hivemesh_sdk.trust.identity import SpiffeId
 
-from hivemesh_platform.execution.ports import Page, StepRefusedError, UnreachableError
+from hivemesh_platform.execution.ports import Page, Place, StepRefusedError, UnreachableError
 
 MARGIN_S = 10.0  # above the time that a long poll may take: to send the page
 DELETE_S = 5.0
@@ -48,14 +48,13 @@ class MeshStepTransport:
         self,
         endpoint: Endpoint,
         key: str,
-        execution: str,
+        place: Place,
         *,
         ticket: str,
-        epoch: int,
-        after: int,
         wait_s: float,
     ) -> Page:
-        """Acknowledge events up to `after` and return the next page; empty where none came."""
+        """Acknowledge events up to the place and return the next page; empty where none came."""
+        execution, epoch, after = place
         path = f"/v1/steps/{key}/events?execution={execution}&epoch={epoch}&after={after}"
         headers = {"prefer": f"wait={wait_s:g}", TICKET_HEADER: ticket}
         return _page(await self._ask(endpoint, "GET", path, wait_s + MARGIN_S, headers))

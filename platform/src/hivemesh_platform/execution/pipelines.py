@@ -14,8 +14,9 @@ from pydantic import JsonValue
 
 from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.parts import milliseconds
-from hivemesh_platform.execution.plan import Plan, make_plan
+from hivemesh_platform.execution.plan import Plan, make_plan, secret_uses
 from hivemesh_platform.execution.ports import Catalogue
+from hivemesh_platform.execution.secrets import SecretGate
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.transaction import Row, Transaction
 
@@ -50,12 +51,18 @@ class PipelineService:
     """Finds, checks and stores pipelines."""
 
     def __init__(
-        self, database: Database, catalogue: Catalogue, folders: tuple[Path, ...], clock: Clock
+        self,
+        database: Database,
+        catalogue: Catalogue,
+        folders: tuple[Path, ...],
+        clock: Clock,
+        secrets: SecretGate,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
         self._folders = folders
         self._clock = clock
+        self._secrets = secrets
 
     async def newest(self, tenant: str = "default") -> list[KnownPipeline]:
         """Return the newest version of each pipeline of a tenant and of the shipped ones, by name."""
@@ -94,6 +101,16 @@ class PipelineService:
             ) from error
         return make_plan(pipeline, self._catalogue)
 
+    async def checked(self, document: Mapping[str, JsonValue], behalf: Behalf) -> Plan:
+        """Check a document and whether the principal may use the secrets that it names.
+
+        Raises:
+            InvalidError: with a pointer for each thing that is wrong.
+        """
+        plan = self.check(document)
+        await self._secrets.refuse(secret_uses(plan), behalf)
+        return plan
+
     def plan(self, pipeline: Pipeline) -> Plan:
         """Check a known pipeline against the capabilities that are installed now.
 
@@ -109,7 +126,7 @@ class PipelineService:
             InvalidError: with a pointer for each thing that is wrong.
             ConflictError: another document has this version.
         """
-        pipeline = self.check(document).pipeline
+        pipeline = (await self.checked(document, author)).pipeline
         now = milliseconds(self._clock)
         frozen = effective(author)
         await self._database.write(lambda tx: _store(tx, pipeline, frozen, now))

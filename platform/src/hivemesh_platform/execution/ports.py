@@ -6,7 +6,7 @@ Adapters are named by `app.py`; `tests/support` has a fake per port.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from hivemesh_sdk.contracts.instances import Endpoint
 from hivemesh_sdk.contracts.manifest import Capability, Permissions
@@ -76,6 +76,9 @@ class Placement(Protocol):
         ...
 
 
+NO_PERMISSIONS = Permissions()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownCapability:
     """A capability as an installed manifest declares it."""
@@ -83,7 +86,7 @@ class KnownCapability:
     worker: str
     version: str
     declared: Capability
-    permissions: Permissions = Permissions()  # of its worker
+    permissions: Permissions = NO_PERMISSIONS  # of its worker
 
 
 class Catalogue(Protocol):
@@ -124,6 +127,14 @@ class Page:
     body: bytes
 
 
+class Place(NamedTuple):
+    """Up to which event of which execution a reader has read, and on whose turn."""
+
+    execution: str
+    epoch: int
+    after: int
+
+
 class StepTransport(Protocol):
     """Speaks the step protocol with one instance.
 
@@ -141,14 +152,12 @@ class StepTransport(Protocol):
         self,
         endpoint: Endpoint,
         key: str,
-        execution: str,
+        place: Place,
         *,
         ticket: str,
-        epoch: int,
-        after: int,
         wait_s: float,
     ) -> Page:
-        """Acknowledge events up to `after` and return the next page; empty where none came."""
+        """Acknowledge events up to the place and return the next page; empty where none came."""
         ...
 
     async def delete_step(self, endpoint: Endpoint, key: str, attempt: int) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import structlog
 from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.trust.policy import Policies
+from hivemesh_sdk.trust.tickets import TicketReader
 
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.execution.claims import Claimer
@@ -24,6 +26,7 @@ from hivemesh_platform.execution.pipelines import PipelineService
 from hivemesh_platform.execution.ports import Catalogue, Placement, StepTransport
 from hivemesh_platform.execution.secrets import NO_SECRETS, SecretGate, SecretNames, StepLeases
 from hivemesh_platform.execution.service import RunParts, RunService
+from hivemesh_platform.execution.shown import StepTickets
 from hivemesh_platform.execution.signals import RunSignals, Signal
 from hivemesh_platform.execution.tickets import Signer, TicketMint
 from hivemesh_platform.knowledge.service import DatasetService, DatasetWriter
@@ -48,6 +51,8 @@ class ExecutionPorts:
     clock: Clock
     issuer: str  # SPIFFE ID of this replica
     signer: Signer
+    reader: TicketReader
+    policies: Policies | None = None  # None: everything is allowed, for tests
     secrets: SecretNames = NO_SECRETS
     leases: StepLeases = NO_SECRETS
 
@@ -61,7 +66,7 @@ class Execution:
     pipelines: PipelineService
     datasets: DatasetService
     held: HeldSteps
-    tickets: TicketMint
+    tickets: StepTickets
     work: Signal  # to be given when something that rows waited for has changed
     counters: ExecutionCounters
 
@@ -76,7 +81,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
     writer = DatasetWriter()
     ledger = SqliteLedger(writer)
     counters, answers = ExecutionCounters(), Answers(ports.artifacts)
-    tickets = TicketMint(ports.issuer, ports.signer, ports.catalogue, ports.clock)
+    tickets = TicketMint(ports.issuer, ports.signer, ports.catalogue, ports.clock, ports.policies)
     secrets = SecretGate(ports.secrets, ports.leases, ports.catalogue)
     work, signals, held = Signal(), RunSignals(milliseconds(ports.clock)), HeldSteps(counters)
     parts = Parts(
@@ -95,7 +100,9 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
         counters=counters,
     )
     nodes = NodeRunner(ports.database, ledger, answers, work, signals, counters, ports.clock)
-    pipelines = PipelineService(ports.database, ports.catalogue, ports.pipelines, ports.clock)
+    pipelines = PipelineService(
+        ports.database, ports.catalogue, ports.pipelines, ports.clock, secrets
+    )
     datasets = DatasetService(ports.database, ports.artifacts)
     async with ports.engine(nodes) as engine:
         run_parts = RunParts(
@@ -125,7 +132,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
                 pipelines=pipelines,
                 datasets=datasets,
                 held=held,
-                tickets=tickets,
+                tickets=StepTickets(ports.reader, held, tickets, ports.catalogue),
                 work=work,
                 counters=counters,
             )

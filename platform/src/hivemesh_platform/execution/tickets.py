@@ -19,9 +19,12 @@ from hivemesh_sdk.contracts.tickets import (
     TICKET_TYPE,
     Ticket,
 )
+from hivemesh_sdk.errors import NotAuthorizedError
+from hivemesh_sdk.trust.policy import Facts, Policies
 
 from hivemesh_platform.execution.held import HeldStep
-from hivemesh_platform.execution.ports import Catalogue
+from hivemesh_platform.execution.ports import Catalogue, KnownCapability
+from hivemesh_platform.execution.secrets import secrets_of_claim
 
 _encode = msgspec.json.Encoder().encode
 
@@ -34,10 +37,24 @@ class Signer(Protocol):
         ...
 
 
+class PolicyDeniedError(NotAuthorizedError):
+    """The policy does not allow the call that a step is."""
+
+    slug = "policy-denied"
+
+
 class TicketMint:
     """Makes the tickets of one replica."""
 
-    def __init__(self, issuer: str, signer: Signer, catalogue: Catalogue, clock: Clock) -> None:
+    def __init__(
+        self,
+        issuer: str,
+        signer: Signer,
+        catalogue: Catalogue,
+        clock: Clock,
+        policies: Policies | None = None,
+    ) -> None:
+        self._policies = policies
         self._issuer = issuer
         self._signer = signer
         self._catalogue = catalogue
@@ -46,13 +63,32 @@ class TicketMint:
         self._numbers = itertools.count(1)
 
     def of(self, step: HeldStep) -> str:
-        """The ticket of a step: the one that was sent, or a new one after half of its life."""
+        """The ticket of a step: the one that was sent, or a new one after half of its life.
+
+        Raises:
+            PolicyDeniedError: the policy does not let this platform call the worker for it.
+        """
+        self._ask_policy(step)
         now = self._clock.now().timestamp()
         if not step.ticket or now >= step.ticket_until:
             ticket = self._ticket(step, int(now))
             step.ticket = self.sign(ticket)
             step.ticket_until = now + (ticket.exp - ticket.iat) / 2
         return step.ticket
+
+    def _ask_policy(self, step: HeldStep) -> None:
+        """Send nothing that the callee would refuse, and say by which rule."""
+        if self._policies is None:
+            return
+        claim, worker = step.claim, step.endpoint.worker
+        facts = Facts(
+            ticket=True, roles=claim.behalf.roles, data_class=claim.data_class, same_tenant=True
+        )
+        decision = self._policies.current().decide(self._issuer, worker, claim.capability, facts)
+        if not decision.allowed:
+            by = f"{decision.rule!r} ({decision.reason.value})" if decision.rule else "no rule"
+            message = f"platform -> {worker} {claim.capability}: refused, {by} decides"
+            raise PolicyDeniedError(message)
 
     def sign(self, ticket: Ticket) -> str:
         """Sign claims as they are."""
@@ -93,9 +129,16 @@ class TicketMint:
                 *(f"read:{name}" for name in permissions.datasets.read),
                 *(f"write:{name}" for name in permissions.datasets.write),
             ],
-            secrets=list(permissions.secrets),
+            secrets=_secrets(step, known),
             data_class=claim.data_class,
         )
+
+
+def _secrets(step: HeldStep, known: KnownCapability | None) -> list[str]:
+    """The secrets that its options refer to, if its worker may have any."""
+    if known is None or not known.permissions.secrets:
+        return []
+    return sorted(secrets_of_claim(step.claim, known))
 
 
 def lifetime_s(deadline_ms: int) -> int:

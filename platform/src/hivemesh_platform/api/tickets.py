@@ -1,0 +1,39 @@
+"""Tickets: exchanged by workers for what they call themselves, and read from requests under a step."""
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.names import TICKET_HEADER
+from hivemesh_sdk.contracts.tickets import ExchangeRequest, Ticket
+
+from hivemesh_platform.api.access import peer_of, require
+from hivemesh_platform.api.bodies import decoded
+from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.execution.shown import StepTickets
+
+
+def router(tickets: StepTickets, clock: Clock) -> APIRouter:
+    """The routes."""
+    routes = strict_router()
+
+    @routes.post("/v1/tickets/exchange")
+    async def exchange(request: Request) -> Response:
+        require(request, "tickets:exchange")
+        asked = await decoded(request, ExchangeRequest)
+        reply = tickets.exchange(asked, peer_of(request).id, clock.now().timestamp())
+        headers = {"cache-control": "no-store"}
+        return Response(msgspec.json.encode(reply), media_type="application/json", headers=headers)
+
+    return routes
+
+
+def ticket_of(
+    request: Request, tickets: StepTickets, identity: str, step: str, attempt: int
+) -> Ticket:
+    """The ticket that a request under a step shows.
+
+    Raises:
+        TicketRefusedError: it shows none, or one of something else.
+        StaleAttemptError: the attempt is over.
+    """
+    return tickets.check(request.headers.get(TICKET_HEADER, ""), identity, step, attempt)
