@@ -24,6 +24,7 @@ SDK_FOR_PLATFORM = (
     "hivemesh_sdk.failures",
     "hivemesh_sdk.trust",
     "hivemesh_sdk.transport",
+    "hivemesh_sdk.redaction",
     "hivemesh_sdk.safeio",
     "hivemesh_sdk.client",
     "hivemesh_sdk.clock",

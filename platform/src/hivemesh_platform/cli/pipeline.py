@@ -45,8 +45,10 @@ def validate(
 
     Example:  hivemesh pipeline validate pipelines/email-insights.yaml
     """
+    from hivemesh_platform.cli.located import located
+
     document = _document(file)
-    with session.client(state) as client:
+    with session.client(state) as client, located(file):
         view = client.validate(document)
     if fmt == "table":
         typer.echo(f"{file}: valid ({view.name} version {view.version}, {len(view.steps)} steps)")
@@ -70,6 +72,7 @@ def run_(
     Example:  hivemesh pipeline run email-insights -p archive=@mail.mbox
     """
     from hivemesh_platform.cli.artifact import stored
+    from hivemesh_platform.cli.located import located
     from hivemesh_platform.cli.progress import follow
     from hivemesh_platform.cli.values import parse_pairs
 
@@ -77,7 +80,9 @@ def run_(
     if pipeline.endswith((".yaml", ".yml")):
         which = _document(Path(pipeline))
     with session.client(state) as client:
-        run = client.start_run(which, stored(client, parse_pairs(parameter or [])))
+        given = stored(client, parse_pairs(parameter or []))
+        with located(None if isinstance(which, str) else Path(pipeline)):
+            run = client.start_run(which, given)
         typer.echo(f"run {run.id} started", err=True)
         if wait:
             run = follow(client, run.id)
