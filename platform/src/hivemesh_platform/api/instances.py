@@ -7,19 +7,24 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from hivemesh_sdk.contracts.instances import Heartbeat, Registration
 from hivemesh_sdk.contracts.steps import MAX_WAIT_S
+from hivemesh_sdk.trust.policy import Policies
 
 from hivemesh_platform.api.access import peer_of, require
 from hivemesh_platform.api.bodies import decoded
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.registry.discovery import visible
 from hivemesh_platform.registry.service import RegistryService
 from hivemesh_platform.trust.authority import Authority
 
 JSON = "application/json"
 Hear = Callable[[str, int, str], None]
 Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_S)]
+Capability = Annotated[str, Query(max_length=200)]
 
 
-def router(registry: RegistryService, authority: Authority, hear: Hear) -> APIRouter:
+def router(
+    registry: RegistryService, authority: Authority, hear: Hear, policies: Policies
+) -> APIRouter:
     """The routes of the registry; `hear` is told whose bundle and issuer each instance uses."""
     routes = strict_router()
 
@@ -45,9 +50,12 @@ def router(registry: RegistryService, authority: Authority, hear: Hear) -> APIRo
         await registry.deregister(peer_of(request), instance_id)
 
     @routes.get("/v1/discovery")
-    async def discovery(request: Request, after: int = -1, wait: Wait = 0.0) -> Response:
+    async def discovery(
+        request: Request, after: int = -1, wait: Wait = 0.0, capability: Capability = ""
+    ) -> Response:
         require(request, "discovery:read")
-        found = await registry.discover(after, wait)
+        peer, everybody = peer_of(request), await registry.discover(after, wait)
+        found = visible(everybody, peer, policies.current(), capability)
         return Response(msgspec.json.encode(found), media_type=JSON)
 
     return routes

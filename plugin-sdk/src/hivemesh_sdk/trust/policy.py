@@ -119,6 +119,11 @@ class _Deny:
         self.below = _up_to(rule.when.data_class_above)
         self.decision = Decision(allowed=False, rule=rule.id, reason=Reason.DENY, version=version)
 
+    @property
+    def is_unconditional(self) -> bool:
+        """Whether it refuses every call that it covers."""
+        return not self.roles and self.below is None
+
     def applies(self, facts: Facts) -> bool:
         """Whether it refuses the call."""
         if self.roles and facts.ticket and self.roles.isdisjoint(facts.roles):
@@ -172,6 +177,12 @@ class CompiledPolicy:
             if nearest is self._nothing or _nearer(missing, nearest.reason):
                 nearest = rule.unmet[missing]
         return nearest
+
+    def may(self, caller: str, worker: str, capability: str) -> bool:
+        """Say whether a call may be allowed when its conditions hold; for what is shown to whom."""
+        key = (caller, worker, capability)
+        denials, rules = self._remembered.get(key) or self._find(key)
+        return bool(rules) and not any(denial.is_unconditional for denial in denials)
 
     def egress(self, worker: str) -> tuple[str, ...]:
         """The internal destinations that are open to a worker, as `safeio.egress` reads them."""
