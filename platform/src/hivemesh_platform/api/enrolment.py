@@ -15,6 +15,7 @@ from pydantic import Field
 from hivemesh_platform.api.access import before_body, peer_of, require
 from hivemesh_platform.api.bodies import decoded
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.recorded import actor_of
 from hivemesh_platform.trust.authority import Authority
 from hivemesh_platform.trust.service import EnrolmentService
 
@@ -68,9 +69,9 @@ def members(enrolment: EnrolmentService, authority: Authority) -> APIRouter:
     async def create_join_token(
         name: str, body: JoinTokenRequest, request: Request
     ) -> JoinTokenView:
-        require(request, "create:enrolment", name)
+        by = actor_of(request, require(request, "create:enrolment", name))
         lifetime = timedelta(seconds=body.lifetime_s)
-        token = await enrolment.create_token(name, instance=body.instance, lifetime=lifetime)
+        token = await enrolment.create_token(name, instance=body.instance, lifetime=lifetime, by=by)
         return JoinTokenView(token=token)
 
     return routes

@@ -12,6 +12,7 @@ from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.errors import HivemeshError
 
 from hivemesh_platform.audit import verification
+from hivemesh_platform.audit.aside import forget, left
 from hivemesh_platform.audit.checkpoints import Checkpoint, Sink, sink_of
 from hivemesh_platform.audit.export import Span, export
 from hivemesh_platform.audit.index import AuditIndex, Query
@@ -88,6 +89,16 @@ class AuditService:
         """What records hold in place of a parameter's value."""
         return parameter_hmac(self.trail.keys.hmac, name, value)
 
+    async def take_up(self) -> None:
+        """Take what commands have left beside the chain into it.
+
+        Raises:
+            AuditUnavailableError: it cannot be written; the rest stays where it is.
+        """
+        for path, event, at in await asyncio.to_thread(lambda: list(left(self.trail.folder))):
+            await self.trail.record(event, at)
+            await asyncio.to_thread(forget, path)
+
     async def drop(self) -> None:
         """Drop sealed segments that are older than they have to be kept."""
         if not self._keep:
@@ -104,6 +115,7 @@ class AuditService:
             if due:
                 drop_at = self._clock.monotonic() + DROP_EVERY_S
             try:
+                await self.take_up()
                 await self._index.follow((await self.trail.end()).seq)
                 if due:
                     await self.drop()

@@ -70,8 +70,10 @@ class AuditLog:
         self._open = True
         self._thread.start()
 
-    async def record(self, event: AuditEvent) -> None:
+    async def record(self, event: AuditEvent, at: datetime | None = None) -> None:
         """Write a security action down; durable when this returns, so the action may follow.
+
+        `at` is when it happened, if that is not now.
 
         Raises:
             AuditUnavailableError: it cannot be made durable; the action must not happen.
@@ -79,7 +81,7 @@ class AuditLog:
         if not self._open:
             message = "the platform is stopping"
             raise AuditUnavailableError(message)
-        job = _Job(entries=(Entry(_bound(event), self._clock.now()),))
+        job = _Job(entries=(Entry(_bound(event), at or self._clock.now()),))
         self._queue.put(job)
         try:
             await asyncio.shield(asyncio.wrap_future(job.done))

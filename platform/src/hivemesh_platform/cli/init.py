@@ -77,6 +77,9 @@ async def _make_missing(folder: Path, workers: list[str]) -> list[str]:
     from hivemesh_sdk.trust.keys import pem, write_private_file
 
     from hivemesh_platform.app import DATABASE, open_trust
+    from hivemesh_platform.audit.aside import AsideTrail
+    from hivemesh_platform.audit.model import Actor
+    from hivemesh_platform.audit.trail import FOLDER
     from hivemesh_platform.configuration import Surroundings, load
     from hivemesh_platform.storage.database import Database
     from hivemesh_platform.storage.migrate import ensure_schema
@@ -92,9 +95,11 @@ async def _make_missing(folder: Path, workers: list[str]) -> list[str]:
         made.append(BUNDLE)
     ensure_schema(state / DATABASE)
     async with Database(state / DATABASE) as database:
-        service = EnrolmentService(authority, SqlEnrolmentStore(database), clock)
+        trail = AsideTrail(state / FOLDER, clock)  # the platform may be running
+        service = EnrolmentService(authority, SqlEnrolmentStore(database), clock, audit=trail)
+        by = Actor(id=f"command:init:uid={os.geteuid()}")
         for name in workers:
-            credential = await service.create_credential(name)
+            credential = await service.create_credential(name, by=by)
             write_private_file(folder / CREDENTIALS / name, credential.encode() + b"\n")
             made.append(f"{CREDENTIALS}/{name}")
     return made
