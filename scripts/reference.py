@@ -10,6 +10,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from hivemesh_platform.access.model import KINDS, VERBS
+from hivemesh_platform.access.roles import ROLES
+from hivemesh_platform.api.permissions import ROUTES, matrix
 from hivemesh_platform.cli.completion import command_lines
 from hivemesh_platform.settings import Settings
 from hivemesh_platform.telemetry.metrics import Metrics
@@ -29,6 +32,7 @@ def pages() -> dict[str, str]:
         "configuration.md": "".join(_configuration()),
         "cli.md": "".join(_cli()),
         "metrics.md": "".join(_metrics()),
+        "permissions.md": "".join(_permissions()),
     }
 
 
@@ -84,6 +88,32 @@ def _metric_table(exposition: bytes) -> Iterator[str]:
             kinds[words[2]] = words[3]
         elif line.startswith("# TYPE") and not words[2].endswith("_created"):
             yield f"| `{words[2]}` | {words[3]} | {kinds[words[2]]} |\n"
+
+
+def _permissions() -> Iterator[str]:
+    yield f"{NOTE}# Permissions\n\n"
+    yield "A permission is `<verb>:<kind>/<name>`. A grant may end its name in `*`; `read:run` stands\n"
+    yield "for `read:run/*`, a word that is no kind for the dataset of that name (`write:reports` is\n"
+    yield "`write:dataset/reports`), and `admin:*` (or `admin:all`) for everything. `admin` includes\n"
+    yield "every verb, `write` includes `create`; nothing else includes anything.\n\n"
+    yield f"Verbs: {', '.join(f'`{verb}`' for verb in VERBS)}. Kinds and what their names are:\n\n"
+    yield "| kind | name |\n|---|---|\n"
+    yield from (f"| `{kind}` | {meaning} |\n" for kind, meaning in KINDS.items())
+    yield "\n## Roles\n\n| role | | grants |\n|---|---|---|\n"
+    before: tuple[str, ...] = ()
+    for role in ROLES.values():
+        more = ", ".join(f"`{one}`" for one in role.grants if one not in before)
+        yield f"| {role.name} | {role.description} | {'… and ' if before else ''}{more} |\n"
+        before = role.grants
+    yield "\n## Routes\n\nWhat a route asks for, and which roles have it on every object. Who has it on\n"
+    yield "some objects reaches those. What the caller may not see is answered as if it were not there\n"
+    yield "(404); what he sees and may not do, with 403. People of another tenant than `default` see\n"
+    yield "their own objects only, and of the installation itself its workers and capabilities.\n"
+    yield "Routes for processes answer people with 403, and on the people listener with 404.\n\n"
+    yield f"| route | needs | {' | '.join(ROLES)} |\n|---|---|{'---|' * len(ROLES)}\n"
+    for route, allowed in matrix().items():
+        marks = " | ".join("yes" if allowed[role] else "" for role in ROLES)
+        yield f"| `{route}` | {ROUTES[route].text()} | {marks} |\n"
 
 
 def _cli() -> Iterator[str]:

@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+from access_support import ADMIN
 from execution_support import DirectEngine, core, worker
 from fake_workers import FakeWorkerFleet
 from hivemesh_platform import crash
@@ -28,12 +29,12 @@ async def main(folder, engine):
             return DbosEngine(folder / "engine.db", "p1", steps)
 
     async with core(folder, fleet, engine=made) as platform:
-        runs = await platform.execution.runs.page("", 10)
+        runs = await platform.execution.runs.page("", 10, ADMIN)
         run = runs[0].id if runs else await platform.start()
         print("started", flush=True)  # noqa: T201 - read by the test
         view = await platform.end(run, 60)
         answer = {
-            "runs": len(await platform.execution.runs.page("", 10)),
+            "runs": len(await platform.execution.runs.page("", 10, ADMIN)),
             "state": view.state,
             "rejected": view.rejected,
             "numbers": [one["n"] for one in await platform.records(run)],

@@ -11,21 +11,17 @@ from hivemesh_sdk.trust.identity import Peer
         (WORKER, "instances:self", True),
         (WORKER, "identity:renew", True),
         (WORKER, "artifacts:grant", True),
-        (WORKER, "runs:read", False),
-        (WORKER, "runs:write", False),
-        (WORKER, "workers:write", False),
-        (WORKER, "datasets:read", False),
-        (WORKER, "artifacts:write", False),
-        (WORKER, "metrics:read", False),
-        (OPERATOR, "runs:write", True),
-        (OPERATOR, "workers:write", True),
+        (WORKER, "read:run", False),
+        (WORKER, "write:worker", False),
+        (OPERATOR, "identity:renew", True),
+        (OPERATOR, "bundle:read", True),
         (OPERATOR, "instances:self", False),
         (OPERATOR, "artifacts:grant", False),
-        (REPLICA, "status:read", True),
-        (REPLICA, "runs:write", False),
+        (REPLICA, "discovery:read", True),
+        (REPLICA, "instances:self", False),
     ],
 )
-def test_each_kind_of_peer_has_its_actions(peer: Peer, action: str, *, allowed: bool) -> None:
+def test_each_kind_of_process_has_its_actions(peer: Peer, action: str, *, allowed: bool) -> None:
     assert allows(peer, action) is allowed
 
 
@@ -36,8 +32,8 @@ def test_what_nobody_listed_is_denied(peer: Peer) -> None:
 
 
 def test_the_refusal_names_the_peer_and_the_action() -> None:
-    with pytest.raises(NotAuthorizedError, match=r"worker/echo/i1 has no rule that allows runs:"):
-        check(WORKER, "runs:write")
+    with pytest.raises(NotAuthorizedError, match=r"worker/echo/i1 has no rule that allows x:y"):
+        check(WORKER, "x:y")
 
 
 def test_actions_are_a_resource_and_a_verb() -> None:

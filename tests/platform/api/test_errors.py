@@ -22,7 +22,7 @@ def app() -> RequestIds:
     routes = router()
 
     @routes.post("/orders")
-    @before_body("runs:write")
+    @before_body("run:pipeline")
     async def order(body: Order) -> Order:
         return body
 

@@ -4,9 +4,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from access_support import endpoints
 from api_support import OPERATOR, WORKER, call
-from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from hivemesh_platform.app import Platform
 from hivemesh_sdk.trust.identity import Peer, SpiffeId
 from platform_support import install, platform
@@ -21,6 +20,7 @@ FOR_WORKERS = {
     ("GET", "/v1/discovery"),
     ("POST", "/v1/renew"),
     ("GET", "/v1/bundle"),
+    ("GET", "/v1/policy"),
     ("GET", "/v1/health"),
 }
 
@@ -35,25 +35,9 @@ async def found(tmp_path: Path) -> AsyncIterator[Platform]:
 
 
 def routes(found: Platform) -> list[tuple[str, str]]:
-    app = found.mesh_app._app
-    assert isinstance(app, FastAPI)
-    listed = [
-        (method, route.path)
-        for route in _flat(app.routes)
-        if isinstance(route, APIRoute)
-        for method in route.methods
-    ]
+    listed = endpoints(found.mesh_app)
     assert len(listed) > 20
     return listed
-
-
-def _flat(found: list[object]) -> list[object]:
-    """Routers that were included may show as one entry with routes of its own."""
-    flat: list[object] = []
-    for one in found:
-        below = getattr(getattr(one, "original_router", one), "routes", None)
-        flat += _flat(below) if below and not isinstance(one, APIRoute) else [one]
-    return flat
 
 
 def filled(path: str) -> str:

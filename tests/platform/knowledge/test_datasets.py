@@ -3,6 +3,7 @@
 import sqlite3
 
 import pytest
+from access_support import ADMIN
 from hivemesh_platform.artifacts.local import LocalArtifactStore
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.knowledge.service import DatasetService, DatasetWriter
@@ -90,6 +91,6 @@ async def test_what_is_not_there(database, service, name, version):
 async def test_the_list_is_by_name_and_newest_first(database, service):
     for name in ("b", "a", "b"):
         await database.write(opened(name))
-    found = [(one.name, one.version) for one in await service.page(("", 0), 10)]
+    found = [(one.name, one.version) for one in await service.page(("", 0), 10, ADMIN)]
     assert found == [("a", 1), ("b", 2), ("b", 1)]
-    assert [(one.name, one.version) for one in await service.page(("b", 2), 10)] == [("b", 1)]
+    assert [(one.name, one.version) for one in await service.page(("b", 2), 10, ADMIN)] == [("b", 1)]

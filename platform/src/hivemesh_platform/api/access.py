@@ -74,7 +74,7 @@ def require(request: Request, action: str, target: str = "") -> Principal:
         if verb != "read":
             _note(request, principal, action, target, rule=verdict.rule)
         return principal
-    if target and not sees(principal, kind, target):
+    if target and principal.kind == "user" and not sees(principal, kind, target):
         _note(request, principal, action, target, denied="invisible")
         raise absent(kind, target)
     raise _denied(request, principal, action, target, verdict.reason)
@@ -86,6 +86,20 @@ def verdict_of(principal: Principal, verb: str, kind: str, name: str) -> Verdict
         reason = f"{kind} belongs to the whole installation, not to the tenant {principal.tenant}"
         return Verdict(allowed=False, reason=reason)
     return decide(principal, verb, kind, name)
+
+
+def person_of(request: Request) -> Principal:
+    """The principal, if it is a person or acts for one; for objects that are looked up first.
+
+    Raises:
+        NoPeerIdentityError: the request has no identity.
+        NotAuthorizedError: a process asks.
+    """
+    principal = principal_of(request)
+    if principal.kind != "user":
+        reason = f"{principal.id} is no person"
+        raise _denied(request, principal, "read:run", "", reason)
+    return principal
 
 
 def require_some(request: Request, *actions: str) -> Principal:
@@ -146,10 +160,6 @@ def _member(request: Request, principal: Principal, action: str) -> Principal:
     if principal.token_id or request.scope.get("state", {}).get("peer") is None:
         raise NotFoundError
     peer = peer_of(request)
-    if peer.id.kind is Kind.USER and action not in policy.OF_CERTIFICATES:
-        if not policy.allows(peer, action) or not principal.rights.allows("admin", "*", "*"):
-            raise _denied(request, principal, action, "", f"{peer.uri} has no rule for {action}")
-        return principal
     if not policy.allows(peer, action):
         message = f"{peer.uri} has no rule that allows {action}"
         raise _denied(request, principal, action, "", message)

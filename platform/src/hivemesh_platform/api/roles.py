@@ -23,7 +23,7 @@ from hivemesh_platform.access.store import Subject
 from hivemesh_platform.api.access import (
     before_body,
     may,
-    principal_of,
+    person_of,
     require,
     require_some,
     verdict_of,
@@ -49,6 +49,7 @@ def _users(routes: APIRouter, access: AccessService, people: PeopleService) -> N
     @routes.get("/v1/auth/can")
     async def can(request: Request, action: Action, user: User = "") -> VerdictView:
         asked = Grant.parse(action)
+        person_of(request)
         principal = await _about(access, request, user)
         verdict = verdict_of(principal, asked.verb, asked.kind, asked.name)
         return VerdictView(
@@ -144,7 +145,7 @@ def _groups(routes: APIRouter, people: PeopleService) -> None:
 
 async def _about(access: AccessService, request: Request, user: str) -> Principal:
     """The caller himself, or with `read:user` another one of his tenant."""
-    principal = principal_of(request)
+    principal = person_of(request)
     if not user or user == principal.name:
         return principal
     require(request, "read:user", user)

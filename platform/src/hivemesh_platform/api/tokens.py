@@ -9,7 +9,7 @@ from hivemesh_sdk.contracts.api import Page
 from hivemesh_platform.access.people import PeopleService
 from hivemesh_platform.access.service import AccessService
 from hivemesh_platform.access.store import TokenRecord
-from hivemesh_platform.api.access import before_body, principal_of, require, require_some
+from hivemesh_platform.api.access import before_body, person_of, principal_of, require, require_some
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.execution.views import iso
 
@@ -41,7 +41,7 @@ def router(access: AccessService, people: PeopleService) -> APIRouter:
 
     @routes.delete("/v1/tokens/{token_id}")
     async def revoke_token(token_id: str, request: Request) -> TokenView:
-        await people.revoke_token(principal_of(request), token_id)
+        await people.revoke_token(person_of(request), token_id)
         found = [one for one in await people.tokens(principal_of(request)) if one.id == token_id]
         return _view(found[0])
 

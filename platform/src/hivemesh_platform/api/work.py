@@ -9,7 +9,7 @@ from hivemesh_sdk.contracts.api import JobRequest, RunRequest
 from hivemesh_sdk.errors import NotAuthorizedError
 
 from hivemesh_platform.access.model import Principal
-from hivemesh_platform.api.access import may, principal_of, require
+from hivemesh_platform.api.access import may, person_of, principal_of, require
 from hivemesh_platform.artifacts.service import ArtifactService, missing
 from hivemesh_platform.execution.service import RunService
 from hivemesh_platform.execution.spec import artifact_digests
@@ -58,8 +58,9 @@ class Work:
         Raises:
             NotFoundError: there is none, or it is invisible.
         """
+        principal = person_of(request)
         subject = await self._runs.subject(run)
-        if not subject.seen_by(principal_of(request)):
+        if not subject.seen_by(principal):
             raise no_run(run)
         return subject
 
