@@ -1,6 +1,7 @@
-"""Ours: an inline capability served by the SDK, called as a step through the mesh client.
+"""Ours: an inline capability of one worker, called by a step of another through the mesh client.
 
-Policy, deadlines, admission, step table and metrics are on: it is what a worker process runs.
+Ticket, policy, deadlines, admission, step table and metrics are on: it is what a worker process
+runs. The calls of a step bear the one ticket that the platform has signed for the step.
 """
 
 import asyncio
@@ -8,19 +9,17 @@ import tempfile
 from pathlib import Path
 
 import pki
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hivemesh_sdk import Record, Worker
 from hivemesh_sdk.contracts.manifest import Manifest
 from hivemesh_sdk.contracts.names import TICKET_HEADER
 from hivemesh_sdk.contracts.pages import decode_page, encode_request
+from hivemesh_sdk.contracts.policy import PolicyDocument, SignedPolicy
 from hivemesh_sdk.contracts.steps import InputPart, ResultEvent, StepRequest
 from hivemesh_sdk.testing.artifacts import FolderPlatform
-from hivemesh_sdk.testing.tickets import ThrowawayTickets
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Response, Target
 from hivemesh_sdk.transport.server import serve as listen
-from hivemesh_sdk.trust.identity import SpiffeId
-from hivemesh_sdk.trust.jws import SigningKey
+from hivemesh_sdk.trust.policy import CompiledPolicy, raw_rules, signed_rules
 from hivemesh_sdk.trust.tickets import announced_keys, own_identity
 from hivemesh_sdk.worker.access import Own
 from hivemesh_sdk.worker.server import ServerSettings, WorkerServer, quiet_collector
@@ -62,11 +61,33 @@ MANIFEST = Manifest.model_validate(
 )
 
 
+class Policies:
+    """The policy of this comparison: its caller may call its capabilities, and nobody else may."""
+
+    stale = False
+
+    def __init__(self):
+        allow = {"id": "bench", "from": {"worker": "caller"}, "to": {"worker": "echo"}}
+        document = PolicyDocument.model_validate({"rules": [allow]})
+        rules, deny = signed_rules(document, pki.TRUST_DOMAIN)
+        policy = SignedPolicy(
+            version=1,
+            issued_at=1,
+            trust_domain=pki.TRUST_DOMAIN,
+            rules=raw_rules(rules),
+            deny=deny,
+        )
+        self._compiled = CompiledPolicy(policy)
+
+    def current(self):
+        return self._compiled
+
+
 async def serve(folder: Path, announce) -> None:
     """Serve until ended."""
     with tempfile.TemporaryDirectory(prefix="echo-") as scratch:
         source = pki.source(folder, "server")
-        own = Own.of(MANIFEST, own_identity(source), announced_keys(source))
+        own = Own.of(MANIFEST, own_identity(source), announced_keys(source), Policies())
         settings = ServerSettings(own=own, scratch=Path(scratch) / "scratch", instance="i1")
         artifacts = FolderPlatform(Path(scratch) / "artifacts")
         server = WorkerServer(MANIFEST, artifacts, settings, worker=worker)
@@ -95,12 +116,8 @@ class Caller:
             deadline_ms=30_000,
         )
         self._body = b"".join(encode_request(request, [body]))
-        self._headers = {"prefer": "wait=20"}
-        self._holder = SpiffeId.parse(pki.SERVER_ID)
-        self._request = request
-        self._tickets = ThrowawayTickets(  # one per call, as the platform mints them
-            SigningKey(Ed25519PrivateKey.generate()), str(source.svid().id)
-        )
+        ticket = (folder / "ticket").read_text()
+        self._headers = {"prefer": "wait=20", TICKET_HEADER: ticket}
 
     async def __aenter__(self):
         await self._client.__aenter__()
@@ -117,13 +134,11 @@ class Caller:
 
     async def ask(self, number: int) -> Response:
         """The answer as it comes, a refusal included."""
-        key = f"bench.echo.{number}"
-        claims = self._tickets.claims(self._holder, key, self._request.capability)
         return await self._client.request(
             self._target,
             "PUT",
-            f"/v1/steps/{key}",
-            headers={**self._headers, TICKET_HEADER: self._tickets.sign(claims)},
+            f"/v1/steps/{pki.CALLER_STEP}.{number}",
+            headers=self._headers,
             body=self._body,
             deadline_s=30.0,
         )

@@ -205,3 +205,16 @@ async def test_peer_is_judged_on_every_request_with_a_known_head(mesh_of, wire):
         status, _, body = await connection.answer()
         assert status == 401
         assert b"peer-certificate-expired" in body
+
+
+async def test_only_varying_lines_may_stand_before_a_known_head(mesh_of, wire):
+    app = Both()
+    app.give = lambda reply, body: reply.answer(200, [b"way: direct"], seen(reply) + body)
+    async with mesh_of(app) as mesh:
+        connection = await wire(mesh)
+        first = b"PUT /direct HTTP/1.1\r\ncontent-length: 1\r\n%bhost: x\r\n\r\na"
+        for lines in (b"x-request-id: 1\r\n", b"x-request-id: 2\r\ntraceparent: 3\r\n", b"a: b\r\n"):
+            connection.send(first % lines)
+            _, _, answered = await connection.answer()
+            pairs = lines.replace(b": ", b"=").replace(b"\r\n", b" ")
+            assert answered == b"content-length=1 " + pairs + b"host=x a"

@@ -4,11 +4,11 @@ import asyncio
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
 import httptools
+import msgspec
 
 from hivemesh_sdk.contracts.names import DEADLINE_HEADER
 from hivemesh_sdk.transport.errors import (
@@ -19,6 +19,7 @@ from hivemesh_sdk.transport.errors import (
     why_unreachable,
 )
 from hivemesh_sdk.trust.bundle import Bundle
+from hivemesh_sdk.transport.known_heads import VARYING
 from hivemesh_sdk.trust.chains import verified_chain
 from hivemesh_sdk.trust.identity import (
     Peer,
@@ -35,8 +36,7 @@ ONE_WRITE = 64 * 1024  # below this head and body are joined into one TLS record
 CLOSE_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """Where to connect and who must answer there."""
 
     host: str
@@ -366,22 +366,29 @@ def request_head(
     Raises:
         ValueError: a part of it would end its line.
     """
-    if not path.isprintable() or " " in path or not method.isalpha():
+    varying, repeated = [], []
+    for name, value in headers.items() if headers else ():
+        if name not in VARYING:
+            repeated.append((name, value))
+        elif name != DEADLINE_HEADER:
+            varying.append(f"{name}: {value}")
+    varying.append(f"{DEADLINE_HEADER}: {int(deadline_s * 1000)}")
+    if " " in path or not (method.isalpha() and path.isprintable()):
         message = "method or path holds a space or control character"
         raise ValueError(message)
-    repeated = _repeated_lines(target.server_name, tuple(headers.items()) if headers else ())
-    start = (
-        f"{method} {path} HTTP/1.1\r\ncontent-length: {length}\r\n"
-        f"{DEADLINE_HEADER}: {int(deadline_s * 1000)}\r\n"
-    )
-    return start.encode("latin-1") + repeated
+    start = "\r\n".join((f"{method} {path} HTTP/1.1", f"content-length: {length}", *varying, ""))
+    return _checked(start, len(varying) + 2) + _repeated_lines(target.server_name, tuple(repeated))
 
 
 @lru_cache(maxsize=256)
 def _repeated_lines(server_name: str, headers: tuple[tuple[str, str], ...]) -> bytes:
     lines = [("host", server_name), *headers]
     text = "".join([f"{name}: {value}\r\n" for name, value in lines])
-    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
+    return _checked(f"{text}\r\n", len(lines) + 1)
+
+
+def _checked(lines: str, count: int) -> bytes:
+    if lines.count("\n") != count or lines.count("\r") != count or "\0" in lines:
         message = "a header holds a line break or NUL"
         raise ValueError(message)
-    return f"{text}\r\n".encode("latin-1")
+    return lines.encode("latin-1")

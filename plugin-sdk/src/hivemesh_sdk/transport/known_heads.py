@@ -1,22 +1,26 @@
 """Heads of requests that the parser has read before, so that a repeated one is not parsed again.
 
-Calls of one client differ in path, length and deadline; the lines after these repeat byte by byte.
+Our client writes first what differs from call to call; the lines after that repeat byte by byte.
 """
 
 import re
+from typing import TYPE_CHECKING
 
-from uvicorn._types import HTTPScope
+from hivemesh_sdk.contracts.names import DEADLINE_HEADER, REQUEST_ID_HEADER
 
-from hivemesh_sdk.contracts.names import DEADLINE_HEADER
+if TYPE_CHECKING:
+    from uvicorn._types import HTTPScope
 
 MOST = 8  # of one connection; a client that varies its headers costs no more than this
 MAX_BYTES = 4096
 
-_DEADLINE = DEADLINE_HEADER.encode()
-# A target that needs no decoding, the length that frames the body, and the deadline.
+VARYING = (DEADLINE_HEADER, REQUEST_ID_HEADER, "traceparent")  # one token each
+
+# A target that needs no decoding, the length that frames the body, and the varying lines.
 _START = re.compile(
     rb"([A-Z]{3,7}) (/[A-Za-z0-9_.~/-]*) HTTP/1\.1\r\n"
-    rb"content-length: (0|[1-9][0-9]{0,8})\r\n%b: ([0-9]{1,12})\r\n" % _DEADLINE
+    rb"content-length: (0|[1-9][0-9]{0,8})\r\n"
+    rb"((?:(?:%b): [!-~]+\r\n)*)" % "|".join(VARYING).encode()
 )
 _FRAMING = frozenset(
     {
@@ -34,43 +38,45 @@ _FRAMING = frozenset(
 class KnownHeads:
     """Of one connection: what the parser made of header lines, by their bytes."""
 
-    __slots__ = ("_scopes", "_unread")
+    __slots__ = ("_scopes", "_unread", "_varying")
 
     def __init__(self) -> None:
         self._scopes: dict[bytes, HTTPScope] = {}
         self._unread = b""
+        self._varying = 0
 
-    def read(self, data: bytes) -> tuple[HTTPScope, bytes] | None:
+    def read(self, data: bytes) -> "tuple[HTTPScope, bytes] | None":
         """Split a whole request into scope and body; None leaves it to the parser."""
         start = _START.match(data)
         if start is None:
             return None
+        method, path, length, varying = start.groups()
+        headers = [(b"content-length", length)]
+        for line in varying.split(b"\r\n")[:-1]:
+            name, _, value = line.partition(b": ")
+            headers.append((name, value))
         first = start.end()
         end = data.find(b"\r\n\r\n", first) + 4
         lines = data[first:end]
         known = self._scopes.get(lines)
         if known is None:
-            self._unread = lines
+            self._unread, self._varying = lines, len(headers)
             return None
-        method, path, length, deadline = start.groups()
         if len(data) != end + int(length):
             return None
         scope = known.copy()
         scope["method"] = method.decode("ascii")
         scope["path"] = path.decode("ascii")
         scope["raw_path"] = path
-        scope["headers"] = [
-            (b"content-length", length),
-            (_DEADLINE, deadline),
-            *known["headers"],
-        ]
+        headers += known["headers"]
+        scope["headers"] = headers
         scope["state"] = known["state"].copy()
         return scope, data[end:]
 
-    def learn(self, scope: HTTPScope) -> None:
+    def learn(self, scope: "HTTPScope") -> None:
         """Remember what the parser has made of the lines that `read` did not know."""
         lines, self._unread = self._unread, b""
-        headers = list(scope["headers"])[2:]
+        headers = list(scope["headers"])[self._varying :]
         if not lines or len(lines) > MAX_BYTES or any(name in _FRAMING for name, _ in headers):
             return
         if len(self._scopes) >= MOST:
