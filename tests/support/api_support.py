@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
+from hivemesh_platform.access.model import Principal
 from hivemesh_sdk.trust.identity import Peer, SpiffeId
 from starlette.types import ASGIApp, Message
 
@@ -30,7 +31,7 @@ class Answer:
         return msgspec.json.decode(self.body)
 
 
-async def call(
+async def call(  # noqa: PLR0913 - what a request consists of
     app: ASGIApp,
     method: str,
     path: str,
@@ -38,6 +39,7 @@ async def call(
     as_: Peer | None = OPERATOR,
     body: bytes | object = b"",
     headers: dict[str, str] | None = None,
+    principal: Principal | None = None,
 ) -> Answer:
     data = body if isinstance(body, bytes) else msgspec.json.encode(body)
     sent = {"content-type": "application/json"} if data else {}
@@ -59,6 +61,8 @@ async def call(
         "server": ("127.0.0.1", 8443),
         "state": {"peer": as_} if as_ is not None else {},
     }
+    if principal is not None:  # as `api.fronts` has found it
+        scope["state"] = {"principal": principal}
     messages: list[Message] = []
     waiting = [{"type": "http.request", "body": data, "more_body": False}]
 
