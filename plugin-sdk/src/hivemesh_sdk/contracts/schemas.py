@@ -14,6 +14,7 @@ from hivemesh_sdk.contracts.instances import (
 )
 from hivemesh_sdk.contracts.manifest import Manifest
 from hivemesh_sdk.contracts.pipeline import Pipeline
+from hivemesh_sdk.contracts.policy import PolicyDocument, SignedPolicy, SignedRule
 from hivemesh_sdk.contracts.printable import schema, schema_components
 from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.contracts.steps import (
@@ -26,7 +27,11 @@ from hivemesh_sdk.contracts.steps import (
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-WRITTEN: Mapping[str, type[BaseModel]] = {"manifest": Manifest, "pipeline": Pipeline}
+WRITTEN: Mapping[str, type[BaseModel]] = {
+    "manifest": Manifest,
+    "pipeline": Pipeline,
+    "policy": PolicyDocument,
+}
 MESSAGES: Mapping[str, object] = {
     "step-request": StepRequest,
     "event": Event,
@@ -42,6 +47,8 @@ MESSAGES: Mapping[str, object] = {
     "tree": Tree,
     "grant-request": GrantRequest,
     "grant": Grant,
+    "signed-policy": SignedPolicy,
+    "signed-rule": SignedRule,
     "problem": Problem,
 }
 

@@ -1,0 +1,44 @@
+"""The policy in the documentation is one: the example, the page's document, the signed form."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from hivemesh_platform.access.workload_policy import FIRST_DOCUMENT, offline_tests
+from hivemesh_sdk.contracts.policy import REISSUE_S, STALE_S, SignedPolicy
+from hivemesh_sdk.safeio.documents import parse_policy
+from hivemesh_sdk.trust.policy import CompiledPolicy, Facts, Reason
+
+DOCS = Path(__file__).parents[2] / "docs"
+EXAMPLE = (DOCS / "how-to" / "policy.yaml").read_text(encoding="utf-8")
+PAGE = (DOCS / "how-to" / "policy.md").read_text(encoding="utf-8")
+PROTOCOL = (DOCS / "reference" / "protocol.md").read_text(encoding="utf-8")
+(WRITTEN,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.mark.parametrize("text", [EXAMPLE, WRITTEN], ids=["example", "page"])
+def test_every_document_passes_its_own_tests(text):
+    results = offline_tests(parse_policy(text))
+    assert results
+    assert [one for one in results if not one.passed] == []
+
+
+def test_the_first_document_of_an_installation_is_valid():
+    assert [rule.id for rule in parse_policy(FIRST_DOCUMENT).rules] == ["platform"]
+
+
+def test_the_signed_policy_of_the_protocol_is_one():
+    (payload,) = re.findall(r"```policy\n(.*?)\n```", PROTOCOL, re.DOTALL)
+    policy = CompiledPolicy(msgspec.json.decode(payload, type=SignedPolicy))
+    caller = f"spiffe://{policy.trust_domain}/platform/p1"
+    known = Facts(ticket=True, roles=["viewer"], same_tenant=True)
+    assert policy.unreadable == 0
+    assert policy.decide(caller, "text", "text.echo@1", known).reason is Reason.RULE
+    assert policy.decide(caller, "doc-converter", "doc.convert@1", known).reason is Reason.DENY
+
+
+def test_the_times_of_the_protocol_are_those_of_the_code():
+    assert "every five minutes" in PROTOCOL
+    assert "15 minutes ago" in PROTOCOL
+    assert (REISSUE_S, STALE_S) == (300, 900)
