@@ -14,7 +14,6 @@ from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
 from hivemesh_sdk.clock import Clock
-from hivemesh_sdk.errors import ConfigurationError
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.identity import SpiffeId
@@ -22,7 +21,7 @@ from hivemesh_sdk.trust.source import IdentitySource
 from hivemesh_sdk.trust.tickets import TicketReader, announced_keys
 from starlette.types import ASGIApp
 
-from hivemesh_platform import __version__, consent, crash, enforcement, figures, hookspecs
+from hivemesh_platform import __version__, consent, crash, enforcement, figures
 from hivemesh_platform.access.people import PeopleService
 from hivemesh_platform.access.policy_service import PolicyService
 from hivemesh_platform.access.policy_store import PolicyStore
@@ -49,22 +48,18 @@ from hivemesh_platform.api import (
     whoami,
     workers,
 )
-from hivemesh_platform.api import secrets as secret_routes
 from hivemesh_platform.api.requests import RequestIds
 from hivemesh_platform.artifacts.local import LocalArtifactStore
 from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.audit.ports import AuditTrail
 from hivemesh_platform.audit.service import AuditOptions, AuditService, open_audit
 from hivemesh_platform.configuration import Loaded
-from hivemesh_platform.credentials.lending import Lending
-from hivemesh_platform.credentials.ports import StoreParts
-from hivemesh_platform.credentials.service import SecretService
 from hivemesh_platform.execution.catalogue import InstalledCatalogue
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.engine import DbosEngine
 from hivemesh_platform.execution.mesh_transport import MeshStepTransport
 from hivemesh_platform.execution.runtime import Execution, ExecutionPorts, open_execution
-from hivemesh_platform.execution.secrets import HeldSecrets
+from hivemesh_platform.identity import Sources, open_sources
 from hivemesh_platform.memory import give_back_regularly
 from hivemesh_platform.overview import Overview
 from hivemesh_platform.people import People, names_of
@@ -74,6 +69,7 @@ from hivemesh_platform.registry.service import RegistryService
 from hivemesh_platform.registry.types import WorkerTypes
 from hivemesh_platform.routing.model import Weights
 from hivemesh_platform.routing.service import RoutingService
+from hivemesh_platform.secret_parts import open_secrets
 from hivemesh_platform.settings import Settings
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.migrate import ensure_schema
@@ -97,7 +93,6 @@ OPERATOR = "operator"
 DATABASE = "platform.db"
 ENGINE = "engine.db"
 ARTIFACTS = "artifacts"
-SECRETS = "secrets"
 COLLECT_EVERY_S = 3600.0
 UNREFERENCED_S = 86_400.0  # longer than any step: what it has stored is named by its answer
 
@@ -112,6 +107,7 @@ class Platform:
     clock: Clock
     authority: Authority
     source: IdentitySource
+    sources: Sources
     denials: Denials
     audit: AuditTrail
     audit_service: AuditService
@@ -155,11 +151,16 @@ class _Base:
     """What is open before the services are built."""
 
     authority: Authority
-    source: IdentitySource
+    sources: Sources
     database: Database
     directory: EmbeddedDirectory
     audit: AuditTrail
     records: AuditService
+
+    @property
+    def source(self) -> IdentitySource:
+        """The identity that peers see."""
+        return self.sources.mesh
 
 
 @asynccontextmanager
@@ -168,7 +169,7 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
     settings, folder = loaded.settings, loaded.state_folder
     authority = open_trust(settings, folder, clock)
     own = SpiffeId.platform(authority.trust_domain, REPLICA)
-    source = IdentitySource(authority.svid(own), authority.bundle())
+    sources = open_sources(settings.trust, own, authority, clock)
     path = folder / DATABASE
     ensure_schema(path)
     crash.arm(loaded.environment.get(crash.VARIABLE), production=settings.mode == "production")
@@ -177,18 +178,17 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
         directory = EmbeddedDirectory(clock, database)
         await directory.load()
         records = await stack.enter_async_context(open_records(loaded, database, clock, authority))
-        base = _Base(authority, source, database, directory, records.trail, records)
+        base = _Base(authority, sources, database, directory, records.trail, records)
         platform = _assemble(loaded, clock, base)
         await platform.revocation.announce()
         await platform.policy.open()
         quota = settings.storage.quota_bytes
         store = await stack.enter_async_context(LocalArtifactStore(folder / ARTIFACTS, quota))
-        mesh = MeshClient(source, clock=clock, denials=platform.denials)
+        mesh = MeshClient(sources.mesh, clock=clock, denials=platform.denials)
         client = await stack.enter_async_context(mesh)
-        secrets, lending = _secrets(platform, database)
-        await lending.forget_former()
+        secrets = await stack.enter_async_context(open_secrets(platform, database))
         ports = _execution_ports(platform, database, store, client)
-        ports = replace(ports, secrets=secrets, leases=lending)
+        ports = replace(ports, secrets=secrets.service, leases=secrets.lending)
         execution = await stack.enter_async_context(open_execution(ports))
         platform.counters = execution.counters
         platform.answer_waiting = lambda: _answer_waiting(platform, execution)
@@ -197,17 +197,14 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
             *_mesh_routers(platform, database),
             *_work_routers(execution, files, platform.audit),
         ]
-        held = HeldSecrets(execution.held, InstalledCatalogue(platform.types))
-        routers.append(secret_routes.router(secrets, lending, held, execution.tickets))
-        platform.secrets_sealed = lambda: secrets.sealed
-        stack.push_async_callback(lending.close)
+        routers.append(secrets.router(execution, InstalledCatalogue(platform.types)))
         routers.append(tickets.router(execution.tickets, clock))
         routers += _access_routers(platform)
         platform.mesh_app, platform.people_app = platform.people.fronts(_routes("mesh", routers))
         platform.background += [
             ("artifacts", lambda: _collect(files)),
             ("memory", give_back_regularly),
-            ("secrets", lambda: secrets.watch(execution.work.give)),
+            ("secrets", lambda: secrets.service.watch(execution.work.give)),
         ]
         yield platform
 
@@ -231,29 +228,6 @@ def _execution_ports(
         policies=platform.policy,
         reader=TicketReader(announced_keys(platform.source), platform.clock),
     )
-
-
-def _secrets(platform: Platform, database: Database) -> tuple[SecretService, Lending]:
-    """Secrets in the store that the settings name, one of those that extensions register."""
-    settings = platform.settings.secrets
-    stores = hookspecs.secret_stores(hookspecs.extensions())
-    factory = stores.get(settings.store)
-    if factory is None:
-        known = ", ".join(sorted(stores))
-        detail = f"there is no secret store {settings.store!r} (secrets.store); known are {known}"
-        raise ConfigurationError(detail, slug="configuration-invalid")
-    folder = platform.state_folder / SECRETS
-    store = factory(StoreParts(settings=settings, folder=folder, clock=platform.clock))
-    service = SecretService(store, platform.audit, check_s=settings.check_s)
-    lending = Lending(
-        store,
-        database,
-        platform.audit,
-        platform.clock,
-        lease_s=settings.lease_s,
-        found_sealed=service.found_sealed,
-    )
-    return service, lending
 
 
 def _work_routers(
@@ -321,6 +295,7 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
         clock=clock,
         authority=base.authority,
         source=base.source,
+        sources=base.sources,
         denials=Denials(),
         audit=base.audit,
         audit_service=base.records,

@@ -1,6 +1,12 @@
 """What can be wrong with secrets. No message holds a value."""
 
-from hivemesh_sdk.errors import FatalError, InvalidError, NotAuthorizedError, NotFoundError
+from hivemesh_sdk.errors import (
+    ConflictError,
+    FatalError,
+    InvalidError,
+    NotAuthorizedError,
+    NotFoundError,
+)
 from hivemesh_sdk.errors import RetryableError as _Retryable
 
 
@@ -20,6 +26,12 @@ class SecretDeniedError(NotAuthorizedError):
     """The step, the worker or the platform may not use this secret."""
 
     slug = "secret-denied"
+
+
+class LeaseEndedError(ConflictError):
+    """The step to which a secret was lent has ended."""
+
+    slug = "secret-lease-expired"
 
 
 class SecretDamagedError(FatalError):

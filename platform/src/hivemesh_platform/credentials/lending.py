@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import structlog
 from hivemesh_sdk.clock import Clock
-from hivemesh_sdk.contracts.secrets import SecretLease, SecretRequest
+from hivemesh_sdk.contracts.secrets import SecretLease
+from hivemesh_sdk.contracts.tickets import Ticket
 from hivemesh_sdk.errors import HivemeshError
 from hivemesh_sdk.redaction import REDACTOR
 
@@ -18,6 +19,7 @@ from hivemesh_platform.audit.model import Actor, AuditEvent, Decision
 from hivemesh_platform.audit.ports import AuditTrail
 from hivemesh_platform.credentials import store as leases
 from hivemesh_platform.credentials.errors import (
+    LeaseEndedError,
     SecretDeniedError,
     SecretMissingError,
     SecretsSealedError,
@@ -55,38 +57,40 @@ class Lending:
         self._ending: set[asyncio.Task[None]] = set()
 
     async def resolve(
-        self, request: SecretRequest, actor: Actor, holders: StepHolders
+        self, path: str, ticket: Ticket, actor: Actor, holders: StepHolders
     ) -> SecretLease:
-        """Lend a secret to the step that the caller holds.
+        """Lend a secret to the holder of a checked ticket.
 
         Raises:
-            SecretMissingError: the caller holds no such step, or there is no such secret.
+            SecretMissingError: there is no such secret.
             SecretDeniedError: the step may not use it.
             SecretsSealedError: the store cannot be read at the moment.
-            ConflictError: `stale-attempt`.
+            LeaseEndedError: the step has ended meanwhile.
         """
-        step = _held(request, actor, holders)
-        rule, why = refusal(step, request.path)
+        step = _running(ticket, holders)
+        rule, why = refusal(step, path)
         if why:
-            await self._record(step, actor, request.path, "deny", why, rule=rule)
+            await self._record(step, actor, path, "deny", why, rule=rule)
             raise SecretDeniedError(why)
         try:
-            found = await self._store.read(scoped(step.tenant, request.path))
+            found = await self._store.read(scoped(step.tenant, path))
         except SecretsSealedError as error:
             self._found_sealed(error.detail)
             raise
         except (SecretMissingError, SecretDeniedError) as error:
-            await self._record(step, actor, request.path, "deny", error.detail, rule="store")
+            await self._record(step, actor, path, "deny", error.detail, rule="store")
             raise
-        lease = self._lease(step, request.path, found)
-        await self._record(step, actor, request.path, "allow", "", version=found.version)
-        await self._database.write(lambda tx: leases.insert(tx, lease))
-        _held(request, actor, holders)  # the step may have ended meanwhile
+        lease = self._lease(step, path, found)
+        await self._record(step, actor, path, "allow", "", version=found.version)
         REDACTOR.add(found.value)
         self._lent.setdefault((step.key, step.attempt), []).append(found.value)
+        await self._database.write(lambda tx: leases.insert(tx, lease))
+        if holders.secrets_of(ticket) is None:
+            self.step_ended(step.key, step.attempt)
+        _running(ticket, holders)
         return SecretLease(
             id=lease.id,
-            path=request.path,
+            path=path,
             version=found.version,
             value=found.value,
             expires_in_s=(lease.expires_at - lease.created_at) / 1000,
@@ -185,10 +189,9 @@ class Lending:
         return round(self._clock.now().timestamp() * 1000)
 
 
-def _held(request: SecretRequest, actor: Actor, holders: StepHolders) -> StepSecrets:
-    step = holders.secrets_of(request.step)
-    if step is None or step.identity != actor.id or step.attempt != request.attempt:
-        holders.refuse_ended(request.step, request.attempt, actor.id)
-        message = f"the caller does not hold attempt {request.attempt} of {request.step!r}"
-        raise SecretMissingError(message)
+def _running(ticket: Ticket, holders: StepHolders) -> StepSecrets:
+    step = holders.secrets_of(ticket)
+    if step is None:
+        message = f"attempt {ticket.attempt} of {ticket.step!r} has ended"
+        raise LeaseEndedError(message)
     return step

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.tickets import Ticket
 
 from hivemesh_platform.credentials.model import SecretInfo, StepSecrets, StoredSecret
 from hivemesh_platform.settings import SecretsSettings
@@ -71,16 +72,8 @@ class SecretStore(Protocol):
 class StepHolders(Protocol):
     """Who holds which step at the moment, and what it names."""
 
-    def secrets_of(self, key: str) -> StepSecrets | None:
-        """Return the step with this key, if a worker runs it."""
-        ...
-
-    def refuse_ended(self, key: str, attempt: int, identity: str) -> None:
-        """Refuse what an instance asks for an attempt that it held and lost.
-
-        Raises:
-            ConflictError: `stale-attempt`.
-        """
+    def secrets_of(self, ticket: Ticket) -> StepSecrets | None:
+        """What the holder of a checked ticket may be lent; None where its step does not run."""
         ...
 
 

@@ -4,7 +4,6 @@ from collections.abc import Container, Iterable, Iterator
 from typing import Protocol
 
 import msgspec
-from hivemesh_sdk.contracts.manifest import Permissions
 from hivemesh_sdk.contracts.problems import FieldProblem
 from hivemesh_sdk.contracts.references import (
     named_secrets,
@@ -15,9 +14,7 @@ from hivemesh_sdk.contracts.references import (
 from hivemesh_sdk.errors import InvalidError
 from pydantic import JsonValue
 
-from hivemesh_platform.credentials.model import StepSecrets
 from hivemesh_platform.execution.behalf import Behalf
-from hivemesh_platform.execution.held import HeldSteps
 from hivemesh_platform.execution.ledger import Claim
 from hivemesh_platform.execution.ports import Catalogue, KnownCapability
 from hivemesh_platform.execution.spec import JobSpec
@@ -111,38 +108,6 @@ def _objection(
     elif path in unknown:
         message = f"there is no secret {path!r}; `hivemesh secret set {path}` stores it"
         yield message, "secret-unknown"
-
-
-class HeldSecrets:
-    """The `StepHolders` of secrets: the steps that run for this process."""
-
-    def __init__(self, held: HeldSteps, catalogue: Catalogue) -> None:
-        self._held = held
-        self._catalogue = catalogue
-        self.refuse_ended = held.refuse_ended
-
-    def secrets_of(self, key: str) -> StepSecrets | None:
-        """The step with this key, if a worker runs it."""
-        step = self._held.find(key)
-        if step is None:
-            return None
-        claim = step.claim
-        known = self._catalogue.find(claim.capability)
-        permissions = Permissions() if known is None else known.permissions
-        deadline = claim.deadline_ms / 1000 if claim.deadline_ms else None
-        return StepSecrets(
-            run=claim.key.run,
-            key=str(claim.key),
-            attempt=claim.fence.attempt,
-            identity=step.endpoint.identity,
-            worker=step.endpoint.worker,
-            named=secrets_of_claim(claim, known),
-            permitted=permissions.secrets,
-            ends_at=None if deadline is None else step.started + deadline,
-            on_behalf_of=claim.behalf.sub,
-            grants=claim.behalf.grants,
-            tenant=claim.behalf.tenant,
-        )
 
 
 def secrets_of_claim(claim: Claim, known: KnownCapability | None) -> frozenset[str]:
