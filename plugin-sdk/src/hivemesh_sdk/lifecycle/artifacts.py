@@ -10,11 +10,13 @@ from hivemesh_sdk.contracts.artifacts import Grant, GrantRequest
 from hivemesh_sdk.contracts.names import TICKET_HEADER
 from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.contracts.secrets import SecretLease, SecretRequest
+from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest
 from hivemesh_sdk.errors import RemoteError, RetryableError
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Response, Target
 
 GRANTS_PATH = "/v1/artifacts/grants"
+EXCHANGE_PATH = "/v1/tickets/exchange"
 SECRETS_PATH = "/v1/secrets/resolve"
 DEADLINE_S = 10.0
 SLOWEST = 1024 * 1024  # bytes per second that a transfer is given time for
@@ -75,6 +77,17 @@ class GrantedArtifacts:
         except msgspec.DecodeError as error:
             message = "the platform's answer to a request for a secret cannot be read"
             raise RetryableError(message) from error
+
+    async def exchange(self, request: ExchangeRequest) -> ExchangeReply:
+        """Ask for a ticket of one's own; raises `RemoteError` where it is refused."""
+        headers = {"content-type": "application/json"}
+        body = msgspec.json.encode(request)
+        response = await self._send("POST", EXCHANGE_PATH, headers, body, DEADLINE_S)
+        try:
+            return msgspec.json.decode(response.body, type=ExchangeReply)
+        except msgspec.DecodeError as error:
+            message = "the ticket cannot be read"
+            raise RetryableError(message, slug="ticket-invalid") from error
 
     async def _send(
         self,

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 import uvloop
@@ -15,7 +15,7 @@ from hivemesh_sdk import __version__
 from hivemesh_sdk.clock import Clock, SystemClock
 from hivemesh_sdk.contracts.instances import Heartbeat, Registration
 from hivemesh_sdk.contracts.names import PROTOCOL
-from hivemesh_sdk.errors import HivemeshError, RemoteError
+from hivemesh_sdk.errors import ConfigurationError, HivemeshError, RemoteError
 from hivemesh_sdk.lifecycle.artifacts import GrantedArtifacts
 from hivemesh_sdk.lifecycle.environment import Environment
 from hivemesh_sdk.lifecycle.health import Health, HealthFile
@@ -27,12 +27,16 @@ from hivemesh_sdk.lifecycle.platform import PlatformClient
 from hivemesh_sdk.lifecycle.policy import PolicyFetcher, PolicyStore
 from hivemesh_sdk.lifecycle.private import own_path
 from hivemesh_sdk.lifecycle.tokens import FileCredential, SupervisorTokens, Tokens
+from hivemesh_sdk.transport.balance import Caller, Discoverer
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Target
 from hivemesh_sdk.transport.errors import PeerRefusedError, TransportError
 from hivemesh_sdk.transport.server import Listener, serve
+from hivemesh_sdk.trust.bundle import Bundle
 from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.enrolment import Identity, Newcomer, enrol, fetch_bundle, renewal_by
+from hivemesh_sdk.trust.files import FileIdentitySource, IdentityPaths
+from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.trust.renewal import Renewer
 from hivemesh_sdk.trust.source import IdentitySource
 from hivemesh_sdk.trust.tickets import announced_keys, own_identity
@@ -69,6 +73,12 @@ async def _until_signal(process: "WorkerProcess") -> int:
     return await process.run()
 
 
+class Renews(Protocol):
+    """Keeps an identity fresh until it is cancelled."""
+
+    async def run(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Running:
     """What exists while the worker serves."""
@@ -77,8 +87,9 @@ class _Running:
     target: Target
     server: WorkerServer
     membership: Membership
-    renewer: Renewer
+    renewer: "Renews"
     policy: PolicyFetcher
+    discoverer: Discoverer | None
 
 
 class WorkerProcess:
@@ -105,14 +116,32 @@ class WorkerProcess:
 
     async def run(self) -> int:
         """Live until stopped, or alone for too long."""
+        if self._environment.identity is not None:
+            return await self._run_by_files(self._environment.identity)
         tokens = _tokens(self._environment)
         try:
             identity = await self._unless_stopped(self._join(tokens))
             if identity is None:
                 return ENDED
-            return await self._serve(identity, tokens)
+            return await self._serve(identity.source(), tokens)
         finally:
             tokens.close()
+
+    async def _run_by_files(self, paths: IdentityPaths) -> int:
+        """Live on an identity that others keep fresh; the platform tells whom to trust beside."""
+        source = FileIdentitySource(paths, clock=self._clock, expected=self._expect)
+        target = _platform_target(self._environment, source.trust_domain)
+        told = await self._unless_stopped(_bundle_of(source, target))
+        if told is None:
+            return ENDED
+        source.update(bundle=told)
+        return await self._serve(source, None)
+
+    def _expect(self, found: SpiffeId) -> None:
+        name = self._manifest.metadata.name
+        if found.path[:2] != ("worker", name) or len(found.path) != 3:
+            message = f"the files hold {str(found)!r}; this worker is worker/{name}/<instance>"
+            raise ConfigurationError(message)
 
     async def _join(self, tokens: Tokens) -> Identity:
         """Enrol; a platform that is not there yet is waited for."""
@@ -142,8 +171,8 @@ class WorkerProcess:
         newcomer = self._newcomer(instance)
         return await enrol(*self._enrolment_address(), await tokens.next(), newcomer)
 
-    async def _serve(self, identity: Identity, tokens: Tokens) -> int:
-        environment, source = self._environment, identity.source()
+    async def _serve(self, source: IdentitySource, tokens: Tokens | None) -> int:
+        environment = self._environment
         instance = source.svid().id.instance
         target = _platform_target(environment, source.trust_domain)
         denials = Denials()
@@ -153,6 +182,9 @@ class WorkerProcess:
             fetcher = PolicyFetcher(policies, platform.policy)
             if not await self._has_policy(fetcher):
                 return ENDED
+            discoverer = None
+            if self._manifest.permissions.call:
+                discoverer = Discoverer(platform.discovery)
             server = WorkerServer(
                 self._manifest,
                 GrantedArtifacts(mesh, target),
@@ -162,6 +194,7 @@ class WorkerProcess:
                     ),
                     scratch=own_path(self._manifest.metadata.name, ".scratch"),
                     instance=instance,
+                    caller=None if discoverer is None else Caller(mesh, discoverer),
                     search_path=self._search_path,
                     internal=lambda: policies.current().egress(self._manifest.metadata.name),
                 ),
@@ -179,18 +212,26 @@ class WorkerProcess:
                     clock=self._clock,
                     denials=denials,
                 ) as listener:
-                    renewer = Renewer(
-                        source,
-                        renewal_by(source, target),
-                        re_enrol=lambda: self._enrol_again(tokens, instance),
-                        clock=self._clock,
-                    )
+                    renewer = self._renewer(source, target, tokens)
                     membership = self._membership(platform, source, server, listener)
                     return await self._live(
-                        _Running(source, target, server, membership, renewer, fetcher)
+                        _Running(source, target, server, membership, renewer, fetcher, discoverer)
                     )
             finally:
                 await _stop(server)
+
+    def _renewer(self, source: IdentitySource, target: Target, tokens: Tokens | None) -> "Renews":
+        if tokens is None:
+            if not isinstance(source, FileIdentitySource):
+                message = "without tokens an identity comes from files"
+                raise AssertionError(message)
+            return source
+        return Renewer(
+            source,
+            renewal_by(source, target),
+            re_enrol=lambda: self._enrol_again(tokens, source.svid().id.instance),
+            clock=self._clock,
+        )
 
     async def _has_policy(self, fetcher: PolicyFetcher) -> bool:
         """Wait for the first policy; False where the worker is told to end meanwhile."""
@@ -202,11 +243,13 @@ class WorkerProcess:
 
     async def _live(self, running: _Running) -> int:
         async with asyncio.TaskGroup() as tasks:
-            background = (
+            background = [
                 tasks.create_task(running.renewer.run()),
                 tasks.create_task(running.policy.run()),
                 tasks.create_task(self._beat_on(running)),
-            )
+            ]
+            if running.discoverer is not None:
+                background.append(tasks.create_task(running.discoverer.run()))
             await self._stopping.wait()
             alone = self._is_alone(running)
             if not alone:
@@ -351,6 +394,20 @@ async def _stop(server: WorkerServer) -> None:
             await server.stop()
     except TimeoutError:
         _log.error("stop_timed_out", seconds=STOP_S)
+
+
+async def _bundle_of(source: IdentitySource, target: Target) -> Bundle:
+    """Ask the platform for its bundle; one that is not there yet is waited for."""
+    pause_s = 0.5
+    while True:
+        try:
+            return await fetch_bundle(source, target)
+        except PeerRefusedError:
+            raise
+        except TransportError as error:
+            _log.info("platform_not_reached", detail=error.detail, again_in_s=pause_s)
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 def _tokens(environment: Environment) -> Tokens:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hivemesh_sdk.contracts.artifacts import Artifact, Grant, GrantRequest
 from hivemesh_sdk.contracts.secrets import SecretLease, SecretRequest
+from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest
 from hivemesh_sdk.errors import NotFoundError
 
 
@@ -16,6 +17,7 @@ class FolderPlatform:
         self.folder = folder
         self.granted: list[GrantRequest] = []
         self.secrets: dict[str, str] = {}
+        self.exchanged: list[ExchangeRequest] = []
         self.lent: list[SecretRequest] = []
         self.sent: list[tuple[int, int]] = []  # offset and length of each read
 
@@ -61,6 +63,11 @@ class FolderPlatform:
             raise NotFoundError(request.path, slug="secret-missing")
         name = f"lease{len(self.lent)}"
         return SecretLease(id=name, path=request.path, version=1, value=value, expires_in_s=60.0)
+
+    async def exchange(self, request: ExchangeRequest) -> ExchangeReply:
+        """Give the same ticket back: what it allows is not looked at here."""
+        self.exchanged.append(request)
+        return ExchangeReply(ticket=request.ticket, expires_in_s=60)
 
     def _path(self, grant: Grant) -> Path:
         return self.folder / grant.url.rsplit("/", 1)[1]

@@ -15,7 +15,7 @@ from hivemesh_sdk.clock import Clock, SystemClock
 from hivemesh_sdk.contracts.instances import Discovery, Endpoint
 from hivemesh_sdk.errors import HivemeshError
 from hivemesh_sdk.transport.client import MeshClient
-from hivemesh_sdk.transport.connection import Response, Target
+from hivemesh_sdk.transport.connection import MAX_BODY, Response, Target
 from hivemesh_sdk.transport.errors import TransportError, WorkerUnreachableError
 from hivemesh_sdk.trust.identity import SpiffeId
 
@@ -183,6 +183,40 @@ class Caller:
             WorkerUnreachableError: nobody serves it, or the connection broke.
             TransportError: as `MeshClient.request`.
         """
+        _, response = await self.reach(
+            capability, method, path, headers=headers, body=body, deadline_s=deadline_s
+        )
+        return response
+
+    async def reach(  # noqa: PLR0913 - the parts of one request
+        self,
+        capability: str,
+        method: str,
+        path: str,
+        *,
+        at: Target | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Sequence[bytes] = b"",
+        deadline_s: float,
+        max_body: int = MAX_BODY,
+    ) -> tuple[Target, Response]:
+        """Send one request, to a known instance where `at` names one; says who answered.
+
+        Raises:
+            WorkerUnreachableError: nobody serves it, or the connection broke.
+            TransportError: as `MeshClient.request`.
+        """
+        if at is not None:
+            response = await self._client.request(
+                at,
+                method,
+                path,
+                headers=headers,
+                body=body,
+                deadline_s=deadline_s,
+                max_body=max_body,
+            )
+            return at, response
         self._forget_gone()
         untried = list(self._discoverer.of(capability))
         loop = asyncio.get_running_loop()
@@ -198,6 +232,7 @@ class Caller:
                     headers=headers,
                     body=body,
                     deadline_s=until - loop.time(),
+                    max_body=max_body,
                 )
             except TransportError as error:
                 self._balancer.failed(endpoint)
@@ -207,7 +242,7 @@ class Caller:
                 problem = WorkerUnreachableError(error.detail, sent=False)
             else:
                 self._note(endpoint, response.status)
-                return response
+                return self._target(endpoint), response
         raise problem
 
     def _forget_gone(self) -> None:

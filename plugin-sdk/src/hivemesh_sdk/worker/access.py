@@ -55,6 +55,11 @@ class Right(NamedTuple):
     ticket: str
     claims: Ticket
 
+    @property
+    def from_worker(self) -> bool:
+        """Whether another worker has shown it: it is then no ticket of our own."""
+        return self.claims.azp == self.caller
+
 
 class Shown(Protocol):
     """An execution, as far as it matters who may read it on."""

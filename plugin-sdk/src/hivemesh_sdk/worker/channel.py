@@ -61,7 +61,7 @@ class Credit(msgspec.Struct, tag="credit", frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, tag="answer", frozen=True, kw_only=True):
-    """To a question about artifacts or a secret; the bytes follow as body."""
+    """To a question about artifacts, a secret or another worker; the bytes follow as body."""
 
     call: int
     problem: Problem | None = None
@@ -164,6 +164,15 @@ class Borrow(msgspec.Struct, tag="borrow", frozen=True, kw_only=True):
     path: str
 
 
+class Call(msgspec.Struct, tag="call", frozen=True, kw_only=True):
+    """Ask another worker: the JSON of the input follows as body, that of the answer likewise."""
+
+    call: int
+    capability: str
+    options: bytes  # JSON
+    name: str = ""
+
+
 FromExecutor = (
     Ready
     | LoadFailed
@@ -178,7 +187,10 @@ FromExecutor = (
     | ReadBlock
     | Store
     | Borrow
+    | Call
 )
+
+Question = ReadBlock | Store | Borrow | Call
 
 encode_message = msgspec.msgpack.Encoder().encode
 decode_to_executor = msgspec.msgpack.Decoder(ToExecutor).decode

@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, Protocol, Self
+
+import msgspec
 
 from hivemesh_sdk.contracts.artifacts import Artifact, Tree
+from hivemesh_sdk.worker.codec import encode
 from hivemesh_sdk.worker.http import NO_HTTP, Http
+from hivemesh_sdk.worker.questions import NO_CALLS, Question, StepCalls, encoded_options
 from hivemesh_sdk.worker.secrets import NO_VAULT, Secrets, Vault
 
 
@@ -91,6 +95,7 @@ class Context:
     """The surroundings of one execution of one step."""
 
     __slots__ = (
+        "_calls",
         "_port",
         "_scratch",
         "artifacts",
@@ -112,6 +117,7 @@ class Context:
         port: StepPort,
         vault: Vault = NO_VAULT,
         http: Http = NO_HTTP,
+        calls: StepCalls = NO_CALLS,
     ) -> None:
         self.key = key  # the same for every attempt: use it to make effects idempotent
         self.capability = capability
@@ -119,6 +125,7 @@ class Context:
         self.http = http  # requests to the outside, limited to the manifest's egress
         self.secrets = Secrets(vault)
         self.log: Log = StepLog(port)
+        self._calls = calls
         self._port = port
         self._scratch = scratch
         self.scratch_used = False
@@ -140,6 +147,37 @@ class Context:
     def deadline(self) -> float | None:
         """Seconds that are left, or None where there is no deadline."""
         return self._port.remaining_s()
+
+    def call(
+        self,
+        capability: str,
+        document: object = None,
+        options: Mapping[str, object] | None = None,
+        *,
+        name: str = "",
+    ) -> Any:
+        """Ask another worker and wait: the answer as `json.loads` gives it.
+
+        The manifest lists the capability under `permissions.call`. The same question gives the
+        same answer for as long as the step is tried; `name` tells questions apart that are alike.
+
+        Raises:
+            RemoteError: it was refused, or ended with a problem.
+        """
+        question = Question(capability, encode(document), encoded_options(options), name)
+        return msgspec.json.decode(self._calls.call(question))
+
+    async def call_async(
+        self,
+        capability: str,
+        document: object = None,
+        options: Mapping[str, object] | None = None,
+        *,
+        name: str = "",
+    ) -> Any:
+        """The same in an `async def` capability."""
+        question = Question(capability, encode(document), encoded_options(options), name)
+        return msgspec.json.decode(await self._calls.call_async(question))
 
     def progress(self, done: int, total: int = 0, unit: str = "records") -> None:
         """Tell how far the step is; `total` is 0 where it is not known."""

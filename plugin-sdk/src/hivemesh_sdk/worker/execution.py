@@ -146,6 +146,10 @@ class Execution(msgspec.Struct, eq=False):
             listener,
         )
 
+    def now(self) -> float:
+        """The monotonic time, as its deadline is kept."""
+        return self._monotonic()
+
     @property
     def ticket(self) -> str:
         """The freshest ticket that was shown for it."""

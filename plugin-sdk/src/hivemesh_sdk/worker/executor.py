@@ -154,6 +154,7 @@ def _run_with(
         port=step,
         vault=vault,
         http=http,
+        calls=step,
     )
     sink = StoringSink(step, artifacts) if begin.bodies == "direct" else step
     return _compute(capability, job, options, context, sink, artifacts)

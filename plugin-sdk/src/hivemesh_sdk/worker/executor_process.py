@@ -23,7 +23,8 @@ from hivemesh_sdk.errors import FatalError, HivemeshError
 from hivemesh_sdk.worker import channel
 from hivemesh_sdk.worker.execution import Execution
 from hivemesh_sdk.worker.failures import problem_of
-from hivemesh_sdk.worker.platform import ArtifactService, Holder
+from hivemesh_sdk.worker.platform import ArtifactService
+from hivemesh_sdk.worker.questions import Question
 
 MOST_BUFFERED_BYTES = channel.CREDIT_BYTES + 16 * 1024 * 1024  # hostile or broken beyond
 LAST_WORDS_S = 0.5  # a dead process may have children that keep its socket open
@@ -196,6 +197,8 @@ class Executor(asyncio.Protocol):
                 self._spawn_task(self._read(execution, message))
             case channel.Store():
                 self._spawn_task(self._store(execution, message, body))
+            case channel.Call():
+                self._spawn_task(self._call(execution, message, body))
             case channel.Borrow():
                 self._spawn_task(self._lend(execution, message))
             case channel.Ended() | channel.Failed() | channel.Refused():
@@ -239,7 +242,7 @@ class Executor(asyncio.Protocol):
     async def _read(self, execution: Execution, question: channel.ReadBlock) -> None:
         try:
             block = await self._artifacts.read(
-                _holder(execution), question.artifact, question.offset, question.length
+                execution, question.artifact, question.offset, question.length
             )
         except HivemeshError as error:
             self._send(channel.Answer(call=question.call, problem=problem_of(error)))
@@ -250,7 +253,7 @@ class Executor(asyncio.Protocol):
         data: bytes | Path = Path(question.path) if question.path else body
         try:
             self._check_inside(data)
-            await self._artifacts.store(_holder(execution), question.artifact, data)
+            await self._artifacts.store(execution, question.artifact, data)
         except HivemeshError as error:
             self._send(channel.Answer(call=question.call, problem=problem_of(error)))
             return
@@ -258,11 +261,23 @@ class Executor(asyncio.Protocol):
 
     async def _lend(self, execution: Execution, question: channel.Borrow) -> None:
         try:
-            lease = await self._artifacts.lend(_holder(execution), question.path)
+            lease = await self._artifacts.lend(execution, question.path)
         except HivemeshError as error:
             self._send(channel.Answer(call=question.call, problem=problem_of(error)))
             return
         self._send(channel.Answer(call=question.call), msgspec.json.encode(lease))
+
+    async def _call(self, execution: Execution, asked: channel.Call, body: bytes) -> None:
+        question = Question(asked.capability, body, asked.options, asked.name)
+        left_s = None
+        if execution.deadline_at is not None:
+            left_s = max(0.0, execution.deadline_at - execution.now())
+        try:
+            answer = await self._artifacts.call(execution, question, left_s)
+        except HivemeshError as error:
+            self._send(channel.Answer(call=asked.call, problem=problem_of(error)))
+            return
+        self._send(channel.Answer(call=asked.call), answer)
 
     def _check_inside(self, data: bytes | Path) -> None:
         """The executor is not trusted with the front's files: only its scratch folder is read."""
@@ -370,10 +385,6 @@ def _report(execution: Execution, message: channel.FromExecutor, body: bytes, co
             execution.suspend()
         case _:
             pass
-
-
-def _holder(execution: Execution) -> Holder:
-    return Holder(execution.key, execution.attempt, execution.ticket)
 
 
 def _clean_environment() -> dict[str, str]:

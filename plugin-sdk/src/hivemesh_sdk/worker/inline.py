@@ -53,7 +53,7 @@ class InlineRunner:
 
     def open(self) -> None:
         """Start the thread and its loop; called on the loop that serves."""
-        front = asyncio.get_running_loop()
+        front = self._serving = asyncio.get_running_loop()
         self._loop = type(front)()  # of the same kind: uvloop where the server uses it
         self._front = Mailbox(self._loop, front)
         self._inside = Mailbox(front, self._loop)
@@ -77,6 +77,8 @@ class InlineRunner:
             bodies,
             self._scratch,
             self._http,
+            self._artifacts,
+            self._serving,
         )
         secrets = capability.secrets_of(request.parameters) if request.parameters else NO_SECRETS
         if secrets or not _is_there(request):
@@ -115,7 +117,9 @@ class InlineRunner:
             for index, part in enumerate(request.inputs):
                 data = whole[index]
                 if part.artifact is not None:
-                    data = await self._artifacts.read_all(step.holder, part.artifact, BLOCK_BYTES)
+                    data = await self._artifacts.read_all(
+                        step.execution, part.artifact, BLOCK_BYTES
+                    )
                 whole[index] = decoded(data or b"", part.encoding)
         except HivemeshError as error:
             step.end(problem_of(error))
@@ -128,7 +132,7 @@ class InlineRunner:
         vault = LeasedValues(_not_named)
         for path in sorted(paths):
             asked = time.monotonic()
-            vault.take(await self._artifacts.lend(step.holder, path), asked)
+            vault.take(await self._artifacts.lend(step.execution, path), asked)
         return vault
 
     def _serve(self) -> None:

@@ -26,7 +26,8 @@ from hivemesh_sdk.worker.http import Http
 from hivemesh_sdk.worker.kinds import Capability, Job
 from hivemesh_sdk.worker.line import MAX_DETAIL, MAX_REASON, PROGRESS_S, printable, short
 from hivemesh_sdk.worker.mailbox import Mailbox
-from hivemesh_sdk.worker.platform import Holder
+from hivemesh_sdk.worker.platform import ArtifactService
+from hivemesh_sdk.worker.questions import Question
 from hivemesh_sdk.worker.records import Rejected
 from hivemesh_sdk.worker.secrets import NO_VAULT, LeasedValues, Vault
 
@@ -49,6 +50,8 @@ class InlineStep(msgspec.Struct, eq=False):
     bodies: Bodies
     folder: Path  # its scratch folder is below
     http: Http
+    artifacts: ArtifactService
+    serving: asyncio.AbstractEventLoop
     context: Context | None = None
     stopped: bool = False
     entered: bool = False
@@ -59,10 +62,17 @@ class InlineStep(msgspec.Struct, eq=False):
     read_on: asyncio.Event | None = None
     vault: Vault = NO_VAULT
 
-    @property
-    def holder(self) -> Holder:
-        """On whose behalf artifacts are read."""
-        return Holder(self.execution.key, self.execution.attempt, self.execution.ticket)
+    def call(self, question: Question) -> bytes:
+        """Nothing may wait on the second loop."""
+        message = f"`await context.call_async({question.capability!r}, …)` in an async capability"
+        raise ConfigurationError(message)
+
+    async def call_async(self, question: Question) -> bytes:
+        """Ask another worker; the loop that serves does it."""
+        front = asyncio.run_coroutine_threadsafe(
+            self.artifacts.call(self.execution, question, self.remaining_s()), self.serving
+        )
+        return await asyncio.wrap_future(front)
 
     def cancel(self) -> None:
         """Ask the author's code to stop."""
@@ -204,6 +214,7 @@ class InlineStep(msgspec.Struct, eq=False):
             port=self,
             vault=self.vault,
             http=self.http,
+            calls=self,
         )
 
     def _succeed(self, result: bytes | None, digest: str) -> None:

@@ -13,12 +13,13 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from hivemesh_sdk.contracts.artifacts import Artifact
-from hivemesh_sdk.errors import RemoteError
+from hivemesh_sdk.errors import ConfigurationError, RemoteError
 from hivemesh_sdk.redaction import REDACTOR
 from hivemesh_sdk.worker import channel
 from hivemesh_sdk.worker.batches import Batch
 from hivemesh_sdk.worker.codec import encode
 from hivemesh_sdk.worker.failures import StepCancelledError, refuse_secrets
+from hivemesh_sdk.worker.questions import Question
 from hivemesh_sdk.worker.records import Rejected
 
 PROGRESS_S = 1.0  # each word on progress costs the reader a page
@@ -165,9 +166,7 @@ class StepLine:
         )
         self._send_counted(message, b"" if artifact else batch.data)
 
-    def ask(
-        self, question: channel.ReadBlock | channel.Store | channel.Borrow, body: bytes = b""
-    ) -> "queue.SimpleQueue[Answered]":
+    def ask(self, question: channel.Question, body: bytes = b"") -> "queue.SimpleQueue[Answered]":
         """Send a question; `wait` for its answer with what this returns."""
         answers: queue.SimpleQueue[Answered] = queue.SimpleQueue()
         self._answers[question.call] = answers
@@ -190,6 +189,26 @@ class StepLine:
             if answer.problem is not None:
                 raise RemoteError(answer.problem)
             return body
+
+    def call(self, question: Question) -> bytes:
+        """Ask another worker and wait for its answer.
+
+        Raises:
+            RemoteError: it was refused, or ended with a problem.
+            StepCancelledError: the step is not wanted any more.
+        """
+        message = channel.Call(
+            call=self.next_call(),
+            capability=question.capability,
+            options=question.options,
+            name=question.name,
+        )
+        return self.wait(self.ask(message, question.document))
+
+    async def call_async(self, question: Question) -> bytes:
+        """There is no loop here."""
+        message = f"`context.call({question.capability!r}, …)` in a capability that is not async"
+        raise ConfigurationError(message)
 
     def next_call(self) -> int:
         """A number for a question."""

@@ -1,12 +1,16 @@
 """What steps need of the platform: artifacts by grants, secrets by leases."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.artifacts import Artifact, Grant, GrantRequest
 from hivemesh_sdk.contracts.secrets import SecretLease, SecretRequest
+from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest
+from hivemesh_sdk.transport.balance import Caller
+from hivemesh_sdk.worker.calls import Asking, Calls, OwnTickets
+from hivemesh_sdk.worker.questions import Question, unavailable
 
 GRANT_MARGIN_S = 10.0  # a grant is not used in its last seconds
 MAX_GRANTS = 256
@@ -39,76 +43,97 @@ class PlatformPort(Protocol):
         """
         ...
 
+    async def exchange(self, request: ExchangeRequest) -> ExchangeReply:
+        """Ask for a ticket of one's own for one that was shown.
 
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """The step on whose behalf artifacts are moved."""
-
-    key: str
-    attempt: int
-    ticket: str
+        Raises:
+            HivemeshError: it is refused, or the platform cannot be reached.
+        """
+        ...
 
 
 class ArtifactService:
     """Reads and stores artifacts for the executors; grants are asked once and reused.
 
-    Passes secrets on and keeps none.
+    Passes secrets and the answers of other workers on and keeps none.
     """
 
-    def __init__(self, platform: PlatformPort, clock: Clock) -> None:
+    def __init__(
+        self,
+        platform: PlatformPort,
+        clock: Clock,
+        caller: Caller | None = None,
+        callable_: Collection[str] = (),
+    ) -> None:
         self._platform = platform
+        self._tickets = OwnTickets(platform, clock.monotonic)
+        self._calls = None if caller is None else Calls(caller, self._tickets, callable_)
         self._clock = clock
         self._grants: dict[tuple[str, int, str], tuple[float, Grant]] = {}
 
-    async def read(self, holder: Holder, artifact: Artifact, offset: int, length: int) -> bytes:
+    async def read(self, step: Asking, artifact: Artifact, offset: int, length: int) -> bytes:
         """Read a part of an artifact.
 
         Raises:
             HivemeshError: it is refused, or the platform cannot be reached.
         """
-        grant = await self._grant_to_read(holder, artifact)
+        grant = await self._grant_to_read(step, artifact)
         return await self._platform.get(grant, offset, length)
 
-    async def read_all(self, holder: Holder, artifact: Artifact, block: int) -> bytes:
+    async def read_all(self, step: Asking, artifact: Artifact, block: int) -> bytes:
         """Read a whole artifact into memory, block by block."""
         starts = range(0, artifact.size, block)
         parts = [
-            await self.read(holder, artifact, start, min(block, artifact.size - start))
+            await self.read(step, artifact, start, min(block, artifact.size - start))
             for start in starts
         ]
         return b"".join(parts)
 
-    async def store(self, holder: Holder, artifact: Artifact, data: bytes | Path) -> None:
+    async def store(self, step: Asking, artifact: Artifact, data: bytes | Path) -> None:
         """Store an artifact unless the platform has it already."""
-        grant = await self._platform.grant(_request(holder, artifact, "put"), ticket=holder.ticket)
+        grant = await self._platform.grant(
+            _request(step, artifact, "put"), ticket=await self._tickets.of(step)
+        )
         if not grant.present:
             await self._platform.put(grant, data, artifact.size)
 
-    async def lend(self, holder: Holder, path: str) -> SecretLease:
+    async def lend(self, step: Asking, path: str) -> SecretLease:
         """Ask for a secret on behalf of a step."""
-        request = SecretRequest(path=path, step=holder.key, attempt=holder.attempt)
-        return await self._platform.lend(request, ticket=holder.ticket)
+        request = SecretRequest(path=path, step=step.key, attempt=step.attempt)
+        return await self._platform.lend(request, ticket=await self._tickets.of(step))
 
-    async def _grant_to_read(self, holder: Holder, artifact: Artifact) -> Grant:
-        name = (holder.key, holder.attempt, artifact.sha256)
+    async def call(self, step: Asking, question: Question, left_s: float | None) -> bytes:
+        """Call another worker on behalf of a step.
+
+        Raises:
+            HivemeshError: it is refused, cannot be reached, or ended with a problem.
+        """
+        if self._calls is None:
+            raise unavailable(question.capability)
+        return await self._calls.call(step, question, left_s)
+
+    async def _grant_to_read(self, step: Asking, artifact: Artifact) -> Grant:
+        name = (step.key, step.attempt, artifact.sha256)
         known = self._grants.get(name)
         now = self._clock.monotonic()
         if known is not None and now < known[0]:
             return known[1]
-        grant = await self._platform.grant(_request(holder, artifact, "get"), ticket=holder.ticket)
+        grant = await self._platform.grant(
+            _request(step, artifact, "get"), ticket=await self._tickets.of(step)
+        )
         while len(self._grants) >= MAX_GRANTS:
             del self._grants[next(iter(self._grants))]
         self._grants[name] = (now + grant.expires_in_s - GRANT_MARGIN_S, grant)
         return grant
 
 
-def _request(holder: Holder, artifact: Artifact, operation: str) -> GrantRequest:
+def _request(step: Asking, artifact: Artifact, operation: str) -> GrantRequest:
     return GrantRequest(
         operation=operation,
         sha256=artifact.sha256,
         size=artifact.size,
-        step=holder.key,
-        attempt=holder.attempt,
+        step=step.key,
+        attempt=step.attempt,
         media_type=artifact.media_type,
         name=artifact.name,
     )

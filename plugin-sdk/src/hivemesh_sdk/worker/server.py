@@ -16,6 +16,7 @@ from hivemesh_sdk.contracts.manifest import Manifest
 from hivemesh_sdk.contracts.names import PROTOCOL
 from hivemesh_sdk.contracts.steps import WorkerStatus
 from hivemesh_sdk.errors import ConfigurationError
+from hivemesh_sdk.transport.balance import Caller
 from hivemesh_sdk.worker import metrics
 from hivemesh_sdk.worker.access import Access, Own
 from hivemesh_sdk.worker.app import build_shell
@@ -95,6 +96,7 @@ class ServerSettings:
     scratch: Path  # of this instance alone: emptied at start, removed at stop
     instance: str = ""
     search_path: tuple[str, ...] = ()  # of a checkout; an installed worker needs none
+    caller: Caller | None = None  # of other workers
     timing: Timing = field(default_factory=Timing)
     warm: bool = True  # start an executor before the first step
     internal: Callable[[], Sequence[str]] = tuple  # internal destinations the policy opens now
@@ -118,7 +120,9 @@ class WorkerServer:
         self._clock = clock or SystemClock()
         self._usage = usage
         self._started_at = self._clock.monotonic()
-        artifacts = ArtifactService(platform, self._clock)
+        artifacts = ArtifactService(
+            platform, self._clock, settings.caller, manifest.permissions.call
+        )
         self._pool = ExecutorPool(_executor_settings(manifest, settings), artifacts)
         self._inline = _inline(manifest, settings, worker, artifacts)
         self._slots = {
