@@ -1,10 +1,14 @@
 """The platform's own certificate and the operator's: made at the start, renewed at half life.
 
+Where the platform's comes from files, the one of the authority serves newcomers alone: they know
+only the fingerprint of the authority's root.
+
 Looks at the wall clock on each tick, because monotonic timers stand still while a laptop sleeps.
 """
 
 import asyncio
 import json
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -12,10 +16,13 @@ import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import Encoding
 from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.errors import ConfigurationError
+from hivemesh_sdk.trust.files import FileIdentitySource, IdentityPaths
 from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.trust.keys import new_key, pem, write_private_file
 from hivemesh_sdk.trust.source import IdentitySource
 
+from hivemesh_platform.settings import TrustSettings
 from hivemesh_platform.trust.authority import Authority
 
 TICK_S = 1.0
@@ -73,9 +80,10 @@ class OwnIdentity:
     """Keeps the certificates of this process and of its operator fresh."""
 
     def __init__(
-        self, source: IdentitySource, authority: Authority, operator: OperatorFiles, clock: Clock
+        self, sources: "Sources", authority: Authority, operator: OperatorFiles, clock: Clock
     ) -> None:
-        self._source = source
+        self._source = sources.embedded
+        self._files = sources.files
         self._authority = authority
         self._operator = operator
         self._clock = clock
@@ -89,6 +97,7 @@ class OwnIdentity:
 
     async def tick(self) -> None:
         """Renew what has lived half of its life; announce a changed bundle."""
+        self._follow_files()
         bundle = self._authority.bundle()
         changed = bundle.sequence != self._source.bundle().sequence
         if changed or self._clock.now() >= self._due():
@@ -99,5 +108,59 @@ class OwnIdentity:
         except OSError as error:
             self._log.warning("operator_files_not_written", detail=str(error))
 
+    def _follow_files(self) -> None:
+        """Take over what the files hold now, and have everybody trust their roots."""
+        if self._files is None:
+            return
+        self._files.reload()
+        self._authority.trust_also(self._files.file_roots)
+        bundle = self._authority.bundle()
+        if bundle.sequence != self._files.bundle().sequence:
+            self._files.update(bundle=bundle)
+
     def _due(self) -> datetime:
         return self._authority.renewal_due(self._source.svid().not_after)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the platform's identity comes from."""
+
+    embedded: IdentitySource  # from the authority; what newcomers see
+    files: FileIdentitySource | None = None
+
+    @property
+    def mesh(self) -> IdentitySource:
+        """The identity that peers see."""
+        return self.files or self.embedded
+
+
+def open_sources(
+    settings: TrustSettings, own: SpiffeId, authority: Authority, clock: Clock
+) -> Sources:
+    """The sources that the settings name.
+
+    Raises:
+        ConfigurationError: the files make no identity, or that of somebody else.
+    """
+    files = _files(settings, own, clock)
+    if files is None:
+        return Sources(IdentitySource(authority.svid(own), authority.bundle()))
+    authority.trust_also(files.file_roots)
+    files.update(bundle=authority.bundle())
+    svid = authority.svid(own)
+    return Sources(IdentitySource(svid, authority.bundle(), refusals=files.refusals), files)
+
+
+def _files(settings: TrustSettings, own: SpiffeId, clock: Clock) -> FileIdentitySource | None:
+    key, chain, bundle = settings.identity_key, settings.identity_chain, settings.identity_bundle
+    if settings.identity != "files" or key is None or chain is None or bundle is None:
+        return None
+
+    def expect(found: SpiffeId) -> None:
+        if found != own:
+            message = f"the files hold {str(found)!r}; the platform needs {str(own)!r}"
+            raise ConfigurationError(message, slug="configuration-invalid")
+
+    paths = IdentityPaths(key=key, chain=chain, bundle=bundle)
+    return FileIdentitySource(paths, clock=clock, expected=expect)

@@ -170,7 +170,7 @@ async def _listen(
     enrolment = await stack.enter_async_context(
         enrolment_listener(
             platform.enrolment_app,  # type: ignore[arg-type]  # as above
-            platform.source,
+            platform.sources.embedded,
             api.host,
             0,
             sock=sockets.enrolment,
@@ -186,7 +186,7 @@ async def _listen(
 @asynccontextmanager
 async def _background(platform: "Platform", operator: OperatorFiles) -> AsyncIterator[None]:
     """Owns the tasks that run beside the requests; one that fails ends the platform."""
-    own = OwnIdentity(platform.source, platform.authority, operator, platform.clock)
+    own = OwnIdentity(platform.sources, platform.authority, operator, platform.clock)
 
     async def started_over() -> None:
         await own.tick()

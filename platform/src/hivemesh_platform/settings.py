@@ -92,6 +92,21 @@ class TrustSettings(Section):
         description="Trust domain. Default: `<8 hex>.hivemesh.internal`, made once per "
         "installation, so that two installations never accept each other.",
     )
+    identity: Literal["embedded", "files"] = Field(
+        default="embedded",
+        description="Where the platform's own certificate comes from: embedded = its authority. "
+        "files = PEM files that cert-manager or another issuer keeps fresh; `trust_domain` must be "
+        "that of the files. Supervised workers and the command stay with the authority.",
+    )
+    identity_key: Path | None = Field(
+        default=None, description="PEM file of the key, readable by its owner alone; with files."
+    )
+    identity_chain: Path | None = Field(
+        default=None, description="PEM file of the certificates, leaf first; with files."
+    )
+    identity_bundle: Path | None = Field(
+        default=None, description="PEM file of the roots to trust; with files."
+    )
     svid_lifetime_s: Seconds = Field(
         default=3600.0,
         description="Seconds a workload certificate is valid; renewed at half of it. One hour "
@@ -347,5 +362,12 @@ class Settings(Section):
             raise ValueError(message)
         if self.trust.issuer_lifetime_s < max(60.0, 2 * self.trust.svid_lifetime_s):
             message = "trust.issuer_lifetime_s must be at least 60 s and twice svid_lifetime_s"
+            raise ValueError(message)
+        files = (self.trust.identity_key, self.trust.identity_chain, self.trust.identity_bundle)
+        if self.trust.identity == "files" and (None in files or not self.trust.trust_domain):
+            message = (
+                "trust.identity: files needs trust.trust_domain, trust.identity_key, "
+                "trust.identity_chain and trust.identity_bundle"
+            )
             raise ValueError(message)
         return self

@@ -602,9 +602,9 @@ class Client:
             try:
                 self._connection.request(method, path, body, headers)
                 response = self._connection.getresponse()
-                if response.status != http.HTTPStatus.UNAUTHORIZED or self._token:
+                if self._token or not _is_outlived(response):
                     return response
-                self.close()  # it speaks for a certificate that has expired meanwhile
+                self.close()  # it speaks for a certificate that is worth nothing any more
             except (http.client.RemoteDisconnected, ConnectionError, ssl.SSLError):
                 self.close()  # the platform closes idle and aged connections
                 if method != "GET" and (body is None or isinstance(body, bytes)):
@@ -638,6 +638,13 @@ class Client:
 
 def _secret(path: str) -> str:
     return f"/v1/secrets/{quote(path, safe='')}"
+
+
+def _is_outlived(response: http.client.HTTPResponse) -> bool:
+    """Whether the connection's certificate has expired, or its root or issuer is trusted no more."""
+    if response.status == http.HTTPStatus.FORBIDDEN:
+        return response.will_close  # refused by the listener, not by a route
+    return response.status == http.HTTPStatus.UNAUTHORIZED
 
 
 class _Connection(http.client.HTTPSConnection):

@@ -3,7 +3,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hivemesh_platform.identity import OperatorFiles, OwnIdentity
+from hivemesh_platform.identity import OperatorFiles, OwnIdentity, Sources
 from hivemesh_platform.trust.authority import Authority, open_authority
 from hivemesh_platform.trust.keyring import KeyKind
 from hivemesh_platform.trust.profile import Lifetimes
@@ -29,7 +29,7 @@ def operator(tmp_path: Path, authority: Authority, clock: ManualClock) -> Operat
 
 @pytest.fixture
 def own(authority: Authority, operator: OperatorFiles, clock: ManualClock) -> OwnIdentity:
-    return OwnIdentity(source(authority), authority, operator, clock)
+    return OwnIdentity(Sources(source(authority)), authority, operator, clock)
 
 
 def source(authority: Authority) -> IdentitySource:

@@ -96,6 +96,7 @@ class Authority:
         self._sealer = sealer
         self._limit = limit
         self._lock = threading.RLock()
+        self._others: tuple[bytes, ...] = ()
         self._signed: Signed | None = None
         self._unheard: list[tuple[SpiffeId, Issued]] = []
         self._log = structlog.get_logger("hivemesh.trust")
@@ -122,7 +123,16 @@ class Authority:
 
     def bundle(self) -> Bundle:
         """The roots and signers to trust now."""
-        return replace(self._ring.bundle(), signers=self.signing.announced)
+        own = self._ring.bundle()
+        others = tuple(root for root in self._others if root not in own.roots)
+        return replace(own, roots=(*own.roots, *others), signers=self.signing.announced)
+
+    def trust_also(self, roots: tuple[bytes, ...]) -> None:
+        """Announce the roots of another issuer of this trust domain beside the own ones."""
+        with self._lock:
+            if roots != self._others:
+                self._others = roots
+                self._store(replace(self._ring, sequence=self._ring.sequence + 1))
 
     def on_signed(self, signed: Signed) -> None:
         """Call `signed` for every certificate, those before this call included."""

@@ -8,12 +8,16 @@ from urllib.parse import urlsplit
 
 from hivemesh_sdk.contracts.names import IDENTIFIER
 from hivemesh_sdk.errors import ConfigurationError
+from hivemesh_sdk.trust.files import IdentityPaths
 
 PLATFORM = "HIVEMESH_PLATFORM"
 PLATFORM_ID = "HIVEMESH_PLATFORM_ID"
 ENROLMENT = "HIVEMESH_ENROLMENT"
 TOKEN_FD = "HIVEMESH_TOKEN_FD"  # noqa: S105 - the name of a variable
 CREDENTIAL_FILE = "HIVEMESH_CREDENTIAL_FILE"
+IDENTITY_KEY = "HIVEMESH_IDENTITY_KEY"
+IDENTITY_CHAIN = "HIVEMESH_IDENTITY_CHAIN"
+IDENTITY_BUNDLE = "HIVEMESH_IDENTITY_BUNDLE"
 HOST = "HIVEMESH_HOST"
 PORT = "HIVEMESH_PORT"
 ADVERTISE_HOST = "HIVEMESH_ADVERTISE_HOST"
@@ -39,6 +43,7 @@ class Environment:
 
     platform: Address  # the mesh listener
     enrolment: Address
+    identity: IdentityPaths | None = None  # files that somebody else keeps fresh
     platform_id: str = ""  # who must answer there; empty: any replica of the own trust domain
     token_fd: int | None = None  # a pipe or socket from the supervisor
     credential_file: Path | None = None  # a mounted deployment credential
@@ -63,13 +68,16 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
     """
     token_fd = _number(variables, TOKEN_FD) if variables.get(TOKEN_FD) else None
     credential = variables.get(CREDENTIAL_FILE)
-    if (token_fd is None) == (not credential):
-        message = f"set exactly one of {TOKEN_FD} and {CREDENTIAL_FILE}"
+    identity = _identity(variables)
+    if sum((token_fd is not None, bool(credential), identity is not None)) != 1:
+        message = f"set exactly one of {TOKEN_FD}, {CREDENTIAL_FILE} and {IDENTITY_KEY}"
         raise ConfigurationError(message)
     host = variables.get(HOST) or "127.0.0.1"
+    platform = _address(variables, PLATFORM)
     return Environment(
-        platform=_address(variables, PLATFORM),
-        enrolment=_address(variables, ENROLMENT),
+        platform=platform,
+        enrolment=platform if identity is not None else _address(variables, ENROLMENT),
+        identity=identity,
         platform_id=_platform_id(variables),
         token_fd=token_fd,
         credential_file=Path(credential) if credential else None,
@@ -97,6 +105,19 @@ def _address(variables: Mapping[str, str], name: str) -> Address:
         message = f"{name}={text!r} must look like https://127.0.0.1:8443"
         raise ConfigurationError(message)
     return Address(host, port)
+
+
+def _identity(variables: Mapping[str, str]) -> IdentityPaths | None:
+    names = (IDENTITY_KEY, IDENTITY_CHAIN, IDENTITY_BUNDLE)
+    given = [name for name in names if variables.get(name)]
+    if not given:
+        return None
+    if len(given) < len(names):
+        missing = [name for name in names if name not in given]
+        message = f"{given[0]} is set, {' and '.join(missing)} not; an identity is three files"
+        raise ConfigurationError(message)
+    key, chain, bundle = (Path(variables[name]) for name in names)
+    return IdentityPaths(key=key, chain=chain, bundle=bundle)
 
 
 def _platform_id(variables: Mapping[str, str]) -> str:
