@@ -27,11 +27,11 @@ _PARAMETER = re.compile(r";\s*([^\s=;]{1,78})\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([
 class Headers:
     """The fields of one header block."""
 
-    __slots__ = ("fields", "raw_8bit")
+    __slots__ = ("_block", "fields")
 
     def __init__(self, block: bytes, defects: list[str]) -> None:
         """Split and unfold the block."""
-        self.raw_8bit = not block.isascii()
+        self._block = block
         self.fields: dict[str, list[str]] = {}
         text = block.decode("latin-1")
         if "\r" in text:
@@ -79,11 +79,18 @@ class Headers:
     def all_text(self, names: Iterable[str] | None, defects: list[str]) -> dict[str, list[str]]:
         """Return the fields called `names` (all for None), decoded."""
         fields = self.fields
+        if names is None and self._is_plain():
+            return {name: [each.strip(WHITE) for each in one] for name, one in fields.items()}
         return {
             name: [decoded(value.strip(WHITE)[:VALUE_LIMIT], defects) for value in fields[name]]
             for name in (fields if names is None else names)
             if name in fields
         }
+
+    def _is_plain(self) -> bool:
+        """Say whether no value needs to be decoded or cut, which is so for most headers."""
+        block = self._block
+        return block.isascii() and b"=?" not in block and len(block) <= VALUE_LIMIT
 
 
 def _field_name(spelling: str) -> str:
