@@ -323,6 +323,7 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
         ("policy", policies.run),
         ("consent", lambda: consent.keep(policies)),
     ]
+    platform.rotation.on_start_over(policies.sign_again)
     enforcement.note_signatures(base.authority, base.audit)
     enforcement.enforce(revocation, platform.denials, registry, supervisor)
     return platform

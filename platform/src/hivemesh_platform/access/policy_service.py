@@ -166,6 +166,10 @@ class PolicyService:
             self._denials = denials
             self._unsigned.set()
 
+    async def sign_again(self) -> None:
+        """Sign with the key of today: nobody trusts the one before when the authority started over."""
+        await self._issue()
+
     # -- changes ---------------------------------------------------------------------------
 
     async def consent(self) -> None:

@@ -27,6 +27,7 @@ from hivemesh_sdk.lifecycle.platform import PlatformClient
 from hivemesh_sdk.lifecycle.policy import PolicyFetcher, PolicyStore
 from hivemesh_sdk.lifecycle.private import own_path
 from hivemesh_sdk.lifecycle.tokens import FileCredential, SupervisorTokens, Tokens
+from hivemesh_sdk.transport.balance import Caller, Discoverer
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Target
 from hivemesh_sdk.transport.errors import PeerRefusedError, TransportError
@@ -88,6 +89,7 @@ class _Running:
     membership: Membership
     renewer: "Renews"
     policy: PolicyFetcher
+    discoverer: Discoverer | None
 
 
 class WorkerProcess:
@@ -180,6 +182,9 @@ class WorkerProcess:
             fetcher = PolicyFetcher(policies, platform.policy)
             if not await self._has_policy(fetcher):
                 return ENDED
+            discoverer = None
+            if self._manifest.permissions.call:
+                discoverer = Discoverer(platform.discovery)
             server = WorkerServer(
                 self._manifest,
                 GrantedArtifacts(mesh, target),
@@ -189,6 +194,7 @@ class WorkerProcess:
                     ),
                     scratch=own_path(self._manifest.metadata.name, ".scratch"),
                     instance=instance,
+                    caller=None if discoverer is None else Caller(mesh, discoverer),
                     search_path=self._search_path,
                     internal=lambda: policies.current().egress(self._manifest.metadata.name),
                 ),
@@ -209,7 +215,7 @@ class WorkerProcess:
                     renewer = self._renewer(source, target, tokens)
                     membership = self._membership(platform, source, server, listener)
                     return await self._live(
-                        _Running(source, target, server, membership, renewer, fetcher)
+                        _Running(source, target, server, membership, renewer, fetcher, discoverer)
                     )
             finally:
                 await _stop(server)
@@ -237,11 +243,13 @@ class WorkerProcess:
 
     async def _live(self, running: _Running) -> int:
         async with asyncio.TaskGroup() as tasks:
-            background = (
+            background = [
                 tasks.create_task(running.renewer.run()),
                 tasks.create_task(running.policy.run()),
                 tasks.create_task(self._beat_on(running)),
-            )
+            ]
+            if running.discoverer is not None:
+                background.append(tasks.create_task(running.discoverer.run()))
             await self._stopping.wait()
             alone = self._is_alone(running)
             if not alone:
