@@ -80,7 +80,7 @@ def router(audit: AuditService) -> APIRouter:
     @routes.post("/v1/audit/hash")
     @before_body(READ)
     async def hash_parameter(body: AuditHashRequest, request: Request) -> AuditHashView:
-        require(request, READ)
+        _of_installation(require(request, READ))
         return AuditHashView(name=body.name, hmac=audit.hash(body.name, body.value))
 
     return routes
