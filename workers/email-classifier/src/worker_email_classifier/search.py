@@ -22,7 +22,7 @@ class Finder:
         """Take phrases of at least four bytes."""
         self._phrases = sorted(phrases)
         places = [_spread(_groups(phrase)) for phrase in self._phrases]
-        self._places = np.array(places, np.intp).T.copy()
+        self._places = np.array(places).T.copy()
 
     def found_in(self, text: bytes) -> set[bytes]:
         """Return the phrases that the text holds."""
@@ -30,18 +30,19 @@ class Finder:
             return set()
         noted = np.zeros(_TABLE, np.bool_)
         noted[_groups(text)] = True
-        possible = np.flatnonzero(np.logical_and.reduce(noted[self._places]))
+        (possible,) = np.logical_and.reduce(noted[self._places]).nonzero()
         phrases = map(self._phrases.__getitem__, possible.tolist())
         return {phrase for phrase in phrases if phrase in text}
 
 
-def _groups(text: bytes) -> npt.NDArray[np.uint16]:
+def _groups(text: bytes) -> npt.NDArray[np.intp]:
     """Hash each group of four bytes to a place in the table."""
     letters = np.frombuffer(text, np.uint8).astype(np.uint16)
     twos = letters[:-1] * _FIRST ^ letters[1:]
-    return np.asarray((twos[:-2] * _SECOND ^ twos[2:]) & np.uint16(_TABLE - 1), np.uint16)
+    fours = (twos[:-2] * _SECOND ^ twos[2:]) & np.uint16(_TABLE - 1)
+    return fours.astype(np.intp)  # an index of another type costs numpy more than this
 
 
-def _spread(groups: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+def _spread(groups: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     """Choose groups from all over a phrase, some twice where it is short."""
     return groups[np.linspace(0, len(groups) - 1, _LOOKED_UP).round().astype(np.intp)]

@@ -19,6 +19,7 @@ _QUOTED_LINE = re.compile(rb"\n[ \t]{0,3}[>|][^\n]*")
 _ATTRIBUTION = re.compile(rb"\n[^\n]{0,160} wrote:[ \t\r]*(?=\n)")
 _RULE = re.compile(rb"\n[-_=*~]{18,}\s*\n")
 _FOOTER_AT_MOST = 1200
+_UNSEEN = (("<!--", "-->"), ("<style", "</style"), ("<script", "</script"))
 _ENCODED = re.compile(  # base64, uuencode, lists of hashes
     r"\n[!-~]{40,100}\r?\n[!-~]{40,100}\r?\n(?:[!-~]{40,100}\r?\n)+"
 )
@@ -59,15 +60,17 @@ def body_of(message: Message) -> str:
 def visible(markup: str) -> str:
     """Return the text of an HTML document, in time linear in its length."""
     markup = markup[:READ_HTML]
-    for opening, closing in (("<!--", "-->"), ("<style", "</style"), ("<script", "</script")):
-        markup = _without(markup, opening, closing)
+    lowered = markup.lower()
+    for opening, closing in _UNSEEN:
+        if opening in lowered:
+            markup = _without(markup, opening, closing)
     text = _TAG.sub(" ", markup)
     return entities.unescape(text) if "&" in text else text
 
 
 def _without(markup: str, opening: str, closing: str) -> str:
     lowered = markup.lower()
-    if opening not in lowered or len(lowered) != len(markup):
+    if len(lowered) != len(markup):
         return markup
     kept, at = [], 0
     while (start := lowered.find(opening, at)) >= 0:
