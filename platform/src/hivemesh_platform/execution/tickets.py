@@ -10,6 +10,7 @@ from typing import Protocol
 
 import msgspec
 from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.manifest import Permissions
 from hivemesh_sdk.contracts.tickets import (
     GIVEN,
@@ -20,7 +21,7 @@ from hivemesh_sdk.contracts.tickets import (
     Ticket,
 )
 from hivemesh_sdk.errors import NotAuthorizedError
-from hivemesh_sdk.trust.policy import Facts, Policies
+from hivemesh_sdk.trust.policy import Decision, Facts, Policies
 
 from hivemesh_platform.execution.held import HeldStep
 from hivemesh_platform.execution.ports import Catalogue, KnownCapability
@@ -86,9 +87,12 @@ class TicketMint:
         )
         decision = self._policies.current().decide(self._issuer, worker, claim.capability, facts)
         if not decision.allowed:
-            by = f"{decision.rule!r} ({decision.reason.value})" if decision.rule else "no rule"
-            message = f"platform -> {worker} {claim.capability}: refused, {by} decides"
-            raise PolicyDeniedError(message)
+            raise PolicyDeniedError(_why_denied(decision, worker, claim.capability))
+
+    def clearance(self, capability: str) -> DataClass:
+        """The highest class that a capability may be given; public where it is not installed."""
+        known = self._catalogue.find(capability)
+        return DataClass.PUBLIC if known is None else known.declared.data_class_max
 
     def sign(self, ticket: Ticket) -> str:
         """Sign claims as they are."""
@@ -132,6 +136,14 @@ class TicketMint:
             secrets=_secrets(step, known),
             data_class=claim.data_class,
         )
+
+
+def _why_denied(decision: Decision, worker: str, capability: str) -> str:
+    by = f"has no rule that allows {capability}"
+    if decision.rule:
+        by = f"may not call {capability}: rule {decision.rule!r} decides ({decision.reason.value})"
+    ask = f"hivemesh policy explain platform {worker} {capability}"
+    return f"worker {worker!r} refuses: caller 'platform' {by}; ask `{ask}`"
 
 
 def _secrets(step: HeldStep, known: KnownCapability | None) -> list[str]:
