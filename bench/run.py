@@ -1,8 +1,8 @@
 """`make bench`: measures, prints one table and writes bench/results.json.
 
-    bench/run.py [mesh] [pipeline] [memory] [footprint] [--quick]
+    bench/run.py [mesh] [pipeline] [memory] [footprint] [rotation] [audit] [--quick]
 
-Without names all four parts run. `--quick` takes one round and leaves the 1 GB archive out.
+Without names all parts run. `--quick` takes one round and leaves the 1 GB archive out.
 """
 
 import json
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+import audit
 import corpus
 import installation
 from rows import Row, figure, keep, show
@@ -190,6 +191,17 @@ def footprint(*, quick: bool) -> Iterator[Row]:
         yield figure(f"hivemesh {' '.join(words)}", spent, "s", goal, command=command)
 
 
+def rotation(*, quick: bool) -> Iterator[Row]:
+    """(e) leaves, issuers and roots change under load."""
+    result = corpus.WORK / "rotation.json"
+    python = str(corpus.ROOT / ".venv" / "bin" / "python")
+    requests = "10000" if quick else "100000"
+    command = [python, str(HERE / "rotation.py"), requests, str(result)]
+    subprocess.run(command, check=True, cwd=HERE, stdout=subprocess.DEVNULL)
+    for row in json.loads(result.read_text()):
+        yield Row(**row)
+
+
 def _seconds(command: list[str], rounds: int) -> float:
     """The median wall time of a command."""
     environment = {**os.environ, "HIVEMESH_STATE__FOLDER": str(installation.STATE)}
@@ -226,7 +238,14 @@ def _environment() -> None:
     (corpus.WORK / ".made").touch()
 
 
-PARTS = {"mesh": mesh, "pipeline": pipeline, "memory": memory, "footprint": footprint}
+PARTS = {
+    "mesh": mesh,
+    "pipeline": pipeline,
+    "memory": memory,
+    "footprint": footprint,
+    "rotation": rotation,
+    "audit": audit.measure,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -82,8 +82,8 @@ async def test_who_removes_a_head_too_leaves_a_gap(place):
 async def test_a_forged_head_is_refused(place, tmp_path):
     await dropped(place, MONTH)
     head = segments(place.folder)[0].head
-    text = head.read_text().strip()
-    head.write_text(text[:-4] + ("AAAA" if not text.endswith("AAAA") else "BBBB"))
+    text, _, signature = head.read_text().strip().rpartition(".")
+    head.write_text(f"{text}.{'B' if signature[0] == 'A' else 'A'}{signature[1:]}")
     finding = place.verify().finding
     assert (finding.seq, finding.kind) == (1, "missing")
 

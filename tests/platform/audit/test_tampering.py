@@ -158,7 +158,9 @@ async def test_only_the_named_key_counts(place, tmp_path):
 async def test_a_changed_checkpoint_is_found(place):
     path = segments(place.folder)[-1].checkpoints
     lines = path.read_text().splitlines()
-    path.write_text("\n".join([lines[0], lines[1][:-2] + "AA", *lines[2:], ""]))
+    head, _, signature = lines[1].rpartition(".")
+    changed = f"{head}.{'B' if signature[0] == 'A' else 'A'}{signature[1:]}"
+    path.write_text("\n".join([lines[0], changed, *lines[2:], ""]))
     finding = place.verify().finding
     assert (finding.seq, finding.kind) == (11, "checkpoint")
 

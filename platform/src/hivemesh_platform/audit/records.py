@@ -10,7 +10,6 @@ import json
 from datetime import UTC, datetime
 
 import msgspec
-from hivemesh_sdk.contracts.manifest import canonical_json
 from pydantic import JsonValue
 
 from hivemesh_platform.audit.model import AuditEvent
@@ -21,6 +20,7 @@ MAX_TEXT = 1024  # characters of one member: what a caller writes does not fill 
 MAX_PARAMETERS = 64
 MAX_LINE = 256 * 1024
 _HASH = b',"hash":"'
+_ALWAYS = frozenset({"actor", "action"})
 _BEFORE_HASH = frozenset({"action", "actor", "address", "count", "decision"})  # in order of names
 
 
@@ -51,6 +51,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _DECODER = msgspec.json.Decoder(Record)
+_ENCODER = msgspec.json.Encoder(order="sorted")  # canonical: records hold text and whole numbers
+_DUMP = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str).encode
 
 
 def members(event: AuditEvent, at: datetime, key: bytes, count: int = 1) -> dict[str, JsonValue]:
@@ -75,18 +77,18 @@ def members(event: AuditEvent, at: datetime, key: bytes, count: int = 1) -> dict
         "ts": time_text(at),
         "v": VERSION,
     }
-    kept = {
-        name: _text(value) if isinstance(value, str) else value for name, value in found.items()
+    return {
+        name: _text(value) if isinstance(value, str) else value
+        for name, value in found.items()
+        if value or name in _ALWAYS
     }
-    always = {"actor", "action"}
-    return {name: value for name, value in kept.items() if value or name in always}
 
 
 def line(found: dict[str, JsonValue], seq: int, prev: str) -> tuple[bytes, str]:
     """The bytes of a record at its place in the chain, without the newline, and its hash."""
-    head = canonical_json({name: found[name] for name in found if name in _BEFORE_HASH})
+    head = _ENCODER.encode({name: found[name] for name in found if name in _BEFORE_HASH})
     rest = {name: found[name] for name in found if name not in _BEFORE_HASH}
-    tail = canonical_json({**rest, "seq": seq, "prev": prev})
+    tail = _ENCODER.encode({**rest, "seq": seq, "prev": prev})
     own = hashlib.sha256(b"%b,%b" % (head[:-1], tail[1:])).hexdigest()
     return b'%b,"hash":"%b",%b' % (head[:-1], own.encode("ascii"), tail[1:]), own
 
@@ -111,8 +113,8 @@ def intact(data: bytes, record: Record) -> bool:
 
 def parameter_hmac(key: bytes, name: str, value: object) -> str:
     """What the trail keeps of one parameter."""
-    text = json.dumps([name, value], sort_keys=True, separators=(",", ":"), default=str)
-    return hmac.new(key, text.encode("ascii"), hashlib.sha256).hexdigest()
+    text = _DUMP([name, value]).encode("ascii")
+    return hmac.digest(key, text, "sha256").hex()
 
 
 def time_text(at: datetime) -> str:
