@@ -1,9 +1,15 @@
 """An evicted worker is refused everywhere within seconds and replaced; a banned one is not."""
 
 import json
+import socket
 import time
+from contextlib import closing
 
 import pytest
+from chaos_figures import record
+from hivemesh_sdk.trust.contexts import client_context
+from hivemesh_sdk.trust.identity import SpiffeId
+from stolen_ca import StolenCA, name_of, port_of
 from whole_platform import Installation, until
 
 pytestmark = pytest.mark.e2e
@@ -68,3 +74,64 @@ def test_a_ban_holds_over_a_restart(install) -> None:
     assert not installation.instances(WORKER)
     with installation.client() as client:
         assert "package" in client.worker(WORKER).reason
+
+
+class Open:
+    """One connection that stays open."""
+
+    def __init__(self, ca: StolenCA, who: SpiffeId, port: int, name: str, path: str) -> None:
+        plain = socket.create_connection(("127.0.0.1", port), 10)
+        context = client_context(ca.svid(who), ca.bundle())
+        self._connection = context.wrap_socket(plain, server_hostname=name)
+        self._request = f"GET {path} HTTP/1.1\r\nhost: {name}\r\n\r\n".encode()
+
+    def ask(self) -> bytes:
+        """The answer to one more request; nothing where the connection is gone."""
+        try:
+            self._connection.sendall(self._request)
+            return self._connection.recv(65_536)
+        except OSError:
+            return b""
+
+    def refused(self) -> bool:
+        """Whether one more request is refused for what it is, or the connection is closed."""
+        answer = self.ask()
+        return not answer or (b" 403 " in answer and b"peer-revoked" in answer)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def test_a_denial_holds_everywhere_within_five_seconds_on_open_connections(install) -> None:
+    installation = install()
+    installation.start()
+    installation.until_live()
+    ca = StolenCA(installation.state)
+    thief = SpiffeId.user(ca.trust_domain, "ada")
+
+    def connection(listener: str) -> Open:
+        path = {"mesh": "/v1/discovery", "worker": "/v1/status"}[listener]
+        name = name_of(ca.trust_domain, listener)
+        return Open(ca, thief, port_of(installation, listener), name, path)
+
+    connections = {listener: connection(listener) for listener in ("mesh", "worker")}
+    for one in connections.values():
+        assert b" 200 " in one.ask()
+    answer = installation.run_command("worker", "ban", str(thief), "--reason", "stolen key")
+    assert answer.returncode == 0, answer.stderr
+    began, took = time.monotonic(), 0.0
+    for listener, one in connections.items():
+        until(one.refused, 5, f"{listener} refuses an open connection")
+        took = time.monotonic() - began
+        one.close()
+        with closing(connection(listener)) as fresh:
+            assert fresh.refused()
+    record("revocation: until the last listener refuses", took, "s", 5, holds=True)
+    lifted = installation.run_command("worker", "unban", str(thief), "--reason", "a drill")
+    assert lifted.returncode == 0, lifted.stderr
+
+    def lets_in() -> bool:
+        with closing(connection("worker")) as again:
+            return b" 200 " in again.ask()
+
+    until(lets_in, 5, "the worker lets it in again")
