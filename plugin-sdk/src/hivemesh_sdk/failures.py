@@ -11,6 +11,7 @@ import msgspec
 
 from hivemesh_sdk.contracts.problems import Problem, problem
 from hivemesh_sdk.errors import HivemeshError
+from hivemesh_sdk.redaction import REDACTOR
 
 OK, FAILURE, USAGE, NOT_FOUND, DENIED, CONFLICT, INCOMPLETE, UNAVAILABLE = range(8)
 INTERRUPTED = 130
@@ -66,5 +67,5 @@ def show(document: Problem, *, as_json: bool) -> int:
     lines.append(f"docs: docs/reference/errors.md#{document.code.lower()}")
     if document.request_id:
         lines.append(f"request: {document.request_id}")
-    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.write(REDACTOR.masked("\n".join(lines)) + "\n")
     return _BY_STATUS.get(document.status, FAILURE)

@@ -14,6 +14,8 @@ from hivemesh_sdk.contracts.problems import FieldProblem
 from hivemesh_sdk.errors import ConfigurationError, HivemeshError
 from hivemesh_sdk.failures import INCOMPLETE, OK, show
 from hivemesh_sdk.lifecycle.location import import_worker, locate
+from hivemesh_sdk.safeio.documents import read_text
+from hivemesh_sdk.safeio.yaml import parse_yaml
 from hivemesh_sdk.worker.failures import problem_of
 from hivemesh_sdk.worker.http import Http
 from hivemesh_sdk.worker.local import run_local
@@ -26,11 +28,18 @@ def run(options: argparse.Namespace) -> int:
     worker = import_worker(location)
     http = Http(location.manifest.permissions.egress, lambda: options.internal)
     given = parse_pairs(options.options)
+    secrets = read_secrets(options.secrets)
     as_json = options.output == "json"
     report = _Report(as_json=as_json)
     with _opened(options.input) as source:
         answers = run_local(
-            worker, options.capability, given, _lines(source), report=report, http=http
+            worker,
+            options.capability,
+            given,
+            _lines(source),
+            report=report,
+            http=http,
+            secrets=secrets,
         )
         try:
             rejected = _print(answers, report)
@@ -43,6 +52,21 @@ def run(options: argparse.Namespace) -> int:
     if rejected:
         sys.stderr.write(f"{rejected} rejected\n")
     return INCOMPLETE if rejected else OK
+
+
+def read_secrets(path: str | None) -> dict[str, str]:
+    """Read a file of secrets: a mapping of paths to values.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if path is None:
+        return {}
+    found = parse_yaml(read_text(Path(path)), name=path)
+    if not isinstance(found, dict):
+        message = f"{path!r} is no mapping; write `mail.password: VALUE` on each line"
+        raise ConfigurationError(message)
+    return {name: str(value) for name, value in found.items()}
 
 
 def parse_pairs(pairs: Sequence[str]) -> dict[str, JsonValue]:

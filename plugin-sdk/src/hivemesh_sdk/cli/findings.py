@@ -14,6 +14,7 @@ from packaging.version import Version
 
 from hivemesh_sdk import __version__
 from hivemesh_sdk.contracts.manifest import Capability
+from hivemesh_sdk.contracts.references import takes_secrets
 from hivemesh_sdk.errors import ConfigurationError
 from hivemesh_sdk.lifecycle.location import Location, import_worker
 from hivemesh_sdk.worker.definition import Definition
@@ -96,6 +97,12 @@ def _capability(declared: Capability, defined: Definition) -> Iterator[Finding]:
         yield _error(error.detail, "correct the annotations of the function")
         return
     differing = list(_schemas(declared, schemas))
+    if declared.options is None and takes_secrets(schemas["options"]):
+        yield _error(
+            f"{declared.id}: its options take a secret and plugin.yaml does not say so",
+            f"add the `options` that `hivemesh-worker schema {declared.id}` prints, and name the "
+            "secrets under permissions.secrets",
+        )
     yield from differing
     if same and not differing:
         yield _ok(f"{declared.id} ({declared.kind}, {declared.run_in}) is as declared")

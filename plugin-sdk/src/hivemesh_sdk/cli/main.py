@@ -120,6 +120,11 @@ def _call(commands: Commands) -> None:
     )
     parser.add_argument("--worker", metavar="PATH|NAME", help="the worker (default: here)")
     parser.add_argument(
+        "--secrets",
+        metavar="FILE",
+        help="values of secrets: a YAML mapping of names such as mail.password",
+    )
+    parser.add_argument(
         "--internal",
         metavar="HOST:PORT",
         action="append",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.names import CAPABILITY_ID, EGRESS_RULE, WORKER_NAME
+from hivemesh_sdk.contracts.references import pattern_problem
 
 CapabilityKind = Literal["call", "map", "source", "reducer"]
 Where = Literal["inline", "process"]
@@ -91,6 +92,15 @@ class Permissions(Written):
     call: tuple[str, ...] = ()
     scratch_mb: Annotated[int, Field(ge=0)] = 0
     devices: tuple[str, ...] = ()
+
+    @field_validator("secrets")
+    @classmethod
+    def _are_patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            wrong = pattern_problem(pattern)
+            if wrong:
+                raise ValueError(wrong)
+        return value
 
 
 class Resources(Written):

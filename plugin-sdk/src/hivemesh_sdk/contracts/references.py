@@ -6,6 +6,7 @@ that the schema marks `"writeOnly": true, "format": "secret"`. What it stands fo
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from hivemesh_sdk.contracts.problems import FieldProblem
 
@@ -21,7 +22,7 @@ _WHOLE = re.compile(rf"\{{\{{ {{0,8}}vault\.({SECRET_PATH.pattern}) {{0,8}}\}}\}
 _MEANT = re.compile(r"(?<!\$)\{\{\s*vault\b")
 _MAX_DEPTH = 32
 
-Schema = Mapping[str, object]
+Schema = Mapping[str, Any]
 
 
 def secret_path(text: str) -> str:
@@ -85,6 +86,13 @@ def pattern_problem(pattern: str) -> str:
     if SECRET_PATH.fullmatch(plain) is None:
         return f"{pattern!r} is no path of secrets; write it like mail.imap.* or mail.**"
     return ""
+
+
+def takes_secrets(schema: Schema | None) -> bool:
+    """Whether a field of the schema is marked secret."""
+    if not isinstance(schema, Mapping):
+        return isinstance(schema, list) and any(map(takes_secrets, schema))
+    return _is_marked(schema) or any(map(takes_secrets, schema.values()))
 
 
 def permits(patterns: Sequence[str], path: str) -> bool:

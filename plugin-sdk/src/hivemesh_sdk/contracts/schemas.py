@@ -17,6 +17,7 @@ from hivemesh_sdk.contracts.pipeline import Pipeline
 from hivemesh_sdk.contracts.policy import PolicyDocument, SignedPolicy, SignedRule
 from hivemesh_sdk.contracts.printable import schema, schema_components
 from hivemesh_sdk.contracts.problems import Problem
+from hivemesh_sdk.contracts.secrets import SecretLease, SecretRequest
 from hivemesh_sdk.contracts.steps import (
     Command,
     Event,
@@ -49,6 +50,8 @@ MESSAGES: Mapping[str, object] = {
     "grant": Grant,
     "signed-policy": SignedPolicy,
     "signed-rule": SignedRule,
+    "secret-request": SecretRequest,
+    "secret-lease": SecretLease,
     "problem": Problem,
 }
 
