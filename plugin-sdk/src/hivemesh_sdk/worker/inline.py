@@ -64,6 +64,7 @@ class InlineRunner:
         """Stop the loop; code that blocks it is left behind."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=1.0)
+        self._front.close()
 
     def start(self, execution: Execution, request: StepRequest, bodies: Bodies) -> Control:
         """Give the execution to the second loop."""
@@ -141,6 +142,7 @@ class InlineRunner:
             self._loop.run_forever()
             self._loop.run_until_complete(_let_end())
         finally:
+            self._inside.close()
             self._loop.close()
 
 
