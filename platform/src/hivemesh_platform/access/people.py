@@ -252,8 +252,9 @@ class PeopleService:
         return found
 
     def sees_token(self, actor: Principal, token: TokenRecord) -> bool:
-        """Say whether the actor owns the token or may see every one."""
-        return token.owner == actor.name or actor.rights.allows("read", "token", token.id)
+        """Say whether the actor owns the token or may see every one; a token sees itself."""
+        own = token.id == actor.token_id if actor.token_id else token.owner == actor.name
+        return own or actor.rights.allows("read", "token", token.id)
 
     async def _scope_of(self, subject: Subject) -> tuple[str, ...]:
         """The roles and grants that a user has now, his groups' included."""

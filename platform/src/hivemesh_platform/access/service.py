@@ -14,6 +14,7 @@ from hivemesh_sdk.trust.identity import Kind, Peer, SpiffeId
 
 from hivemesh_platform.access import policy, store
 from hivemesh_platform.access.model import Grant, Principal, Rights, Verdict, decide
+from hivemesh_platform.access.ports import SignedIn
 from hivemesh_platform.access.roles import ROLES, Role
 from hivemesh_platform.access.store import Subject, TokenRecord
 from hivemesh_platform.access.tokens import ApiToken
@@ -71,6 +72,17 @@ class AccessService:
         if version == self.version:
             _remember(self._users, name, found)
         return found
+
+    async def signed_in(self, who: SignedIn) -> Principal:
+        """Return whom an identity provider has recognised, with what his groups have here.
+
+        Somebody whom nobody has named yet belongs to the provider's tenant; it never moves others.
+        """
+
+        def read(tx: Transaction) -> Principal:
+            return self._read_user(tx, who.user, who)
+
+        return await self.database.read(read)
 
     async def roles(self, tenant: str) -> dict[str, Role]:
         """Return the built-in roles and those that the tenant has defined."""
@@ -144,14 +156,16 @@ class AccessService:
             _remember(self._tokens, token.id, found)
         return found
 
-    def _read_user(self, tx: Transaction, name: str) -> Principal:
-        tenant = store.tenant_of(tx, name) or DEFAULT_TENANT
+    def _read_user(self, tx: Transaction, name: str, told: SignedIn | None = None) -> Principal:
+        newcomers = DEFAULT_TENANT if told is None else told.tenant
+        tenant = store.tenant_of(tx, name) or newcomers
         groups = store.groups_of(tx, name, tenant)
+        groups = sorted({*groups, *(() if told is None else told.groups)})
         given = [(what, "grant") for what in store.entitlements(tx, Subject("user", name, tenant))]
         for group in groups:
             subject = Subject("group", group, tenant)
             given += [(what, f"group {group}") for what in store.entitlements(tx, subject)]
-        if name == OPERATOR:
+        if name == OPERATOR and told is None:  # by the certificate, and by no directory
             tenant = DEFAULT_TENANT
             given.append((f"{_ROLE}admin", "operator certificate"))
         return self._made(name, tenant, groups, given, roles_of(tx, tenant))
