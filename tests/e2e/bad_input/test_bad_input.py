@@ -1,8 +1,6 @@
 """What is wrong with an input or a start is said in words, with a code and the remedy."""
 
 import io
-import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +11,7 @@ import pytest
 from hivemesh_sdk.contracts.api import RunState
 from hivemesh_sdk.errors import RemoteError
 from mail import put, submit, write_mbox
+from small_disk import fill, small_disk
 from whole_platform import Installation, Shared, installed, until
 
 pytestmark = pytest.mark.e2e
@@ -151,32 +150,22 @@ def test_a_state_folder_of_another_version_is_left_alone(install) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 40 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount, unmount = shutil.which("mount"), shutil.which("umount")
-    mounting = [str(mount), "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(place)]
-    if (
-        os.geteuid() != 0
-        or unmount is None
-        or subprocess.run(mounting, check=False, capture_output=True).returncode
-    ):
-        pytest.skip("a full disk needs a small tmpfs, and mounting one needs root")
-    yield place
-    subprocess.run([unmount, "-l", str(place)], check=True)
+    with small_disk(tmp_path / "disk", "40m") as found:
+        yield found
 
 
 def test_a_full_disk_delays_a_run_and_loses_nothing(
-    small_disk: Path, tmp_path: Path, shared: Shared
+    disk: Path, tmp_path: Path, shared: Shared
 ) -> None:
     mbox = write_mbox(tmp_path / "mail.mbox", FULL_DISK_MESSAGES)
-    with installed(small_disk, shared, *SMALL) as installation:
+    with installed(disk, shared, *SMALL) as installation:
         installation.start()
         installation.until_live()
         with installation.client() as client, mbox.open("rb") as file:
             parameters = put(client, file)
-            ballast = small_disk / "ballast"
+            ballast = disk / "ballast"
             fill(ballast)
             with (
                 pytest.raises(RemoteError) as refused,
@@ -204,13 +193,3 @@ class Prefixed(io.RawIOBase):
 
     def read(self, _size: int = -1) -> bytes:
         return self._parts.pop(0) if self._parts else b""
-
-
-def fill(path: Path) -> None:
-    """Write until nothing more fits."""
-    with path.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(65_536))
-        except OSError:
-            return
