@@ -140,7 +140,9 @@ class Core:
 
 
 @asynccontextmanager
-async def core(folder, *workers, settings=FAST, engine=DirectEngine, clock=None, catalogue=None):
+async def core(
+    folder, *workers, settings=FAST, engine=DirectEngine, clock=None, catalogue=None, **ports
+):
     """Open a platform core on a state folder; close it as a stopped platform does."""
     path = folder / "platform.db"
     prepare(path)
@@ -149,7 +151,7 @@ async def core(folder, *workers, settings=FAST, engine=DirectEngine, clock=None,
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database(path))
         artifacts = await stack.enter_async_context(LocalArtifactStore(folder / "artifacts"))
-        ports = ExecutionPorts(
+        parts = ExecutionPorts(
             database=database,
             artifacts=artifacts,
             placement=placement,
@@ -162,6 +164,7 @@ async def core(folder, *workers, settings=FAST, engine=DirectEngine, clock=None,
             issuer="spiffe://test.hivemesh.internal/platform/p1",
             signer=SIGNING,
             reader=TicketReader(lambda: SIGNERS, clock or SystemClock()),
+            **ports,
         )
-        execution = await stack.enter_async_context(open_execution(ports))
+        execution = await stack.enter_async_context(open_execution(parts))
         yield Core(execution, fleet, placement, database, artifacts)

@@ -260,7 +260,11 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
     types.refresh()
     registry = RegistryService(base.directory, types, clock, __version__)
     routing = RoutingService(
-        base.directory, clock, _weights(settings), kept=settings.routing.explanations
+        base.directory,
+        clock,
+        _weights(settings),
+        kept=settings.routing.explanations,
+        clearance=InstalledCatalogue(types).clearance,
     )
     enrolments = SqlEnrolmentStore(base.database)
     revocation = Revocation(

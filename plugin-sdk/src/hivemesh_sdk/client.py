@@ -413,13 +413,21 @@ class Client:
         self,
         pipeline: str | Mapping[str, JsonValue],
         parameters: Mapping[str, JsonValue] | None = None,
+        *,
+        data_class: str = "internal",
     ) -> RunView:
-        """Start a stored pipeline (by name) or a whole pipeline document."""
+        """Start a stored pipeline (by name) or a whole pipeline document.
+
+        `data_class` is that of the parameters: public, internal, personal or secret.
+        """
         which: dict[str, JsonValue] = (
             {"pipeline": pipeline} if isinstance(pipeline, str) else {"document": dict(pipeline)}
         )
         return self._view(
-            RunView, "POST", "/v1/runs", {**which, "parameters": dict(parameters or {})}
+            RunView,
+            "POST",
+            "/v1/runs",
+            {**which, "parameters": dict(parameters or {}), "data_class": data_class},
         )
 
     def runs(self, *, limit: int = 50) -> list[RunView]:
@@ -467,6 +475,7 @@ class Client:
         options: Mapping[str, JsonValue] | None = None,
         *,
         wait_s: float = 20.0,
+        data_class: str = "internal",
     ) -> RunView:
         """Call one capability as a job and wait up to `wait_s` for its end."""
         body: dict[str, JsonValue] = {
@@ -474,6 +483,7 @@ class Client:
             "input": value,
             "options": dict(options or {}),
             "wait_s": wait_s,
+            "data_class": data_class,
         }
         return self._view(RunView, "POST", "/v1/jobs", body)
 
@@ -492,14 +502,19 @@ class Client:
         yield from self._stream(_dataset_path(name, version, "/records"))
 
     def put_artifact(
-        self, source: BinaryIO, *, name: str | None = None, media_type: str | None = None
+        self,
+        source: BinaryIO,
+        *,
+        name: str | None = None,
+        media_type: str | None = None,
+        data_class: str = "internal",
     ) -> ArtifactView:
         """Store bytes; the platform answers with their digest and size.
 
         Raises:
             ConfigurationError: the source cannot be read.
         """
-        query = urlencode({"name": name} if name else {})
+        query = urlencode({"class": data_class, **({"name": name} if name else {})})
         headers = {"content-type": media_type or "application/octet-stream"}
         with self._exchange("POST", f"/v1/artifacts?{query}", _Source(source), headers) as response:
             return ArtifactView.model_validate_json(response.read())

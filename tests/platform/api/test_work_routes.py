@@ -102,7 +102,16 @@ async def test_a_missing_output_is_named_with_the_known_ones(app, run):
 async def test_rejected_records_are_paged(app, run):
     answer = await call(app, "GET", f"/v1/runs/{run['id']}/rejected?limit=1")
     assert answer.json() == {
-        "items": [{"node": "read", "seq": 0, "reason": "bad", "detail": "", "position": 7}],
+        "items": [
+            {
+                "node": "read",
+                "seq": 0,
+                "reason": "bad",
+                "detail": "",
+                "position": 7,
+                "data_class": "internal",
+            }
+        ],
         "next": None,
     }
 

@@ -13,10 +13,10 @@ class Parts:
     def __init__(self):
         self.added = []
 
-    def add_part(self, tx, name, version, seq, batch):
+    def add_part(self, tx, name, version, seq, batch, tenant="default"):
         self.added.append((name, version, seq, batch.sha256))
 
-    def close(self, tx, name, version, state):
+    def close(self, tx, name, version, state, tenant="default"):
         return
 
 

@@ -6,6 +6,7 @@ import pytest
 from access_support import ADMIN
 from hivemesh_platform.artifacts.local import LocalArtifactStore
 from hivemesh_platform.artifacts.model import BatchRef
+from hivemesh_platform.knowledge.model import NewVersion
 from hivemesh_platform.knowledge.service import DatasetService, DatasetWriter
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.errors import StorageError
@@ -33,7 +34,8 @@ def service(database, store):
 
 
 def opened(name="mail", run="run_1"):
-    return lambda tx: WRITER.open(tx, name, run, "classify", {"pipeline": "p"}, 1000)
+    new = NewVersion(name=name, run=run, node="classify", provenance={"pipeline": "p"})
+    return lambda tx: WRITER.open(tx, new, 1000)
 
 
 async def added(database, store, seq, data, count=1, version=1):
@@ -93,4 +95,6 @@ async def test_the_list_is_by_name_and_newest_first(database, service):
         await database.write(opened(name))
     found = [(one.name, one.version) for one in await service.page(("", 0), 10, ADMIN)]
     assert found == [("a", 1), ("b", 2), ("b", 1)]
-    assert [(one.name, one.version) for one in await service.page(("b", 2), 10, ADMIN)] == [("b", 1)]
+    assert [(one.name, one.version) for one in await service.page(("b", 2), 10, ADMIN)] == [
+        ("b", 1)
+    ]

@@ -7,7 +7,7 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from hivemesh_sdk.contracts.api import ArtifactView
-from hivemesh_sdk.contracts.artifacts import GrantRequest
+from hivemesh_sdk.contracts.artifacts import DataClass, GrantRequest
 from hivemesh_sdk.contracts.names import TICKET_HEADER
 
 from hivemesh_platform.api.access import principal_of, require, require_some
@@ -28,6 +28,7 @@ DEFAULT_TYPE = "application/octet-stream"
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 Name = Annotated[str | None, Query(min_length=1, max_length=255)]
+Class = Annotated[DataClass, Query(alias="class")]
 Step = Annotated[str, Query(max_length=256)]
 
 
@@ -39,7 +40,9 @@ def router(
     work = Work(runs, artifacts)
 
     @routes.post("/v1/artifacts", status_code=201)
-    async def upload(request: Request, name: Name = None) -> ArtifactView:
+    async def upload(
+        request: Request, name: Name = None, data_class: Class = DataClass.INTERNAL
+    ) -> ArtifactView:
         principal = require(request, "create:artifact")
         info = await artifacts.upload(
             request.stream(),
@@ -47,6 +50,7 @@ def router(
             media_type=_media_type(request),
             origin=principal.id,
             tenant=principal.tenant,
+            data_class=data_class,
         )
         return view(info)
 
@@ -93,6 +97,7 @@ def view(info: ArtifactInfo) -> ArtifactView:
         media_type=info.media_type,
         name=info.name,
         created_at=iso(info.created_at) or "",
+        data_class=info.data_class,
     )
 
 

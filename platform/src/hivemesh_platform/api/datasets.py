@@ -63,6 +63,7 @@ def view(found: DatasetVersion) -> DatasetView:
         created_at=iso(found.created_at) or "",
         run=found.run,
         node=found.node,
+        data_class=found.data_class,
         provenance=found.provenance,
     )
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import msgspec
+from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.steps import Encoding
 
 
@@ -26,6 +27,8 @@ class Holding:
     identity: str
     digests: frozenset[str]
     trees: frozenset[str]
+    clearance: DataClass = DataClass.PERSONAL  # of the capability: the highest it may read
+    output_class: DataClass = DataClass.INTERNAL  # of what it stores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,3 +40,4 @@ class ArtifactInfo:
     media_type: str
     name: str | None
     created_at: int
+    data_class: DataClass = DataClass.INTERNAL

@@ -13,8 +13,9 @@ from typing import Protocol
 from urllib.parse import urlencode
 
 import msgspec
+import structlog
 from hivemesh_sdk.clock import Clock
-from hivemesh_sdk.contracts.artifacts import Grant, GrantRequest, Tree
+from hivemesh_sdk.contracts.artifacts import DataClass, Grant, GrantRequest, Tree
 from hivemesh_sdk.contracts.tickets import GIVEN, Ticket
 from hivemesh_sdk.errors import InvalidError
 
@@ -25,6 +26,8 @@ from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.artifacts.streams import begun
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.transaction import Transaction
+
+_log = structlog.get_logger("hivemesh.artifacts")
 
 GRANT_S = 300  # a grant is checked again at each use, so this only limits what a worker remembers
 MAX_TREE_BYTES = 64 * 1024 * 1024
@@ -97,6 +100,7 @@ class ArtifactService:
         media_type: str,
         origin: str,
         tenant: str = "default",
+        data_class: DataClass = DataClass.INTERNAL,
     ) -> ArtifactInfo:
         """Store what a person sends (`origin` says who); its size need not be known.
 
@@ -110,6 +114,7 @@ class ArtifactService:
             media_type=media_type,
             name=name,
             created_at=self._now(),
+            data_class=data_class,
         )
 
         def write(tx: Transaction) -> None:
@@ -194,6 +199,7 @@ class ArtifactService:
             media_type=media_type,
             name=name,
             created_at=self._now(),
+            data_class=holding.output_class,
         )
         await self._database.write(lambda tx: _insert_of_step(tx, info, holding))
         return info
@@ -249,7 +255,17 @@ class ArtifactService:
         return holding
 
     async def _check_readable(self, sha256: str, use: Use) -> None:
-        if not await self._may_read(sha256, self._held(use), use.ticket):
+        holding = self._held(use)
+        if not await self._may_read(sha256, holding, use.ticket):
+            raise missing(sha256)
+        known = await self._database.read(lambda tx: store.classes(tx, [sha256]))
+        if known.get(sha256, DataClass.PUBLIC).exceeds(holding.clearance):
+            _log.warning(
+                "artifact_above_clearance",
+                step=use.step,
+                data_class=known[sha256].value,
+                clearance=holding.clearance.value,
+            )
             raise missing(sha256)
 
     async def _may_read(self, sha256: str, holding: Holding, ticket: Ticket | None) -> bool:

@@ -2,17 +2,62 @@
 
 from collections.abc import Sequence
 
+from hivemesh_sdk.contracts.artifacts import DataClass, highest
+
 from hivemesh_platform.artifacts.model import ArtifactInfo, Holding
 from hivemesh_platform.storage.transaction import Transaction
 
+CLASSES_PER_READ = 200
+
 
 def insert(tx: Transaction, info: ArtifactInfo, origin: str, tenant: str) -> None:
-    """Keep what is known of an artifact; the first name and media type stay."""
-    tx.execute(
-        """INSERT INTO artifact (sha256, size, media_type, name, origin, created_at, tenant)
-           VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING""",
-        (info.sha256, info.size, info.media_type, info.name, origin, info.created_at, tenant),
+    """Keep what is known of an artifact; the first name and media type stay, a class only rises."""
+    before = tx.one(
+        "SELECT data_class FROM artifact WHERE sha256 = ? AND tenant = ?", (info.sha256, tenant)
     )
+    if before is not None:
+        if info.data_class.exceeds(DataClass(before["data_class"])):
+            tx.execute(
+                "UPDATE artifact SET data_class = ? WHERE sha256 = ? AND tenant = ?",
+                (info.data_class.value, info.sha256, tenant),
+            )
+        return
+    tx.execute(
+        """INSERT INTO artifact (sha256, size, media_type, name, origin, created_at, tenant,
+                                 data_class)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+        (
+            info.sha256,
+            info.size,
+            info.media_type,
+            info.name,
+            origin,
+            info.created_at,
+            tenant,
+            info.data_class.value,
+        ),
+    )
+
+
+def classes(tx: Transaction, digests: Sequence[str]) -> dict[str, DataClass]:
+    """Return the highest class under which each of the digests is known, as file or in a dataset."""
+    found: dict[str, DataClass] = {}
+    for first in range(0, len(digests), CLASSES_PER_READ):
+        some = digests[first : first + CLASSES_PER_READ]
+        marks = ", ".join("?" * len(some))
+        rows = tx.all(
+            f"""SELECT sha256, data_class FROM artifact WHERE sha256 IN ({marks})
+                UNION SELECT part.sha256, dataset.data_class
+                  FROM dataset_part AS part JOIN dataset
+                    ON dataset.name = part.name AND dataset.version = part.version
+                   AND dataset.tenant = part.tenant
+                 WHERE part.sha256 IN ({marks})""",  # noqa: S608 - question marks only
+            (*some, *some),
+        )
+        for row in rows:
+            one = DataClass(row["data_class"])
+            found[row["sha256"]] = highest((one, found.get(row["sha256"], one)))
+    return found
 
 
 def insert_of_step(tx: Transaction, step: Holding, sha256: str) -> None:
@@ -35,6 +80,7 @@ def find(tx: Transaction, sha256: str) -> ArtifactInfo | None:
         media_type=row["media_type"],
         name=row["name"],
         created_at=row["created_at"],
+        data_class=DataClass(row["data_class"]),
     )
 
 

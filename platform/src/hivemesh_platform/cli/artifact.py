@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,19 +15,25 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
+Class = Annotated[
+    Literal["public", "internal", "personal", "secret"],
+    typer.Option("--class", help="How sensitive it is: public, internal, personal or secret."),
+]
+
 
 @app.command()
 def put(
     path: Annotated[Path, typer.Argument(help="A file, or a folder (stored as a tree).")],
+    data_class: Class = "internal",
     fmt: output.Format = "table",
     state: session.State = None,
 ) -> None:
     """Store a file or a folder and print its digest.
 
-    Examples:  hivemesh artifact put mail.mbox  ·  hivemesh artifact put ~/Maildir -o json
+    Examples:  hivemesh artifact put mail.mbox  ·  hivemesh artifact put ~/Maildir --class personal
     """
     with session.client(state) as client:
-        view = upload(client, path)
+        view = upload(client, path, data_class)
     if fmt == "table":
         typer.echo(view.sha256)
     else:
@@ -51,11 +57,11 @@ def get(
         output.save(client.artifact(sha256), file, fmt)
 
 
-def upload(client: "Client", path: Path) -> "ArtifactView":
+def upload(client: "Client", path: Path, data_class: str = "internal") -> "ArtifactView":
     """Store a file, or every file of a folder and then the tree that names them."""
     if not path.is_dir():
         with path.open("rb") as source:
-            return client.put_artifact(source, name=path.name)
+            return client.put_artifact(source, name=path.name, data_class=data_class)
     import io
 
     import msgspec
@@ -64,17 +70,21 @@ def upload(client: "Client", path: Path) -> "ArtifactView":
 
     entries = {}
     for file in sorted(one for one in path.rglob("*") if one.is_file() and not one.is_symlink()):
-        view = upload(client, file)
+        view = upload(client, file, data_class)
         name = file.relative_to(path).as_posix()
         entries[name] = Artifact(sha256=view.sha256, size=view.size, name=file.name)
     tree = io.BytesIO(msgspec.json.encode(Tree(entries=entries)))
-    return client.put_artifact(tree, name=path.name, media_type=TREE_MEDIA_TYPE)
+    return client.put_artifact(
+        tree, name=path.name, media_type=TREE_MEDIA_TYPE, data_class=data_class
+    )
 
 
-def stored(client: "Client", values: "Mapping[str, JsonValue]") -> "dict[str, JsonValue]":
+def stored(
+    client: "Client", values: "Mapping[str, JsonValue]", data_class: str = "internal"
+) -> "dict[str, JsonValue]":
     """Store what is written as `@path` and put the artifact's reference in its place."""
     return {
-        key: reference(upload(client, Path(value[1:]).expanduser()))
+        key: reference(upload(client, Path(value[1:]).expanduser(), data_class))
         if isinstance(value, str) and value.startswith("@")
         else value
         for key, value in values.items()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hivemesh_platform.cli import details, output, session
+from hivemesh_platform.cli.artifact import Class
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -63,13 +64,14 @@ def run_(
         list[str] | None,
         typer.Option("--parameter", "-p", help="key=value; a file as key=@path is stored first."),
     ] = None,
+    data_class: Class = "internal",
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait and show progress.")] = True,
     fmt: output.Format = "table",
     state: session.State = None,
 ) -> int:
     """Run a pipeline, show its progress and the run at its end. Ctrl-C leaves the run going.
 
-    Example:  hivemesh pipeline run email-insights -p archive=@mail.mbox
+    Example:  hivemesh pipeline run email-insights -p archive=@mail.mbox --class personal
     """
     from hivemesh_platform.cli.artifact import stored
     from hivemesh_platform.cli.located import located
@@ -80,9 +82,9 @@ def run_(
     if pipeline.endswith((".yaml", ".yml")):
         which = _document(Path(pipeline))
     with session.client(state) as client:
-        given = stored(client, parse_pairs(parameter or []))
+        given = stored(client, parse_pairs(parameter or []), data_class)
         with located(None if isinstance(which, str) else Path(pipeline)):
-            run = client.start_run(which, given)
+            run = client.start_run(which, given, data_class=data_class)
         typer.echo(f"run {run.id} started", err=True)
         if wait:
             run = follow(client, run.id)

@@ -1,5 +1,7 @@
 """The capabilities of the installed worker types, as plans and jobs ask for them."""
 
+from hivemesh_sdk.contracts.artifacts import DataClass
+
 from hivemesh_platform.execution.ports import KnownCapability
 from hivemesh_platform.registry.types import WorkerTypes
 
@@ -24,6 +26,11 @@ class InstalledCatalogue:
                     permissions=manifest.permissions,
                 )
         return None
+
+    def clearance(self, capability: str) -> DataClass:
+        """The highest class that a capability may be given; public where it is not installed."""
+        known = self.find(capability)
+        return DataClass.PUBLIC if known is None else known.declared.data_class_max
 
     def names(self) -> list[str]:
         """Return the ids of all installed capabilities."""

@@ -23,7 +23,6 @@ from hivemesh_platform.storage.transaction import Transaction
 
 POLL_S = 1.0
 NO_CANDIDATE_MS = 250  # until a row is tried again that nobody could take after all
-SEALED_MS = 1000  # until a row is tried again whose secrets were sealed
 MAX_STEPS = 256  # at once in this process: bounds memory whatever the directory says
 
 _log = structlog.get_logger("hivemesh.execution")
@@ -81,7 +80,11 @@ class Claimer:
 
     async def _claim(self) -> None:
         room = MAX_STEPS - len(self._steps)
-        free = {name: count for name, count in self._parts.placement.free_slots().items() if count}
+        free = {
+            name: count
+            for name, count in self._parts.placement.free_slots().items()
+            if count and not self._parts.secrets.holds_back(name)
+        }
         if not free or room <= 0:
             return
         now = milliseconds(self._parts.clock)
@@ -101,14 +104,6 @@ class Claimer:
         return claims
 
     async def _start(self, claim: Claim) -> None:
-        sealed = self._parts.secrets.why_waiting(claim)
-        if sealed:
-            until = milliseconds(self._parts.clock) + SEALED_MS
-            await self._parts.database.write(
-                lambda tx: self._parts.ledger.release(tx, claim.key, claim.fence, sealed, until)
-            )
-            self._parts.runs.give(claim.key.run)
-            return
         choice = self._parts.placement.choose(_requirement(claim))
         if isinstance(choice, NoCandidate):
             until = milliseconds(self._parts.clock) + NO_CANDIDATE_MS
@@ -146,7 +141,7 @@ class Claimer:
         self._explained_at = self._parts.clock.monotonic()
         now = milliseconds(self._parts.clock)
         waiting = await self._parts.database.read(lambda tx: self._parts.ledger.waiting(tx, now))
-        reasons = {name: self._parts.placement.absent(name) for name in waiting}
+        reasons = {name: self._why(name) for name in waiting}
         changed = {
             name: reason
             for name, reason in reasons.items()
@@ -156,6 +151,11 @@ class Claimer:
         if changed:
             await self._parts.database.write(lambda tx: self._write_reasons(tx, changed))
             self._parts.runs.give_all()
+
+    def _why(self, capability: str) -> str:
+        return self._parts.secrets.holds_back(capability) or self._parts.placement.absent(
+            capability
+        )
 
     def _write_reasons(self, tx: Transaction, reasons: Mapping[str, str]) -> None:
         for capability, reason in reasons.items():
@@ -169,4 +169,6 @@ def _requirement(claim: Claim) -> Requirement:
     else:
         labels = msgspec.json.decode(claim.spec, type=JobSpec).labels
     avoid = claim.last_instance if claim.retries or claim.losses else ""
-    return Requirement(capability=claim.capability, labels=labels, avoid=avoid)
+    return Requirement(
+        capability=claim.capability, labels=labels, data_class=claim.data_class, avoid=avoid
+    )

@@ -47,7 +47,8 @@ class Dispatcher:
         """Bring a claimed row to its end, or to its next attempt."""
         digests, trees = await self._readable(claim)
         started = self._parts.clock.monotonic()
-        step = HeldStep(claim, choice.endpoint, digests, trees, started)
+        clearance = self._parts.tickets.clearance(claim.capability)
+        step = HeldStep(claim, choice.endpoint, digests, trees, started, clearance)
         self._parts.held.add(step)
         outcome = Outcome.CANCELLED
         try:
@@ -130,7 +131,11 @@ class Dispatcher:
         if slug in _OVERLOADED:
             await self._release(step, document.title, document.retry_after_s or BUSY_S)
             return Outcome.OVERLOADED
-        sealed = self._parts.secrets.why_waiting(step.claim) if slug == "secrets-sealed" else ""
+        sealed = (
+            self._parts.secrets.holds_back(step.claim.capability)
+            if slug == "secrets-sealed"
+            else ""
+        )
         if sealed:  # the platform knows it too: the row waits, and its attempt does not count
             await self._release(step, sealed, SEALED_S)
             return Outcome.CANCELLED

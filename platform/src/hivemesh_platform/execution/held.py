@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.instances import Endpoint
 from hivemesh_sdk.contracts.problems import Problem
 
@@ -33,6 +34,7 @@ class HeldStep:
     digests: frozenset[str]  # artifacts that its inputs and options name
     trees: frozenset[str]  # those of them that are folders
     started: float  # monotonic
+    clearance: DataClass = DataClass.PERSONAL  # of its capability
     advanced: bool = False  # a batch was recorded: what failed before does not count any more
     ticket: str = ""  # the one that was last sent with a request
     ticket_until: float = 0.0  # wall time from which another one is made
@@ -104,6 +106,8 @@ class HeldSteps:
             identity=step.endpoint.identity,
             digests=step.digests,
             trees=step.trees,
+            clearance=step.clearance,
+            output_class=claim.output_class,
         )
 
     def count_stale(self) -> None:

@@ -2,19 +2,22 @@
 
 import msgspec
 from hivemesh_sdk.contracts.api import JobRequest, RunView
+from hivemesh_sdk.contracts.artifacts import DataClass, highest
 from hivemesh_sdk.contracts.problems import FieldProblem
 from hivemesh_sdk.contracts.references import references_in
 from hivemesh_sdk.errors import InvalidError, NotFoundError
 from pydantic import JsonValue
 
 from hivemesh_platform import crash
+from hivemesh_platform.artifacts.store import classes as artifact_classes
 from hivemesh_platform.execution.behalf import Behalf, effective
+from hivemesh_platform.execution.classes import check_clearance, output_class
 from hivemesh_platform.execution.ledger import NewJob
 from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.ports import Catalogue
 from hivemesh_platform.execution.secrets import secret_problems
 from hivemesh_platform.execution.service import RunParts, RunService
-from hivemesh_platform.execution.spec import JobSpec
+from hivemesh_platform.execution.spec import JobSpec, artifact_digests
 from hivemesh_platform.ids import new_job_id
 
 _CALLABLE = frozenset({"call", "map"})  # every map also answers one record
@@ -40,8 +43,10 @@ class JobService:
         Raises:
             UnknownCapabilityError: no installed worker declares the capability.
             InvalidError: the capability is no call and no map.
+            DataClassError: the data is above the clearance of the capability.
         """
-        spec = self._spec(request, effective(submitter))
+        inputs = await self._class_of(request)
+        spec = self._spec(request, effective(submitter), inputs)
         await self._check_secrets(request, effective(submitter))
         job = NewJob(
             id=new_job_id(),
@@ -78,7 +83,17 @@ class JobService:
                     return view
                 await changed.wait(left)
 
-    def _spec(self, request: JobRequest, behalf: Behalf) -> JobSpec:
+    async def _class_of(self, request: JobRequest) -> DataClass:
+        """The class of what the request says and of the artifacts that it names."""
+        named, _ = artifact_digests([request.input, request.options])
+        if not named:
+            return request.data_class
+        known: dict[str, DataClass] = await self._parts.database.read(
+            lambda tx: artifact_classes(tx, sorted(named))
+        )
+        return highest((request.data_class, *known.values()))
+
+    def _spec(self, request: JobRequest, behalf: Behalf, inputs: DataClass) -> JobSpec:
         known = self._catalogue.find(request.capability)
         if known is None:
             message = f"no installed worker has {request.capability!r}; `hivemesh capability list`"
@@ -88,6 +103,7 @@ class JobService:
             message = f"{declared.id} is a {declared.kind}; use it in a pipeline"
             pointer = FieldProblem(pointer="/capability", message=message)
             raise InvalidError(message, errors=[pointer])
+        check_clearance(inputs, declared)
         options: dict[str, JsonValue] = request.options
         deadline_s = request.deadline_s or declared.timeout_s
         return JobSpec(
@@ -98,4 +114,6 @@ class JobService:
             max_retries=declared.max_retries,
             retry_base_s=self._parts.settings.retry_delay_s,
             behalf=behalf,
+            data_class=inputs,
+            output_class=output_class(inputs, declared),
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.instances import Endpoint
 from hivemesh_sdk.contracts.manifest import Capability, Permissions
 from hivemesh_sdk.contracts.problems import Problem
@@ -22,6 +23,7 @@ class Requirement:
 
     capability: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    data_class: DataClass = DataClass.PUBLIC  # of the inputs
     avoid: str = ""  # the instance where the last attempt failed; taken only if it is the only one
 
 

@@ -10,6 +10,7 @@ from hivemesh_sdk.contracts.references import (
     permits,
     reference_problems,
     references_in,
+    takes_secrets,
 )
 from hivemesh_sdk.errors import InvalidError
 from pydantic import JsonValue
@@ -69,13 +70,19 @@ class SecretGate:
         self._catalogue = catalogue
         self.step_ended = leases.step_ended
 
-    def why_waiting(self, claim: Claim) -> str:
-        """Why a row cannot run now: it needs a secret and the store is sealed; "" where it can."""
+    def holds_back(self, capability: str) -> str:
+        """Why rows of a capability wait: it takes secrets and they are sealed; "" where they do not.
+
+        The whole capability waits, also a row that names none: so nothing is claimed and released
+        again and again.
+        """
         reason = self._names.sealed
         if not reason:
             return ""
-        named = secrets_of_claim(claim, self._catalogue.find(claim.capability))
-        return f"{SEALED}: {reason}" if named else ""
+        known = self._catalogue.find(capability)
+        if known is None or not takes_secrets(known.declared.options):
+            return ""
+        return f"{SEALED}: {reason}"
 
     async def refuse(
         self, uses: Iterable[SecretUse], behalf: Behalf, slug: str = "pipeline-invalid"

@@ -8,6 +8,7 @@ import msgspec
 import structlog
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.api import ExplainView, RejectedView, RunRequest, RunView
+from hivemesh_sdk.contracts.artifacts import DataClass, highest
 from hivemesh_sdk.contracts.names import NDJSON_MEDIA_TYPE
 from hivemesh_sdk.contracts.pipeline import Pipeline, Retry
 from hivemesh_sdk.errors import ConflictError, InvalidError, NotFoundError
@@ -15,9 +16,11 @@ from pydantic import JsonValue
 
 from hivemesh_platform import crash
 from hivemesh_platform.access.model import Principal
+from hivemesh_platform.artifacts.store import classes as artifact_classes
 from hivemesh_platform.artifacts.streams import begun
 from hivemesh_platform.execution import store, subjects, views
 from hivemesh_platform.execution.behalf import Behalf, effective
+from hivemesh_platform.execution.classes import Classes, check_clearances, classes_of
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.engine import RunEngine
 from hivemesh_platform.execution.held import HeldSteps, Verdict
@@ -35,9 +38,11 @@ from hivemesh_platform.execution.references import (
 )
 from hivemesh_platform.execution.secrets import SecretGate
 from hivemesh_platform.execution.signals import RunSignals, Signal, ends_of
+from hivemesh_platform.execution.spec import artifact_digests
 from hivemesh_platform.execution.subjects import RunSubject, no_run
 from hivemesh_platform.execution.views import RunEvent
 from hivemesh_platform.ids import new_run_id
+from hivemesh_platform.knowledge.model import NewVersion
 from hivemesh_platform.knowledge.service import DatasetService, DatasetWriter
 from hivemesh_platform.settings import ExecutionSettings
 from hivemesh_platform.storage.database import Database
@@ -116,6 +121,7 @@ class RunService:
             labels=request.labels,
             submitter=submitter,
             author=author,
+            data_class=request.data_class,
             now=milliseconds(self._parts.clock),
         )
         await self._parts.database.write(lambda tx: self._accept(tx, accepted))
@@ -301,6 +307,7 @@ class RunService:
 
     def _accept(self, tx: Transaction, accepted: "_Accepted") -> None:
         pipeline = accepted.plan.pipeline
+        parameters, classes = _classes(tx, accepted)
         new = NewRun(
             id=accepted.run,
             pipeline=pipeline.metadata.name,
@@ -310,16 +317,26 @@ class RunService:
             labels=msgspec.json.encode(accepted.labels).decode(),
             submitter=accepted.submitter.sub,
             behalf=effective(accepted.submitter, accepted.author),
+            data_class=parameters,
             priority=0,
             nodes=[
-                self._node(tx, accepted, node, position)
+                self._node(tx, accepted, node, position, classes[node.name])
                 for position, node in enumerate(accepted.plan.nodes)
             ],
         )
         self._parts.ledger.add_run(tx, new, accepted.now)
 
-    def _node(self, tx: Transaction, accepted: "_Accepted", node: Node, position: int) -> NewNode:
-        version = self._open_dataset(tx, accepted, node) if node.dataset else 0
+    def _node(
+        self,
+        tx: Transaction,
+        accepted: "_Accepted",
+        node: Node,
+        position: int,
+        classes: Classes,
+    ) -> NewNode:
+        version = 0
+        if node.dataset:
+            version = self._open_dataset(tx, accepted, node, classes.output)
         options = None
         if not node.waits_for:
             options = msgspec.json.encode(
@@ -344,24 +361,28 @@ class RunService:
             idle_timeout_ms=round(node.declared.idle_timeout_s * 1000),
             dataset=node.dataset,
             dataset_version=version,
+            data_class=classes.inputs,
+            output_class=classes.output,
         )
 
-    def _open_dataset(self, tx: Transaction, accepted: "_Accepted", node: Node) -> int:
+    def _open_dataset(
+        self, tx: Transaction, accepted: "_Accepted", node: Node, data_class: DataClass
+    ) -> int:
         metadata = accepted.plan.pipeline.metadata
         provenance: dict[str, JsonValue] = {
             "pipeline": metadata.name,
             "pipeline_version": metadata.version,
             "capability": node.step.use,
         }
-        return self._parts.writer.open(
-            tx,
-            node.dataset,
-            accepted.run,
-            node.name,
-            provenance,
-            accepted.now,
-            accepted.submitter.tenant,
+        new = NewVersion(
+            name=node.dataset,
+            run=accepted.run,
+            node=node.name,
+            provenance=provenance,
+            tenant=accepted.submitter.tenant,
+            data_class=data_class,
         )
+        return self._parts.writer.open(tx, new, accepted.now)
 
     async def _view(self, found: "_Found") -> RunView:
         if found.run is None:
@@ -404,6 +425,7 @@ class _Accepted:
     labels: dict[str, str]
     submitter: Behalf
     author: Behalf | None  # of a stored pipeline
+    data_class: DataClass  # of the parameters, as it was said
     now: int
 
 
@@ -414,6 +436,22 @@ class _Found:
     run: Row | None
     nodes: list[Row]
     datasets: dict[str, Row]
+
+
+def _classes(tx: Transaction, accepted: _Accepted) -> tuple[DataClass, dict[str, Classes]]:
+    """The class of the parameters, and those of every node.
+
+    Raises:
+        DataClassError: a capability would be given more than it is cleared for.
+    """
+    plan = accepted.plan
+    given, _ = artifact_digests(accepted.parameters)
+    written, _ = artifact_digests([node.step.with_ for node in plan.nodes])
+    known = artifact_classes(tx, sorted(given | written))
+    parameters = highest((accepted.data_class, *(known[one] for one in given if one in known)))
+    classes = classes_of(plan.nodes, parameters, known)
+    check_clearances(plan.nodes, classes)
+    return parameters, classes
 
 
 class _OutputsOnly(msgspec.Struct):

@@ -53,7 +53,9 @@ def unfinished(tx: Transaction) -> list[Row]:
 def rejected(tx: Transaction, run_id: str, after: int, limit: int) -> list[Row]:
     """Return rejected records behind an offset."""
     return tx.all(
-        "SELECT * FROM rejected WHERE run = ? ORDER BY node, seq, no LIMIT ? OFFSET ?",
+        """SELECT rejected.*, node.data_class FROM rejected
+             JOIN node ON node.run = rejected.run AND node.name = rejected.node
+            WHERE rejected.run = ? ORDER BY rejected.node, seq, no LIMIT ? OFFSET ?""",
         (run_id, limit, after),
     )
 

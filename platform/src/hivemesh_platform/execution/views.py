@@ -12,6 +12,7 @@ from hivemesh_sdk.contracts.api import (
     RunView,
     View,
 )
+from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.names import step_key
 from pydantic import Field, JsonValue
 
@@ -134,6 +135,7 @@ def rejected_view(row: Row) -> RejectedView:
         reason=row["reason"],
         detail=row["detail"],
         position=_json(row["position"]),
+        data_class=DataClass(row["data_class"]),
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.steps import Encoding
 
 
@@ -30,6 +31,19 @@ class DatasetVersion:
     created_at: int
     provenance: dict[str, Any]
     tenant: str = "default"
+    data_class: DataClass = DataClass.INTERNAL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewVersion:
+    """A version that is to be written."""
+
+    name: str
+    run: str
+    node: str
+    provenance: dict[str, Any]
+    tenant: str = "default"
+    data_class: DataClass = DataClass.INTERNAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,19 +2,24 @@
 
 from collections.abc import AsyncIterator
 
-from hivemesh_sdk.errors import NotFoundError
-from pydantic import JsonValue
+from hivemesh_sdk.errors import NotAuthorizedError, NotFoundError
 
 from hivemesh_platform.access.model import Principal
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.knowledge import store
-from hivemesh_platform.knowledge.model import DatasetState, DatasetVersion, Part
+from hivemesh_platform.knowledge.model import DatasetState, DatasetVersion, NewVersion, Part
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.transaction import Transaction
 
 PARTS_PER_READ = 64
 SCANNED = 500  # versions read at once while a page is filled
+
+
+class DatasetClassError(NotAuthorizedError):
+    """What is written is more sensitive than the dataset may be."""
+
+    slug = "data-class-exceeded"
 
 
 class DatasetWriter:
@@ -23,28 +28,37 @@ class DatasetWriter:
     def open(
         self,
         tx: Transaction,
-        name: str,
-        run: str,
-        node: str,
-        provenance: dict[str, JsonValue],
+        new: NewVersion,
         now: int,
-        tenant: str = "default",
     ) -> int:
-        """Start a new version and return its number."""
+        """Start a new version and return its number.
+
+        Raises:
+            DatasetClassError: the data is above the class that the dataset has.
+        """
+        name, tenant, data_class = new.name, new.tenant, new.data_class
         version = store.next_version(tx, name, tenant)
+        declared = store.class_of(tx, name, tenant)
+        if declared is not None and data_class.exceeds(declared):
+            message = (
+                f"data class {data_class} exceeds {declared} of the dataset {name!r}; "
+                "give the output another name"
+            )
+            raise DatasetClassError(message)
         store.insert(
             tx,
             DatasetVersion(
                 name=name,
                 version=version,
                 state=DatasetState.WRITING,
-                run=run,
-                node=node,
+                run=new.run,
+                node=new.node,
                 records=0,
                 bytes=0,
                 created_at=now,
-                provenance=provenance,
+                provenance=new.provenance,
                 tenant=tenant,
+                data_class=declared or data_class,
             ),
         )
         return version

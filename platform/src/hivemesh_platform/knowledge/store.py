@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+from hivemesh_sdk.contracts.artifacts import DataClass
 
 from hivemesh_platform.knowledge.model import DatasetState, DatasetVersion, Part
 from hivemesh_platform.storage.transaction import Row, Transaction
@@ -16,11 +17,21 @@ def next_version(tx: Transaction, name: str, tenant: str) -> int:
     return 1 + (0 if row is None or row["v"] is None else int(row["v"]))
 
 
+def class_of(tx: Transaction, name: str, tenant: str) -> DataClass | None:
+    """Return the class of a dataset: that of its first version, None where there is none yet."""
+    row = tx.one(
+        "SELECT data_class FROM dataset WHERE name = ? AND tenant = ? ORDER BY version LIMIT 1",
+        (name, tenant),
+    )
+    return None if row is None else DataClass(row["data_class"])
+
+
 def insert(tx: Transaction, version: DatasetVersion) -> None:
     """Add a version without parts."""
     tx.execute(
-        """INSERT INTO dataset (name, version, state, run, node, provenance, created_at, tenant)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+        """INSERT INTO dataset (name, version, state, run, node, provenance, created_at, tenant,
+                                data_class)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         (
             version.name,
             version.version,
@@ -30,6 +41,7 @@ def insert(tx: Transaction, version: DatasetVersion) -> None:
             msgspec.json.encode(version.provenance).decode(),
             version.created_at,
             version.tenant,
+            version.data_class.value,
         ),
     )
 
@@ -126,4 +138,5 @@ def _version(row: Row) -> DatasetVersion:
         created_at=row["created_at"],
         provenance=provenance,
         tenant=row["tenant"],
+        data_class=DataClass(row["data_class"]),
     )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hivemesh_sdk.contracts.artifacts import DataClass
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
@@ -34,6 +35,7 @@ class Requirements:
     capability: str
     labels: tuple[tuple[str, str], ...] = ()
     version: str = ""  # a version range such as ">=1.2,<2", or "" for any
+    data_class: DataClass = DataClass.PUBLIC  # of what it would be given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,7 @@ class Features:
     capabilities: frozenset[str]
     labels: Mapping[str, str]
     version: str
+    clearances: Mapping[str, DataClass] = field(default_factory=dict)  # by capability
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +74,16 @@ class Decision:
 
 
 def requirements(
-    capability: str, labels: Mapping[str, str] | None = None, version: str = ""
+    capability: str,
+    labels: Mapping[str, str] | None = None,
+    version: str = "",
+    data_class: DataClass = DataClass.PUBLIC,
 ) -> Requirements:
     """Put requirements into their one form."""
     ordered = tuple(sorted((labels or {}).items()))
-    return Requirements(capability=capability, labels=ordered, version=version)
+    return Requirements(
+        capability=capability, labels=ordered, version=version, data_class=data_class
+    )
 
 
 def load_parts(load: Load, weights: Weights) -> dict[str, float]:
@@ -100,6 +108,9 @@ def unmet(features: Features, wanted: Requirements) -> str:
     """The first requirement that an instance does not meet, in words, or ""."""
     if wanted.capability not in features.capabilities:
         return wanted.capability
+    clearance = features.clearances.get(wanted.capability, DataClass.SECRET)
+    if wanted.data_class.exceeds(clearance):
+        return f"data class {wanted.data_class}, which exceeds {clearance} of {wanted.capability}"
     for name, value in wanted.labels:
         if features.labels.get(name) != value:
             return f"{name}={value}"

@@ -1,9 +1,10 @@
 """Places steps: keeps the board in step with the directory. Implements execution's `Placement`."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.instances import Endpoint
 from pydantic import JsonValue
 
@@ -20,8 +21,16 @@ class RoutingService:
     """Chooses instances and counts what is in flight."""
 
     def __init__(
-        self, directory: InstanceDirectory, clock: Clock, weights: Weights, *, kept: int = 2000
+        self,
+        directory: InstanceDirectory,
+        clock: Clock,
+        weights: Weights,
+        *,
+        kept: int = 2000,
+        clearance: Callable[[str], DataClass] = lambda _: DataClass.SECRET,
     ) -> None:
+        self._clearance = clearance  # of a capability, as its manifest says
+        self._clearances: dict[str, dict[str, DataClass]] = {}  # by digest of the manifest
         self._directory = directory
         self._clock = clock
         self._weights = weights
@@ -46,7 +55,9 @@ class RoutingService:
     def choose(self, requirement: Requirement) -> Choice | NoCandidate:
         """Choose an instance and hold one slot there until `report`."""
         self._update()
-        wanted = requirements(requirement.capability, requirement.labels)
+        wanted = requirements(
+            requirement.capability, requirement.labels, data_class=requirement.data_class
+        )
         number = self._board.choose(wanted, requirement.avoid)
         chosen = self._board.chosen(number)
         if chosen is None:
@@ -104,7 +115,10 @@ class RoutingService:
 
     def _seat(self, instance: Instance) -> Seat:
         features = Features(
-            capabilities=instance.capabilities, labels=instance.labels, version=instance.version
+            capabilities=instance.capabilities,
+            labels=instance.labels,
+            version=instance.version,
+            clearances=self._clearances_of(instance),
         )
         return Seat(
             instance=instance.id,
@@ -114,6 +128,13 @@ class RoutingService:
             memory=instance.memory,
             reported=instance.active_steps,
         )
+
+    def _clearances_of(self, instance: Instance) -> dict[str, DataClass]:
+        known = self._clearances.get(instance.manifest_digest)
+        if known is None or known.keys() != instance.capabilities:
+            known = {name: self._clearance(name) for name in instance.capabilities}
+            self._clearances[instance.manifest_digest] = known
+        return known
 
 
 def _explanation(decision: Decision, weights: Weights) -> dict[str, JsonValue]:

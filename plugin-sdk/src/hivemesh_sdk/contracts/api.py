@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from hivemesh_sdk.contracts.artifacts import DataClass
+
 T = TypeVar("T")
 
 
@@ -193,6 +195,7 @@ class RunRequest(Body):
     document: dict[str, JsonValue] | None = None
     parameters: dict[str, JsonValue] = {}
     labels: dict[str, str] = {}
+    data_class: DataClass = DataClass.INTERNAL  # of the parameters; artifacts have their own
 
 
 class JobRequest(Body):
@@ -203,6 +206,7 @@ class JobRequest(Body):
     options: dict[str, JsonValue] = {}
     wait_s: float = Field(default=0.0, ge=0, le=20)
     deadline_s: float | None = Field(default=None, gt=0)
+    data_class: DataClass = DataClass.INTERNAL  # of input and options
 
 
 class ScaleRequest(Body):
@@ -222,6 +226,7 @@ class DatasetView(View):
     created_at: str
     run: str
     node: str
+    data_class: DataClass = DataClass.INTERNAL
     provenance: dict[str, JsonValue] = {}
 
 
@@ -233,6 +238,7 @@ class ArtifactView(View):
     media_type: str
     name: str | None = None
     created_at: str
+    data_class: DataClass = DataClass.INTERNAL
 
 
 class RejectedView(View):
@@ -243,6 +249,7 @@ class RejectedView(View):
     reason: str
     detail: str = ""
     position: JsonValue = None
+    data_class: DataClass = DataClass.INTERNAL  # of the record
 
 
 class ExplainView(View):

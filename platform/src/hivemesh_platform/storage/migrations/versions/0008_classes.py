@@ -23,6 +23,8 @@ def upgrade() -> None:
     _add("artifact", "data_class", "internal")
     _add("dataset", "data_class", "internal")
     _add("pipeline", "author", NOBODY)
+    # What was written before there were classes may be personal: so it stays among those cleared.
+    op.execute("UPDATE dataset SET data_class = 'personal'")
 
 
 def _add(table: str, name: str, default: str) -> None:

@@ -1,0 +1,183 @@
+"""Whoever may not reach a capability directly does not reach it through any other path.
+
+The fleet decides as a worker does: by the claims of the ticket and the policy of the SDK.
+"""
+
+import json
+
+import msgspec
+import pytest
+from execution_support import PIPELINE, SIGNERS, core, worker
+from fake_workers import FakeWorkerFleet
+from hivemesh_platform.execution.behalf import NOBODY, Behalf, effective
+from hivemesh_platform.execution.ports import StepRefusedError
+from hivemesh_sdk.contracts.api import JobRequest, RunRequest, RunState
+from hivemesh_sdk.contracts.policy import PolicyDocument, SignedPolicy
+from hivemesh_sdk.contracts.problems import problem
+from hivemesh_sdk.contracts.tickets import TICKET_TYPE, Ticket
+from hivemesh_sdk.trust import jws
+from hivemesh_sdk.trust.policy import CompiledPolicy, Facts, raw_rules, signed_rules
+
+DOMAIN = "test.hivemesh.internal"
+PLATFORM = f"spiffe://{DOMAIN}/platform/p1"
+VIEWER = Behalf(sub=f"spiffe://{DOMAIN}/user/vi", roles=("viewer",), grants=("read:run",))
+ADMIN = Behalf(sub=f"spiffe://{DOMAIN}/user/ad", roles=("admin",), grants=("admin:*",))
+CAPABILITIES = ["test.read@1", "test.double@1", "test.sum@1", "test.echo@1"]
+
+
+def policy(guarded):
+    """`guarded` is for analysts; the other capabilities are for everybody."""
+    to = {"worker": "fake", "capabilities": [guarded]}
+    others = [one for one in CAPABILITIES if one != guarded]
+    source = {"spiffe": f"spiffe://{DOMAIN}/platform/*"}
+    document = PolicyDocument.model_validate(
+        {
+            "rules": [
+                {"id": "analysts", "from": source, "to": to, "when": {"on_behalf_of_roles": ["analyst"]}},
+                {"id": "all", "from": source, "to": {"worker": "fake", "capabilities": others}},
+            ]
+        }
+    )  # fmt: skip
+    rules, deny = signed_rules(document, DOMAIN)
+    return CompiledPolicy(
+        SignedPolicy(version=1, issued_at=1, trust_domain=DOMAIN, rules=raw_rules(rules), deny=deny)
+    )
+
+
+class GuardedFleet(FakeWorkerFleet):
+    """Refuses at the callee what ticket and policy do not allow."""
+
+    def __init__(self, guarded, *workers):
+        super().__init__(*workers)
+        self._policy = policy(guarded)
+        self.guarded = guarded
+        self.reached = []  # principals for whom the guarded capability ran
+
+    async def put_step(self, endpoint, key, body, *, ticket, wait_s):
+        claims = msgspec.json.decode(jws.verify(ticket, SIGNERS, TICKET_TYPE), type=Ticket)
+        assert (claims.azp, claims.step) == (endpoint.identity, key)
+        facts = Facts(
+            ticket=True, roles=claims.roles, data_class=claims.data_class, same_tenant=True
+        )
+        if not self._policy.decide(PLATFORM, endpoint.worker, claims.cap, facts).allowed:
+            raise StepRefusedError(problem("not-authorized", claims.cap))
+        if claims.cap == self.guarded:
+            self.reached.append(claims.sub)
+        return await super().put_step(endpoint, key, body, ticket=ticket, wait_s=wait_s)
+
+
+async def job(platform, who):
+    request = JobRequest(capability="test.echo@1", input={"n": 1}, wait_s=10)
+    return await platform.execution.jobs.start(request, who)
+
+
+async def inline_pipeline(platform, who):
+    view = await platform.execution.runs.start(RunRequest(document=PIPELINE), who)
+    return await platform.end(view.id)
+
+
+async def stored_pipeline(platform, who):
+    await platform.execution.pipelines.store(PIPELINE, ADMIN)
+    view = await platform.execution.runs.start(RunRequest(pipeline="sums"), who)
+    return await platform.end(view.id)
+
+
+PATHS = {  # which capability is guarded, and how it is tried to reach it
+    "a direct call": ("test.echo@1", job),
+    "a source of a pipeline": ("test.read@1", inline_pipeline),
+    "the children of a map": ("test.double@1", inline_pipeline),
+    "the tree of a reduce": ("test.sum@1", inline_pipeline),
+    "a pipeline that an admin stored": ("test.double@1", stored_pipeline),
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_viewer_reaches_through_no_path_what_is_for_analysts(tmp_path, path):
+    guarded, go = PATHS[path]
+    fleet = GuardedFleet(guarded, worker())
+    async with core(tmp_path, fleet) as platform:
+        view = await go(platform, VIEWER)
+        assert view.state is not RunState.COMPLETED
+        assert fleet.reached == []
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_an_admin_reaches_it_through_each_of_them(tmp_path, path):
+    guarded, go = PATHS[path]
+    fleet = GuardedFleet(guarded, worker())
+    async with core(tmp_path, fleet) as platform:
+        assert (await go(platform, ADMIN)).state is RunState.COMPLETED
+        assert set(fleet.reached) == {ADMIN.sub}
+
+
+async def test_a_pipeline_lends_nothing_that_its_author_has_not(tmp_path):
+    fleet = GuardedFleet("test.double@1", worker())
+    async with core(tmp_path, fleet) as platform:
+        await platform.execution.pipelines.store(PIPELINE, VIEWER)
+        view = await platform.execution.runs.start(RunRequest(pipeline="sums"), ADMIN)
+        assert (await platform.end(view.id)).state is RunState.FAILED
+        assert fleet.reached == []
+
+
+async def test_a_retry_asks_with_the_rights_of_the_first_attempt(tmp_path):
+    fleet = GuardedFleet("test.echo@1", worker())
+    fleet.refuse = [problem("step-failed", retryable=True)]
+    async with core(tmp_path, fleet) as platform:
+        view = await job(platform, VIEWER)
+        assert view.state is RunState.FAILED
+        assert view.problem["type"].endswith("not-authorized")
+        assert fleet.reached == []
+
+
+async def test_what_a_restart_goes_on_with_keeps_the_rights_of_who_submitted_it(tmp_path):
+    fleet = GuardedFleet("test.sum@1", worker())
+    blocked = GuardedFleet("test.sum@1")  # nobody is live
+    async with core(tmp_path, blocked) as platform:
+        view = await platform.execution.runs.start(RunRequest(document=PIPELINE), VIEWER)
+    async with core(tmp_path, fleet) as platform:
+        assert (await platform.end(view.id)).state is RunState.FAILED
+    assert fleet.reached == []
+    for token in fleet.tickets:
+        claims = json.loads(jws.verify(token, SIGNERS, TICKET_TYPE))
+        assert (claims["sub"], claims["roles"]) == (VIEWER.sub, ["viewer"])
+
+
+# `effective` is what every path asks, those that are added later too.
+
+ANALYST = Behalf(
+    sub="a", roles=("analyst",), grants=("run:pipeline", "read:dataset/sales", "read:dataset/hr")
+)
+AUTHOR = Behalf(sub="b", roles=("author",), grants=("run:pipeline", "read:dataset/sales"))
+
+
+def test_roles_are_those_of_the_lower_one():
+    assert effective(ADMIN, ANALYST).roles == ("viewer", "analyst")
+    assert effective(ANALYST, ADMIN).roles == ("viewer", "analyst")
+    assert effective(VIEWER, ADMIN).roles == ("viewer",)
+
+
+def test_grants_are_those_that_both_have():
+    assert set(effective(ANALYST, AUTHOR).grants) == {
+        "run:pipeline/*", "read:dataset/sales",
+    }  # fmt: skip
+    assert set(effective(ADMIN, AUTHOR).grants) == {"run:pipeline/*", "read:dataset/sales"}
+
+
+def test_the_subject_is_who_submits_and_never_the_author():
+    assert effective(ANALYST, ADMIN).sub == "a"
+
+
+def test_another_tenants_author_gives_nothing():
+    other = msgspec.structs.replace(ADMIN, tenant="b")
+    found = effective(ADMIN, other)
+    assert (found.roles, found.grants) == ((), ())
+
+
+def test_a_role_that_nobody_knows_is_itself_alone():
+    auditor = Behalf(sub="x", roles=("auditor",))
+    assert effective(auditor).roles == ("auditor",)
+    assert effective(auditor, ADMIN).roles == ()
+
+
+def test_rows_without_a_principal_have_no_role():
+    assert effective(NOBODY).roles == ()
