@@ -4,16 +4,20 @@ import asyncio
 import hashlib
 import json
 import os
+import socket
 import stat
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from audit_support import OPERATOR, Place, event, write
 from hivemesh_platform.audit import records
+from hivemesh_platform.audit.checkpoints import SyslogSink, checkpoint_of, sink_of
 from hivemesh_platform.audit.errors import AuditUnavailableError
 from hivemesh_platform.audit.notes import PER_ACTOR
 from hivemesh_platform.audit.records import GENESIS
 from hivemesh_platform.audit.segments import segments
+from hivemesh_platform.audit.trail import open_trail
 from hivemesh_sdk.contracts.manifest import canonical_json
 from hypothesis import given
 from hypothesis import strategies as st
@@ -213,9 +217,33 @@ async def test_one_actor_cannot_fill_the_trail_with_notes(place):
     assert len(place.records()) == PER_ACTOR + 2
 
 
+async def test_a_checkpoint_can_go_to_the_log_of_the_system(place):
+    address = place.state / "log"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(address))
+        log.settimeout(10)
+        sink = SyslogSink(address)
+        async with open_trail(place.folder, place.keys, sink, place.clock) as trail:
+            await trail.record(event())
+            await trail.checkpoint()
+            message = await asyncio.to_thread(log.recv, 4096)
+    head, _, text = message.decode().partition(" ")
+    assert head == "<109>hivemesh-audit:"
+    found = checkpoint_of(text, place.keys.public)
+    assert (found.seq, found.hash) == (1, place.records()[0].hash)
+
+
+def test_the_second_place_is_a_file_or_the_log(tmp_path):
+    assert isinstance(sink_of("syslog", tmp_path), SyslogSink)
+    assert sink_of("a.jws", tmp_path).path == tmp_path / "a.jws"
+    assert sink_of("/elsewhere/a.jws", tmp_path).path == Path("/elsewhere/a.jws")
+
+
 async def test_nothing_is_recorded_after_the_end(place):
     async with place.open() as trail:
         pass
     with pytest.raises(AuditUnavailableError):
         await trail.record(event())
+    with pytest.raises(AuditUnavailableError):
+        await trail.end()
     trail.note(event())

@@ -68,6 +68,7 @@ class AuditIndex:
         self._database = database
         self._folder = folder
         self._place: _Place | None = None
+        self._last = 0  # the record up to which it has followed
         self._one = asyncio.Lock()
 
     async def follow(self, last: int) -> None:
@@ -75,12 +76,13 @@ class AuditIndex:
         async with self._one:
             if self._place is None:
                 self._place = await self._start()
-            more = True
+            more = last != self._last
             while more:
                 part = await asyncio.to_thread(self._read_on, self._place, last)
                 if part.rows:
                     await self._database.write(partial(_add, rows=part.rows))
                 self._place, more = part.place, part.more
+            self._last = last
 
     async def find(self, query: Query) -> list[Record]:
         """The records of a query, the newest first.

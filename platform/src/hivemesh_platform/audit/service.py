@@ -66,7 +66,11 @@ class AuditService:
             end = await self.trail.end()
             last = Checkpoint(seq=end.seq, hash=end.hash, ts="") if end.seq else None
             return await asyncio.to_thread(
-                verification.verify, self.trail.folder, self._sink.path, end=last
+                verification.verify,
+                self.trail.folder,
+                self._sink.path,
+                key=self.trail.keys.signing.public.id,
+                end=last,
             )
 
     async def export(

@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 FOLDER = "audit"
 NOTES_EVERY_S = 0.5
+STOPPING = "the platform is stopping"
 GROUP_LIMIT = 512  # records in one fsync
 
 
@@ -79,8 +80,7 @@ class AuditLog:
             AuditUnavailableError: it cannot be made durable; the action must not happen.
         """
         if not self._open:
-            message = "the platform is stopping"
-            raise AuditUnavailableError(message)
+            raise AuditUnavailableError(STOPPING)
         job = _Job(entries=(Entry(_bound(event), at or self._clock.now()),))
         self._queue.put(job)
         try:
@@ -100,7 +100,13 @@ class AuditLog:
             self._flush()
 
     async def run_in_thread(self, work: Callable[[Writer], T]) -> T:
-        """Run a function on the writer, between two writes."""
+        """Run a function on the writer, between two writes.
+
+        Raises:
+            AuditUnavailableError: the trail is closed.
+        """
+        if not self._open:
+            raise AuditUnavailableError(STOPPING)
         done: Future[T] = Future()
         self._queue.put(_Job(work=lambda writer: _run(done, work, writer)))
         return await asyncio.shield(asyncio.wrap_future(done))

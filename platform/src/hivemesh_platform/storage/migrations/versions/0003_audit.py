@@ -28,7 +28,7 @@ def upgrade() -> None:
         sa.Column("segment", sa.BigInteger, nullable=False),
         sa.Column("place", sa.BigInteger, nullable=False),  # byte of the segment's file
     )
-    for column in ("actor", "action", "object", "run", "at"):
+    for column in ("actor", "on_behalf_of", "action", "object", "run", "at"):
         op.create_index(f"audit_by_{column}", "audit_index", [column, "seq"])
 
 
