@@ -46,17 +46,22 @@ class FakePolicies:
             deny=deny,
             denials=denials or DenyList(),
         )
-        self.announce(self._ca.signing.sign(encode_policy(policy), POLICY_TYPE))
+        self._foreign = False
+        self._tell(self._ca.signing.sign(encode_policy(policy), POLICY_TYPE))
 
     def announce(self, token: str) -> None:
         """Hand out these bytes, whatever they are, to everybody who waits or asks."""
+        self._foreign = True
+        self._tell(token)
+
+    def _tell(self, token: str) -> None:
         self.token = token
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
     async def newer(self, after: int, wait_s: float) -> str | None:
         """The present token, at once where it is newer than `after` or as soon as it changes."""
-        if self.issued_at > after:
+        if self._foreign or self.issued_at > after:
             return self.token
         try:
             await asyncio.wait_for(self._changed.wait(), wait_s)
