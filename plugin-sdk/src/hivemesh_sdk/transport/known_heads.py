@@ -4,6 +4,7 @@ Our client writes first what differs from call to call; the lines after that rep
 """
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from hivemesh_sdk.contracts.names import DEADLINE_HEADER, REQUEST_ID_HEADER
@@ -35,6 +36,12 @@ _FRAMING = frozenset(
 )
 
 
+@lru_cache(maxsize=64)
+def _pairs(lines: bytes) -> list[tuple[bytes, bytes]]:
+    parts = [line.partition(b": ") for line in lines.split(b"\r\n")[:-1]]
+    return [(name, value) for name, _, value in parts]
+
+
 class KnownHeads:
     """Of one connection: what the parser made of header lines, by their bytes."""
 
@@ -51,10 +58,7 @@ class KnownHeads:
         if start is None:
             return None
         method, path, length, varying = start.groups()
-        headers = [(b"content-length", length)]
-        for line in varying.split(b"\r\n")[:-1]:
-            name, _, value = line.partition(b": ")
-            headers.append((name, value))
+        headers = [(b"content-length", length), *_pairs(varying)]
         first = start.end()
         end = data.find(b"\r\n\r\n", first) + 4
         lines = data[first:end]

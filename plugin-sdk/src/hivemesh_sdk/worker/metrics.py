@@ -38,10 +38,6 @@ class StepMetrics:
         self.seconds = 0.0
         self.buckets = [0] * (len(BUCKETS) + 1)
 
-    def started(self) -> None:
-        """A step has begun."""
-        self.starts += 1
-
     def ended(self, seconds: float, *, failed: bool) -> None:
         """A step has ended; its code may still be stopping."""
         self.seconds += seconds

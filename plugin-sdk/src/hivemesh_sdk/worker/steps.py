@@ -288,7 +288,7 @@ class StepTable:
     def _start(self, execution: Execution, request: StepRequest, bodies: Bodies) -> None:
         slots = self._slots[execution.capability]
         slots.active += 1
-        slots.metrics.started()
+        slots.metrics.starts += 1
         self._running[execution] = None
         try:
             control = slots.runner.start(execution, request, bodies)
