@@ -6,24 +6,13 @@ from pathlib import Path
 import pytest
 from access_support import endpoints
 from api_support import OPERATOR, WORKER, call
+from hivemesh_platform.api.permissions import ROUTES
 from hivemesh_platform.app import Platform
 from hivemesh_sdk.trust.identity import Peer, SpiffeId
 from platform_support import install, platform
 from registry_support import manifest
 
 pytestmark = pytest.mark.integration
-
-FOR_WORKERS = {
-    ("PUT", "/v1/instances/{instance_id}"),
-    ("POST", "/v1/instances/{instance_id}/heartbeat"),
-    ("DELETE", "/v1/instances/{instance_id}"),
-    ("GET", "/v1/discovery"),
-    ("POST", "/v1/renew"),
-    ("GET", "/v1/bundle"),
-    ("GET", "/v1/policy"),
-    ("GET", "/v1/health"),
-}
-
 
 @pytest.fixture
 async def found(tmp_path: Path) -> AsyncIterator[Platform]:
@@ -52,7 +41,8 @@ async def test_nobody_gets_anything_without_a_certificate(found: Platform) -> No
 
 async def test_a_worker_reaches_what_workers_need_and_nothing_else(found: Platform) -> None:
     for method, path in routes(found):
-        if (method, path) in FOR_WORKERS or path.startswith("/v1/artifacts"):
+        needs = ROUTES[f"{method} {path}"]
+        if needs.processes or needs.workers or needs.everybody:
             continue
         answer = await call(found.mesh_app, method, filled(path), as_=WORKER, body={})
         assert answer.status == 403, (method, path)

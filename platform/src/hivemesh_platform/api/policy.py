@@ -74,6 +74,7 @@ def router(policies: PolicyService) -> APIRouter:
         return view
 
     @routes.get("/v1/policy/explain")
+    @before_body("read:policy")
     async def explain(  # noqa: PLR0913 - the parts of a question
         request: Request,
         caller: str,

@@ -15,8 +15,18 @@ DENIED = 4
 app = typer.Typer(no_args_is_help=True)
 role_app = typer.Typer(no_args_is_help=True)
 group_app = typer.Typer(no_args_is_help=True)
-app.add_typer(role_app, name="role", help="Roles: list, show, define, delete.")
-app.add_typer(group_app, name="group", help="Groups: list, add and remove members.")
+app.add_typer(
+    role_app,
+    name="role",
+    help="Roles: list, show, define, delete.",
+    epilog="Examples:  hivemesh auth role list · hivemesh auth role show analyst",
+)
+app.add_typer(
+    group_app,
+    name="group",
+    help="Groups: list, add and remove members.",
+    epilog="Examples:  hivemesh auth group list · hivemesh auth group add SalesTeam anna",
+)
 
 User = Annotated[str, typer.Argument(metavar="USER", help="The user's name.")]
 Action = Annotated[

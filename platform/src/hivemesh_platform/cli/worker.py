@@ -241,7 +241,12 @@ def _show_denials(
 
 
 credential = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(credential, name="credential", help="Deployment credentials: list, revoke.")
+app.add_typer(
+    credential,
+    name="credential",
+    help="Deployment credentials: list, revoke.",
+    epilog="Example:  hivemesh worker credential list",
+)
 
 
 @credential.command("list")
