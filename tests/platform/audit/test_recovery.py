@@ -123,3 +123,13 @@ async def test_killed_while_it_writes_it_loses_no_acknowledged_record(tmp_path, 
     assert {one for one in acknowledged if one.startswith("run_")} <= written
     assert [one.seq for one in found] == list(range(1, len(found) + 1))
     assert place.verify().finding is None
+
+
+async def test_a_seal_without_a_next_segment_is_no_seal(place):
+    """Killed between the head of a segment and the beginning of the next one."""
+    newest = segments(place.folder)[-1]
+    newest.head.write_text("anything")
+    await place.filled(2)
+    assert not newest.head.exists()
+    assert [one.seq for one in place.records()] == [1, 2, 3, 4, 5, 6, 7]
+    assert place.verify().finding is None

@@ -93,3 +93,14 @@ async def test_a_head_of_another_segment_does_not_fit(place):
     known = segments(place.folder)
     known[1].head.write_bytes(known[0].head.read_bytes())
     assert place.verify().finding.seq == 11
+
+
+async def test_segments_may_be_dropped_that_told_of_dropping_others(place):
+    await dropped(place, MONTH + timedelta(days=1, hours=12))
+    place.clock.advance(2 * MONTH)
+    async with place.open() as trail:
+        await write(trail, 3)
+    await dropped(place, MONTH)
+    report = place.verify()
+    assert report.finding is None
+    assert report.dropped == 42

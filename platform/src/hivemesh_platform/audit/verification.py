@@ -16,7 +16,7 @@ from hivemesh_platform.audit.checkpoints import Checkpoint, checkpoints, head_of
 from hivemesh_platform.audit.keys import public_keys
 from hivemesh_platform.audit.records import GENESIS, Record
 from hivemesh_platform.audit.segments import Segment, lines, segments
-from hivemesh_platform.audit.writer import TRAIL, segment_object
+from hivemesh_platform.audit.writer import TRAIL, dropped_last
 
 UNPROVEN = 2048  # records behind the last checkpoint: more than a crash can leave
 
@@ -61,7 +61,7 @@ class Walk:
         self.report = report
         self.seq = seq  # of the last record that holds
         self.hash = prev
-        self.gone: dict[str, int] = {}  # dropped segments that no record has told of yet
+        self.gone: dict[int, int] = {}  # last: first of segments whose dropping was not told yet
         self._tail = b""  # lines that are no records
         self._anchors: dict[int, str] = {}
         self.known: Checkpoint | None = None  # the last record as the platform itself knows it
@@ -95,7 +95,7 @@ class Walk:
         self.report.first = self.report.first or record.seq
         self.report.last = record.seq
         if record.actor == TRAIL and record.action == "trail:dropped":
-            self.gone.pop(record.object, None)
+            self._told(record.object)
         self._compare(record)
 
     def skip(self, head_seq: int, head_hash: str) -> None:
@@ -135,6 +135,11 @@ class Walk:
         if self.seq - max(self.report.proven, self.report.dropped) > UNPROVEN:
             detail = f"no checkpoint covers the records {self.report.proven + 1} to {self.seq}"
             raise BrokenError(self.report.proven + 1, "unproven", detail)
+
+    def _told(self, target: str) -> None:
+        """Segments go in order: who tells of one tells of those before it, whose record may be gone."""
+        told = dropped_last(target)
+        self.gone = {last: first for last, first in self.gone.items() if last > told}
 
     def _close_off(self, record: Record) -> None:
         torn = self._tail.removesuffix(b"\n")
@@ -248,7 +253,7 @@ def _behind_head(segment: Segment, keys: Mapping[str, VerifyKey], walk: Walk) ->
     if head is None or (head.first, head.prev) != (walk.seq + 1, walk.hash):
         detail = "the segment is gone, and what it left is not its signed head"
         raise BrokenError(walk.seq + 1, "missing", detail)
-    walk.gone[segment_object(head.first, head.last)] = head.first
+    walk.gone[head.last] = head.first
     walk.skip(head.last, head.hash)
 
 

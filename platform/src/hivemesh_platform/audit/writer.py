@@ -99,7 +99,7 @@ class Writer:
         """
         if self._descriptor < 0:
             self._open()
-        if self._is_full(entries[0].at if entries else self._clock.now()):
+        if not self._torn and self._is_full(entries[0].at if entries else self._clock.now()):
             self._roll()
         notices = list(self._notices)
         self._append([*self._torn, *notices, *entries])
@@ -206,10 +206,8 @@ class Writer:
         self._open()
 
     def _head(self) -> Head:
-        first = records.read(next(lines(self._segment.path)).data)
-        if first is None:
-            message = "the first line of the segment is no record"
-            raise OSError(message)
+        read = (records.read(line.data) for line in lines(self._segment.path))
+        first = next(record for record in read if record is not None)  # a torn line may precede
         return Head(
             first=first.seq,
             last=self._seq,
@@ -265,3 +263,9 @@ class Writer:
 def segment_object(first: int, last: int) -> str:
     """How `trail:dropped` names the records of a segment."""
     return f"records:{first}-{last}"
+
+
+def dropped_last(target: str) -> int:
+    """The last record of what `trail:dropped` names; 0 where it names nothing."""
+    last = target.removeprefix("records:").rpartition("-")[2]
+    return int(last) if last.isdecimal() else 0
