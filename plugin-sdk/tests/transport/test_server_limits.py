@@ -176,6 +176,7 @@ async def test_rest_of_a_refused_body_is_read_for_a_while_only(mesh_of, wire, un
             "headers-too-large",
         ),
         (b"GET /" + b"y" * 40_000 + b" HTTP/1.1\r\n\r\n", 431, "headers-too-large"),
+        (b"GET / HTTP/1.1\r\nx: " + b"y" * 600_000, 431, "headers-too-large"),  # never ends
         (b"\x00\x01\x02 nonsense\r\n\r\n", 400, "malformed"),
         (b"GET http://elsewhere/ HTTP/1.1\r\nhost: x\r\n\r\n", 400, "malformed"),
         (b"GET /\xc3\xa9 HTTP/1.1\r\nhost: x\r\n\r\n", 400, "malformed"),
@@ -194,6 +195,7 @@ async def test_rest_of_a_refused_body_is_read_for_a_while_only(mesh_of, wire, un
     ids=[
         "header",
         "target",
+        "endless",
         "noise",
         "absolute-form",
         "not-ascii",

@@ -5,106 +5,32 @@ import socket
 import ssl
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from datetime import timedelta
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization as forms
-from cryptography.x509.oid import ExtendedKeyUsageOID
 from hivemesh_sdk.errors import HivemeshError, RemoteError
-from hivemesh_sdk.testing.pki import ThrowawayCA, Wrong
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Target
-from hivemesh_sdk.trust.contexts import anonymous_context, client_context
 from hivemesh_sdk.trust.enrolment import Identity, Newcomer, enrol
 from hivemesh_sdk.trust.identity import SpiffeId
-from hivemesh_sdk.trust.keys import Svid
 from hivemesh_sdk.trust.source import IdentitySource
 from hivemesh_sdk.trust.tokens import Token
 from mail import submit, write_mbox
 from stolen_ca import StolenCA, name_of, port_of
+from ways_in import WAYS, Way, no_certificate, plain_http, tls_1_2
 from whole_platform import Installation, Shared, group_of, installed, until
 
 pytestmark = pytest.mark.e2e
 
 GET = b"GET /v1/status HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-FOREIGN = "spiffe://other.hivemesh.internal/worker/echo/i1"
 DEADLINE_S = 10.0
 KEY_MARKS = (
     b"PRIVATE KEY",
     bytes.fromhex("30770201010420"),  # SEC 1, P-256
     bytes.fromhex("06082a8648ce3d030107046d306b0201010420"),  # PKCS 8, P-256
 )
-Way = Callable[[ThrowawayCA], ssl.SSLContext | None]
-
-
-def presenting(ca: ThrowawayCA, svid: Svid) -> ssl.SSLContext:
-    return client_context(svid, ca.bundle())
-
-
-def plain_http(_ca: ThrowawayCA) -> None:
-    return None
-
-
-def tls_1_2(ca: ThrowawayCA) -> ssl.SSLContext:
-    context = presenting(ca, ca.svid(ca.worker()))
-    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-def no_certificate(ca: ThrowawayCA) -> ssl.SSLContext:
-    return anonymous_context(ca.bundle())
-
-
-def foreign_root(ca: ThrowawayCA) -> ssl.SSLContext:
-    stranger = ThrowawayCA(ca.trust_domain)
-    return presenting(ca, stranger.svid(stranger.worker()))
-
-
-def expired(ca: ThrowawayCA) -> ssl.SSLContext:
-    life = timedelta(seconds=-5)
-    return presenting(ca, ca.svid(ca.worker(), lifetime=life, starts_in=timedelta(minutes=-2)))
-
-
-def not_yet_valid(ca: ThrowawayCA) -> ssl.SSLContext:
-    return presenting(ca, ca.svid(ca.worker(), starts_in=timedelta(minutes=30)))
-
-
-def server_only(ca: ThrowawayCA) -> ssl.SSLContext:
-    return presenting(ca, ca.wrong(ca.worker(), Wrong(usages=[ExtendedKeyUsageOID.SERVER_AUTH])))
-
-
-def issuer_as_client(ca: ThrowawayCA) -> ssl.SSLContext:
-    return presenting(ca, ca.issuer_as_peer())
-
-
-def foreign_domain(ca: ThrowawayCA) -> ssl.SSLContext:
-    return presenting(ca, ca.wrong(ca.worker(), Wrong(uris=[FOREIGN], dns=[])))
-
-
-def two_uris(ca: ThrowawayCA) -> ssl.SSLContext:
-    uris = [str(ca.worker()), str(ca.platform())]
-    return presenting(ca, ca.wrong(ca.worker(), Wrong(uris=uris)))
-
-
-def ip_name(ca: ThrowawayCA) -> ssl.SSLContext:
-    return presenting(ca, ca.wrong(ca.worker(), Wrong(addresses=["127.0.0.1"])))
-
-
-WAYS: list[tuple[Way, str]] = [
-    (plain_http, "plain-http"),
-    (tls_1_2, "tls-version"),
-    (no_certificate, "no-certificate"),
-    (foreign_root, "untrusted-root"),
-    (expired, "expired"),
-    (not_yet_valid, "not-yet-valid"),
-    (server_only, "wrong-purpose"),
-    (issuer_as_client, "wrong-purpose"),
-    (foreign_domain, "name-constraint"),
-    (two_uris, "peer-identity-invalid"),
-    (ip_name, ""),  # the name constraint or our own check, whichever OpenSSL lets come first
-]
 
 
 @pytest.fixture(scope="module")

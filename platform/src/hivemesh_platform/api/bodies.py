@@ -139,7 +139,23 @@ async def decoded(request: Request, kind: type[S]) -> S:
         MalformedError: it is no JSON.
         InvalidError: it has the wrong shape.
     """
+    return _decoded(await bounded(request), kind)
+
+
+async def decoded_strictly(request: Request, kind: type[S]) -> S:
+    """A message of somebody whom nobody knows yet: JSON by its media type that means one thing.
+
+    Raises:
+        MediaTypeError: it says to be something else.
+        MalformedError, InvalidError: as `decoded`; also for duplicate keys and broken UTF-8.
+    """
+    check_json(request)
     data = await bounded(request)
+    parse_json(data, name="the body")
+    return _decoded(data, kind)
+
+
+def _decoded(data: bytes, kind: type[S]) -> S:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:

@@ -13,7 +13,7 @@ from hivemesh_sdk.trust.wire import BUNDLE_PATH, ENROL_PATH, RENEW_PATH, EnrolRe
 from pydantic import Field
 
 from hivemesh_platform.api.access import before_body, peer_of, require
-from hivemesh_platform.api.bodies import decoded
+from hivemesh_platform.api.bodies import decoded, decoded_strictly
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.api.recorded import actor_of
 from hivemesh_platform.trust.authority import Authority
@@ -42,7 +42,7 @@ def newcomers(enrolment: EnrolmentService) -> APIRouter:
     @routes.post(ENROL_PATH)
     async def enrol(request: Request) -> Response:
         address = request.client.host if request.client is not None else ""
-        answer = await enrolment.enrol(await decoded(request, EnrolRequest), address)
+        answer = await enrolment.enrol(await decoded_strictly(request, EnrolRequest), address)
         return Response(msgspec.json.encode(answer), media_type=JSON)
 
     return routes

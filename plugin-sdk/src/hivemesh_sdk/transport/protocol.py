@@ -119,6 +119,9 @@ class MeshProtocol(HttpToolsProtocol):
         self.over_limit = False
         self.received = 0
         self.head_bytes = 0
+        self.open_head: list[int] | None = (
+            None  # bytes of a head that has not ended, after the first
+        )
         self._most_head = self.guard.limits.headers
         self.rejection: tuple[str, Reason, str] | None = None
         self._held: MeshCycle | None = None  # may be answered directly once its body is there
@@ -212,8 +215,11 @@ class MeshProtocol(HttpToolsProtocol):
             if self.direct is not None and self._answer_known(data, self.direct):
                 return
             self.receiving_since, self.idle_since = self.guard.clock.monotonic(), None
+        head = self.open_head
         try:
             self.parser.feed_data(data)
+            if head is not None and head is self.open_head:
+                self._grow_head(head, len(data))
         except httptools.HttpParserError as error:
             self._held = None
             self.send_400_response(str(error))
@@ -221,8 +227,16 @@ class MeshProtocol(HttpToolsProtocol):
             cycle, self._held = self._held, None
             self._start_task(cycle, self.app)
 
+    def _grow_head(self, head: list[int], size: int) -> None:
+        """Bound a head that has not ended: the parser tells of a header only when it is whole."""
+        head[0] += size
+        if head[0] > self._most_head:
+            self.rejection = ("headers-too-large", Reason.TOO_LARGE, "request head too large")
+            raise httptools.HttpParserError
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.open_head = [0]
         self.received = 0
         self.head_bytes = 1
         if self.receiving_since is None:
@@ -247,6 +261,7 @@ class MeshProtocol(HttpToolsProtocol):
         self._reject("headers-too-large", Reason.TOO_LARGE, "request head too large")
 
     def on_headers_complete(self) -> None:
+        self.open_head = None
         parser, scope = self.parser, self.scope
         if parser.should_upgrade():
             self._reject("malformed", Reason.MALFORMED, "protocol upgrades are not served")
