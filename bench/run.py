@@ -1,6 +1,6 @@
 """`make bench`: measures, prints one table and writes bench/results.json.
 
-    bench/run.py [mesh] [pipeline] [memory] [footprint] [rotation] [audit] [--quick]
+    bench/run.py [mesh] [pipeline] [memory] [footprint] [rotation] [audit] [authorization] [--quick]
 
 Without names all parts run. `--quick` takes one round and leaves the 1 GB archive out.
 """
@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 import audit
+import authorization
 import corpus
 import installation
 from rows import Row, figure, keep, show
@@ -245,6 +246,7 @@ PARTS = {
     "footprint": footprint,
     "rotation": rotation,
     "audit": audit.measure,
+    "authorization": authorization.measure,
 }
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def _metrics() -> Iterator[str]:
     yield "\n## Worker: `GET /metrics`\n\n"
     steps = [metrics.Reading("capability", 1, 0, metrics.StepMetrics())]
     zeros = [dict.fromkeys(names, 0) for names in (metrics.GAUGES, metrics.TOTALS)]
-    yield from _metric_table(metrics.render(steps, *zeros))
+    yield from _metric_table(metrics.render(steps, *zeros, {}))
 
 
 def _metric_table(exposition: bytes) -> Iterator[str]:

@@ -9,6 +9,7 @@ from hivemesh_platform.routing.model import (
     unmet,
     why_none,
 )
+from hivemesh_sdk.contracts.artifacts import DataClass
 
 
 @pytest.mark.parametrize(
@@ -73,3 +74,20 @@ def test_having_no_candidate_has_a_reason(
 def test_requirements_do_not_depend_on_the_order_of_labels() -> None:
     one = requirements("a.do@1", {"a": "1", "b": "2"})
     assert one == requirements("a.do@1", {"b": "2", "a": "1"})
+
+
+@pytest.mark.parametrize(
+    ("data_class", "fits"),
+    [("public", True), ("internal", True), ("personal", False), ("secret", False)],
+)
+def test_an_instance_is_given_nothing_above_its_clearance(data_class, fits):
+    low = Features(
+        capabilities=frozenset({"a.do@1"}),
+        labels={},
+        version="1.0.0",
+        clearances={"a.do@1": DataClass.INTERNAL},
+    )
+    wanted = requirements("a.do@1", data_class=DataClass(data_class))
+    assert (unmet(low, wanted) == "") is fits
+    if not fits:
+        assert f"data class {data_class}, which exceeds internal" in why_none([low], wanted)

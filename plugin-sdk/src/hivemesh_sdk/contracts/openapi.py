@@ -9,11 +9,14 @@ from hivemesh_sdk.contracts.names import (
     PAGE_MEDIA_TYPE,
     PROBLEM_MEDIA_TYPE,
     REQUEST_ID_HEADER,
+    TICKET_HEADER,
 )
 from hivemesh_sdk.contracts.problems import CATALOGUE
 from hivemesh_sdk.contracts.schemas import components
 
 Object = dict[str, JsonValue]
+
+_TICKET_PROBLEMS = ("ticket-missing", "ticket-invalid", "ticket-expired", "signature-invalid")
 
 
 def worker_openapi() -> Object:
@@ -66,6 +69,7 @@ def _put() -> Object:
         "operationId": "putStep",
         "summary": "create a step, or find its execution again, and take the first page",
         "parameters": [
+            _header(TICKET_HEADER, "the step's ticket", required=True),
             _header("Prefer", "wait=SECONDS: how long the first page may take, at most 20"),
             _header(DEADLINE_HEADER, "remaining milliseconds of this exchange"),
             _header(REQUEST_ID_HEADER, "returned and logged"),
@@ -80,6 +84,7 @@ def _put() -> Object:
             **_problems(
                 ("malformed", "unknown-capability", "idempotency-mismatch", "stale-attempt"),
                 ("options-invalid", "input-invalid", "overloaded", "draining", "not-authorized"),
+                ("data-class-exceeded", "ticket-replayed", *_TICKET_PROBLEMS),
             ),
         },
     }
@@ -93,9 +98,13 @@ def _events() -> Object:
             _query("execution", {"type": "string"}, required=True),
             _query("epoch", {"type": "integer"}, required=True),
             _query("after", {"type": "integer", "minimum": 0}, required=True),
+            _header(TICKET_HEADER, "the step's ticket, fresh or as before", required=True),
             _header("Prefer", "wait=SECONDS: how long the page may take, at most 20"),
         ],
-        "responses": {"200": _page(), **_problems(("execution-unknown", "stale-reader"))},
+        "responses": {
+            "200": _page(),
+            **_problems(("execution-unknown", "stale-reader"), _TICKET_PROBLEMS),
+        },
     }
 
 
@@ -195,9 +204,10 @@ def _query(name: str, schema: Object, *, required: bool) -> Object:
     return {"name": name, "in": "query", "required": required, "schema": schema}
 
 
-def _header(name: str, description: str) -> Object:
+def _header(name: str, description: str, *, required: bool = False) -> Object:
     schema: Object = {"type": "string"}
-    return {"name": name, "in": "header", "description": description, "schema": schema}
+    found: Object = {"name": name, "in": "header", "description": description, "schema": schema}
+    return {**found, "required": True} if required else found
 
 
 def _ref(name: str) -> str:

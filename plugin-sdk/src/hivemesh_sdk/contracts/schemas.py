@@ -25,6 +25,7 @@ from hivemesh_sdk.contracts.steps import (
     StepRequest,
     WorkerStatus,
 )
+from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest, Ticket
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -47,6 +48,9 @@ MESSAGES: Mapping[str, object] = {
     "artifact": Artifact,
     "tree": Tree,
     "grant-request": GrantRequest,
+    "ticket": Ticket,
+    "exchange-request": ExchangeRequest,
+    "exchange-reply": ExchangeReply,
     "grant": Grant,
     "signed-policy": SignedPolicy,
     "signed-rule": SignedRule,

@@ -60,20 +60,31 @@ class Reading(NamedTuple):
 
 
 def render(
-    readings: Sequence[Reading], gauges: Mapping[str, float], totals: Mapping[str, int]
+    readings: Sequence[Reading],
+    gauges: Mapping[str, float],
+    totals: Mapping[str, int],
+    refusals: Mapping[str, int],
 ) -> bytes:
-    """The text that Prometheus reads; `gauges` and `totals` are named in the tables above."""
+    """The text that Prometheus reads; `gauges` and `totals` are named in the tables above.
+
+    `refusals` counts requests that were not allowed, by reason.
+    """
     from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415 - see above
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(readings, gauges, totals))
+    registry.register(_Collector(readings, gauges, totals, refusals))
     return generate_latest(registry)
 
 
 class _Collector:
     def __init__(
-        self, readings: Sequence[Reading], gauges: Mapping[str, float], totals: Mapping[str, int]
+        self,
+        readings: Sequence[Reading],
+        gauges: Mapping[str, float],
+        totals: Mapping[str, int],
+        refusals: Mapping[str, int],
     ) -> None:
+        self._refusals = refusals
         self._readings = readings
         self._gauges = gauges
         self._totals = totals
@@ -89,6 +100,14 @@ class _Collector:
             yield GaugeMetricFamily(name, text, value=self._gauges[name])
         for name, text in TOTALS.items():
             yield CounterMetricFamily(name, text, value=self._totals[name])
+        refused = CounterMetricFamily(
+            "hivemesh_worker_access_refused",
+            "Requests for steps that ticket or policy did not allow",
+            labels=["reason"],
+        )
+        for reason in sorted(self._refusals):
+            refused.add_metric([reason], self._refusals[reason])
+        yield refused
         yield from self._by_capability()
 
     def _by_capability(self) -> Iterator["Metric"]:

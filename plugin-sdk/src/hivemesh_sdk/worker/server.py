@@ -129,7 +129,7 @@ class WorkerServer:
             one.id: Slots(one.slots, self._runner(one.run_in), metrics.StepMetrics())
             for one in manifest.capabilities
         }
-        access = Access(settings.own, self._clock)
+        access = self._access = Access(settings.own, self._clock)
         self._table = StepTable(self._slots, self._clock, settings.timing)
         self._routes = StepRoutes(self._table, access, self._clock)
         self.app = WorkerApp(self._routes, build_shell(self, access))
@@ -228,7 +228,7 @@ class WorkerServer:
             "hivemesh_worker_memory_kills": self._pool.memory_kills,
             "hivemesh_worker_inline_blocked": self._inline.blocked if self._inline else 0,
         }
-        return metrics.render(readings, gauges, totals)
+        return metrics.render(readings, gauges, totals, self._access.refusals)
 
     def tick(self) -> None:
         """Let time pass for steps and for those who wait."""
