@@ -52,6 +52,7 @@ def main(file_descriptor: int) -> int:
     _limit(load)
     capabilities = _import(load, line)
     if capabilities is None:
+        line.finish()
         return 1
     opened: list[str] = []  # internal destinations, as of the present step
     http = Http(load.egress, lambda: opened)

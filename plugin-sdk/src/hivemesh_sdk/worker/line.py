@@ -1,7 +1,8 @@
 """The executor's end of the channel: sends what a step emits, receives what it is told.
 
-One thread reads, so that a cancel and an acknowledgement arrive while the author's code runs;
-any thread may send. When the front closes the channel the process ends at once.
+One thread reads, so that a cancel and an acknowledgement arrive while the author's code runs, and
+one writes, so that the code goes on while the front takes a batch; credit bounds what waits. When
+the front closes the channel the process ends at once.
 """
 
 import os
@@ -40,17 +41,19 @@ class Line:
         self._socket = connection
         self._deframer = channel.Deframer()
         self._arrived: deque[tuple[bytes, bytes]] = deque()
-        self._sending = threading.Lock()
+        self._outgoing: queue.SimpleQueue[tuple[bytes, bytes] | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write, name="channel-out", daemon=True)
         self._steps: queue.SimpleQueue[tuple[StepLine, channel.Begin, bytes]] = queue.SimpleQueue()
         self._step: StepLine | None = None
 
     def receive_load(self) -> channel.Load:
-        """Wait for the first message, then listen from a thread of its own."""
+        """Wait for the first message, then read and write from threads of their own."""
         document, _ = self._receive()
         message = channel.decode_to_executor(document)
         if not isinstance(message, channel.Load):
             raise TypeError(message)
         threading.Thread(target=self._listen, name="channel", daemon=True).start()
+        self._writer.start()
         return message
 
     def next_step(self) -> tuple["StepLine", channel.Begin, bytes]:
@@ -58,16 +61,25 @@ class Line:
         return self._steps.get()
 
     def send(self, message: channel.FromExecutor, body: bytes = b"") -> int:
-        """Send a frame and return what it counts for."""
+        """Send a frame, after those before it, and return what it counts for."""
         head = channel.frame(message, len(body))
+        self._outgoing.put((head, body))
+        return len(head) + len(body)
+
+    def finish(self) -> None:
+        """Wait until all is sent; nothing can be sent afterwards."""
+        self._outgoing.put(None)
+        self._writer.join()
+
+    def _write(self) -> None:
         try:
-            with self._sending:
+            while (frame := self._outgoing.get()) is not None:
+                head, body = frame
                 self._socket.sendall(head)
                 if body:
                     self._socket.sendall(body)
         except OSError:
             os._exit(0)  # the front is gone and nobody wants the result
-        return len(head) + len(body)
 
     def _listen(self) -> None:
         while True:
