@@ -1,6 +1,6 @@
 """`make bench`: measures, prints one table and writes bench/results.json.
 
-    bench/run.py [mesh] [pipeline] [memory] [footprint] [rotation] [audit] [authorization] [--quick]
+    bench/run.py [mesh] [pipeline] [memory] [footprint] [rotation] [audit] [authorization] [policy] [--quick]
 
 Without names all parts run. `--quick` takes one round and leaves the 1 GB archive out.
 """
@@ -19,6 +19,7 @@ import audit
 import authorization
 import corpus
 import installation
+import policy
 from rows import Row, figure, keep, show
 
 HERE = Path(__file__).resolve().parent
@@ -247,6 +248,7 @@ PARTS = {
     "rotation": rotation,
     "audit": audit.measure,
     "authorization": authorization.measure,
+    "policy": policy.measure,
 }
 
 if __name__ == "__main__":

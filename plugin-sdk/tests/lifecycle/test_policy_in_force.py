@@ -12,6 +12,7 @@ from hivemesh_sdk.testing.harness import WorkerHarness
 from hivemesh_sdk.testing.instance import Step
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Target
+from hivemesh_sdk.transport.errors import WorkerUnreachableError
 
 TEXT_WORKER = Path(__file__).parents[1] / "testing" / "text-worker"
 
@@ -46,7 +47,10 @@ def tell(worker: WorkerHarness, change: Callable[[FakePolicies], None]) -> None:
 
 
 async def refusal(client: MeshClient, target: Target) -> str:
-    response = await client.request(target, "GET", "/v1/status", deadline_s=10)
+    try:
+        response = await client.request(target, "GET", "/v1/status", deadline_s=10)
+    except WorkerUnreachableError:  # the denial came while it was answered
+        return await refusal(client, target)
     return slug_of(msgspec.json.decode(response.body, type=Problem))
 
 
