@@ -40,6 +40,7 @@ def system_status(platform: "Platform") -> SystemStatus:
         pid=os.getpid(),
         issuer_expires_at=platform.authority.issuer_expires_at.isoformat(),
         quarantined=_quarantined(platform),
+        audit_problem=platform.audit_service.trail.problem,
         secrets_sealed=platform.secrets_sealed(),
     )
 

@@ -54,8 +54,10 @@ async def test_a_record_that_cannot_be_made_durable_is_refused(tmp_path, disk):
         assert refused.value.problem().code == "HM-1700"
         assert refused.value.problem().status == 503
         assert trail.counters.refused == 1
+        assert "No space" in trail.problem
         disk.full = False
         await trail.record(event(10))
+        assert trail.problem == ""
     assert [one.object for one in place.records()] == ["run_0", "run_1", "run_2", "run_10"]
     assert place.verify().finding is None
 

@@ -74,6 +74,7 @@ async def test_a_damaged_trail_goes_on_and_stays_damaged(place):
     path.write_bytes(path.read_bytes().replace(b"run_2", b"run_7"))
     async with place.open() as trail:
         await trail.record(event())
+        assert "record 3 was changed" in trail.problem
     assert [one.action for one in place.records()][5:] == ["trail:damaged", "run:pipeline"]
     assert place.verify().finding.seq == 3
 

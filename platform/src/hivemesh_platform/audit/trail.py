@@ -63,13 +63,19 @@ class AuditLog:
         self._writer = writer
         self._clock = clock
         self._notes = Notes()
-        self._failing = False  # this and the next one are the thread's own
+        self._failure = ""  # this and the next one are the thread's own
         self._lost = 0  # notes that could not be written; the thread's own
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="audit-writer", daemon=True)
         self._log = structlog.get_logger("hivemesh.audit")
         self._open = True
         self._thread.start()
+
+    @property
+    def problem(self) -> str:
+        """Why it cannot be written, or what was wrong with it at the start; empty where all is well."""
+        damage = self._writer.damage
+        return self._failure or (f"damaged: {damage}" if damage else "")
 
     async def record(self, event: AuditEvent, at: datetime | None = None) -> None:
         """Write a security action down; durable when this returns, so the action may follow.
@@ -87,7 +93,7 @@ class AuditLog:
             await asyncio.shield(asyncio.wrap_future(job.done))
         except OSError as error:
             self.counters.refused += 1
-            message = f"the audit trail cannot be written: {error.strerror or error}"
+            message = f"the audit trail cannot be written: {_words(error)}"
             raise AuditUnavailableError(message, delay_s=5.0) from error
 
     def note(self, event: AuditEvent) -> None:
@@ -182,15 +188,15 @@ class AuditLog:
             self._writer.write([*told, *entries])
         except Exception as error:  # noqa: BLE001 - handed to the waiting tasks
             self._lose(sum(entry.count for job in jobs if job.noted for entry in job.entries))
-            if not self._failing:
+            if not self._failure:
                 self._log.error("audit_unavailable", error=str(error), records=len(entries))
-            self._failing = True
+            self._failure = f"cannot be written: {_words(error)}"
             for job in jobs:
                 job.done.set_exception(error)
             return
-        if self._failing:
+        if self._failure:
             self._log.warning("audit_available_again", lost=self._lost)
-        self._failing, self._lost = False, 0
+        self._failure, self._lost = "", 0
         self.counters.records += len(entries)
         for job in jobs:
             job.done.set_result(None)
@@ -212,6 +218,10 @@ async def open_trail(
         yield trail
     finally:
         await trail.close()
+
+
+def _words(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _bound(event: AuditEvent) -> AuditEvent:

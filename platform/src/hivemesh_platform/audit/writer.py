@@ -82,6 +82,7 @@ class Writer:
         self._covered_at = clock.monotonic()
         self._log = structlog.get_logger("hivemesh.audit")
         self.checkpoint_failures = 0
+        self.damage = ""  # what was missing or wrong when the trail was opened
         known = last_checkpoint(sink.path, keys.public)
         self._take(recovery.find(folder, keys, known))
         self._covered = End(min(known.seq, self.end.seq), "") if known else self._covered
@@ -167,6 +168,7 @@ class Writer:
             self._torn = [self._of_itself("trail:recovered", position.torn)]
         if position.damage:
             self._log.error("audit_trail_damaged", damage=position.damage)
+            self.damage = position.damage
             self._notices.append(self._of_itself("trail:damaged", reason=position.damage))
 
     def _open(self) -> None:

@@ -161,7 +161,14 @@ def _platform(client: "Client") -> Iterator[Finding]:
         fix="" if fresh else "hivemesh down && hivemesh up -d",
     )
     yield from _quarantine(seen.quarantined)
-
+    yield Finding(
+        section="platform",
+        check="the audit trail is whole and can be written",
+        verdict="failure" if seen.audit_problem else "ok",
+        cause=seen.audit_problem,
+        fix="free space, or see: hivemesh audit verify" if seen.audit_problem else "",
+        docs="docs/how-to/audit.md" if seen.audit_problem else "",
+    )
     yield Finding(
         section="platform",
         check="secrets can be read",

@@ -29,6 +29,8 @@ def status(fmt: output.Format = "table", state: session.State = None) -> None:
     )
     if seen.quarantined:
         typer.echo(f"quarantined, two keys claim it: {', '.join(seen.quarantined)}")
+    if seen.audit_problem:
+        typer.echo(f"audit trail: {seen.audit_problem}")
     if seen.secrets_sealed:
         typer.echo(f"secrets sealed: {seen.secrets_sealed}")
     rows = [

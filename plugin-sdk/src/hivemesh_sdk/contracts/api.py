@@ -75,6 +75,7 @@ class SystemStatus(View):
     pid: int
     issuer_expires_at: str
     quarantined: list[str] = []  # identities that two keys claimed
+    audit_problem: str = ""  # why the audit trail cannot be written, or what is missing of it
     secrets_sealed: str = ""  # why secrets cannot be read at the moment; "" where they can
 
 
