@@ -77,6 +77,7 @@ def decode(data: bytes, label: str | None, defects: list[str]) -> str:
     return _decode_undeclared(data)
 
 
+@lru_cache(maxsize=512)
 def _escapes(label: str) -> bool:
     """Say whether ASCII bytes may mean other characters under this label."""
     return label.lower().startswith(
