@@ -1,5 +1,7 @@
 """Keeps an identity alive: renews at half of its life, enrols again where it has expired.
 
+At half means between 40 and 50 %, so that an authority may be away for half a life.
+
 Each tick looks at the wall clock. Monotonic timers stand still while a laptop sleeps, so a timer
 set for half an hour would fire long after the certificate has expired.
 """
@@ -21,7 +23,6 @@ from hivemesh_sdk.trust.source import IdentitySource
 TICK_S = 1.0
 LONGEST_RETRY = timedelta(seconds=30)
 LONGEST_SPREAD = timedelta(seconds=60)  # of renewals that a leaving root or issuer asks for
-LATE_SPREAD = 0.2  # of a lifetime: what is overdue after a pause is spread over as much
 Enrolment = Callable[[], Awaitable[Identity]]
 
 
@@ -98,14 +99,13 @@ class Renewer:
         svid, now = self._source.svid(), self._clock.now()
         self._serial = svid.serial
         self._life = max(svid.not_after - now, timedelta())
-        self._due = now + self._life * (0.4 + 0.2 * self._chance())
+        self._due = now + self._life * (0.4 + 0.1 * self._chance())
 
     def _pause(self) -> timedelta:
-        """Seldom and spread while there is time, so that nobody is overrun when it is back."""
+        """A part of the time that is left, so that nobody is overrun when it is back."""
         left = self._source.svid().not_after - self._clock.now()
-        if left > self._life / 4:
-            return self._life * LATE_SPREAD * (0.1 + 0.9 * self._chance())
-        return min(self._life / 20, LONGEST_RETRY) * (0.5 + self._chance())
+        least = min(self._life / 20, LONGEST_RETRY) * (0.5 + self._chance())
+        return max(least, left * (0.1 + 0.6 * self._chance()))
 
     def _report(self, error: Exception) -> None:
         left = self._source.svid().not_after - self._clock.now()
