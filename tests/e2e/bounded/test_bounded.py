@@ -65,7 +65,7 @@ class Direct:
         headers = {
             "content-type": PAGE_MEDIA_TYPE,
             "prefer": f"wait={wait_s:g}",
-            TICKET_HEADER: self._tickets.for_request(self._identity, key, request),
+            TICKET_HEADER: self._tickets.fresh(self._identity, key, request),
         }
         return await self._ask("PUT", f"/v1/steps/{key}", headers, encode_request(request, [value]))
 

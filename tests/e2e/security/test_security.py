@@ -133,7 +133,7 @@ async def test_another_worker_cannot_read_an_artifact(running, ca, tmp_path: Pat
     path = f"/v1/artifacts/{sha256}?step={run}.parse.0&attempt=1"
     until(lambda: running.node(run, "parse").records_out, 30, "the step is held")
     for who in (ca.worker("email-classifier"), ca.worker("email-parser", "another")):
-        assert await status_of(ca, who, platform_of(running, ca), "GET", path) == 404
+        assert await status_of(ca, who, platform_of(running, ca), "GET", path) == 401
     running.until_ended(run)
 
 

@@ -180,7 +180,7 @@ class InstanceUnderTest:
             headers={
                 "prefer": f"wait={wait_s:g}",
                 "content-type": "application/octet-stream",
-                TICKET_HEADER: self._tickets.for_request(self._holder, key, step.request),
+                TICKET_HEADER: self._tickets.fresh(self._holder, key, step.request),
             },
             body=encode_request(step.request, step.bodies),
             deadline_s=wait_s + MARGIN_S,

@@ -54,14 +54,25 @@ class ThrowawayTickets:
         """The signed form, by another key if one is given."""
         return (signing or self.signing).sign(msgspec.json.encode(ticket), TICKET_TYPE)
 
+    def given(self, ticket: Ticket) -> str:
+        """What the platform gives to a holder: signed only if it may be shown to other workers."""
+        if ticket.calls:
+            return self.sign(ticket)
+        return self.signing.seal(msgspec.json.encode(ticket))
+
     def of(self, holder: SpiffeId, step: str, capability: str, attempt: int = 1) -> str:
         """A right ticket, signed: the same one for a while, as the platform sends it."""
         name = (f"{holder} {step}", capability, attempt)
         known = self._used.get(name)
         if known is None or self._now() > known[0]:
-            token = self.sign(self.claims(holder, step, capability, attempt))
+            token = self.given(self.claims(holder, step, capability, attempt))
             known = self._used[name] = (self._now() + RENEW_S, token)
         return known[1]
+
+    def fresh(self, holder: SpiffeId, step: str, request: StepRequest) -> str:
+        """A ticket that has begun nothing yet, signed; `for_request` gives it from now on."""
+        self._used.pop((f"{holder} {step}", request.capability, request.attempt), None)
+        return self.for_request(holder, step, request)
 
     def for_request(self, holder: SpiffeId, step: str, request: StepRequest) -> str:
         """A right ticket for a step request."""

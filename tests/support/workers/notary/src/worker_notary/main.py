@@ -1,0 +1,31 @@
+"""Capabilities that another worker calls."""
+
+from pathlib import Path
+
+from hivemesh_sdk import Artifact, Context, Record, Worker
+
+worker = Worker()
+
+
+class Counted(Record):
+    """Where to note a call."""
+
+    file: str
+    number: int
+
+
+@worker.call("sheet.stamp@1")
+def stamp(sheet: Artifact, context: Context) -> dict[str, object]:
+    """Read the sheet and store a stamp for it; both need a ticket of one's own."""
+    with context.artifacts.open(sheet) as reader:
+        length = len(reader.read())
+    stored = context.artifacts.put(b"stamp of %d bytes" % length, name="stamp.txt")
+    return {"length": length, "stamp": stored.sha256, "key": context.key}
+
+
+@worker.call("sheet.count@1")
+def count(counted: Counted) -> int:
+    """Note the call in a file that the test looks at."""
+    with Path(counted.file).open("a") as file:
+        file.write(f"{counted.number}\n")
+    return counted.number
