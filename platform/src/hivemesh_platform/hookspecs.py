@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import pluggy
 
 if TYPE_CHECKING:
-    from hivemesh_platform.credentials.ports import StoreFactories
+    from hivemesh_platform.credentials.ports import SecretStore, StoreFactories, StoreParts
 
 PROJECT = "hivemesh"
 GROUP = "hivemesh.extensions"
@@ -33,9 +33,19 @@ class BuiltIn:
     @hookimpl
     def register_secret_stores(self) -> "StoreFactories":
         """The two stores of `credentials`."""
-        from hivemesh_platform.credentials import encrypted_file, vault  # noqa: PLC0415 - on demand
+        return {"encrypted_file": _encrypted_file, "vault": _vault}
 
-        return {"encrypted_file": encrypted_file.make, "vault": vault.make}
+
+def _encrypted_file(parts: "StoreParts") -> "SecretStore":
+    from hivemesh_platform.credentials import encrypted_file  # noqa: PLC0415 - only where chosen
+
+    return encrypted_file.make(parts)
+
+
+def _vault(parts: "StoreParts") -> "SecretStore":
+    from hivemesh_platform.credentials import vault  # noqa: PLC0415 - only where chosen
+
+    return vault.make(parts)
 
 
 def extensions() -> pluggy.PluginManager:

@@ -18,6 +18,7 @@ from hivemesh_sdk.contracts.instances import (
 )
 from hivemesh_sdk.contracts.names import PROBLEM_MEDIA_TYPE
 from hivemesh_sdk.contracts.policy import POLICY_MEDIA_TYPE
+from hivemesh_sdk.contracts.secrets import SecretLease, SecretRequest
 from hivemesh_sdk.errors import HivemeshError, InvalidError, NotFoundError
 from hivemesh_sdk.trust.identity import Peer
 from hivemesh_sdk.trust.wire import EnrolRequest, IdentityAnswer, RenewRequest
@@ -53,6 +54,8 @@ class Platform(Protocol):
     async def policy(self, after: int, wait_s: float) -> str | None: ...
 
     def grant(self, request: GrantRequest, peer: Peer) -> Grant: ...
+
+    def lend(self, request: SecretRequest) -> SecretLease: ...
 
     def read(self, sha256: str) -> bytes: ...
 
@@ -134,8 +137,15 @@ class MeshApi:
                 return Answer(200, platform.bundle_json())
             case "GET", "/v1/discovery":
                 return _json(platform.discovery())
+            case _:
+                return self._of_step(request, peer)
+
+    def _of_step(self, request: Request, peer: Peer) -> Answer:
+        match request.method, request.path:
             case "POST", "/v1/artifacts/grants":
-                return _json(platform.grant(request.document(GrantRequest), peer))
+                return _json(self._platform.grant(request.document(GrantRequest), peer))
+            case "POST", "/v1/secrets/resolve":
+                return _json(self._platform.lend(request.document(SecretRequest)))
             case _:
                 raise NotFoundError(request.path)
 

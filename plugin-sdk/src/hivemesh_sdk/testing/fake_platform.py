@@ -29,6 +29,7 @@ from hivemesh_sdk.contracts.instances import (
     RegistrationReply,
 )
 from hivemesh_sdk.contracts.names import TREE_MEDIA_TYPE
+from hivemesh_sdk.contracts.secrets import SecretLease, SecretRequest
 from hivemesh_sdk.errors import FatalError, InvalidError, NotAuthorizedError, NotFoundError
 from hivemesh_sdk.testing.fake_api import CONTENT, EnrolmentApi, MeshApi, digest
 from hivemesh_sdk.testing.fake_policies import FakePolicies
@@ -75,6 +76,7 @@ class FakePlatform:
         self.bundles_given = 0
         self.refuses_renewals = False
         self.blobs: dict[str, bytes] = {}
+        self.secrets: dict[str, str] = {}
         self.policies = FakePolicies(self.ca)
         self.changed = asyncio.Condition()
         self._tokens: set[str] = set()
@@ -227,6 +229,14 @@ class FakePlatform:
             expires_in_s=60,
             present=present and request.operation == "put",
         )
+
+    def lend(self, request: SecretRequest) -> SecretLease:
+        """Lend any of `secrets`."""
+        value = self.secrets.get(request.path)
+        if value is None:
+            raise NotFoundError(request.path, slug="secret-missing")
+        name = f"{request.step}.{request.path}"
+        return SecretLease(id=name, path=request.path, version=1, value=value, expires_in_s=60.0)
 
     def read(self, sha256: str) -> bytes:
         """The bytes of an artifact."""

@@ -1,6 +1,7 @@
 """A worker with one capability for each rule that needs a real executor."""
 
 import asyncio
+import io
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ from hivemesh_sdk import (
     Record,
     Rejected,
     RetryableError,
+    Secret,
     SkippedError,
     State,
     Worker,
@@ -259,6 +261,47 @@ def babble(input: str, context: Context) -> None:  # noqa: A002 - the contract's
             while True:
                 step.send_batch(Batch(b"x" * 4_000_000, 1), None)
     time.sleep(60)
+
+
+class Key(Record):
+    key: Secret
+    how: str = ""
+
+
+@worker.call("sample.lent@1")
+def secret(options: Key, context: Context) -> dict[str, object]:
+    """Use a secret, and let it out in the way that is asked for."""
+    value = options.key.reveal()
+    match options.how:
+        case "answer":
+            return {"value": value}
+        case "artifact":
+            context.artifacts.put(value.encode())
+        case "large artifact":
+            context.artifacts.put(io.BytesIO(b"x" * 5_000_000 + value.encode()))
+        case "log":
+            context.log.info(f"key {value}", key=value)  # noqa: G004 - as authors do
+        case "raise":
+            raise FatalError(value)
+    again = context.secrets.get(options.key.path).reveal()
+    return {"length": len(value), "same": again == value, "shown": repr(options)}
+
+
+@worker.call("sample.inline.lent@1", run_in="inline")
+async def secret_inline(options: Key, context: Context) -> dict[str, object]:
+    if options.how == "answer":
+        return {"value": options.key.reveal()}
+    if options.how:
+        return {"length": len(context.secrets.get(options.how).reveal())}
+    return {"length": len(options.key.reveal()), "shown": repr(options)}
+
+
+@worker.map("sample.map.lent@1")
+def secret_map(records: list[Item], options: Key) -> list[Item | Rejected]:
+    value = options.key.reveal()
+    if options.how == "records":
+        return [Item(one.id, value) for one in records]
+    return [Rejected(value, value, {"position": value}) for one in records]
 
 
 @worker.call("sample.talk@1")
