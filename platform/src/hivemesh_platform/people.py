@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -61,9 +61,18 @@ class People:
 
     @asynccontextmanager
     async def listen(
-        self, app: ASGIApp, source: IdentitySource, sock: socket.socket, limits: Limits
+        self,
+        app: ASGIApp,
+        source: IdentitySource,
+        sock: socket.socket,
+        *,
+        limits: Limits,
+        on_close: Callable[[], None],
     ) -> AsyncIterator[Listener]:
-        """Serve people: TLS 1.3 with a certificate of the web issuer, no client certificate."""
+        """Serve people: TLS 1.3 with a certificate of the web issuer, no client certificate.
+
+        `on_close` is called when no further request is accepted, for those that only wait.
+        """
         self.web.open()
         guard = Guard(
             limits=limits,
@@ -74,7 +83,13 @@ class People:
             trusted=lambda _root: True,
             identity_required=False,
         )
-        listener = Listener(app, self.web.context, guard, drain_s=DRAIN_S)  # type: ignore[arg-type]  # Starlette types the protocol loosely
+        listener = Listener(
+            app,  # type: ignore[arg-type]  # Starlette types the protocol loosely
+            self.web.context,
+            guard,
+            drain_s=DRAIN_S,
+            on_close=on_close,
+        )
         try:
             await listener.open("", 0, sock)
             yield listener

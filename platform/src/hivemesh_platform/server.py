@@ -178,7 +178,13 @@ async def _listen(
         )
     )
     people = await stack.enter_async_context(
-        platform.people.listen(platform.people_app, platform.source, sockets.people, limits)
+        platform.people.listen(
+            platform.people_app,
+            platform.source,
+            sockets.people,
+            limits=limits,
+            on_close=platform.answer_waiting,
+        )
     )
     return mesh, enrolment, people
 

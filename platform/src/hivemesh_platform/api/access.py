@@ -22,6 +22,19 @@ _ACTION = "hivemesh_action"
 _OF_INSTALLATION = frozenset({"ca", "config", "enrolment", "log", "metrics", "package", "policy"})
 _SEEN_BY_TENANTS = frozenset({("read", "worker"), ("read", "capability"), ("run", "capability")})
 
+# Work that somebody starts or stores; what changes rights or trust is recorded by its service.
+_NOTED = frozenset(
+    {
+        "run:pipeline",
+        "run:capability",
+        "write:run",
+        "create:pipeline",
+        "write:pipeline",
+        "create:artifact",
+        "write:worker",
+    }
+)
+
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -71,11 +84,11 @@ def require(request: Request, action: str, target: str = "") -> Principal:
         return _member(request, principal, action)
     verdict = verdict_of(principal, verb, kind, target or "*")
     if verdict.allowed:
-        if verb != "read":
-            _note(request, principal, action, target, rule=verdict.rule)
+        if action in _NOTED:
+            noted(request, principal, action, target, rule=verdict.rule)
         return principal
     if target and principal.kind == "user" and not sees(principal, kind, target):
-        _note(request, principal, action, target, denied="invisible")
+        noted(request, principal, action, target, denied="invisible")
         raise absent(kind, target)
     raise _denied(request, principal, action, target, verdict.reason)
 
@@ -186,11 +199,11 @@ def _without_front(peer: Peer) -> Principal:
 def _denied(
     request: Request, principal: Principal, action: str, target: str, reason: str
 ) -> NotAuthorizedError:
-    _note(request, principal, action, target, denied=reason)
+    noted(request, principal, action, target, denied=reason)
     return NotAuthorizedError(reason)
 
 
-def _note(
+def noted(
     request: Request,
     principal: Principal,
     action: str,
@@ -199,6 +212,7 @@ def _note(
     rule: str = "",
     denied: str = "",
 ) -> None:
+    """Write a decision of the data plane down within a second."""
     note = request.scope.get("state", {}).get("note")
     if note is None:
         return

@@ -83,8 +83,9 @@ def router(
         if use is None:
             await work.check_artifact(request, sha256)
             await recorded(request, audit, "export:artifact", sha256)
-        wanted = _range(request.headers.get("range"))
-        return _answer(await artifacts.open(sha256, use=use, wanted=wanted), wanted is not None)
+        wanted, tenant = _range(request.headers.get("range")), principal_of(request).tenant
+        content = await artifacts.open(sha256, use=use, wanted=wanted, tenant=tenant)
+        return _answer(content, wanted is not None)
 
     return routes
 

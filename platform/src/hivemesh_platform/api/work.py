@@ -9,7 +9,7 @@ from hivemesh_sdk.contracts.api import JobRequest, RunRequest
 from hivemesh_sdk.errors import NotAuthorizedError
 
 from hivemesh_platform.access.model import Principal
-from hivemesh_platform.api.access import may, person_of, principal_of, require
+from hivemesh_platform.api.access import may, noted, person_of, principal_of, require
 from hivemesh_platform.artifacts.service import ArtifactService, missing
 from hivemesh_platform.execution.service import RunService
 from hivemesh_platform.execution.spec import artifact_digests
@@ -32,10 +32,9 @@ class Work:
         if body.pipeline is not None:
             require(request, "run:pipeline", body.pipeline)
         plan = await self._runs.demands(body, principal_of(request).tenant)
-        name = plan.pipeline.metadata.name
-        require(request, "run:pipeline", name)
         if body.document is not None:
-            require(request, "create:pipeline", name)
+            require(request, "run:pipeline", plan.pipeline.metadata.name)
+            require(request, "create:pipeline", plan.pipeline.metadata.name)
         for node in plan.nodes:
             require(request, "run:capability", node.step.use)
             if node.dataset:
@@ -61,6 +60,7 @@ class Work:
         principal = person_of(request)
         subject = await self._runs.subject(run)
         if not subject.seen_by(principal):
+            noted(request, principal, "read:run", run, denied="invisible")
             raise no_run(run)
         return subject
 
@@ -73,7 +73,10 @@ class Work:
         """
         subject = await self.check_seen(request, run)
         principal = principal_of(request)
-        if not subject.changed_by(principal):
+        allowed = subject.changed_by(principal)
+        denied = "" if allowed else "neither its submitter nor write:run"
+        noted(request, principal, "write:run", run, denied=denied)
+        if not allowed:
             message = f"{run} is not a run of {principal.id}, who has no write:run/{subject.name}"
             raise NotAuthorizedError(message)
 

@@ -205,9 +205,14 @@ class ArtifactService:
         return info
 
     async def open(
-        self, sha256: str, *, use: Use | None, wanted: tuple[int | None, int | None] | None = None
+        self,
+        sha256: str,
+        *,
+        use: Use | None,
+        wanted: tuple[int | None, int | None] | None = None,
+        tenant: str = "default",
     ) -> Content:
-        """Open an artifact or a range of it; without `use` on behalf of an operator.
+        """Open an artifact or a range of it; without `use` for a person of the tenant.
 
         Raises:
             ArtifactMissingError: there is none, or the caller may not read it.
@@ -220,7 +225,12 @@ class ArtifactService:
         if size is None:
             raise missing(sha256)
         start, end = _bounds(wanted, size)
-        known = await self._database.read(lambda tx: store.find(tx, sha256))
+        step = None if use is None else self._holders.holding(use.step)
+        known = await self._database.read(
+            lambda tx: store.find(
+                tx, sha256, tenant if step is None else store.tenant_of_step(tx, step)
+            )
+        )
         info = known or ArtifactInfo(
             sha256=sha256, size=size, media_type=UNKNOWN_TYPE, name=None, created_at=0
         )

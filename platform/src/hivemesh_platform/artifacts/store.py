@@ -69,9 +69,9 @@ def insert_of_step(tx: Transaction, step: Holding, sha256: str) -> None:
     )
 
 
-def find(tx: Transaction, sha256: str) -> ArtifactInfo | None:
-    """Return what is known of an artifact."""
-    row = tx.one("SELECT * FROM artifact WHERE sha256 = ?", (sha256,))
+def find(tx: Transaction, sha256: str, tenant: str) -> ArtifactInfo | None:
+    """Return what a tenant knows of an artifact."""
+    row = tx.one("SELECT * FROM artifact WHERE sha256 = ? AND tenant = ?", (sha256, tenant))
     if row is None:
         return None
     return ArtifactInfo(
