@@ -35,6 +35,7 @@ def enforce(
 
     def refuse(deny_list: DenyList) -> None:
         denials.replace(serials=deny_list.serials, identities=deny_list.identities)
+        registry.ban(deny_list.packages)
         if supervisor is not None:
             supervisor.refuse(deny_list)
 

@@ -91,6 +91,24 @@ async def test_a_worker_that_is_not_installed_is_refused(service: RegistryServic
         await service.register(worker("i1", "other"), "i1", registration(other))
 
 
+async def test_a_banned_package_is_not_registered_whoever_certifies_it(
+    service: RegistryService,
+) -> None:
+    sent = registration(manifest())
+    service.ban(frozenset({sent.manifest_digest}))
+    with pytest.raises(NotAuthorizedError, match="banned"):
+        await service.register(worker(), "i1", sent)
+    service.ban(frozenset())
+    assert (await service.register(worker(), "i1", sent)).state == "live"
+
+
+async def test_expelled_identities_are_known_no_longer(service: RegistryService) -> None:
+    for name in ("i1", "i2"):
+        await service.register(worker(name), name, registration(manifest()))
+    assert await service.expel({worker("i1").uri}) == ["i1"]
+    assert [one.instance.id for one in service.instances()] == ["i2"]
+
+
 async def test_a_changed_manifest_is_read_again_when_it_registers(
     service: RegistryService, tmp_path: Path
 ) -> None:

@@ -53,6 +53,7 @@ class RegistryService:
         self._types = types
         self._clock = clock
         self._platform_version = platform_version
+        self._banned: frozenset[str] = frozenset()
         self._log = structlog.get_logger("hivemesh.registry")
 
     async def register(
@@ -65,6 +66,9 @@ class RegistryService:
             CapabilityNotConsentedError, ManifestMismatchError, InstanceDuplicateError, InvalidError.
         """
         _check_owner(peer, instance_id, registration.worker)
+        if registration.manifest_digest in self._banned:
+            message = f"the package {registration.manifest_digest[:12]}… is banned here"
+            raise NotAuthorizedError(message)
         manifest = _manifest(registration)
         reason = incompatibility(manifest, registration.protocol, self._platform_version)
         if not reason:
@@ -134,6 +138,10 @@ class RegistryService:
     def types(self) -> Sequence[WorkerType]:
         """All installed types."""
         return [worker.type for worker in self._types.all()]
+
+    def ban(self, packages: frozenset[str]) -> None:
+        """Register no instance of these manifests (by digest), whoever certifies it."""
+        self._banned = packages
 
     async def expel(self, identities: Collection[str]) -> list[str]:
         """Drop the instances of these identities; returns their ids."""
