@@ -18,8 +18,8 @@ from hivemesh_sdk.transport.errors import (
     WorkerUnreachableError,
     why_unreachable,
 )
-from hivemesh_sdk.trust.bundle import Bundle
 from hivemesh_sdk.transport.known_heads import VARYING
+from hivemesh_sdk.trust.bundle import Bundle
 from hivemesh_sdk.trust.chains import verified_chain
 from hivemesh_sdk.trust.identity import (
     Peer,
