@@ -94,8 +94,15 @@ def test_a_changed_policy_is_in_force_and_a_forged_or_older_one_is_not(worker):
     tell(worker, lambda policies: policies.announce(f"{present[:-4]}AAAA"))
     while log().count("policy_refused") < 2:
         assert refused_with(worker) == "not-authorized"
+    assert (
+        b"hivemesh_worker_policies_refused_total 0.0" not in worker.request("GET", "/metrics").body
+    )
     tell(worker, lambda policies: policies.apply(PLATFORM_MAY_CALL))
     until_taken(worker, "")
+    version = worker.platform.policies.version
+    metrics = worker.request("GET", "/metrics").body.decode()
+    assert f"hivemesh_worker_policy_version {float(version)}" in metrics
+    assert "hivemesh_worker_policy_stale 0.0" in metrics
 
 
 def test_the_policy_outlives_the_platform():

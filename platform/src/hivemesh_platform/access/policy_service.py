@@ -90,6 +90,7 @@ class PolicyService:
     """The policy of one installation; also the `Policies` that the platform's own decisions ask."""
 
     stale = False  # it is where the policy comes from
+    refused = 0
 
     def __init__(
         self,

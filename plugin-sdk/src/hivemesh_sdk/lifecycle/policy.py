@@ -62,6 +62,11 @@ class PolicyStore:
         """Whether it is so old that only work with a ticket goes on."""
         return self.age_s > STALE_S
 
+    @property
+    def refused(self) -> int:
+        """How many documents were refused: changed on the way, or older."""
+        return self.outcomes[Taken.OLDER] + self.outcomes[Taken.INVALID]
+
     def take(self, token: str) -> Taken:
         """Verify a signed document and use it from now on, unless it is refused."""
         outcome = self._take(token)

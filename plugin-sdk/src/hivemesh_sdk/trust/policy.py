@@ -74,6 +74,11 @@ class Policies(Protocol):
         ...
 
     @property
+    def refused(self) -> int:
+        """How many documents were refused: changed on the way, or older."""
+        ...
+
+    @property
     def stale(self) -> bool:
         """Whether nobody has confirmed it for so long that only work with a ticket goes on."""
         ...

@@ -16,6 +16,8 @@ GAUGES = {
     "hivemesh_worker_executors": "Executor processes",
     "hivemesh_worker_kept_bytes": "Bytes of ended executions that nobody has acknowledged",
     "hivemesh_worker_draining": "Whether the worker takes no new steps",
+    "hivemesh_worker_policy_version": "Version of the policy that the worker decides by",
+    "hivemesh_worker_policy_stale": "Whether nobody has confirmed that policy for 15 minutes",
     "hivemesh_worker_uptime_seconds": "Seconds since the worker began to serve",
     "hivemesh_worker_memory_bytes": "Resident bytes of the worker and its executors",
 }
@@ -23,6 +25,7 @@ TOTALS = {
     "hivemesh_worker_executor_crashes": "Executors that died by themselves",
     "hivemesh_worker_memory_kills": "Executors ended because the worker held too much memory",
     "hivemesh_worker_inline_blocked": "Times that inline code held its loop over 100 ms",
+    "hivemesh_worker_policies_refused": "Policy documents that were changed on the way, or older",
 }
 
 

@@ -216,17 +216,21 @@ class WorkerServer:
             metrics.Reading(name, one.total, one.active, one.metrics)
             for name, one in self._slots.items()
         ]
+        policies = self._settings.own.policies
         gauges = {
             "hivemesh_worker_executors": self._pool.processes,
             "hivemesh_worker_kept_bytes": self._table.kept_bytes,
             "hivemesh_worker_draining": int(self._table.draining),
             "hivemesh_worker_uptime_seconds": self._clock.monotonic() - self._started_at,
             "hivemesh_worker_memory_bytes": self._pool.rss(),
+            "hivemesh_worker_policy_version": policies.current().version if policies else 0,
+            "hivemesh_worker_policy_stale": int(policies.stale) if policies else 0,
         }
         totals = {
             "hivemesh_worker_executor_crashes": self._pool.crashes,
             "hivemesh_worker_memory_kills": self._pool.memory_kills,
             "hivemesh_worker_inline_blocked": self._inline.blocked if self._inline else 0,
+            "hivemesh_worker_policies_refused": policies.refused if policies else 0,
         }
         return metrics.render(readings, gauges, totals, self._access.refusals)
 
