@@ -11,6 +11,7 @@ from hivemesh_sdk.contracts.references import (
     reference_to,
     references_in,
     secret_path,
+    takes_secrets,
 )
 from hivemesh_sdk.worker.codec import options_schema
 from hypothesis import given
@@ -186,3 +187,11 @@ def test_what_is_no_pattern(pattern):
 
 def test_the_schema_of_a_secret_survives_json():
     assert msgspec.json.decode(msgspec.json.encode(SCHEMA)) == SCHEMA
+
+
+def test_a_capability_takes_secrets_where_its_schema_says_so_at_any_depth():
+    assert takes_secrets(SCHEMA)
+    assert takes_secrets({"anyOf": [{"type": "null"}, MARKED]})
+    assert not takes_secrets({"type": "object", "properties": {"key": {"type": "string"}}})
+    assert not takes_secrets({"format": "secret"})
+    assert not takes_secrets(None)

@@ -88,10 +88,12 @@ def pattern_problem(pattern: str) -> str:
     return ""
 
 
-def takes_secrets(schema: Schema | None) -> bool:
+def takes_secrets(schema: object) -> bool:
     """Whether a field of the schema is marked secret."""
+    if isinstance(schema, list):
+        return any(map(takes_secrets, schema))
     if not isinstance(schema, Mapping):
-        return isinstance(schema, list) and any(map(takes_secrets, schema))
+        return False
     return _is_marked(schema) or any(map(takes_secrets, schema.values()))
 
 
