@@ -156,6 +156,19 @@ async def test_no_text_breaks_a_record(place, text):
     assert segments(place.folder)[0].path.stat().st_size < 10_000
 
 
+async def test_no_parameter_breaks_a_record(place):
+    circular: list[object] = []
+    circular.append(circular)
+    odd = {"circular": circular, "set": {1, 2}, "keys": {(1, 2): 3}, 7: None, "n" * 500: b"x"}
+    many = {f"{number:03}\x01" * 50: number for number in range(500)}
+    async with place.open() as trail:
+        await trail.record(event(parameters=odd))
+        await trail.record(event(parameters=many, actor=None, run=7))
+        await trail.record(event(2))
+    assert place.verify().finding is None
+    assert [one.actor for one in place.records()] == [OPERATOR, "None", OPERATOR]
+
+
 async def test_a_checkpoint_follows_a_number_of_records(place):
     async with place.open(checkpoint_records=10) as trail:
         await write(trail, 25, at_once=5)

@@ -10,7 +10,7 @@ from hivemesh_platform.audit.model import AuditEvent
 from hivemesh_platform.audit.writer import Entry
 
 PER_ACTOR = 50  # different events of one actor in one write
-IN_ALL = 2000
+IN_ALL = 500
 
 _Key = tuple[object, ...]
 

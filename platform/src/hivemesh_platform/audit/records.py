@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 from datetime import UTC, datetime
+from operator import itemgetter
 
 import msgspec
 from pydantic import JsonValue
@@ -18,8 +19,10 @@ VERSION = 1
 GENESIS = "0" * 64  # `prev` of the first record
 MAX_TEXT = 1024  # characters of one member: what a caller writes does not fill the disk
 MAX_PARAMETERS = 64
+MAX_NAME = 64  # characters of a parameter's name
 MAX_LINE = 256 * 1024
 _HASH = b',"hash":"'
+_NO_TEXT = frozenset({"count", "params_hmac", "policy_version", "v"})
 _ALWAYS = frozenset({"actor", "action"})
 _BEFORE_HASH = frozenset({"action", "actor", "address", "count", "decision"})  # in order of names
 
@@ -78,7 +81,7 @@ def members(event: AuditEvent, at: datetime, key: bytes, count: int = 1) -> dict
         "v": VERSION,
     }
     return {
-        name: _text(value) if isinstance(value, str) else value
+        name: value if name in _NO_TEXT else _text(str(value))
         for name, value in found.items()
         if value or name in _ALWAYS
     }
@@ -113,8 +116,11 @@ def intact(data: bytes, record: Record) -> bool:
 
 def parameter_hmac(key: bytes, name: str, value: object) -> str:
     """What the trail keeps of one parameter."""
-    text = _DUMP([name, value]).encode("ascii")
-    return hmac.digest(key, text, "sha256").hex()
+    try:
+        text = _DUMP([name, value])
+    except (TypeError, ValueError, RecursionError):  # no JSON: a record must not fail of it
+        text = repr([name, value])
+    return hmac.digest(key, text.encode(errors="replace"), "sha256").hex()
 
 
 def time_text(at: datetime) -> str:
@@ -123,11 +129,14 @@ def time_text(at: datetime) -> str:
 
 
 def _hashed(event: AuditEvent, key: bytes) -> dict[str, JsonValue]:
-    names = sorted(event.parameters)[:MAX_PARAMETERS]
-    return {_text(name): parameter_hmac(key, name, event.parameters[name]) for name in names}
+    found = sorted(
+        ((str(name), value) for name, value in event.parameters.items()), key=itemgetter(0)
+    )
+    kept = found[:MAX_PARAMETERS]
+    return {_text(name, MAX_NAME): parameter_hmac(key, name, value) for name, value in kept}
 
 
-def _text(value: str) -> str:
+def _text(value: str, limit: int = MAX_TEXT) -> str:
     """Text that can be written: bounded, and without halves of surrogate pairs."""
-    cut = value if len(value) <= MAX_TEXT else value[: MAX_TEXT - 1] + "…"
+    cut = value if len(value) <= limit else value[: limit - 1] + "…"
     return cut.encode(errors="replace").decode()
