@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hivemesh_platform.access.policy_service import (
+    HOLDS_S,
     Author,
     PolicyService,
     PolicyTestsFailedError,
@@ -272,6 +273,22 @@ async def test_who_waits_gets_a_change_at_once(scene):
 async def test_without_a_change_the_wait_ends_empty(scene):
     known = (await scene.signed()).issued_at
     assert await scene.policies.newer(known, 0.0) is None
+
+
+async def test_who_asks_says_what_he_has(scene):
+    first = await scene.policies.newer(0, 0.0, worker="a")
+    assert first is not None
+    await scene.policies.newer(0, 0.0, worker="b")
+    view = await scene.policies.version()
+    assert (view.in_force_at, view.asked_by) == (0, 2)
+    await scene.policies.newer((await scene.signed()).issued_at, 0.0, worker="a")
+    view = await scene.policies.version()
+    assert (view.in_force_at, view.asked_by) == (1, 2)
+    view = await scene.apply(ONLY_PARSER)
+    assert (view.in_force_at, view.asked_by) == (0, 2)
+    scene.clock.advance(HOLDS_S + 1)
+    view = await scene.policies.version()
+    assert (view.in_force_at, view.asked_by) == (0, 0)
 
 
 async def test_the_end_of_the_platform_answers_who_waits(scene):

@@ -61,6 +61,8 @@ def view(version: int) -> PolicyView:
         document=DOCUMENT,
         consented=[{"id": "manifest:a:b.c@1", "from": {"worker": "a"}}],
         current=True,
+        in_force_at=2,
+        asked_by=2,
     )
 
 
@@ -138,7 +140,7 @@ def test_apply_shows_what_is_cut_and_applies_what_it_showed(command):
     assert code == 0
     assert "cut: platform -> email-parser x.y@1" in out
     assert platform.applied == [("why", 3)]
-    assert "version 4 is in force (undo:" in err
+    assert "version 4 is in force at 2 of 2 workers (undo:" in err
 
 
 def test_apply_does_nothing_without_consent(command):

@@ -59,6 +59,7 @@ from hivemesh_platform.audit.ports import AuditTrail
 Sign = Callable[[bytes, str], str]
 Workers = Callable[[], Sequence[InstalledWorker]]
 SYSTEM = "platform"
+HOLDS_S = 40.0  # two polls: who asked so long ago is gone
 
 
 class PolicyTestsFailedError(InvalidError):
@@ -113,6 +114,8 @@ class PolicyService:
         self._compiled = nothing_allowed(trust_domain)
         self._token = ""
         self._issued_at = 0
+        self._version_since = 0  # when the present version was signed first
+        self._holders: dict[str, tuple[int, float]] = {}  # worker: what it has, when it said so
         self._signed_at = 0.0
         self._changing = asyncio.Lock()
         self._issuing = asyncio.Lock()
@@ -152,8 +155,14 @@ class PolicyService:
         """The policy in force."""
         return self._compiled
 
-    async def newer(self, after: int, wait_s: float) -> str | None:
-        """The signed document as soon as it was signed later than `after`; None after a while."""
+    async def newer(self, after: int, wait_s: float, *, worker: str = "") -> str | None:
+        """The signed document as soon as it was signed later than `after`; None after a while.
+
+        `worker` is the identity of the worker that asks, which thereby says what it has.
+        """
+        if worker:
+            self._holders.pop(worker, None)
+            self._holders[worker] = after, self._clock.monotonic()
         if self._issued_at <= after and not self._closed:
             try:
                 await asyncio.wait_for(self._changed.wait(), wait_s)
@@ -308,9 +317,18 @@ class PolicyService:
                 egress=signed_egress(present.document),
             )
             self._token = self._sign(encode_policy(policy), POLICY_TYPE)
+            if policy.version != self._compiled.version:
+                self._version_since = issued_at
             self._compiled = CompiledPolicy(policy)
             self._issued_at, self._signed_at = issued_at, self._clock.monotonic()
             self._tell()
+
+    def _reach(self) -> tuple[int, int]:
+        """At how many workers the present version is in force, and how many have asked lately."""
+        since = self._clock.monotonic() - HOLDS_S
+        self._holders = {name: one for name, one in self._holders.items() if one[1] >= since}
+        held = sum(issued_at >= self._version_since for issued_at, _ in self._holders.values())
+        return held, len(self._holders)
 
     def _tell(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
@@ -319,6 +337,8 @@ class PolicyService:
     def _view(self, version: PolicyVersion) -> PolicyView:
         document = parse_policy(version.document, name=f"version {version.version}")
         consented = decode_rules(version.consented)
+        current = version.version == self._in_force.version.version
+        in_force_at, asked_by = self._reach() if current else (0, 0)
         return PolicyView(
             version=version.version,
             created_at=version.created_at.isoformat(),
@@ -328,7 +348,9 @@ class PolicyService:
             denials=len(document.deny),
             document=version.document,
             consented=effective_rules(consented),
-            current=version.version == self._in_force.version.version,
+            current=current,
+            in_force_at=in_force_at,
+            asked_by=asked_by,
         )
 
 

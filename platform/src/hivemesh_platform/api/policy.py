@@ -16,10 +16,11 @@ from hivemesh_sdk.contracts.policy_api import (
 )
 from hivemesh_sdk.contracts.steps import MAX_WAIT_S
 from hivemesh_sdk.errors import InvalidError, NotFoundError
+from hivemesh_sdk.trust.identity import Kind
 
 from hivemesh_platform.access.policy_service import Author, PolicyService
 from hivemesh_platform.access.workload_policy import Question
-from hivemesh_platform.api.access import before_body, require
+from hivemesh_platform.api.access import before_body, peer_of, require
 from hivemesh_platform.api.bodies import router as strict_router
 
 CURRENT = "current"
@@ -41,7 +42,9 @@ def router(policies: PolicyService) -> APIRouter:
     @routes.get("/v1/policy")
     async def signed(request: Request, after: int = 0, wait: Wait = 0.0) -> Response:
         require(request, "policy:fetch")
-        token = await policies.newer(after, wait)
+        peer = peer_of(request)
+        worker = peer.uri if peer.id.kind is Kind.WORKER else ""
+        token = await policies.newer(after, wait, worker=worker)
         if token is None:
             return Response(status_code=204)
         return Response(token, media_type=POLICY_MEDIA_TYPE)

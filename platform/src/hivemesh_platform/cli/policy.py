@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,11 @@ import typer
 from hivemesh_platform.cli import output, session
 
 if TYPE_CHECKING:
-    from hivemesh_sdk.contracts.policy_api import PolicyReview
+    from hivemesh_sdk.client import Client
+    from hivemesh_sdk.contracts.policy_api import PolicyReview, PolicyView
+
+REACHES_S = 5.0
+LOOK_EVERY_S = 0.1
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -37,7 +42,8 @@ def show(
     if fmt == "name":
         typer.echo(view.version)
         return
-    typer.echo(f"# policy version {view.version} of {view.created_at}, by {view.author}")
+    at = f", in force at {view.in_force_at} of {view.asked_by} workers" if view.current else ""
+    typer.echo(f"# policy version {view.version} of {view.created_at}, by {view.author}{at}")
     typer.echo(view.document.rstrip())
     if view.consented:
         typer.echo("\n# By consent to the installed manifests; a rule of the same id replaces one:")
@@ -136,11 +142,13 @@ def apply(
         return 1
     with session.client(state) as client:
         view = client.apply_policy(text, expected=review.based_on, name=file.name, reason=reason)
+        view = _in_force(client, view)
     if fmt in {"json", "yaml", "name"}:
         output.show_one(view, fmt, name="version")
     else:
+        at = f"{view.in_force_at} of {view.asked_by} workers"
         typer.echo(
-            f"policy version {view.version} is in force (undo: hivemesh policy show --version "
+            f"policy version {view.version} is in force at {at} (undo: hivemesh policy show --version "
             f"{review.based_on} > old.yaml && hivemesh policy apply old.yaml)",
             err=True,
         )
@@ -236,6 +244,18 @@ def _show_changes(review: "PolicyReview") -> None:
         typer.echo(f"{change}: {edge.caller} -> {edge.callee} {edge.capability}{live}")
     if not review.diff and not changes:
         typer.echo(f"nothing differs from version {review.based_on}", err=True)
+
+
+def _in_force(client: "Client", view: "PolicyView") -> "PolicyView":
+    """The version once every worker that is there has it; after a while, as it is then."""
+    until = time.monotonic() + REACHES_S
+    while view.in_force_at < view.asked_by and time.monotonic() < until:
+        time.sleep(LOOK_EVERY_S)
+        newest = client.policy()
+        if newest.version != view.version:
+            return view
+        view = newest
+    return view
 
 
 def _agreed(review: "PolicyReview") -> bool:

@@ -22,6 +22,8 @@ class PolicyView(PolicyVersionView):
     document: str
     consented: list[dict[str, JsonValue]] = Field(default_factory=list)
     current: bool
+    in_force_at: int = 0  # workers that decide by it, where it is the current one
+    asked_by: int = 0  # workers that have asked for a policy lately
 
 
 class PolicyText(Body):
