@@ -76,6 +76,8 @@ class FixedPolicies:
     """One policy that is always fresh."""
 
     stale = False
+    refused = 0
+    age_s = 0.0
 
     def __init__(self, trust_domain):
         rules, deny = signed_rules(PolicyDocument.model_validate(RULES), trust_domain)
@@ -231,6 +233,7 @@ async def test_the_platforms_own_ticket_is_checked_too(listening, wrong):
 FORGED = {
     "alg none": (lambda at: unsigned(at.from_caller(), {"alg": "none", "kid": "x", "typ": "hivemesh-ticket"}), "signature-invalid"),
     "HS256 with the public key": (lambda at: with_public_key(at.from_caller(), at.ca.signing.public), "signature-invalid"),
+    "a sealed one, which only the platform can check": (lambda at: f"{encoded(msgspec.json.encode(at.from_caller()))}.{encoded(bytes(32))}", "signature-invalid"),
     "an unknown key": (lambda at: at.tickets.sign(at.from_caller(), signing=SigningKey(Ed25519PrivateKey.generate())), "signature-invalid"),
     "widened": (lambda at: widened(at.tickets.sign(at.from_caller(calls=[])), calls=[CAPABILITY]), "signature-invalid"),
     "a policy as ticket": (lambda at: at.ca.signing.sign(msgspec.json.encode(at.from_caller()), "hivemesh-policy"), "signature-invalid"),
@@ -256,6 +259,12 @@ async def test_the_platforms_connection_makes_no_other_algorithm_good(listening)
     token = unsigned(listening.from_platform(), header)
     answer = await listening.put(listening.ca.platform(), token, key=STEP)
     assert slug(answer) == "ticket-invalid"
+
+
+async def test_a_worker_of_the_installation_serves_every_tenant(listening):
+    claims = listening.from_platform(tenant="acme")
+    answer = await listening.put(listening.ca.platform(), listening.tickets.sign(claims), key=STEP)
+    assert answer.status == 200
 
 
 async def test_a_right_ticket_books_once(listening):

@@ -21,6 +21,7 @@ from hivemesh_sdk.errors import NotAuthorizedError
 from hivemesh_sdk.trust.policy import Facts, Policies
 from hivemesh_sdk.trust.tickets import Keys, TicketReader, TicketRefusedError
 
+INSTALLATION = "default"  # the tenant of workers that serve every tenant
 LOG_EVERY_S = 10.0  # one line per reason: who floods a worker must not fill its disk
 _READERS = frozenset({"platform", "user"})
 _HOLDERS = frozenset({"platform", "worker"})
@@ -79,7 +80,7 @@ class Own:
     keys: Keys  # of those who sign tickets
     clearances: Mapping[str, DataClass]  # `data_class_max` by capability
     policies: Policies | None = None
-    tenant: str = "default"
+    tenant: str = INSTALLATION
 
     @classmethod
     def of(
@@ -298,7 +299,7 @@ class Access:
             ticket=True,
             roles=ticket.roles,
             data_class=ticket.data_class,
-            same_tenant=ticket.tenant == own.tenant,
+            same_tenant=own.tenant in {INSTALLATION, ticket.tenant},
         )
         decision = own.policies.current().decide(caller.uri, own.worker, capability, facts)
         if not decision.allowed:

@@ -269,6 +269,8 @@ def status_of(key, entry):
 
 # Section 3.7: tickets
 
+HEAD = base64.urlsafe_b64encode(b'{"alg":"EdDSA","typ":"hivemesh-ticket"}').decode().rstrip("=")
+
 
 class Tickets:
     """What the platform allows; `signers` are its keys by their ids, from the trust bundle."""
@@ -307,6 +309,8 @@ class Tickets:
 
     def read(self, token, *, check_signature):
         """A compact JWS: three parts of base64url; the algorithm is always EdDSA."""
+        if token.count(".") == 1 and not check_signature:  # sealed: for the platform alone
+            token = f"{HEAD}.{token}"
         try:
             head, payload, signature = token.split(".")
             header, claims = json.loads(unpadded(head)), json.loads(unpadded(payload))
