@@ -7,7 +7,7 @@ import json
 
 import msgspec
 import pytest
-from execution_support import PIPELINE, SIGNERS, core, worker
+from execution_support import PIPELINE, core, worker
 from fake_workers import FakeWorkerFleet
 from hivemesh_platform.execution.behalf import NOBODY, Behalf, effective
 from hivemesh_platform.execution.ports import StepRefusedError
@@ -54,7 +54,7 @@ class GuardedFleet(FakeWorkerFleet):
         self.reached = []  # principals for whom the guarded capability ran
 
     async def put_step(self, endpoint, key, body, *, ticket, wait_s):
-        claims = msgspec.json.decode(jws.verify(ticket, SIGNERS, TICKET_TYPE), type=Ticket)
+        claims = msgspec.json.decode(jws.unverified(ticket, TICKET_TYPE), type=Ticket)
         assert (claims.azp, claims.step) == (endpoint.identity, key)
         facts = Facts(
             ticket=True, roles=claims.roles, data_class=claims.data_class, same_tenant=True
@@ -138,7 +138,7 @@ async def test_what_a_restart_goes_on_with_keeps_the_rights_of_who_submitted_it(
         assert (await platform.end(view.id)).state is RunState.FAILED
     assert fleet.reached == []
     for token in fleet.tickets:
-        claims = json.loads(jws.verify(token, SIGNERS, TICKET_TYPE))
+        claims = json.loads(jws.unverified(token, TICKET_TYPE))
         assert (claims["sub"], claims["roles"]) == (VIEWER.sub, ["viewer"])
 
 

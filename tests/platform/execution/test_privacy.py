@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from execution_support import SIGNERS, TESTER, core, double, numbers
+from execution_support import TESTER, core, double, numbers
 from fake_workers import (
     FakeCatalogue,
     FakeWorker,
@@ -74,7 +74,7 @@ async def start(platform, found, data_class=INTERNAL):
 def classes_of(found):
     """The class that each ticket names, by capability."""
     claims = [
-        msgspec.json.decode(jws.verify(token, SIGNERS, TICKET_TYPE), type=Ticket)
+        msgspec.json.decode(jws.unverified(token, TICKET_TYPE), type=Ticket)
         for token in found.tickets
     ]
     return {one.cap: one.data_class for one in claims}

@@ -263,3 +263,29 @@ def test_an_exchange_only_narrows(calls, artifacts, datasets, secrets, data_clas
 def test_the_root_of_a_key_is_the_step_that_was_dispatched():
     assert root_of("run_1.convert.0") == "run_1.convert.0"
     assert root_of("run_1.convert.0.book.note") == "run_1.convert.0"
+
+
+async def test_a_ticket_that_nobody_else_is_shown_is_sealed_and_read_again(setting):
+    step = setting.place()
+    for changes in ({"calls": []}, {"calls": [], "attempt": 1}):
+        sealed = setting.mint.seal(
+            msgspec.structs.replace(claims(setting.mint.of(step)), **changes)
+        )
+        assert setting.tickets.check(sealed, str(CONVERTER), str(step.claim.key), 1).calls == []
+
+
+@pytest.mark.parametrize("change", [lambda token: token[:-2] + "AA", lambda token: "A" + token])
+async def test_a_seal_that_was_touched_is_refused(setting, change):
+    step = setting.place()
+    sealed = setting.mint.seal(claims(setting.mint.of(step)))
+    with pytest.raises(TicketRefusedError) as refused:
+        setting.tickets.check(change(sealed), str(CONVERTER), str(step.claim.key), 1)
+    assert refused.value.slug == "signature-invalid"
+
+
+async def test_a_sealed_ticket_cannot_be_exchanged_for_more(setting):
+    sealed = setting.mint.seal(
+        msgspec.structs.replace(claims(setting.mint.of(setting.place())), calls=[])
+    )
+    with pytest.raises(TicketRefusedError):
+        setting.exchange(sealed)

@@ -9,6 +9,7 @@ from hivemesh_sdk.contracts.names import CALL_NAME
 from hivemesh_sdk.contracts.references import permits
 from hivemesh_sdk.contracts.tickets import GIVEN, ExchangeReply, ExchangeRequest, Ticket
 from hivemesh_sdk.trust.identity import SpiffeId
+from hivemesh_sdk.trust.jws import SignatureInvalidError, is_sealed
 from hivemesh_sdk.trust.tickets import TicketReader, TicketRefusedError
 
 from hivemesh_platform.execution.held import HeldSteps
@@ -90,7 +91,14 @@ class StepTickets:
         if not token:
             message = "a worker shows the ticket of the step that it holds"
             raise TicketRefusedError(message, reason="missing", slug="ticket-missing")
-        return self._reader.from_holder(token.encode("ascii", "replace"))
+        if not is_sealed(token):
+            return self._reader.from_holder(token.encode("ascii", "replace"))
+        try:
+            return self._reader.timely(self._mint.unseal(token))
+        except SignatureInvalidError as error:
+            raise TicketRefusedError(
+                error.detail, reason="signature", slug="signature-invalid"
+            ) from error
 
     def _callee(self, shown: Ticket, request: ExchangeRequest, asker: SpiffeId) -> KnownCapability:
         """The called capability, if the ticket allowed the call to the asker."""

@@ -1,7 +1,8 @@
 """Mints the ticket of a step: on whose behalf it runs, and what it may touch.
 
-A signature takes longer than most of a dispatch, so a ticket is made when it is first sent and
-sent again until half of its life is over.
+A ticket is made when it is first sent and sent again until half of its life is over. Only one that
+its holder may show to another worker is signed: a signature takes longer than the rest of a
+dispatch. The others are sealed, which this platform alone can check, and it alone has to.
 """
 
 import itertools
@@ -28,6 +29,7 @@ from hivemesh_platform.execution.ports import Catalogue, KnownCapability
 from hivemesh_platform.execution.secrets import secrets_of_claim
 
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Ticket).decode
 
 
 class Signer(Protocol):
@@ -35,6 +37,18 @@ class Signer(Protocol):
 
     def sign(self, payload: bytes, typ: str) -> str:
         """Sign a payload as a document of the kind `typ`."""
+        ...
+
+    def seal(self, payload: bytes) -> str:
+        """Seal a payload that only this platform reads again."""
+        ...
+
+    def unseal(self, token: str) -> bytes:
+        """The payload of what was sealed here.
+
+        Raises:
+            SignatureInvalidError: it was not.
+        """
         ...
 
 
@@ -73,7 +87,7 @@ class TicketMint:
         now = self._clock.now().timestamp()
         if not step.ticket or now >= step.ticket_until:
             ticket = self._ticket(step, int(now))
-            step.ticket = self.sign(ticket)
+            step.ticket = self.sign(ticket) if ticket.calls else self.seal(ticket)
             step.ticket_until = now + (ticket.exp - ticket.iat) / 2
         return step.ticket
 
@@ -97,6 +111,18 @@ class TicketMint:
     def sign(self, ticket: Ticket) -> str:
         """Sign claims as they are."""
         return self._signer.sign(_encode(ticket), TICKET_TYPE)
+
+    def seal(self, ticket: Ticket) -> str:
+        """Seal claims that nobody but the holder and this platform will be shown."""
+        return self._signer.seal(_encode(ticket))
+
+    def unseal(self, token: str) -> Ticket:
+        """The claims of a sealed ticket.
+
+        Raises:
+            SignatureInvalidError: it was not sealed here.
+        """
+        return _decode(self._signer.unseal(token))
 
     def next_id(self) -> str:
         """An id that no other ticket has."""

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from hivemesh_sdk.errors import ConfigurationError
-from hivemesh_sdk.trust.jws import SigningKey, verify_key
+from hivemesh_sdk.trust.jws import Seal, SignatureInvalidError, SigningKey, verify_key
 from hivemesh_sdk.trust.keys import read_private_file, write_private_file
 
 from hivemesh_platform.trust.keyring import KeyState
@@ -84,6 +84,7 @@ class Signing:
         self._path = path
         self._sealer = sealer
         self._keys = keys
+        self._sealed_before: Seal | None = None  # of the key before; what it sealed still lives
 
     @property
     def keys(self) -> tuple[SignerKey, ...]:
@@ -100,6 +101,23 @@ class Signing:
         """Sign a document; see `hivemesh_sdk.trust.jws`."""
         return self._active.sign(payload, typ)
 
+    def seal(self, payload: bytes) -> str:
+        """Seal a document that only this platform reads again."""
+        return self._active.seal(payload)
+
+    def unseal(self, token: str) -> bytes:
+        """The payload of what `seal` has sealed, under the present key or the one before.
+
+        Raises:
+            SignatureInvalidError: it has not.
+        """
+        try:
+            return self._active.unseal(token)
+        except SignatureInvalidError:
+            if self._sealed_before is None:
+                raise
+            return self._sealed_before.open(token)
+
     def one(self, state: KeyState) -> SignerKey | None:
         """The oldest key in this state, if there is one."""
         return next((key for key in self._keys if key.state is state), None)
@@ -110,6 +128,7 @@ class Signing:
 
     def activate(self, now: datetime, sequence: int) -> None:
         """Sign with the announced key from now on."""
+        self._sealed_before = self._active.sealing
         after = {KeyState.ACTIVE: KeyState.TAINTED, KeyState.PREPARED: KeyState.ACTIVE}
         self._store(
             [
@@ -126,6 +145,7 @@ class Signing:
 
     def replace_all(self, now: datetime, sequence: int) -> None:
         """Announce one new key and no other."""
+        self._sealed_before = None
         self._store([_new(KeyState.ACTIVE, now, sequence)])
 
     @property

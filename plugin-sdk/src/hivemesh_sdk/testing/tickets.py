@@ -6,10 +6,17 @@ from collections.abc import Callable
 
 import msgspec
 
+from hivemesh_sdk.clock import SystemClock
 from hivemesh_sdk.contracts.steps import StepRequest
-from hivemesh_sdk.contracts.tickets import TICKET_TYPE, Ticket
+from hivemesh_sdk.contracts.tickets import (
+    TICKET_TYPE,
+    ExchangeReply,
+    ExchangeRequest,
+    Ticket,
+)
 from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.trust.jws import SigningKey
+from hivemesh_sdk.trust.tickets import TicketReader, TicketRefusedError
 
 LIFETIME_S = 300
 RENEW_S = 120  # a remembered ticket is used for so long
@@ -25,6 +32,8 @@ class ThrowawayTickets:
         self.issuer = issuer
         self.sub = issuer.partition("/platform/")[0] + "/user/tester"
         self._now = now
+        keys = {signing.public.id: signing.public}
+        self._reader = TicketReader(lambda: keys, SystemClock())
         self._numbers = itertools.count(1)
         self._used: dict[tuple[str, str, int], tuple[float, str]] = {}
 
@@ -73,6 +82,40 @@ class ThrowawayTickets:
         """A ticket that has begun nothing yet, signed; `for_request` gives it from now on."""
         self._used.pop((f"{holder} {step}", request.capability, request.attempt), None)
         return self.for_request(holder, step, request)
+
+    def check(self, token: str, identity: str, step: str, attempt: int) -> Ticket:
+        """The claims of a ticket that a worker shows for a step of its own.
+
+        Raises:
+            TicketRefusedError: there is none, or it is one of something else.
+        """
+        if not token:
+            raise TicketRefusedError(step, reason="missing", slug="ticket-missing")
+        ticket = self._reader.from_holder(token.encode())
+        if (ticket.azp, ticket.step, ticket.attempt) != (identity, step, attempt):
+            raise TicketRefusedError(step, reason="other-step")
+        return ticket
+
+    def exchange(self, request: ExchangeRequest, asker: SpiffeId) -> ExchangeReply:
+        """A ticket of the asker's own; allows no calls.
+
+        Raises:
+            TicketRefusedError: the ticket was not shown to the asker.
+        """
+        shown = self._reader.from_holder(request.ticket.encode())
+        if asker.name not in shown.aud or request.step.rpartition(".")[0] != shown.step:
+            raise TicketRefusedError(request.step, reason="other-audience")
+        claims = msgspec.structs.replace(
+            shown,
+            aud=[asker.name],
+            azp=str(asker),
+            jti=f"test-{next(self._numbers)}",
+            step=request.step,
+            cap=request.capability,
+            calls=[],
+            act=[shown.azp, *shown.act],
+        )
+        return ExchangeReply(ticket=self.sign(claims), expires_in_s=int(shown.exp - self._now()))
 
     def for_request(self, holder: SpiffeId, step: str, request: StepRequest) -> str:
         """A right ticket for a step request."""
