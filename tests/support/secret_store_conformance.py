@@ -91,5 +91,13 @@ class SecretStoreConformance:
         await store.write("a.b", "canary-1234")
         assert "canary-1234" not in repr(await store.read("a.b"))
 
+    async def test_what_can_be_read_exists(self, store: SecretStore) -> None:
+        assert not await store.exists("a.b")
+        await store.write("a.b", "one")
+        assert await store.exists("a.b")
+        assert not await store.exists("a")
+        await store.delete("a.b")
+        assert not await store.exists("a.b")
+
     async def test_an_open_store_says_so(self, store: SecretStore) -> None:
         assert await store.sealed() == ""

@@ -51,7 +51,11 @@ class MemoryStore:
     async def sealed(self):
         return self.reason
 
-    async def read(self, path, version=None):
+    async def exists(self, path):
+        self._check()
+        return path in self.values
+
+    async def read(self, path, version=None, *, holder=""):
         self._check()
         self.when_read()
         if path not in self.values:

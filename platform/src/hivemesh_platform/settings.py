@@ -241,6 +241,11 @@ class VaultSettings(Section):
         description="Path below the mount under which all secrets of this installation lie, so "
         "that its role needs no other.",
     )
+    dynamic: dict[str, str] = Field(
+        default_factory=dict,
+        description="Engines that make credentials for each step, by the first part of the name: "
+        "`{db: database/creds}` has `{{ vault.db.reader.password }}` ask `database/creds/reader`.",
+    )
     auth_mount: str = Field(
         default="approle", min_length=1, description="Mount of the AppRole login."
     )

@@ -85,7 +85,9 @@ class EncryptedFile:
             return error.detail
         return ""
 
-    async def read(self, path: str, version: int | None = None) -> StoredSecret:
+    async def read(
+        self, path: str, version: int | None = None, *, holder: str = ""
+    ) -> StoredSecret:
         """Decrypt a value."""
         contents, cipher = await self._open()
         record = contents.records.get(path)
@@ -98,6 +100,12 @@ class EncryptedFile:
             raise SecretMissingError(message)
         data = _decrypt(cipher, kept, _bound(path, number), path)
         return StoredSecret(path=path, version=number, value=data.decode())
+
+    async def exists(self, path: str) -> bool:
+        """Whether it is there and not deleted."""
+        contents, _ = await self._open()
+        record = contents.records.get(path)
+        return record is not None and not record.deleted
 
     async def describe(self, path: str) -> SecretInfo:
         """What is told of a secret."""

@@ -73,7 +73,9 @@ class Lending:
             await self._record(step, actor, path, "deny", why, rule=rule)
             raise SecretDeniedError(why)
         try:
-            found = await self._store.read(scoped(step.tenant, path))
+            found = await self._store.read(
+                scoped(step.tenant, path), holder=f"{step.key}#{step.attempt}"
+            )
         except SecretsSealedError as error:
             self._found_sealed(error.detail)
             raise
@@ -179,7 +181,7 @@ class Lending:
         await self._give_back(given)
 
     async def _give_back(self, store_leases: list[str]) -> None:
-        for lease in store_leases:
+        for lease in dict.fromkeys(store_leases):  # several values may be of one
             try:
                 await self._store.revoke(lease)
             except HivemeshError as error:  # it expires there by itself

@@ -22,14 +22,23 @@ class SecretStore(Protocol):
         """Why nothing can be read at the moment, as a sentence for people; "" where it can."""
         ...
 
-    async def read(self, path: str, version: int | None = None) -> StoredSecret:
+    async def read(
+        self, path: str, version: int | None = None, *, holder: str = ""
+    ) -> StoredSecret:
         """Return a value, the present version unless another one is asked for.
+
+        What a store makes when it is asked belongs to the `holder`, who gets the same until it is
+        given back; without a holder nothing is made.
 
         Raises:
             SecretMissingError: there is none, or it was deleted.
             SecretDamagedError: it is not what was stored.
             SecretDeniedError: the store does not give it to this platform.
         """
+        ...
+
+    async def exists(self, path: str) -> bool:
+        """Say whether `read` would find something, without making anything."""
         ...
 
     async def describe(self, path: str) -> SecretInfo:

@@ -14,7 +14,6 @@ from hivemesh_platform.audit.model import Actor, AuditEvent
 from hivemesh_platform.audit.ports import AuditTrail
 from hivemesh_platform.credentials.errors import (
     SecretDeniedError,
-    SecretMissingError,
     SecretsSealedError,
 )
 from hivemesh_platform.credentials.model import SecretInfo, StoredSecret
@@ -152,12 +151,9 @@ class SecretService:
 
     async def _exists(self, place: str) -> bool:
         try:
-            await self._store.read(place)
-        except SecretMissingError:
-            return False
+            return await self._store.exists(place)
         except SecretDeniedError:  # it says so again, and is written down, when it is used
             return True
-        return True
 
     async def _act(
         self,

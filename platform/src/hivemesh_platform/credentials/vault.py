@@ -11,7 +11,12 @@ from datetime import datetime
 from hivemesh_sdk.clock import Clock
 from pydantic import JsonValue
 
-from hivemesh_platform.credentials.errors import SecretDamagedError, SecretMissingError
+from hivemesh_platform.credentials.engines import Engines
+from hivemesh_platform.credentials.errors import (
+    SecretDamagedError,
+    SecretInvalidError,
+    SecretMissingError,
+)
 from hivemesh_platform.credentials.model import SecretInfo, StoredSecret
 from hivemesh_platform.credentials.ports import SecretStore, StoreParts
 from hivemesh_platform.credentials.vault_http import VaultClient, quoted
@@ -26,17 +31,22 @@ Fields = Mapping[str, JsonValue]
 class VaultStore:
     """A `SecretStore` over a KV version 2 engine."""
 
-    def __init__(self, client: VaultClient, *, mount: str, prefix: str) -> None:
+    def __init__(self, client: VaultClient, settings: VaultSettings, clock: Clock) -> None:
         self._client = client
-        self._mount = mount.strip("/")
-        self._prefix = prefix.strip("/")
+        self._mount = settings.mount.strip("/")
+        self._prefix = settings.prefix.strip("/")
+        self._engines = Engines(client, settings.dynamic, clock)
 
     async def sealed(self) -> str:
         """Why the vault answers nothing."""
         return await self._client.sealed()
 
-    async def read(self, path: str, version: int | None = None) -> StoredSecret:
-        """Read our own record, or the field of another one."""
+    async def read(
+        self, path: str, version: int | None = None, *, holder: str = ""
+    ) -> StoredSecret:
+        """Read our own record, or the field of another one, or what an engine makes."""
+        if self._engines.makes(path):
+            return await self._engines.read(path, holder)
         found = await self._record(path, version)
         if found is None or FIELD not in found[0]:
             above, _, field = path.rpartition(".")
@@ -45,6 +55,16 @@ class VaultStore:
                 raise _missing(path, version)
             return _stored(path, found[0][field], found[1])
         return _stored(path, found[0][FIELD], found[1])
+
+    async def exists(self, path: str) -> bool:
+        """Whether something is stored; of what an engine makes it is not known before."""
+        if self._engines.makes(path):
+            return True
+        try:
+            await self.read(path)
+        except SecretMissingError:
+            return False
+        return True
 
     async def describe(self, path: str) -> SecretInfo:
         """Read the metadata of the record."""
@@ -64,6 +84,9 @@ class VaultStore:
 
     async def write(self, path: str, value: str) -> SecretInfo:
         """Write a new version of our own record."""
+        if self._engines.makes(path):
+            message = f"{path!r} is made by the vault for each step (secrets.vault.dynamic)"
+            raise SecretInvalidError(message)
         await self._client.post(self._place("data", path), {"data": {FIELD: value}})
         return await self.describe(path)
 
@@ -81,7 +104,8 @@ class VaultStore:
         return await self.describe(path)
 
     async def revoke(self, lease: str) -> None:
-        """Revoke a lease of the vault."""
+        """Have the vault take back what it has made."""
+        self._engines.forget(lease)
         await self._client.post("sys/leases/revoke", {"lease_id": lease})
 
     async def _record(self, path: str, version: int | None) -> tuple[Fields, int] | None:
@@ -140,8 +164,7 @@ class Transit:
 def make(parts: StoreParts) -> SecretStore:
     """Make the store from the settings."""
     settings = parts.settings.vault
-    client = VaultClient(settings, parts.clock)
-    return VaultStore(client, mount=settings.mount, prefix=settings.prefix)
+    return VaultStore(VaultClient(settings, parts.clock), settings, parts.clock)
 
 
 def transit(settings: VaultSettings, clock: Clock) -> Transit:
