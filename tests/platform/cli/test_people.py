@@ -145,6 +145,15 @@ async def test_a_token_is_shown_once_and_works_from_elsewhere(
     assert "HM-1712" in said.err
 
 
+async def test_no_platform_is_started_where_one_elsewhere_is_named(
+    hivemesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HIVEMESH_SERVER", "https://localhost:1")
+    said = await hivemesh("up -d")
+    assert said.code in {1, 2}
+    assert "is a platform elsewhere" in said.err
+
+
 async def test_a_token_is_never_an_option(hivemesh) -> None:
     assert (await hivemesh("whoami --token hm1.x.y")).code == 2
 

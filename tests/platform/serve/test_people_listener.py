@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from access_support import name_users, token_of
-from api_support import call
+from api_support import call, peer
 from cryptography import x509
+from hivemesh_platform.access.store import Subject
 from hivemesh_platform.app import Platform
+from hivemesh_platform.audit.index import Query
 from hivemesh_platform.people import names_of
 from hivemesh_platform.settings import ApiSettings
 from hivemesh_platform.trust.web import LIFETIME, RENEW_AFTER, WebIssuer
@@ -18,6 +20,7 @@ from hivemesh_sdk.client import Client
 from hivemesh_sdk.contracts.problems import slug_of
 from hivemesh_sdk.errors import ConfigurationError, RemoteError
 from hivemesh_sdk.testing.clock import ManualClock
+from hivemesh_sdk.trust.identity import SpiffeId
 from platform_support import address, install, platform
 from registry_support import manifest
 
@@ -59,6 +62,24 @@ async def test_a_token_lets_its_owner_in(found: Platform) -> None:
     with pytest.raises(RemoteError) as refused:
         await ask(found, token, "scale", "echo", 2)
     assert slug_of(refused.value.document) == "not-authorized"
+
+
+async def test_a_role_that_is_taken_away_counts_no_more_with_the_next_request(
+    found: Platform,
+) -> None:
+    await name_users(found, {"anna": ("viewer", "default")})
+    token = await token_of(found, "anna")
+    anna = peer(SpiffeId.user(found.authority.trust_domain, "anna"))
+    for status in (200, 403):
+        assert (await by_token(found, token, "/v1/status")).status == status
+        assert (await call(found.mesh_app, "GET", "/v1/status", as_=anna)).status == status
+        if status == 200:
+            admin = await found.people.access.user("operator")
+            await found.people.service.revoke(admin, Subject("user", "anna"), "viewer")
+    await token_of(found, "operator")  # its record is durable, and with it what came before
+    refused = await found.audit_service.find(Query(action="read:status"))
+    actors = {one.actor.rpartition("/")[2] for one in refused if one.decision == "deny"}
+    assert actors == {f"token:{token.split('.')[1]}", "anna"}
 
 
 async def test_a_revoked_token_ends_on_an_open_connection(found: Platform) -> None:

@@ -51,6 +51,7 @@ class AccessService:
         self.trust_domain = trust_domain
         self.version = 0  # raised by each change
         self._users: dict[str, Principal] = {}
+        self._certificates: dict[str, Principal] = {}  # by serial: rights are made once
         self._tokens: dict[str, _Known] = {}
         self._used: dict[str, int] = {}
 
@@ -97,6 +98,7 @@ class AccessService:
         """Forget what was remembered; whoever changes the tables calls it after the commit."""
         self.version += 1
         self._users.clear()
+        self._certificates.clear()
         self._tokens.clear()
 
     def used_at(self, token_id: str) -> int | None:
@@ -119,8 +121,7 @@ class AccessService:
         serial = f"{peer.serial:x}"
         match peer.id.kind:
             case Kind.USER:
-                found = await self.user(peer.id.name)
-                return replace(found, serial=serial) if serial != found.serial else found
+                return await self._of_certificate(peer.id.name, serial)
             case Kind.WORKER:
                 return Principal(id=peer.uri or str(peer.id), kind="worker", serial=serial)
             case Kind.PLATFORM:
@@ -129,6 +130,16 @@ class AccessService:
                 return Principal(id=identity, kind="platform", grants=grants, serial=serial)
             case _:
                 assert_never(peer.id.kind)
+
+    async def _of_certificate(self, name: str, serial: str) -> Principal:
+        known = self._certificates.get(serial)
+        if known is not None and known.name == name:
+            return known
+        version = self.version
+        found = replace(await self.user(name), serial=serial)
+        if version == self.version:
+            _remember(self._certificates, serial, found)
+        return found
 
     async def _of_token(self, text: str) -> Principal:
         token = ApiToken.parse(text)

@@ -97,6 +97,7 @@ def start(folder: Path, settings: list[str]) -> "subprocess.Popen[bytes]":
     Raises:
         RemoteError: it ended before it was ready; the problem says why.
     """
+    _refuse_remote()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     ready, told = os.pipe()
     process = subprocess.Popen(  # noqa: S603 - our own interpreter, no shell
@@ -105,6 +106,7 @@ def start(folder: Path, settings: list[str]) -> "subprocess.Popen[bytes]":
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env={name: text for name, text in os.environ.items() if name != session.TOKEN},
         start_new_session=True,  # Ctrl-C reaches the command, and it stops the platform in order
     )
     os.close(told)
@@ -158,7 +160,7 @@ def running_pid(folder: Path) -> int | None:
 @contextmanager
 def running(folder: Path) -> "Iterator[Client]":
     """A client of the platform on the folder; one that had to be started is stopped at the end."""
-    ours = running_pid(folder) is None
+    ours = session.remote() is None and running_pid(folder) is None
     if ours:
         start(folder, ANY_PORTS)
     try:
@@ -167,6 +169,20 @@ def running(folder: Path) -> "Iterator[Client]":
     finally:
         if ours:
             stop(folder)
+
+
+def _refuse_remote() -> None:
+    """A platform starts here, whatever platform elsewhere is named.
+
+    Raises:
+        ConfigurationError: one is named.
+    """
+    named = session.remote()
+    if named is not None:
+        from hivemesh_sdk.errors import ConfigurationError
+
+        message = f"{named.url} is a platform elsewhere; leave --server out to start one here"
+        raise ConfigurationError(message, slug="configuration-invalid")
 
 
 def _command(folder: Path, settings: list[str]) -> list[str]:
