@@ -23,6 +23,7 @@ _START = re.compile(
     rb"content-length: (0|[1-9][0-9]{0,8})\r\n"
     rb"((?:(?:%b): [!-~]+\r\n)*)" % "|".join(VARYING).encode()
 )
+_END = b"\r\n\r\n"
 _FRAMING = frozenset(
     {
         b"connection",
@@ -59,14 +60,11 @@ class KnownHeads:
             return None
         method, path, length, varying = start.groups()
         headers = [(b"content-length", length), *_pairs(varying)]
-        first = start.end()
-        end = data.find(b"\r\n\r\n", first) + 4
-        lines = data[first:end]
+        end = len(data) - int(length)  # of the head, if this is one whole request
+        lines = data[start.end() : max(end, 0)]
         known = self._scopes.get(lines)
         if known is None:
             self._unread, self._varying = lines, len(headers)
-            return None
-        if len(data) != end + int(length):
             return None
         scope = known.copy()
         scope["method"] = method.decode("ascii")
@@ -81,7 +79,9 @@ class KnownHeads:
         """Remember what the parser has made of the lines that `read` did not know."""
         lines, self._unread = self._unread, b""
         headers = list(scope["headers"])[self._varying :]
-        if not lines or len(lines) > MAX_BYTES or any(name in _FRAMING for name, _ in headers):
+        if len(lines) > MAX_BYTES or lines.find(_END) != len(lines) - len(_END):
+            return  # more or less than one head
+        if any(name in _FRAMING for name, _ in headers):
             return
         if len(self._scopes) >= MOST:
             self._scopes.clear()
