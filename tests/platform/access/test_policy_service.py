@@ -284,11 +284,32 @@ async def test_who_asks_says_what_he_has(scene):
     await scene.policies.newer((await scene.signed()).issued_at, 0.0, worker="a")
     view = await scene.policies.version()
     assert (view.in_force_at, view.asked_by) == (1, 2)
-    view = await scene.apply(ONLY_PARSER)
-    assert (view.in_force_at, view.asked_by) == (0, 2)
     scene.clock.advance(HOLDS_S + 1)
     view = await scene.policies.version()
     assert (view.in_force_at, view.asked_by) == (0, 0)
+
+
+async def test_a_change_is_answered_when_every_worker_has_it(scene):
+    known = (await scene.signed()).issued_at
+
+    async def follow() -> None:
+        after = known
+        while token := await scene.policies.newer(after, 30.0, worker="a"):
+            after = open_policy(token, {scene.key.public.id: scene.key.public}, TD).issued_at
+
+    worker = asyncio.create_task(follow())
+    await asyncio.sleep(0)
+    view = await asyncio.wait_for(scene.apply(ONLY_PARSER), 10)
+    assert (view.in_force_at, view.asked_by) == (1, 1)
+    scene.policies.close()
+    await asyncio.wait_for(worker, 10)
+
+
+async def test_a_change_does_not_wait_for_a_worker_that_is_gone(scene, monkeypatch):
+    monkeypatch.setattr("hivemesh_platform.access.policy_service.REACHES_S", 0.0)
+    await scene.policies.newer(0, 0.0, worker="a")
+    view = await scene.apply(ONLY_PARSER)
+    assert (view.in_force_at, view.asked_by) == (0, 1)
 
 
 async def test_the_end_of_the_platform_answers_who_waits(scene):

@@ -59,6 +59,7 @@ from hivemesh_platform.audit.ports import AuditTrail
 Sign = Callable[[bytes, str], str]
 Workers = Callable[[], Sequence[InstalledWorker]]
 SYSTEM = "platform"
+REACHES_S = 2.0  # an answer to a change waits so long for the workers to have it
 HOLDS_S = 40.0  # two polls: who asked so long ago is gone
 
 
@@ -121,6 +122,7 @@ class PolicyService:
         self._issuing = asyncio.Lock()
         self._unsigned = asyncio.Event()
         self._changed = asyncio.Event()
+        self._asked = asyncio.Event()
         self._closed = False
         self._log = structlog.get_logger("hivemesh.policy")
 
@@ -148,6 +150,7 @@ class PolicyService:
         """Answer everybody who waits: the platform ends."""
         self._closed = True
         self._tell()
+        self._note_asked()
 
     # -- what decisions and workers ask ----------------------------------------------------
 
@@ -163,6 +166,7 @@ class PolicyService:
         if worker:
             self._holders.pop(worker, None)
             self._holders[worker] = after, self._clock.monotonic()
+            self._note_asked()
         if self._issued_at <= after and not self._closed:
             try:
                 await asyncio.wait_for(self._changed.wait(), wait_s)
@@ -211,6 +215,8 @@ class PolicyService:
                 raise PolicyChangedError(message)
             _refuse_failed(self._review(text, name))
             version = await self._append("policy:apply", text, present.consented, author)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._everywhere(), REACHES_S)
         return self._view(version)
 
     async def _append(
@@ -329,6 +335,17 @@ class PolicyService:
         self._holders = {name: one for name, one in self._holders.items() if one[1] >= since}
         held = sum(issued_at >= self._version_since for issued_at, _ in self._holders.values())
         return held, len(self._holders)
+
+    async def _everywhere(self) -> None:
+        """Return when every worker that has asked lately has the present version."""
+        held, asked = self._reach()
+        while held < asked and not self._closed:
+            await self._asked.wait()
+            held, asked = self._reach()
+
+    def _note_asked(self) -> None:
+        asked, self._asked = self._asked, asyncio.Event()
+        asked.set()
 
     def _tell(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +10,7 @@ import typer
 from hivemesh_platform.cli import output, session
 
 if TYPE_CHECKING:
-    from hivemesh_sdk.client import Client
-    from hivemesh_sdk.contracts.policy_api import PolicyReview, PolicyView
-
-REACHES_S = 5.0
-LOOK_EVERY_S = 0.1
+    from hivemesh_sdk.contracts.policy_api import PolicyReview
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -142,7 +137,6 @@ def apply(
         return 1
     with session.client(state) as client:
         view = client.apply_policy(text, expected=review.based_on, name=file.name, reason=reason)
-        view = _in_force(client, view)
     if fmt in {"json", "yaml", "name"}:
         output.show_one(view, fmt, name="version")
     else:
@@ -244,18 +238,6 @@ def _show_changes(review: "PolicyReview") -> None:
         typer.echo(f"{change}: {edge.caller} -> {edge.callee} {edge.capability}{live}")
     if not review.diff and not changes:
         typer.echo(f"nothing differs from version {review.based_on}", err=True)
-
-
-def _in_force(client: "Client", view: "PolicyView") -> "PolicyView":
-    """The version once every worker that is there has it; after a while, as it is then."""
-    until = time.monotonic() + REACHES_S
-    while view.in_force_at < view.asked_by and time.monotonic() < until:
-        time.sleep(LOOK_EVERY_S)
-        newest = client.policy()
-        if newest.version != view.version:
-            return view
-        view = newest
-    return view
 
 
 def _agreed(review: "PolicyReview") -> bool:
