@@ -3,6 +3,7 @@
 import pytest
 from hivemesh_sdk.contracts.artifacts import GrantRequest
 from hivemesh_sdk.contracts.instances import Heartbeat, Registration
+from hivemesh_sdk.contracts.tickets import ExchangeRequest
 from hivemesh_sdk.errors import RemoteError, RetryableError
 from hivemesh_sdk.lifecycle.artifacts import GrantedArtifacts
 from hivemesh_sdk.lifecycle.platform import PlatformClient
@@ -59,6 +60,29 @@ def request(artifact, operation):
     )
 
 
+def ticket(platform):
+    return platform.tickets.of(platform.ca.worker("echo", "i1"), "r.n.1", "text.echo@1")
+
+
+async def test_nothing_is_granted_without_a_ticket(artifacts, platform):
+    with pytest.raises(RemoteError) as caught:
+        await artifacts.grant(request(platform.put(b"x"), "get"), ticket="")
+    assert caught.value.document.code == "HM-1731"
+
+
+async def test_a_ticket_that_was_shown_is_exchanged(artifacts, platform):
+    caller = platform.ca.worker("other", "i1")
+    claims = platform.tickets.claims(
+        caller, "r.n.1", "a.b@1", aud=["other", "echo"], calls=["text.echo@1"]
+    )
+    asked = ExchangeRequest(
+        ticket=platform.tickets.sign(claims), step="r.n.1.call", capability="text.echo@1"
+    )
+    own = (await artifacts.exchange(asked)).ticket
+    named = platform.tickets.check(own, str(platform.ca.worker("echo", "i1")), "r.n.1.call", 1)
+    assert (named.sub, named.act) == (claims.sub, [str(caller)])
+
+
 async def test_an_instance_registers_beats_is_found_and_leaves(client):
     await client.register("i1", REGISTRATION)
     await client.heartbeat("i1", Heartbeat(slots={}, active={}, cpu=0.5, memory=0.1))
@@ -78,7 +102,7 @@ async def test_nobody_registers_for_another(client):
 
 async def test_an_artifact_is_read_in_parts(artifacts, platform):
     artifact = platform.put(b"0123456789")
-    grant = await artifacts.grant(request(artifact, "get"), ticket="")
+    grant = await artifacts.grant(request(artifact, "get"), ticket=ticket(platform))
     assert [await artifacts.get(grant, 0, 4), await artifacts.get(grant, 8, 99)] == [b"0123", b"89"]
 
 
@@ -86,7 +110,7 @@ async def test_an_artifact_that_is_not_there_is_refused_with_its_code(artifacts,
     artifact = platform.put(b"x")
     platform.blobs.clear()
     with pytest.raises(RemoteError) as caught:
-        await artifacts.grant(request(artifact, "get"), ticket="")
+        await artifacts.grant(request(artifact, "get"), ticket=ticket(platform))
     assert caught.value.document.code == "HM-1501"
 
 
@@ -99,14 +123,14 @@ async def test_an_artifact_is_stored_from_memory_and_from_a_file(
     artifact = platform.put(content)
     platform.blobs.clear()
     (tmp_path / "content").write_bytes(content)
-    grant = await artifacts.grant(request(artifact, "put"), ticket="")
+    grant = await artifacts.grant(request(artifact, "put"), ticket=ticket(platform))
     await artifacts.put(grant, tmp_path / "content" if as_file else content, size)
     assert platform.blobs == {artifact.sha256: content}
-    assert (await artifacts.grant(request(artifact, "put"), ticket="")).present
+    assert (await artifacts.grant(request(artifact, "put"), ticket=ticket(platform))).present
 
 
 async def test_a_grant_of_a_foreign_store_is_refused(artifacts, platform):
-    grant = await artifacts.grant(request(platform.put(b"x"), "get"), ticket="")
+    grant = await artifacts.grant(request(platform.put(b"x"), "get"), ticket=ticket(platform))
     elsewhere = type(grant)(
         method="GET", url="https://example.com/x", headers={}, expires_in_s=1, present=False
     )

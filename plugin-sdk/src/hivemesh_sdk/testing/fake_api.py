@@ -16,9 +16,10 @@ from hivemesh_sdk.contracts.instances import (
     Registration,
     RegistrationReply,
 )
-from hivemesh_sdk.contracts.names import PROBLEM_MEDIA_TYPE
+from hivemesh_sdk.contracts.names import PROBLEM_MEDIA_TYPE, TICKET_HEADER
 from hivemesh_sdk.contracts.policy import POLICY_MEDIA_TYPE
 from hivemesh_sdk.contracts.secrets import SecretLease, SecretRequest
+from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest
 from hivemesh_sdk.errors import HivemeshError, InvalidError, NotFoundError
 from hivemesh_sdk.trust.identity import Peer
 from hivemesh_sdk.trust.wire import EnrolRequest, IdentityAnswer, RenewRequest
@@ -53,7 +54,9 @@ class Platform(Protocol):
 
     async def policy(self, after: int, wait_s: float) -> str | None: ...
 
-    def grant(self, request: GrantRequest, peer: Peer) -> Grant: ...
+    def grant(self, request: GrantRequest, peer: Peer, ticket: str) -> Grant: ...
+
+    def exchange(self, request: ExchangeRequest, peer: Peer) -> ExchangeReply: ...
 
     def lend(self, request: SecretRequest) -> SecretLease: ...
 
@@ -143,7 +146,10 @@ class MeshApi:
     def _of_step(self, request: Request, peer: Peer) -> Answer:
         match request.method, request.path:
             case "POST", "/v1/artifacts/grants":
-                return _json(self._platform.grant(request.document(GrantRequest), peer))
+                ticket = request.headers.get(TICKET_HEADER, "")
+                return _json(self._platform.grant(request.document(GrantRequest), peer, ticket))
+            case "POST", "/v1/tickets/exchange":
+                return _json(self._platform.exchange(request.document(ExchangeRequest), peer))
             case "POST", "/v1/secrets/resolve":
                 return _json(self._platform.lend(request.document(SecretRequest)))
             case _:

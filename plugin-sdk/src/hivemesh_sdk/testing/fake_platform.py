@@ -30,6 +30,7 @@ from hivemesh_sdk.contracts.instances import (
 )
 from hivemesh_sdk.contracts.names import TREE_MEDIA_TYPE
 from hivemesh_sdk.contracts.secrets import SecretLease, SecretRequest
+from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest
 from hivemesh_sdk.errors import FatalError, InvalidError, NotAuthorizedError, NotFoundError
 from hivemesh_sdk.testing.fake_api import CONTENT, EnrolmentApi, MeshApi, digest
 from hivemesh_sdk.testing.fake_policies import FakePolicies
@@ -217,8 +218,9 @@ class FakePlatform:
         """The signed policy, when it is newer than the one signed at `after`."""
         return await self.policies.newer(after, wait_s)
 
-    def grant(self, request: GrantRequest, peer: Peer) -> Grant:
-        """Say where bytes go and come from: always here."""
+    def grant(self, request: GrantRequest, peer: Peer, ticket: str) -> Grant:
+        """Say where bytes go and come from, always here, to who shows the ticket of the step."""
+        self.tickets.check(ticket, peer.uri, request.step, request.attempt)
         present = request.sha256 in self.blobs
         if request.operation == "get" and not present:
             raise FatalError(request.sha256, slug="artifact-missing")
@@ -237,6 +239,10 @@ class FakePlatform:
             raise NotFoundError(request.path, slug="secret-missing")
         name = f"{request.step}.{request.path}"
         return SecretLease(id=name, path=request.path, version=1, value=value, expires_in_s=60.0)
+
+    def exchange(self, request: ExchangeRequest, peer: Peer) -> ExchangeReply:
+        """Give a ticket of its own to who was shown one as the callee."""
+        return self.tickets.exchange(request, peer.id)
 
     def read(self, sha256: str) -> bytes:
         """The bytes of an artifact."""

@@ -15,7 +15,7 @@ from hivemesh_sdk.contracts.tickets import (
     Ticket,
 )
 from hivemesh_sdk.trust.identity import SpiffeId
-from hivemesh_sdk.trust.jws import SigningKey
+from hivemesh_sdk.trust.jws import SigningKey, is_sealed
 from hivemesh_sdk.trust.tickets import TicketReader, TicketRefusedError
 
 LIFETIME_S = 300
@@ -91,7 +91,10 @@ class ThrowawayTickets:
         """
         if not token:
             raise TicketRefusedError(step, reason="missing", slug="ticket-missing")
-        ticket = self._reader.from_holder(token.encode())
+        if is_sealed(token):
+            ticket = msgspec.json.decode(self.signing.unseal(token), type=Ticket)
+        else:
+            ticket = self._reader.from_holder(token.encode())
         if (ticket.azp, ticket.step, ticket.attempt) != (identity, step, attempt):
             raise TicketRefusedError(step, reason="other-step")
         return ticket
