@@ -76,5 +76,7 @@ def store_of(platform: "Platform") -> SecretStore:
         known = ", ".join(sorted(stores))
         detail = f"there is no secret store {settings.store!r} (secrets.store); known are {known}"
         raise ConfigurationError(detail, slug="configuration-invalid")
+    if not settings.passphrase.get_secret_value() and not settings.vault.transit_key:
+        settings = settings.model_copy(update={"passphrase": platform.settings.trust.passphrase})
     folder = platform.state_folder / FOLDER
     return factory(StoreParts(settings=settings, folder=folder, clock=platform.clock))

@@ -278,8 +278,8 @@ class SecretsSettings(Section):
     passphrase: SecretStr = Field(
         default=SecretStr(""),
         description="Encrypts the key of the store `encrypted_file`; write `${file:/path}` with "
-        "the file on another volume. Default: the key lies beside the secrets, readable by the "
-        "owner alone.",
+        "the file on another volume. Default: `trust.passphrase`, where it is set; else the key "
+        "lies beside the secrets, readable by the owner alone.",
     )
     lease_s: Annotated[float, Field(ge=1, le=DAY_S)] = Field(
         default=900.0,

@@ -133,10 +133,23 @@ async def test_a_wrong_passphrase_opens_nothing(tmp_path):
     assert not (tmp_path / "secrets" / KEY_FILE).exists()
 
 
-async def test_the_way_of_keeping_the_key_is_not_changed_in_silence(tmp_path, store):
-    await store.write("a", "one")
-    with pytest.raises(ConfigurationError, match="kind 'file'"):
-        await opened(tmp_path, passphrase="new").read("a")
+async def test_a_passphrase_may_be_set_later_and_takes_the_key_away(tmp_path, store):
+    for value in ("one", "two"):
+        await store.write("a", value)
+    before = (tmp_path / "secrets" / FILE).read_text()
+    protected = opened(tmp_path, passphrase="new")
+    assert (await protected.read("a")).value == "two"
+    assert (await protected.read("a", 1)).value == "one"
+    assert not (tmp_path / "secrets" / KEY_FILE).exists()
+    after = json.loads((tmp_path / "secrets" / FILE).read_text())
+    assert after["records"]["a"] != json.loads(before)["records"]["a"]
+    assert (await opened(tmp_path, passphrase="new").read("a")).value == "two"
+
+
+async def test_a_passphrase_is_not_left_out_in_silence(tmp_path):
+    await opened(tmp_path, passphrase="right").write("a", "one")
+    with pytest.raises(ConfigurationError, match="kind 'passphrase'"):
+        await opened(tmp_path).read("a")
 
 
 async def test_a_file_that_cannot_be_read_is_never_replaced(tmp_path, store):

@@ -48,3 +48,10 @@ async def test_an_unknown_store_is_refused_with_the_known_ones(tmp_path):
     with pytest.raises(ConfigurationError, match="known are encrypted_file, vault"):
         async with platform(tmp_path, **{"secrets.store": "volt"}):
             pass
+
+
+async def test_the_authoritys_passphrase_serves_where_there_is_no_other(tmp_path):
+    async with platform(tmp_path, **{"trust.passphrase": "eleven-random-words-7731"}) as found:
+        await ask(found, "set_secret", "a.b", "one")
+        assert (await ask(found, "reveal_secret", "a.b")).value == "one"
+        assert not (found.state_folder / "secrets/key").exists()

@@ -201,6 +201,8 @@ class EncryptedFile:
         except msgspec.DecodeError as error:
             message = f"{str(self._path)!r} cannot be read"
             raise SecretDamagedError(message) from error
+        if contents.key.kind == KeyFile.kind != self._keeper.kind:
+            return await self._protected(contents)
         if contents.key.kind != self._keeper.kind:
             message = (
                 f"the secrets were stored with a key of the kind {contents.key.kind!r}; the "
@@ -208,6 +210,23 @@ class EncryptedFile:
             )
             raise ConfigurationError(message, slug="configuration-invalid")
         return contents, await self._keeper.open(contents.key)
+
+    async def _protected(self, contents: Contents) -> tuple[Contents, bytes]:
+        """Encrypt everything anew under a key that does not lie beside it, and remove the old one."""
+        beside = self._path.parent / KEY_FILE
+        old = AESGCM(await KeyFile(beside).open(contents.key))
+        _decrypt(old, contents.check, _CHECK, "the check of the key")
+        key, contents.key = await self._keeper.make()
+        new = AESGCM(key)
+        contents.check = _encrypt(new, _CHECK, _CHECK, 0)
+        for path, record in contents.records.items():
+            for number, version in record.versions.items():
+                bound = _bound(path, number)
+                data = _decrypt(old, version, bound, path)
+                record.versions[number] = _encrypt(new, data, bound, version.created_at)
+        await asyncio.to_thread(_replace, self._path, _encode(contents))
+        beside.unlink()
+        return contents, key
 
     async def _make(self) -> tuple[Contents, bytes]:
         folder = self._path.parent
