@@ -196,6 +196,18 @@ async def test_a_scope_is_never_wider_than_what_its_maker_and_its_owner_have(
         )
 
 
+async def test_nobody_has_more_tokens_than_he_can_keep_an_eye_on(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hivemesh_platform.access.people.TOKENS_PER_USER", 2)
+    first = await people.token("operator")
+    await people.token("operator")
+    with pytest.raises(ConflictError):
+        await people.token("operator")
+    await people.service.revoke_token(await people.admin(), ApiToken.parse(first).id)
+    await people.token("operator")
+
+
 async def test_a_token_makes_no_tokens(people: People) -> None:
     await people.give("anna", "analyst")
     bearer = await people.access.principal_of(await people.token("anna"))

@@ -205,9 +205,15 @@ async def test_every_answer_is_hardened(found: Platform) -> None:
         assert answer.headers["x-frame-options"] == "DENY"
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert answer.headers["cache-control"] == "no-store"
-        assert "max-age" in answer.headers["strict-transport-security"]
+        assert "strict-transport-security" not in answer.headers  # of localhost, see the front
         assert "access-control-allow-origin" not in answer.headers
         assert "set-cookie" not in answer.headers
+
+
+async def test_other_names_than_localhost_are_for_tls_only(found: Platform) -> None:
+    token = await token_of(found, "operator")
+    answer = await by_token(found, token, host="127.0.0.1")
+    assert "max-age" in answer.headers["strict-transport-security"]
 
 
 async def test_no_token_gets_into_the_log(found: Platform, capfd) -> None:

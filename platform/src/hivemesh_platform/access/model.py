@@ -37,7 +37,7 @@ KINDS = {
     "policy": "id of a rule",
     "role": "name of the role",
     "run": "its pipeline; of a job its capability",
-    "secret": "path in the store, a.b.c",
+    "secret": "path in the store, a.b.c; `run` is to use it in work, `admin` to reveal it",
     "status": "",
     "token": "id of the token",
     "user": "name of the user",

@@ -215,6 +215,7 @@ class PeopleService:
         if not holder.rights.include(rights):
             message = f"{owner!r} has not all of {', '.join(rights.texts())}; grant it first"
             raise GrantTooWideError(message)
+        await self._check_room(subject)
         token, now = ApiToken.new(), self._now()
         record = TokenRecord(
             id=token.id,
@@ -255,6 +256,15 @@ class PeopleService:
         """Say whether the actor owns the token or may see every one; a token sees itself."""
         own = token.id == actor.token_id if actor.token_id else token.owner == actor.name
         return own or actor.rights.allows("read", "token", token.id)
+
+    async def _check_room(self, owner: Subject) -> None:
+        """Refuse a token more than anybody can keep an eye on."""
+        now = self._now()
+        found = await self._access.database.read(lambda tx: store.tokens(tx, owner.tenant))
+        valid = [one for one in found if one.revoked_at is None and one.expires_at > now]
+        if sum(one.owner == owner.name for one in valid) >= TOKENS_PER_USER:
+            message = f"{owner.name!r} has {TOKENS_PER_USER} valid tokens; revoke some first"
+            raise ConflictError(message)
 
     async def _scope_of(self, subject: Subject) -> tuple[str, ...]:
         """The roles and grants that a user has now, his groups' included."""

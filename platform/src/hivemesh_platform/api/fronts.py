@@ -23,8 +23,8 @@ REALM = 'Bearer realm="hivemesh"'
 MAX_TOKEN = 256  # bytes of the header; a token has 64
 _FOREIGN_HEADERS = frozenset({b"x-api-key", b"api-key", b"x-auth-token", b"x-access-token"})
 _IN_QUERY = frozenset({"token", "access_token", "api_key", "apikey", "api-key"})
+_STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
 _SECURITY = (
-    (b"strict-transport-security", b"max-age=31536000"),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
@@ -88,10 +88,12 @@ class PeopleFront:
         if scope["type"] != "http":
             return
 
+        security = _security(_host(scope))
+
         async def hardened(message: Message) -> None:
             if message["type"] == "http.response.start":
                 present = {name for name, _ in message.get("headers", ())}
-                added = [one for one in _SECURITY if one[0] not in present]
+                added = [one for one in security if one[0] not in present]
                 message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
@@ -106,8 +108,7 @@ class PeopleFront:
         await self.app(scope, receive, hardened)
 
     def _check_host(self, scope: Scope) -> None:
-        hosts = [value for name, value in scope["headers"] if name == b"host"]
-        host = _without_port(hosts[0].decode("latin-1")) if len(hosts) == 1 else ""
+        host = _host(scope)
         if host not in self._names():
             message = f"{host[:100]!r} is none of the names of this platform"
             raise HostNotAllowedError(message)
@@ -139,6 +140,17 @@ class PeopleFront:
             told = ', error="invalid_token"' if isinstance(error, TokenRefusedError) else ""
             headers["www-authenticate"] = REALM + told
         await respond(document, headers)(scope, receive, send)
+
+
+def _host(scope: Scope) -> str:
+    """The name that the request is for; empty where it names none or several."""
+    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    return _without_port(hosts[0].decode("latin-1")) if len(hosts) == 1 else ""
+
+
+def _security(host: str) -> tuple[tuple[bytes, bytes], ...]:
+    """A browser applies the strict transport of `localhost` to other programs' ports as well."""
+    return _SECURITY if host == "localhost" else (*_SECURITY, _STRICT_TRANSPORT)
 
 
 def _bearer(scope: Scope) -> str:
