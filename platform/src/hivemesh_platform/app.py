@@ -192,7 +192,13 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
         execution = await stack.enter_async_context(open_execution(ports))
         platform.counters = execution.counters
         platform.answer_waiting = lambda: _answer_waiting(platform, execution)
-        files = ArtifactService(database, store, execution.held, clock)
+        files = ArtifactService(
+            database,
+            store,
+            execution.held,
+            clock,
+            clearance=InstalledCatalogue(platform.types).clearance,
+        )
         routers = [
             *_mesh_routers(platform, database),
             *_work_routers(execution, files, platform.audit),

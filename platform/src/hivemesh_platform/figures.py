@@ -65,6 +65,7 @@ async def metrics(platform: "Platform", database: Database) -> Metrics:
         processed_bytes={name: counters.bytes_by_worker[name] for name in names},
         repeated={"lost": counters.attempts_lost, "failed": counters.attempts_failed},
         restarts={name: overview.restarts(name) for name in names},
+        tickets_refused=counters.tickets_refused,
         stale=counters.stale_results,
         audit_records=trail.records,
         audit_refused=trail.refused,

@@ -66,11 +66,12 @@ class Catalogue:
 class Setting:
     def __init__(self):
         self.clock = ManualClock()
-        self.held = HeldSteps(ExecutionCounters())
+        self.counters = ExecutionCounters()
+        self.held = HeldSteps(self.counters)
         catalogue = Catalogue()
         self.mint = TicketMint(ISSUER, SIGNING, catalogue, self.clock)
         reader = TicketReader(lambda: SIGNERS, self.clock)
-        self.tickets = StepTickets(reader, self.held, self.mint, catalogue)
+        self.tickets = StepTickets(reader, self.held, self.mint, catalogue, self.counters)
 
     def place(self, *, attempt=1, deadline_ms=0, digests=DIGESTS, data_class=DataClass.INTERNAL):
         claim = Claim(
@@ -168,6 +169,14 @@ async def test_without_a_ticket_nothing_is_given(setting):
     with pytest.raises(TicketRefusedError) as caught:
         setting.tickets.check("", str(CONVERTER), "run_1.convert.0", 1)
     assert caught.value.slug == "ticket-missing"
+    assert setting.counters.tickets_refused == {"missing": 1}
+
+
+async def test_nothing_above_the_callees_clearance_is_exchanged(setting):
+    token = setting.mint.of(setting.place(data_class=DataClass.SECRET))
+    with pytest.raises(TicketRefusedError) as caught:
+        setting.exchange(token)
+    assert caught.value.slug == "data-class-exceeded"
 
 
 async def test_a_superseded_attempt_is_stale_for_itself_and_for_those_it_calls(setting):
@@ -235,7 +244,8 @@ def some(values):
     artifacts=some(["a" * 64, "b" * 64, "c" * 64, "*"]),
     datasets=some(["read:sales", "read:bank", "write:notes"]),
     secrets=some(["ledger.key", "bank.key"]),
-    data_class=st.none() | st.sampled_from(DataClass),
+    data_class=st.none()
+    | st.sampled_from([one for one in DataClass if one is not DataClass.SECRET]),
     lifetime_s=st.none() | st.integers(-10, 10_000),
 )
 def test_an_exchange_only_narrows(calls, artifacts, datasets, secrets, data_class, lifetime_s):

@@ -17,4 +17,5 @@ class ExecutionCounters:
     attempts_lost: int = 0
     bytes_by_worker: Counter[str] = field(default_factory=Counter)  # recorded batches
     pauses: int = 0  # rows that found the disk full
+    tickets_refused: Counter[str] = field(default_factory=Counter)  # by reason
     stale_results: int = 0  # dropped: the row had gone to a later attempt or reader

@@ -132,7 +132,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
                 pipelines=pipelines,
                 datasets=datasets,
                 held=held,
-                tickets=StepTickets(ports.reader, held, tickets, ports.catalogue),
+                tickets=StepTickets(ports.reader, held, tickets, ports.catalogue, counters),
                 work=work,
                 counters=counters,
             )

@@ -3,7 +3,11 @@
 A ticket counts only while its attempt is the one that runs.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import msgspec
+import structlog
 from hivemesh_sdk.contracts.artifacts import highest
 from hivemesh_sdk.contracts.names import CALL_NAME
 from hivemesh_sdk.contracts.references import permits
@@ -12,10 +16,14 @@ from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.trust.jws import SignatureInvalidError, is_sealed
 from hivemesh_sdk.trust.tickets import TicketReader, TicketRefusedError
 
+from hivemesh_platform.execution.classes import exceeded
+from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.held import HeldSteps
 from hivemesh_platform.execution.ledger import StaleAttemptError
 from hivemesh_platform.execution.ports import Catalogue, KnownCapability
 from hivemesh_platform.execution.tickets import TicketMint
+
+_log = structlog.get_logger("hivemesh.execution")
 
 PARTS_OF_STEP = 3  # run.node.seq; each call below it adds one
 
@@ -24,9 +32,15 @@ class StepTickets:
     """Checks tickets and exchanges them; nothing it gives allows more than what was shown."""
 
     def __init__(
-        self, reader: TicketReader, held: HeldSteps, mint: TicketMint, catalogue: Catalogue
+        self,
+        reader: TicketReader,
+        held: HeldSteps,
+        mint: TicketMint,
+        catalogue: Catalogue,
+        counters: ExecutionCounters,
     ) -> None:
         self._reader = reader
+        self._counters = counters
         self._held = held
         self._mint = mint
         self._catalogue = catalogue
@@ -38,6 +52,10 @@ class StepTickets:
             TicketRefusedError: there is none, or it is not its own, or of something else.
             StaleAttemptError: the attempt is over.
         """
+        with self._counted(identity):
+            return self._checked(token, identity, step, attempt)
+
+    def _checked(self, token: str, identity: str, step: str, attempt: int) -> Ticket:
         ticket = self._read(token)
         if ticket.azp != identity:
             message = "the ticket was given to another caller"
@@ -55,9 +73,22 @@ class StepTickets:
             TicketRefusedError: it was not shown to the asker, or does not allow the call.
             StaleAttemptError: the attempt is over.
         """
+        with self._counted(str(asker)):
+            return self._exchanged(request, asker, now)
+
+    def _exchanged(self, request: ExchangeRequest, asker: SpiffeId, now: float) -> ExchangeReply:
         shown = self._read(request.ticket)
         known = self._callee(shown, request, asker)
         self._check_current(shown)
+        data_class = highest(
+            one for one in (shown.data_class, request.data_class) if one is not None
+        )
+        if data_class.exceeds(known.declared.data_class_max):
+            raise TicketRefusedError(
+                exceeded(data_class, known.declared),
+                reason="data-class",
+                slug="data-class-exceeded",
+            )
         calls = _both(shown.calls, known.permissions.call, request.calls)
         until = shown.exp
         if request.lifetime_s is not None:
@@ -80,12 +111,20 @@ class StepTickets:
                 if permits(known.permissions.secrets, path)
                 and (request.secrets is None or path in request.secrets)
             ],
-            data_class=highest(
-                one for one in (shown.data_class, request.data_class) if one is not None
-            ),
+            data_class=data_class,
             act=[shown.azp, *shown.act],
         )
         return ExchangeReply(ticket=self._mint.sign(ticket), expires_in_s=until - int(now))
+
+    @contextmanager
+    def _counted(self, who: str) -> Iterator[None]:
+        """Count and log what is refused."""
+        try:
+            yield
+        except TicketRefusedError as error:
+            self._counters.tickets_refused[error.reason] += 1
+            _log.warning("ticket_refused", reason=error.reason, caller=who, detail=error.detail)
+            raise
 
     def _read(self, token: str) -> Ticket:
         if not token:

@@ -26,6 +26,7 @@ class Totals:
     processed_bytes: Mapping[str, int] = field(default_factory=dict)  # by worker
     repeated: Mapping[str, int] = field(default_factory=dict)  # by reason: lost or failed
     restarts: Mapping[str, int] = field(default_factory=dict)  # by worker
+    tickets_refused: Mapping[str, int] = field(default_factory=dict)  # by reason
     stale: int = 0
     audit_records: int = 0
     audit_refused: int = 0
@@ -123,6 +124,12 @@ class _TotalsCollector(Collector):
             "Processes that the supervisor had to start again.",
             "worker",
             totals.restarts,
+        )
+        yield _family(
+            "hivemesh_tickets_refused",
+            "Requests of workers that their ticket did not allow.",
+            "reason",
+            totals.tickets_refused,
         )
         for name, text, number in (
             (
