@@ -15,6 +15,7 @@ from hivemesh_platform.access.policy_store import PolicyChangedError, PolicyStor
 from hivemesh_platform.access.workload_policy import FIRST_DOCUMENT, InstalledWorker, Question
 from hivemesh_platform.audit.model import AuditEvent
 from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.errors import StorageFullError
 from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.policy import REISSUE_S, DenyList
 from hivemesh_sdk.errors import HivemeshError, InvalidError, NotFoundError
@@ -235,6 +236,36 @@ async def test_a_changed_manifest_changes_the_policy_and_an_unchanged_one_does_n
     assert (await scene.policies.version()).version == 3
     assert not scene.allows(PARSER, "doc-converter", "doc.convert@1")
     assert scene.trail.events[-1].action == "policy:consent"
+
+
+async def test_consent_that_cannot_be_written_down_does_not_count_and_is_tried_again(scene):
+    scene.workers, scene.trail.full = WORKERS[1:], True
+    await scene.policies.consent()
+    assert (await scene.policies.version()).version == 2
+    scene.trail.full = False
+    await scene.policies.consent()
+    assert (await scene.policies.version()).version == 3
+
+
+async def test_a_full_disk_does_not_keep_a_denial_from_the_workers(scene, monkeypatch):
+    async def full(_self: PolicyStore, _now: object) -> int:
+        raise StorageFullError
+
+    before = await scene.signed()
+    monkeypatch.setattr(PolicyStore, "next_issue", full)
+    task = asyncio.create_task(scene.policies.run())
+    scene.policies.deny(DenyList(serials=["0a"]))
+    await asyncio.wait_for(scene.policies.newer(before.issued_at, 30.0), 10)
+    task.cancel()
+    after = await scene.signed()
+    assert after.denials.serials == ["0a"]
+    assert after.issued_at > before.issued_at
+
+
+async def test_a_document_that_workers_could_not_read_is_refused(scene, monkeypatch):
+    monkeypatch.setattr("hivemesh_platform.access.policy_service.MAX_SIGNED", 500)
+    with pytest.raises(InvalidError, match="at most 500 are taken"):
+        await scene.apply(ONLY_PARSER)
 
 
 async def test_consent_keeps_what_people_wrote(scene):

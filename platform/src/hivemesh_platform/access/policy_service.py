@@ -27,7 +27,7 @@ from hivemesh_sdk.contracts.policy_api import (
     PolicyView,
 )
 from hivemesh_sdk.contracts.problems import FieldProblem
-from hivemesh_sdk.errors import InvalidError, NotFoundError
+from hivemesh_sdk.errors import HivemeshError, InvalidError, NotFoundError
 from hivemesh_sdk.safeio.documents import parse_policy
 from hivemesh_sdk.trust.policy import (
     CompiledPolicy,
@@ -55,10 +55,12 @@ from hivemesh_platform.access.workload_policy import (
 )
 from hivemesh_platform.audit.model import AuditEvent
 from hivemesh_platform.audit.ports import AuditTrail
+from hivemesh_platform.storage.errors import StorageError, StorageFullError
 
 Sign = Callable[[bytes, str], str]
 Workers = Callable[[], Sequence[InstalledWorker]]
 SYSTEM = "platform"
+MAX_SIGNED = 512 * 1024  # of the mebibyte that a signed document may have; the rest is for denials
 REACHES_S = 2.0  # an answer to a change waits so long for the workers to have it
 HOLDS_S = 40.0  # two polls: who asked so long ago is gone
 
@@ -124,6 +126,7 @@ class PolicyService:
         self._changed = asyncio.Event()
         self._asked = asyncio.Event()
         self._closed = False
+        self._refused_consent = False
         self._log = structlog.get_logger("hivemesh.policy")
 
     async def open(self) -> None:
@@ -135,7 +138,8 @@ class PolicyService:
             await self._store.add(newest)
         self._use(newest)
         await self.consent()
-        await self._issue()
+        if not self._token:
+            await self._issue()
 
     async def run(self) -> None:
         """Sign again what has changed, and what is five minutes old, until cancelled."""
@@ -189,8 +193,19 @@ class PolicyService:
     async def consent(self) -> None:
         """Make the rules of the installed manifests part of the policy, where they changed.
 
-        What lies in the operator's folders of workers counts as consented.
+        What lies in the operator's folders of workers counts as consented. What cannot be written
+        down does not count: the rules before it stay, and it is tried again.
         """
+        try:
+            await self._consent()
+        except HivemeshError as error:
+            if not self._refused_consent:
+                self._log.error("consent_not_recorded", problem=error.slug, detail=error.detail)
+            self._refused_consent = True
+        else:
+            self._refused_consent = False
+
+    async def _consent(self) -> None:
         async with self._changing:
             rules = manifest_rules(self._workers())
             if encode_rules(rules) == self._in_force.version.consented:
@@ -267,6 +282,7 @@ class PolicyService:
     def _review(self, text: str, name: str) -> PolicyReview:
         document = parse_policy(text, name=name)
         check_document(document, self._trust_domain)
+        self._check_size(document)
         present = self._in_force
         before = side(
             present.version.document, present.document, self._trust_domain, present.consented
@@ -310,24 +326,45 @@ class PolicyService:
     async def _issue(self) -> None:
         """Sign the version in force with the present deny list, and tell who waits."""
         async with self._issuing:
-            issued_at = await self._store.next_issue(self._clock.now())
+            issued_at = await self._next_issue()
             present = self._in_force
-            rules, deny = signed_rules(present.document, self._trust_domain, present.consented)
-            policy = SignedPolicy(
-                version=present.version.version,
-                issued_at=issued_at,
-                trust_domain=self._trust_domain,
-                rules=raw_rules(rules),
-                deny=deny,
-                denials=self._denials,
-                egress=signed_egress(present.document),
-            )
+            policy = self._unsigned_policy(present.version.version, present.document, issued_at)
             self._token = self._sign(encode_policy(policy), POLICY_TYPE)
             if policy.version != self._compiled.version:
                 self._version_since = issued_at
             self._compiled = CompiledPolicy(policy)
             self._issued_at, self._signed_at = issued_at, self._clock.monotonic()
             self._tell()
+
+    async def _next_issue(self) -> int:
+        """The time of the next signature; a full disk does not keep a denial from the workers."""
+        now = self._clock.now()
+        try:
+            return await self._store.next_issue(now)
+        except (StorageFullError, StorageError) as error:
+            self._log.error("policy_issue_not_stored", detail=error.detail)
+            return max(round(now.timestamp() * 1000), self._issued_at + 1)
+
+    def _unsigned_policy(
+        self, version: int, document: PolicyDocument, issued_at: int
+    ) -> SignedPolicy:
+        rules, deny = signed_rules(document, self._trust_domain, self._in_force.consented)
+        return SignedPolicy(
+            version=version,
+            issued_at=issued_at,
+            trust_domain=self._trust_domain,
+            rules=raw_rules(rules),
+            deny=deny,
+            denials=self._denials,
+            egress=signed_egress(document),
+        )
+
+    def _check_size(self, document: PolicyDocument) -> None:
+        """Refuse what workers would not read any more once the deny list has grown."""
+        size = len(encode_policy(self._unsigned_policy(0, document, 0)))
+        if size > MAX_SIGNED:
+            message = f"the signed form has {size} bytes; at most {MAX_SIGNED} are taken"
+            raise InvalidError(message, slug="policy-invalid")
 
     def _reach(self) -> tuple[int, int]:
         """At how many workers the present version is in force, and how many have asked lately."""
