@@ -83,4 +83,4 @@ down: ## stop and remove the containers of `make up`
 	@$(COMPOSE) -f $(COMPOSE_FILE) down
 
 clean: ## remove environments, caches and build results; state folders stay
-	@rm -rf .venv workers/*/.venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf .venv .tools workers/*/.venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
