@@ -1,5 +1,7 @@
 """Data reaches no capability, dataset or step above whose clearance it is."""
 
+import hashlib
+
 import msgspec
 import pytest
 from execution_support import TESTER, core, double, numbers
@@ -12,7 +14,7 @@ from fake_workers import (
     mapper,
     source,
 )
-from hivemesh_platform.artifacts.service import ArtifactService
+from hivemesh_platform.artifacts.service import ArtifactService, Use
 from hivemesh_platform.execution.classes import DataClassError, output_class
 from hivemesh_platform.knowledge.service import DatasetClassError
 from hivemesh_sdk.clock import SystemClock
@@ -208,3 +210,62 @@ async def test_rejected_records_carry_the_class_of_their_input(tmp_path):
         await platform.end(run)
         rejected = await platform.execution.runs.rejected(run, 0, 10)
         assert {one.data_class for one in rejected} == {PERSONAL}
+
+
+async def hanging(platform, workers, reference, data_class=INTERNAL):
+    """A job whose step is held and never answers; its key and who holds it."""
+    workers.workers["w1"].hang_once.add(ECHO)
+    request = JobRequest(capability=ECHO, input=reference, data_class=data_class)
+    job = (await platform.execution.jobs.start(request, TESTER)).id
+    await platform.until(lambda: workers.puts)
+    return job, workers.puts[-1][1], workers.workers["w1"].endpoint().identity
+
+
+async def test_what_a_step_stores_has_the_class_of_its_output(tmp_path):
+    workers = fleet()
+    async with core(tmp_path, workers, catalogue=catalogue()) as platform:
+        files, reference = await uploaded(platform, b"mail", PERSONAL)
+        job, key, identity = await hanging(platform, workers, reference)
+
+        async def chunks():
+            yield b"made of mail"
+
+        digest = hashlib.sha256(b"made of mail").hexdigest()
+        use = Use(identity=identity, step=key, attempt=1)
+        info = await files.put(chunks(), digest, use, name=None, media_type="text/plain")
+        assert info.data_class is PERSONAL
+        await platform.execution.runs.cancel(job)
+
+
+async def test_a_ticket_that_does_not_name_an_artifact_does_not_open_it(tmp_path):
+    workers = fleet()
+    async with core(tmp_path, workers, catalogue=catalogue()) as platform:
+        files, reference = await uploaded(platform, b"mail", INTERNAL)
+        job, key, identity = await hanging(platform, workers, reference)
+        [token] = workers.tickets
+        named = platform.execution.tickets.check(token, identity, key, 1)
+        asked = GrantRequest(
+            operation="get", sha256=reference["sha256"], size=4, step=key, attempt=1,
+            media_type="", name=None,
+        )  # fmt: skip
+        assert named.artifacts == [reference["sha256"]]
+        assert (await files.grant(asked, identity, named)).method == "GET"
+        narrowed = msgspec.structs.replace(named, artifacts=[])
+        with pytest.raises(NotFoundError):
+            await files.grant(asked, identity, narrowed)
+        await platform.execution.runs.cancel(job)
+
+
+async def test_a_part_of_a_dataset_has_its_class(tmp_path):
+    workers = fleet()
+    low = catalogue(read=PERSONAL, echo_max=INTERNAL)
+    async with core(tmp_path, workers, catalogue=low) as platform:
+        await platform.end(await start(platform, document(("double", DOUBLE))))
+        parts = await platform.database.read(
+            lambda tx: tx.all("SELECT sha256, bytes FROM dataset_part")
+        )
+        reference = {"sha256": parts[0]["sha256"], "size": parts[0]["bytes"]}
+        with pytest.raises(DataClassError):
+            await platform.execution.jobs.start(
+                JobRequest(capability=ECHO, input=reference), TESTER
+            )
