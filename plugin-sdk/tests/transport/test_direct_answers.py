@@ -152,7 +152,10 @@ async def test_repeated_head_is_read_anew_for_each_request(mesh_of, wire):
         for body in (b"a", b"bb", b"ccc"):
             connection.send(REPEATED % (len(body), b"x: 1") + body)
             _, _, answered = await connection.answer()
-            assert answered == b"content-length=%d hivemesh-deadline-ms=9 host=x x=1 " % len(body) + body
+            assert (
+                answered
+                == b"content-length=%d hivemesh-deadline-ms=9 host=x x=1 " % len(body) + body
+            )
 
 
 async def test_known_head_in_parts_or_with_more_behind_it_is_parsed(mesh_of, wire):
@@ -213,8 +216,26 @@ async def test_only_varying_lines_may_stand_before_a_known_head(mesh_of, wire):
     async with mesh_of(app) as mesh:
         connection = await wire(mesh)
         first = b"PUT /direct HTTP/1.1\r\ncontent-length: 1\r\n%bhost: x\r\n\r\na"
-        for lines in (b"x-request-id: 1\r\n", b"x-request-id: 2\r\ntraceparent: 3\r\n", b"a: b\r\n"):
+        for lines in (
+            b"x-request-id: 1\r\n",
+            b"x-request-id: 2\r\ntraceparent: 3\r\n",
+            b"a: b\r\n",
+        ):
             connection.send(first % lines)
             _, _, answered = await connection.answer()
             pairs = lines.replace(b": ", b"=").replace(b"\r\n", b" ")
             assert answered == b"content-length=1 " + pairs + b"host=x a"
+
+
+async def test_request_behind_a_large_answer_keeps_its_body(mesh_of, wire):
+    app = Both(wait=True, size=3_000_000)
+    async with mesh_of(app) as mesh:
+        connection = await wire(mesh)
+        connection.send(PUT % 1 + b"a" + PUT % 2 + b"b")
+        async with asyncio.timeout(10):
+            await app.called.wait()
+        app.give(app.replies[0], b"a")
+        connection.send(b"c")
+        first, second = await connection.answer(), await connection.answer()
+    assert len(first[2]) == 3_000_001
+    assert (second[1]["way"], second[2]) == ("asgi", b"bc")

@@ -272,7 +272,7 @@ class MeshProtocol(HttpToolsProtocol):
         keep_alive = version == "1.1" and parser.should_keep_alive()
         app = self._admit()
         previous = self._current()
-        cycle = self._open_cycle(scope, keep_alive=keep_alive)
+        self.cycle = cycle = self._new_cycle(scope, keep_alive=keep_alive)
         if previous is not None and not previous.response_complete:
             cycle.message_event = asyncio.Event()
             self.flow.pause_reading()
@@ -285,8 +285,8 @@ class MeshProtocol(HttpToolsProtocol):
             cycle.message_event = asyncio.Event()
             self._start_asgi_task(cycle, app)
 
-    def _open_cycle(self, scope: HTTPScope, *, keep_alive: bool) -> "MeshCycle":
-        self.cycle = cycle = MeshCycle(
+    def _new_cycle(self, scope: HTTPScope, *, keep_alive: bool) -> "MeshCycle":
+        cycle = MeshCycle(
             scope,
             self.transport,
             self.flow,
@@ -318,7 +318,7 @@ class MeshProtocol(HttpToolsProtocol):
         if app is direct:
             self._answer_directly(scope, body, keep_alive=True)
         else:
-            cycle = self._open_cycle(scope, keep_alive=True)
+            self.cycle = cycle = self._new_cycle(scope, keep_alive=True)
             cycle.more_body = False
             self._start_task(cycle, app)
         return True
@@ -342,8 +342,10 @@ class MeshProtocol(HttpToolsProtocol):
 
     def answer_by_task(self, reply: "DirectReply", answer: Application) -> None:
         """Give a large answer through a task, which waits until the peer takes it."""
-        cycle = self._open_cycle(reply.scope, keep_alive=reply.keep_alive)
+        cycle = self._new_cycle(reply.scope, keep_alive=reply.keep_alive)
         cycle.more_body = False
+        if self.cycle is reply:  # else the parser is at a later request already
+            self.cycle = cycle
         self._start_task(cycle, answer)
 
     def _set_path(self, url: bytes) -> None:
