@@ -1,6 +1,7 @@
 """The audit trail of a running installation: whole after a kill, and what a full disk of it stops."""
 
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hivemesh_sdk.contracts.api import RunState
 from hivemesh_sdk.errors import RemoteError
 from mail import submit, write_mbox
 from small_disk import fill, small_disk
-from whole_platform import Installation, Shared, installed
+from whole_platform import Installation, Shared, installed, until
 
 pytestmark = pytest.mark.e2e
 
@@ -29,6 +30,13 @@ def refusal(action: Callable[[], object]) -> str:
         except RemoteError as error:
             return error.document.code
     return "never"
+
+
+def a_note_is_lost(installation: Installation) -> bool:
+    """Do what is noted, until the last page of the file is full."""
+    with installation.client() as client:
+        client.put_artifact(BytesIO(b"noted"))
+    return installation.metric("hivemesh_audit_dropped_total") > 0
 
 
 def test_a_killed_platform_keeps_its_trail(installation: Installation, tmp_path: Path) -> None:
@@ -76,6 +84,7 @@ def test_a_full_disk_of_the_trail_stops_security_actions_alone(
             ):
                 assert refusal(refused_action) == "HM-1700"
             assert client.status().ready
+            until(lambda: a_note_is_lost(installation), 20.0, "a note that finds no room")
             ballast.unlink()
             assert b"".join(client.output(run, "insights"))
             told = client.audit({"action": "trail:notes-dropped"})
