@@ -145,8 +145,9 @@ class PolicyService:
         """Sign again what has changed, and what is five minutes old, until cancelled."""
         while True:
             left = max(self._signed_at + REISSUE_S - self._clock.monotonic(), 0.0)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._unsigned.wait(), left)
+            with suppress(TimeoutError):  # `wait_for` of 3.11 may swallow that we are cancelled
+                async with asyncio.timeout(left):
+                    await self._unsigned.wait()
             self._unsigned.clear()
             await self._issue()
 
