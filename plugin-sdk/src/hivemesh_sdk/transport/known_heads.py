@@ -12,7 +12,7 @@ from hivemesh_sdk.contracts.names import DEADLINE_HEADER, REQUEST_ID_HEADER
 if TYPE_CHECKING:
     from uvicorn._types import HTTPScope
 
-MOST = 8  # of one connection; a client that varies its headers costs no more than this
+MOST = 2  # of one connection; a client that varies its headers costs no more than this
 MAX_BYTES = 4096
 
 VARYING = (DEADLINE_HEADER, REQUEST_ID_HEADER, "traceparent")  # one token each
