@@ -18,6 +18,7 @@ from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.source import IdentitySource
 
 SWEEP_EVERY_S = 1.0
+EXPEL_S = 0.2
 FLUSH_S = 0.3  # for the last bytes and the TLS farewell of each connection; many never say theirs
 
 
@@ -78,8 +79,12 @@ class Listener:
     def expel(self) -> None:
         """End what is being answered to peers that the deny list names.
 
-        Their idle connections are refused, with the reason, at the next request.
+        A moment later, so that who was just refused may hear it. Their idle connections are
+        refused, with the reason, at the next request.
         """
+        asyncio.get_running_loop().call_later(EXPEL_S, self._abort_denied)
+
+    def _abort_denied(self) -> None:
         denials = self._guard.denials
         for connection in self._connections.all():
             peer = connection.standing.peer
