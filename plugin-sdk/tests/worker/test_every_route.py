@@ -36,6 +36,8 @@ REFUSED = {
     (f"{route} /v1/steps/r.s.1{rest}", name): {404}
     for route, rest in (("DELETE", ""), ("GET", "/events"))
     for name in ("itself", "neighbour")
+} | {  # the platform's ticket is sealed: nobody else can show it
+    ("PUT /v1/steps/r.s.1", name): {401} for name in ("itself", "neighbour")
 }
 FORGED = {
     "x-forwarded-client-cert": "URI=spiffe://mesh.test/platform/p1",

@@ -46,6 +46,7 @@ class Scene:
             keys=lambda: keys,
             clearances={},
             policies=self.store,
+            tenant="a",  # of one tenant alone
         )
         self.access = Access(own, self.clock)
 
@@ -79,6 +80,7 @@ class Scene:
             step="run_1.a.1",
             attempt=1,
             cap=CONVERT,
+            tenant="a",
             roles=["analyst"],
             calls=[CONVERT],
         )

@@ -134,6 +134,12 @@ class Listening:
             body=encode_request(request, [body]), deadline_s=20.0,
         )  # fmt: skip
 
+    async def get(self, who, path, token):
+        headers = {TICKET_HEADER: token, "prefer": "wait=0"}
+        return await self._clients[who].request(
+            self.target, "GET", path, headers=headers, deadline_s=10.0
+        )
+
     async def delete(self, who, key):
         return await self._clients[who].request(
             self.target, "DELETE", f"/v1/steps/{key}?attempt=1", deadline_s=10.0
@@ -317,6 +323,22 @@ async def test_a_step_of_another_caller_cannot_be_taken_over_or_ended(listening)
     answer = await listening.put(thief, stolen)
     assert (answer.status, slug(answer)) == (403, "not-authorized")
     assert (await listening.delete(thief, CALL)).status == 404
+    path = f"/v1/steps/{CALL}/events?execution=x&epoch=1&after=0"
+    seen = await listening.get(thief, path, stolen)
+    unknown = await listening.get(thief, path.replace(CALL, f"{STEP}.none"), stolen)
+    assert slug(seen) == slug(unknown) == "execution-unknown"
+
+
+async def test_a_page_is_read_with_the_ticket_of_its_attempt(listening):
+    platform = listening.ca.platform()
+    first = listening.tickets.sign(listening.from_platform())
+    later = listening.tickets.sign(listening.from_platform(attempt=2))
+    answer = await listening.put(platform, first, key=STEP)
+    await listening.put(platform, later, key=STEP, attempt=2)
+    execution = answer.headers["hivemesh-execution"]
+    path = f"/v1/steps/{STEP}/events?execution={execution}&epoch=1&after=0"
+    assert (await listening.get(platform, path, later)).status == 200
+    assert slug(await listening.get(platform, path, first)) == "stale-attempt"
 
 
 async def test_every_refusal_is_counted_with_its_reason(listening):

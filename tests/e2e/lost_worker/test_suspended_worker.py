@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from hivemesh_sdk.contracts.api import ExplainView, InstanceView, RunState
+from hivemesh_sdk.contracts.names import TICKET_HEADER
+from hivemesh_sdk.testing.tickets import ThrowawayTickets
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Target
 from hivemesh_sdk.trust.identity import SpiffeId
@@ -45,10 +47,14 @@ def asked_as(installation: Installation, instance: InstanceView, run: str) -> in
     target = Target.platform("127.0.0.1", port_of(installation, "mesh"), ca.trust_domain)
     sha256 = installation.run(run).parameters["archive"]["sha256"]
     path = f"/v1/artifacts/{sha256}?step={run}.parse.0&attempt=1"
+    tickets = ThrowawayTickets(ca.signing, str(ca.platform()))
+    ticket = tickets.of(who.id, f"{run}.parse.0", "email.parse@1")
 
     async def ask() -> int:
         async with MeshClient(IdentitySource(who, ca.bundle())) as client:
-            return (await client.request(target, "GET", path, deadline_s=10.0)).status
+            headers = {TICKET_HEADER: ticket}
+            answer = await client.request(target, "GET", path, headers=headers, deadline_s=10.0)
+            return answer.status
 
     return asyncio.run(ask())
 

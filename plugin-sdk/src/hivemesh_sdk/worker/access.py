@@ -204,7 +204,8 @@ class Access:
         """
         caller = caller_of(scope)
         if not self.is_owner(scope, execution):
-            self._refuse(caller, "other-caller", "the step belongs to another caller")
+            message = f"key {execution.key!r}"  # whose it is, is nobody else's business
+            self._refuse(caller, "other-caller", message, slug="execution-unknown")
         right = execution.right
         if headers.get(_TICKET) == right.ticket.encode():
             ticket = self._in_time(caller, right.claims)
@@ -219,7 +220,10 @@ class Access:
                 self._refuse(caller, *problem)
             if ticket.attempt != execution.attempt:
                 message = f"the ticket is one of attempt {ticket.attempt}"
-                self._refuse(caller, "other-attempt", message)
+                stale = ticket.attempt < execution.attempt
+                slug = "stale-attempt" if stale else "not-authorized"
+                self._refuse(caller, "other-attempt", message, slug=slug)
+            self._check_class(caller, ticket, execution.capability)
             execution.right = Right(right.caller, token.decode("ascii"), ticket)
         self._ask_policy(caller, ticket, execution.capability)
 

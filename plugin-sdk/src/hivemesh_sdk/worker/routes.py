@@ -159,8 +159,8 @@ class StepRoutes:
         self._access.require_holder(scope, headers)
         query = _query(scope)
         after = _number(query, "after")
+        self._access.go_on(scope, headers, self._table.look(key))  # before anything changes
         execution = self._table.find(key, query.get("execution", ""), _number(query, "epoch"))
-        self._access.go_on(scope, headers, execution)
         if after > execution.last_no:
             message = f"event {after} has not happened; the last one is {execution.last_no}"
             raise InvalidError(message)
