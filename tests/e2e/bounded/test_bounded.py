@@ -95,6 +95,7 @@ async def direct(running: Installation):
     ca = StolenCA(running.state)
     async with MeshClient(IdentitySource(ca.svid(ca.platform("p9")), ca.bundle())) as client:
         asked = Direct(running, client, ThrowawayTickets(ca.signing, str(ca.platform("p9"))))
+        await asked.until_idle()  # what the test before has cancelled may still be stopping
         yield asked
         for number in range(SLOTS):
             await asked.delete(f"{asked.run}.a.{number}")
