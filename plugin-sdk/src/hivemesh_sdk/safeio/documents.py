@@ -18,6 +18,7 @@ from hivemesh_sdk.safeio.problems import listing, pointer
 from hivemesh_sdk.safeio.yaml import MAX_BYTES, Document, parse_yaml_document
 
 Model = TypeVar("Model", bound=BaseModel)
+Lists = Mapping[tuple[str | int, ...], Sequence[str]]  # what stands at a path of the document
 
 
 class FileUnreadableError(HivemeshError):
@@ -41,7 +42,7 @@ def parse_manifest(data: bytes | str, *, name: str = "plugin.yaml") -> Manifest:
     """Read the text of a plugin.yaml; raises as `load_manifest`."""
     document = parse_yaml_document(data, name=name)
     manifest = _validated(Manifest, document, name, "manifest-invalid")
-    egress = {("permissions", "egress"): manifest.permissions.egress}
+    egress: Lists = {("permissions", "egress"): manifest.permissions.egress}
     _check_egress(egress, document, name, "manifest-invalid")
     return manifest
 
@@ -61,7 +62,9 @@ def parse_policy(data: bytes | str, *, name: str = "the policy") -> PolicyDocume
     """Read the text of a policy document; raises as `load_manifest`."""
     document = parse_yaml_document(data, name=name, max_aliases=100)
     policy = _validated(PolicyDocument, document, name, "policy-invalid")
-    egress = {("egress", index, "allow"): one.allow for index, one in enumerate(policy.egress)}
+    egress: Lists = {
+        ("egress", index, "allow"): one.allow for index, one in enumerate(policy.egress)
+    }
     _check_egress(egress, document, name, "policy-invalid")
     return policy
 
@@ -119,9 +122,7 @@ def _validated(model: type[Model], document: Document, name: str, slug: str) -> 
         raise InvalidError(message, slug=slug, errors=problems) from error
 
 
-def _check_egress(
-    lists: Mapping[tuple[str | int, ...], Sequence[str]], document: Document, name: str, slug: str
-) -> None:
+def _check_egress(lists: Lists, document: Document, name: str, slug: str) -> None:
     """Refuse destinations that have the form of one and name none."""
     problems = []
     for path, rules in lists.items():
