@@ -55,3 +55,25 @@ def test_a_listener_on_all_addresses_is_advertised_by_a_name():
 def test_a_wrong_variable_is_named(name, value):
     with pytest.raises(ConfigurationError, match="HIVEMESH_"):
         read_environment({**SUPERVISED, name: value})
+
+
+FILES = {f"HIVEMESH_IDENTITY_{name}": f"/run/{name}" for name in ("KEY", "CHAIN", "BUNDLE")}
+
+
+def test_an_identity_from_files_needs_no_enrolment():
+    environment = read_environment({"HIVEMESH_PLATFORM": "https://127.0.0.1:8443", **FILES})
+    assert environment.identity is not None
+    assert str(environment.identity.chain) == "/run/CHAIN"
+    assert not environment.supervised
+
+
+@pytest.mark.parametrize("missing", FILES)
+def test_an_identity_is_three_files(missing):
+    files = {name: value for name, value in FILES.items() if name != missing}
+    with pytest.raises(ConfigurationError, match=missing):
+        read_environment({"HIVEMESH_PLATFORM": "https://127.0.0.1:8443", **files})
+
+
+def test_files_and_a_token_are_too_many():
+    with pytest.raises(ConfigurationError, match="exactly one"):
+        read_environment({**SUPERVISED, **FILES})

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hivemesh_sdk.errors import ConfigurationError
 from hivemesh_sdk.lifecycle.environment import read_environment
 from hivemesh_sdk.lifecycle.location import locate
 from hivemesh_sdk.lifecycle.process import ALONE, ENDED, WorkerProcess
@@ -18,6 +19,7 @@ from hivemesh_sdk.testing.clock import ManualClock
 from hivemesh_sdk.testing.fake_platform import FakePlatform
 from hivemesh_sdk.testing.instance import InstanceUnderTest, Step
 from hivemesh_sdk.transport.errors import WorkerUnreachableError
+from hivemesh_sdk.trust.keys import key_pem, pem, write_private_file
 
 TEXT_WORKER = Path(__file__).parents[1] / "testing" / "text-worker"
 
@@ -161,3 +163,43 @@ async def test_a_second_signal_ends_running_steps(platform, clock):
         async with asyncio.timeout(30):
             assert await life.task == ENDED
         assert platform.left == [member.instance]
+
+
+def identity_files(folder: Path, svid, roots) -> dict[str, str]:
+    """The variables of a worker whose identity lies in files."""
+    files = {"KEY": key_pem(svid.key), "CHAIN": pem(svid.chain), "BUNDLE": pem(roots)}
+    for name, content in files.items():
+        write_private_file(folder / name, content)
+    return {f"HIVEMESH_IDENTITY_{name}": str(folder / name) for name in files}
+
+
+async def test_an_identity_from_files_joins_without_enrolment(platform, clock, tmp_path):
+    location = locate(TEXT_WORKER)
+    who = platform.ca.worker(location.manifest.metadata.name, "by-files")
+    files = identity_files(tmp_path, platform.ca.svid(who), platform.ca.bundle().roots)
+    told = {
+        name: value
+        for name, value in platform.environment().items()
+        if name not in {"HIVEMESH_TOKEN_FD", "HIVEMESH_ENROLMENT"}
+    }
+    process = WorkerProcess(location, read_environment({**told, **files}), clock=clock)
+    task = asyncio.create_task(process.run())
+    try:
+        member = await joined(platform)
+        assert (member.instance, len(platform.enrolments)) == ("by-files", 0)
+        beat = member.heartbeats[-1]
+        assert beat.bundle_sequence == platform.ca.sequence
+        assert beat.issuer
+    finally:
+        process.stop()
+        process.stop()
+        await asyncio.wait((task,))
+    assert task.result() == ENDED
+
+
+async def test_files_of_another_worker_are_refused(platform, clock, tmp_path):
+    svid = platform.ca.svid(platform.ca.worker("another", "i1"))
+    files = identity_files(tmp_path, svid, platform.ca.bundle().roots)
+    environment = read_environment({**platform.environment(), **files, "HIVEMESH_TOKEN_FD": ""})
+    with pytest.raises(ConfigurationError, match="this worker is worker/"):
+        await WorkerProcess(locate(TEXT_WORKER), environment, clock=clock).run()
