@@ -16,6 +16,7 @@ PACKED = {"content-encoding": "gzip"}
 ANSWERS = {
     "/bomb": (200, PACKED, gzip.compress(bytes(50_000_000))),
     "/cut": (200, PACKED, gzip.compress(b"abc" * 1000)[:-9]),
+    "/trailing": (200, PACKED, gzip.compress(b"x") + bytes(500_000)),
     "/packed": (200, PACKED, gzip.compress(b'{"ok": true}')),
     "/brotli": (200, {"content-encoding": "br"}, b"?"),
     "/large": (200, {}, bytes(2_000_000)),

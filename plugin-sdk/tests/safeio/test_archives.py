@@ -189,6 +189,20 @@ def test_too_many_entries_are_refused():
             contents(data, entries=20)
 
 
+def test_zip64_directory_cannot_hide_behind_the_small_one():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for number in range(70_000):  # more than the small record can count
+            archive.writestr(f"f{number}", b"")
+    with pytest.raises(ArchiveTooLargeError):
+        contents(file.getvalue())
+    data = bytearray(file.getvalue())
+    place = data.rfind(b"PK\x05\x06")
+    struct.pack_into("<HHL", data, place + 8, 1, 1, 60)
+    with pytest.raises(ArchiveTooLargeError, match="zip64"):
+        contents(bytes(data))
+
+
 def test_header_of_a_tar_has_a_limit_of_its_own():
     info = tarfile.TarInfo("a")
     info.pax_headers = {"comment": "x" * 200_000}

@@ -52,3 +52,18 @@ def test_brackets_inside_text_do_not_count_as_depth():
 
 def test_a_whole_surrogate_pair_is_one_character():
     assert parse_json('"\\ud83d\\ude00"') == "\U0001f600"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "{" + ",".join(f'"{number}":0' for number in range(70_000)) + ',"69999":0}',
+        "[" * 60 + "]" * 60 + "[]," * 5 + '"' + '\\"' * 500_000,
+        "[" * 60 + "]" * 60 + "[]," * 5 + '"' * 1_000_001,
+        "[" * 60 + "]" * 60 + "[]," * 5 + '"\\',
+    ],
+    ids=["a key twice at the end", "a string that never ends", "many strings", "a last backslash"],
+)
+def test_hostile_document_is_refused_in_one_pass(data):
+    with pytest.raises(MalformedError):  # a second look at each character would take hours
+        parse_json(data)

@@ -30,6 +30,7 @@ from hivemesh_sdk.safeio.unpacking import (
 _HEAD = 512
 _USTAR = slice(257, 262)
 _END_RECORD = struct.Struct("<4s4H2LH")  # of a zip: PK\5\6, disks, entries, size and place
+_LOCATOR = 20  # bytes of a zip64 locator, which stands before the end record
 _MOST_COMMENT = 65_535
 _DIRECTORY_ENTRY = 1024  # bytes of a zip's directory per entry, at most
 _SPOOL = 8 * 1024 * 1024
@@ -143,13 +144,16 @@ def _zip_entries(file: BinaryIO, budget: Budget, depth: int) -> Iterator[Entry]:
 def _check_directory(file: BinaryIO, budget: Budget) -> None:
     """Believe the end record before the directory is loaded: it bounds what loading costs."""
     size = file.seek(0, io.SEEK_END)
-    file.seek(max(0, size - _MOST_COMMENT - _END_RECORD.size))
+    file.seek(max(0, size - _MOST_COMMENT - _END_RECORD.size - _LOCATOR))
     tail = file.read()
     file.seek(0)
     place = tail.rfind(b"PK\x05\x06")
     if place < 0 or len(tail) - place < _END_RECORD.size:
         message = f"{budget.name} has no directory; it is cut off"
         raise ArchiveDamagedError(message)
+    if tail[max(0, place - _LOCATOR) : place].startswith(b"PK\x06\x07"):
+        message = f"{budget.name} is a zip64 archive, whose directory has no bound"
+        raise ArchiveTooLargeError(message)
     _, _, _, _, entries, directory, _, _ = _END_RECORD.unpack_from(tail, place)
     most = budget.limits.entries
     if entries > most or directory > most * _DIRECTORY_ENTRY:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "accept-encoding"})
-_PRIVATE = frozenset({"authorization", "cookie", "proxy-authorization"})
+_HARMLESS = frozenset(
+    {"accept", "accept-language", "user-agent", "content-type", "content-language"}
+)
 _OF_BODY = frozenset({"content-type", "content-encoding", "content-language", "content-location"})
 _GZIP = 31  # zlib's window bits for the gzip format
 
@@ -125,11 +127,18 @@ class Hops:
             raise EgressDeniedError(message)
         self._egress.check_target(self.target)
         if self.target.origin != before.origin:
-            self._drop(_PRIVATE)
+            self._leave_origin(before, status)
         if status == 303 or (status in {301, 302} and self.method == "POST"):
             self.method, self.content = "GET", b""
             self._drop(_OF_BODY)
         return True
+
+    def _leave_origin(self, before: Target, status: int) -> None:
+        """Take along only what tells nothing: any header and any body may hold a secret."""
+        if self.content and status in {307, 308}:
+            message = f"{before} redirects a request with a body to {self.target}"
+            raise EgressDeniedError(message)
+        self._drop(self._headers.keys() - _HARMLESS)
 
     def _drop(self, names: Iterable[str]) -> None:
         self._headers = {key: value for key, value in self._headers.items() if key not in names}
@@ -141,7 +150,7 @@ class Body:
     def __init__(self, target: Target, headers: Mapping[str, str], limit: int) -> None:
         self._target = target
         self._limit = limit
-        self._count = 0
+        self._count = self._arrived = 0
         coding = headers.get("content-encoding", "identity").strip().lower()
         if coding not in {"identity", "gzip", "x-gzip", ""}:
             message = f"{target} answers in the encoding {coding[:20]!r}, which was not asked for"
@@ -158,12 +167,21 @@ class Body:
             FetchTooLargeError: the limit is passed.
             FetchFailedError: it is not compressed as it says.
         """
+        self._arrived += len(chunk)
+        if self._arrived > self._limit:
+            raise self._too_large()
         if self._unpack is not None:
+            if self._unpack.eof:
+                message = f"{self._target} sent more than its compressed body"
+                raise FetchFailedError(message)
             try:
                 chunk = self._unpack.decompress(chunk, self._limit - self._count + 1)
             except zlib.error as error:
                 message = f"{self._target} sent damaged data"
                 raise FetchFailedError(message) from error
+            if self._unpack.unused_data:
+                message = f"{self._target} sent more than its compressed body"
+                raise FetchFailedError(message)
         self._count += len(chunk)
         if self._count > self._limit:
             raise self._too_large()

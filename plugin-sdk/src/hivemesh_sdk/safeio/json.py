@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Never
 from hivemesh_sdk.safeio.problems import MalformedError, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pydantic import JsonValue
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
-_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# A string that never ends is one match too, or each of its quotes would begin another search.
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -81,8 +82,7 @@ def _decode(text: str, name: str) -> "JsonValue":
         members = dict(pairs)
         if len(members) == len(pairs):
             return members
-        keys = [key for key, _ in pairs]
-        twice.append(_Twice(next(key for key in keys if keys.count(key) > 1)))
+        twice.append(_Twice(_first_twice(key for key, _ in pairs)))
         return twice[-1]
 
     def constant(word: str) -> Never:
@@ -112,6 +112,15 @@ def _decode(text: str, name: str) -> "JsonValue":
         message = f"{name} names the key {key!r} twice"
         raise MalformedError(message, code="duplicate-key", pointer=f"{where}/{escape(key)}")
     return value
+
+
+def _first_twice(keys: "Iterable[str]") -> str:
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
+            return key
+        seen.add(key)
+    raise AssertionError(seen)
 
 
 def _find(value: object, pointer: str = "") -> "Iterator[tuple[str, str]]":
