@@ -196,6 +196,43 @@ async def test_a_scope_is_never_wider_than_what_its_maker_and_its_owner_have(
         )
 
 
+async def test_who_has_the_grants_of_a_role_has_not_the_role(people: People) -> None:
+    admin = await people.admin()
+    cleared = Role("pii-cleared", "what a rule asks for", ("read:dataset",), built_in=False)
+    await people.service.put_role(admin, cleared)
+    await people.give("anna", "viewer", "write:user")
+    anna = await people.access.user("anna")
+    with pytest.raises(GrantTooWideError, match="pii-cleared"):
+        await people.token("anna", "role:pii-cleared")
+    with pytest.raises(GrantTooWideError, match="anna does not hold"):
+        await people.service.create_token(admin, "ci", owner="anna", scope=("role:pii-cleared",))
+    with pytest.raises(GrantTooWideError, match="pii-cleared"):
+        await people.service.grant(anna, ANNA, "pii-cleared")
+    await people.give("Cleared", "pii-cleared", kind="group")
+    with pytest.raises(GrantTooWideError, match="pii-cleared"):
+        await people.service.set_member(anna, "Cleared", "anna", member=True)
+
+
+async def test_a_token_has_a_role_only_while_its_owner_holds_it(people: People) -> None:
+    cleared = Role("pii-cleared", "what a rule asks for", ("read:dataset",), built_in=False)
+    await people.service.put_role(await people.admin(), cleared)
+    await people.give("anna", "author", "pii-cleared")
+    text = await people.token("anna", "role:pii-cleared", "role:analyst")
+    found = await people.access.principal_of(text)
+    assert found.roles == ("analyst", "pii-cleared")
+    await people.service.revoke(await people.admin(), ANNA, "pii-cleared")
+    found = await people.access.principal_of(text)
+    assert found.roles == ("analyst",)
+    assert found.rights.allows("read", "dataset", "x")
+
+
+async def test_an_admins_token_has_no_role_that_nobody_has_given_him(people: People) -> None:
+    cleared = Role("pii-cleared", "what a rule asks for", ("read:dataset",), built_in=False)
+    await people.service.put_role(await people.admin(), cleared)
+    found = await people.access.principal_of(await people.token("operator", "role:pii-cleared"))
+    assert (found.roles, found.grants) == ((), ("read:dataset/*",))
+
+
 async def test_nobody_has_more_tokens_than_he_can_keep_an_eye_on(
     people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:

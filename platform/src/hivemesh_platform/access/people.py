@@ -4,14 +4,16 @@ Every change is recorded before it is made; where the record cannot be made dura
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 
+from hivemesh_sdk.contracts.names import TENANT
 from hivemesh_sdk.errors import ConflictError, InvalidError, NotAuthorizedError, NotFoundError
 
 from hivemesh_platform.access import store
 from hivemesh_platform.access.model import Grant, Principal, Rights
-from hivemesh_platform.access.roles import ROLES, Role
+from hivemesh_platform.access.roles import ROLES, Role, with_lower
 from hivemesh_platform.access.service import (
     DEFAULT_TENANT,
     OPERATOR,
@@ -78,13 +80,14 @@ class PeopleService:
 
         Raises:
             RoleUnknownError, GrantInvalidError: there is no such role or grant.
-            GrantTooWideError: the actor has not himself what he would give.
+            GrantTooWideError: the actor has not himself the role or grant that he would give.
             InvalidError: the user or group has no possible name.
         """
         subject = await self._own(actor, subject)
         roles = await self._access.roles(actor.tenant)
         what = _written(what, roles)
         _check_has(actor, rights_of((what,), roles))
+        _check_holds(actor, (what,))
         await self._record(actor, f"write:{subject.kind}", subject.name, {"grant": what})
         now = self._now()
 
@@ -122,7 +125,7 @@ class PeopleService:
         """Put a user into a group, or take him out; he has the group's grants from then on.
 
         Raises:
-            GrantTooWideError: the group has what the actor has not himself.
+            GrantTooWideError: the group has a role or grant that the actor has not himself.
             NotFoundError: the user to take out is not in the group.
         """
         where = await self._own(actor, Subject("group", group))
@@ -131,6 +134,7 @@ class PeopleService:
             roles = await self._access.roles(actor.tenant)
             given = await self._access.database.read(lambda tx: store.entitlements(tx, where))
             _check_has(actor, rights_of(tuple(given), roles))
+            _check_holds(actor, given)
         word = "add" if member else "remove"
         await self._record(actor, "write:group", group, {word: user})
         now = self._now()
@@ -212,6 +216,8 @@ class PeopleService:
         wanted = wanted or await self._scope_of(subject)
         rights = rights_of(wanted, roles)
         _check_has(actor, rights)
+        _check_holds(actor, wanted)
+        _check_holds(holder, wanted)
         if not holder.rights.include(rights):
             message = f"{owner!r} has not all of {', '.join(rights.texts())}; grant it first"
             raise GrantTooWideError(message)
@@ -288,6 +294,9 @@ class PeopleService:
         if not form.fullmatch(subject.name):
             message = f"{subject.name!r} is no name of a {subject.kind}"
             raise InvalidError(message)
+        if not TENANT.fullmatch(subject.tenant):
+            message = f"{subject.tenant!r} is no name of a tenant; it has the form {TENANT.pattern}"
+            raise InvalidError(message)
         if subject.tenant != actor.tenant and not actor.rights.allows("admin", "*", "*"):
             subject = replace(subject, tenant=actor.tenant)
         if actor.tenant != DEFAULT_TENANT:
@@ -340,6 +349,17 @@ def _check_has(actor: Principal, rights: Rights) -> None:
     missing = [text for text in rights.texts() if not _has(actor.rights, text)]
     if missing:
         message = f"{actor.id} has not himself: {', '.join(missing)}"
+        raise GrantTooWideError(message)
+
+
+def _check_holds(principal: Principal, scope: Iterable[str]) -> None:
+    """Refuse roles that the principal does not hold: rules of the policy ask for them by name."""
+    if principal.rights.allows("admin", "*", "*"):
+        return
+    asked = {one.removeprefix(_ROLE) for one in scope if one.startswith(_ROLE)}
+    missing = sorted(asked - with_lower(principal.roles))
+    if missing:
+        message = f"{principal.id} does not hold the role {', '.join(missing)}"
         raise GrantTooWideError(message)
 
 

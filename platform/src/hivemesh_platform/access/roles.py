@@ -1,5 +1,6 @@
 """The built-in roles as data: each has what the one before it has, and a little more. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -49,3 +50,16 @@ ROLES: dict[str, Role] = {
         Role("admin", "may do everything: people, policy, secrets, the authority", ("admin:*",)),
     )
 }
+
+# A role has what those before it have; a role that is not listed has itself alone.
+ORDER = tuple(ROLES)
+
+
+def with_lower(roles: Iterable[str]) -> frozenset[str]:
+    """The roles and every built-in one below them."""
+    found: set[str] = set()
+    for role in roles:
+        found.add(role)
+        if role in ORDER:
+            found.update(ORDER[: ORDER.index(role)])
+    return frozenset(found)

@@ -15,7 +15,7 @@ from hivemesh_sdk.trust.identity import Kind, Peer, SpiffeId
 from hivemesh_platform.access import policy, store
 from hivemesh_platform.access.model import Grant, Principal, Rights, Verdict, decide
 from hivemesh_platform.access.ports import SignedIn
-from hivemesh_platform.access.roles import ROLES, Role
+from hivemesh_platform.access.roles import ROLES, Role, with_lower
 from hivemesh_platform.access.store import Subject, TokenRecord
 from hivemesh_platform.access.tokens import ApiToken
 from hivemesh_platform.storage.database import Database
@@ -231,17 +231,13 @@ def rights_of(scope: tuple[str, ...], roles: dict[str, Role]) -> Rights:
 
 
 def _narrowed(owner: Principal, record: TokenRecord, roles: dict[str, Role]) -> Principal:
-    """The owner with no more than the token's scope; a role counts where the owner has all of it."""
-    held = [one.removeprefix(_ROLE) for one in record.scope if one.startswith(_ROLE)]
+    """The owner with no more than the token's scope; a role counts where the owner holds it."""
+    scope = {one.removeprefix(_ROLE) for one in record.scope if one.startswith(_ROLE)}
     rights = owner.rights.common(rights_of(record.scope, roles))
     label = f"token {record.name}"
     return replace(
         owner,
-        roles=tuple(
-            name
-            for name in held
-            if name in roles and owner.rights.include(rights_of((f"{_ROLE}{name}",), roles))
-        ),
+        roles=tuple(sorted(scope & with_lower(owner.roles))),
         grants=rights.texts(),
         tenant=owner.tenant,
         token_id=record.id,

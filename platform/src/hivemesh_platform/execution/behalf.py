@@ -10,16 +10,16 @@ from collections.abc import Iterable
 import msgspec
 
 from hivemesh_platform.access.model import Grant, Principal, Rights
+from hivemesh_platform.access.roles import ORDER, ROLES, with_lower
 
-# A role has what those before it have; a role that is not listed has itself alone.
-ORDER = ("viewer", "analyst", "author", "operator", "admin")
+INSTALLATION = "default"  # the tenant whose roles the policy names without a prefix
 
 
 class Behalf(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A principal as it was when its work was accepted."""
 
     sub: str = ""  # SPIFFE ID of a user, or `pipeline:<name>`
-    tenant: str = "default"
+    tenant: str = INSTALLATION
     roles: tuple[str, ...] = ()
     grants: tuple[str, ...] = ()
 
@@ -38,10 +38,10 @@ def effective(submitter: Behalf, author: Behalf | None = None) -> Behalf:
     author gives nothing.
     """
     if author is None:
-        return msgspec.structs.replace(submitter, roles=_ordered(_closure(submitter.roles)))
+        return msgspec.structs.replace(submitter, roles=_ordered(with_lower(submitter.roles)))
     if author.tenant != submitter.tenant:
         return Behalf(sub=submitter.sub, tenant=submitter.tenant)
-    roles = _closure(submitter.roles) & _closure(author.roles)
+    roles = with_lower(submitter.roles) & with_lower(author.roles)
     return Behalf(
         sub=submitter.sub,
         tenant=submitter.tenant,
@@ -51,22 +51,23 @@ def effective(submitter: Behalf, author: Behalf | None = None) -> Behalf:
 
 
 def behalf_of(principal: Principal) -> Behalf:
-    """What is kept of a principal."""
+    """What is kept of a principal.
+
+    A role that another tenant has defined is `<tenant>/<name>`: the policy is the installation's,
+    and no tenant takes a role that a rule of it names.
+    """
     return Behalf(
         sub=principal.id,
         tenant=principal.tenant,
-        roles=principal.roles,
+        roles=_named(principal.roles, principal.tenant),
         grants=principal.grants,
     )
 
 
-def _closure(roles: Iterable[str]) -> frozenset[str]:
-    found: set[str] = set()
-    for role in roles:
-        found.add(role)
-        if role in ORDER:
-            found.update(ORDER[: ORDER.index(role)])
-    return frozenset(found)
+def _named(roles: Iterable[str], tenant: str) -> tuple[str, ...]:
+    if tenant == INSTALLATION:
+        return tuple(roles)
+    return tuple(one if one in ROLES else f"{tenant}/{one}" for one in roles)
 
 
 def _ordered(roles: frozenset[str]) -> tuple[str, ...]:

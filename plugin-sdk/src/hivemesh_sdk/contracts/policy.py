@@ -24,7 +24,9 @@ MAX_RULES = 10_000
 
 _RULE_ID = r"[a-z0-9][a-z0-9_.:@-]{0,199}"
 _SPIFFE_RULE = re.compile(r"spiffe://[a-z0-9.-]+(?:/[a-z0-9-]+)*(?:/[a-z0-9-]+|/\*)")
-_ROLE = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_ROLE = re.compile(
+    r"(?:[a-z0-9-]{1,40}/)?[a-z][a-z0-9_-]{0,39}"
+)  # <tenant>/<role>, or of `default`
 
 
 def _spiffe_rule(value: str) -> str:
