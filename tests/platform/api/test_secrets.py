@@ -77,6 +77,28 @@ def behind(found):
     return app
 
 
+async def test_an_admin_of_secrets_sees_none_of_another_tenant(found):
+    carl, dora = (
+        Principal(
+            id=f"spiffe://test.hivemesh.internal/user/{name}",
+            tenant=tenant,
+            grants=("admin:secret/*",),
+        )
+        for name, tenant in (("carl", "acme"), ("dora", "default"))
+    )
+    body = {"value": VALUE}
+    path = "/v1/secrets/db.password"
+    assert (await call(behind(found), "PUT", path, body=body, principal=carl)).status == 200
+    for method, path in (
+        ("GET", "/v1/secrets?prefix=tenants.acme"),
+        ("GET", "/v1/secrets/tenants.acme.db.password"),
+        ("POST", "/v1/secrets/tenants.acme.db.password/reveal"),
+    ):
+        answer = await call(behind(found), method, path, principal=dora)
+        assert answer.status == 422
+        assert VALUE not in answer.body.decode()
+
+
 async def test_a_list_shows_what_one_may_see(found):
     answer = await call(behind(found), "GET", "/v1/secrets", principal=ANN)
     assert [one["path"] for one in answer.json()["items"]] == ["mail.inbox", "mail.outbox"]

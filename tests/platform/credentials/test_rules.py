@@ -32,6 +32,11 @@ def test_what_all_rules_allow(path):
         ({}, "mail.other", "named"),
         ({}, "workers.other.token", "own-path"),
         ({"named": frozenset({"workers"})}, "workers", "own-path"),
+        (
+            {"named": frozenset({"tenants.acme.x"}), "permitted": ("**",)},
+            "tenants.acme.x",
+            "tenant",
+        ),
         ({"worker": "mail"}, "workers.mail-reader.token", "own-path"),
         ({"permitted": ()}, "mail.password", "manifest"),
         ({"permitted": ("mail.imap.*",)}, "mail.password", "manifest"),
@@ -52,7 +57,10 @@ def test_a_grant_on_the_secret_is_enough(grant):
     assert refusal(replace(STEP, grants=(grant,)), "mail.password") == ("", "")
 
 
-@pytest.mark.parametrize("path", ["", ".", "a.", ".a", "a b", "a/b", "../a", "a" * 65, "a\n"])
+@pytest.mark.parametrize(
+    "path",
+    ["", ".", "a.", ".a", "a b", "a/b", "../a", "a" * 65, "a\n", "tenants.acme.a", "tenants"],
+)
 def test_what_is_no_path(path):
     with pytest.raises(SecretInvalidError):
         check_path(path)
@@ -69,3 +77,9 @@ def test_tenants_do_not_share_paths():
     assert scoped("default", "a.b") == "a.b"
     assert scoped("acme", "a.b") == "tenants.acme.a.b"
     assert scoped("acme", "") == "tenants.acme"
+
+
+@pytest.mark.parametrize("tenant", ["a.b", "", "acme\n", "Acme", "a" * 41])
+def test_what_is_no_tenant_has_no_secrets(tenant):
+    with pytest.raises(SecretInvalidError):
+        scoped(tenant, "c")

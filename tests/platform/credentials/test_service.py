@@ -67,9 +67,19 @@ async def test_tenants_see_their_own(parts):
     assert (await service.reveal(OPERATOR, "mail.password")).value == "one"
     assert [one.path for one in await service.entries(STRANGER)] == ["mail.password"]
     assert [one.path for one in await service.entries(OPERATOR)] == ["mail.password"]
-    with pytest.raises(InvalidError, match="tenants"):
-        await service.set(OPERATOR, "tenants.acme.mail.password", "ours")
     assert await service.unknown(frozenset({"mail.password"}), "other") == {"mail.password"}
+
+
+@pytest.mark.parametrize("verb", ["set", "rotate", "delete", "restore", "reveal", "describe"])
+async def test_nobody_reaches_the_secrets_of_a_tenant_by_where_they_lie(parts, verb):
+    await parts.service.set(STRANGER, "mail.password", "theirs")
+    arguments = ("ours",) if verb in {"set", "rotate"} else ()
+    with pytest.raises(InvalidError, match="tenants"):
+        await getattr(parts.service, verb)(OPERATOR, "tenants.acme.mail.password", *arguments)
+    with pytest.raises(InvalidError, match="tenants"):
+        await parts.service.entries(OPERATOR, "tenants.acme")
+    place = frozenset({"tenants.acme.mail.password"})
+    assert await parts.service.unknown(place) == place
 
 
 async def test_what_is_unknown_cannot_be_said_while_the_store_is_sealed(parts):

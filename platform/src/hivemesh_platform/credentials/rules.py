@@ -5,6 +5,7 @@ path: the step's options refer to it, the worker's manifest asks for it, and the
 the step is done may use it (`run:secret/<path>`).
 """
 
+from hivemesh_sdk.contracts.names import TENANT
 from hivemesh_sdk.contracts.references import SECRET_PATH, permits
 
 from hivemesh_platform.access.model import Grant, Rights
@@ -22,6 +23,11 @@ def refusal(step: StepSecrets, path: str) -> tuple[str, str]:
     if path not in step.named:
         return "named", f"the options of {step.key} do not refer to {path!r} in a secret field"
     first, _, rest = path.partition(".")
+    if is_kept(path):
+        return (
+            "tenant",
+            f"{path!r} is no name that a step may use: names below {TENANTS!r} are kept",
+        )
     if first == WORKERS and rest.partition(".")[0] != step.worker:
         return "own-path", f"{path!r} belongs to another worker than {step.worker!r}"
     if not permits(step.permitted, path):
@@ -35,10 +41,10 @@ def refusal(step: StepSecrets, path: str) -> tuple[str, str]:
 
 
 def check_path(path: str) -> None:
-    """Refuse what is no path.
+    """Refuse what is no path, and paths below which the secrets of tenants lie.
 
     Raises:
-        SecretInvalidError: it is none.
+        SecretInvalidError: it is none, or one of those.
     """
     if SECRET_PATH.fullmatch(path) is None:
         message = (
@@ -46,6 +52,14 @@ def check_path(path: str) -> None:
             "points between them, such as mail.imap.password"
         )
         raise SecretInvalidError(message)
+    if is_kept(path):
+        message = f"names that begin with {TENANTS!r} are the platform's; choose another"
+        raise SecretInvalidError(message)
+
+
+def is_kept(path: str) -> bool:
+    """Whether a path is one that nobody may name: those of the tenants begin so in the store."""
+    return path.partition(".")[0] == TENANTS
 
 
 def check_value(value: str) -> None:
@@ -66,7 +80,15 @@ def check_value(value: str) -> None:
 
 
 def scoped(tenant: str, path: str) -> str:
-    """Where a tenant's secret lies in the store."""
+    """Where a tenant's secret lies in the store.
+
+    Raises:
+        SecretInvalidError: no tenant can have the name; with points in it, it could name the
+            secrets of another one.
+    """
     if tenant == DEFAULT_TENANT:
         return path
+    if TENANT.fullmatch(tenant) is None:
+        message = f"{tenant!r} is no name of a tenant; it has the form {TENANT.pattern}"
+        raise SecretInvalidError(message)
     return f"{TENANTS}.{tenant}.{path}" if path else f"{TENANTS}.{tenant}"

@@ -23,6 +23,7 @@ from hivemesh_platform.credentials.rules import (
     TENANTS,
     check_path,
     check_value,
+    is_kept,
     scoped,
 )
 
@@ -130,10 +131,13 @@ class SecretService:
         return replace(found, path=path)
 
     async def unknown(self, paths: frozenset[str], tenant: str = DEFAULT_TENANT) -> frozenset[str]:
-        """Those of the paths under which nothing is stored; none while that cannot be said."""
-        missing = set()
+        """Those of the paths under which nothing is stored; none while that cannot be said.
+
+        For nobody is there anything under the paths below which the secrets of tenants lie.
+        """
+        missing = set(filter(is_kept, paths))
         try:
-            for path in sorted(paths):
+            for path in sorted(paths - missing):
                 if not await self._exists(scoped(tenant, path)):
                     missing.add(path)
         except SecretsSealedError as error:
@@ -164,9 +168,6 @@ class SecretService:
     ) -> SecretInfo:
         """Write a change down, then make it."""
         check_path(path)
-        if path.split(".", 1)[0] == TENANTS:
-            message = f"names that begin with {TENANTS!r} are the platform's"
-            raise InvalidError(message)
         await self._audit.record(AuditEvent.of(actor, action, path))
         try:
             return replace(await work(scoped(actor.tenant, path)), path=path)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hivemesh_sdk.contracts.api import Body, View
+from hivemesh_sdk.contracts.names import TENANT
 
 
 class PrincipalView(View):
@@ -60,7 +61,7 @@ class GrantBody(Body):
     subject: Literal["user", "group"]
     name: str
     grant: str
-    tenant: str = "default"
+    tenant: Annotated[str, Field(pattern=f"^{TENANT.pattern}$")] = "default"
 
 
 class GrantView(View):

@@ -16,6 +16,7 @@ IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 EGRESS_RULE = re.compile(  # exact meaning: hivemesh_sdk.safeio.egress
     r"(?:https?://)?(?:\*|(?:\*\.)?[a-z0-9._-]+(?:/\d{1,2})?|\[[0-9a-f:.]+(?:/\d{1,3})?\])(?::\d{1,5})?"
 )
+TENANT = re.compile(r"[a-z0-9-]{1,40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 _STEP_KEY = re.compile(r"([A-Za-z0-9_-]{1,64})\.([a-z][a-z0-9_-]{0,39})\.([0-9]{1,12})")
 CALL_NAME = re.compile(r"[a-z0-9_-]{1,40}")  # of a call that a step makes: the end of its key
