@@ -12,6 +12,7 @@ from hivemesh_sdk.contracts.references import (
     references_in,
     secret_path,
     takes_secrets,
+    written_secrets,
 )
 from hivemesh_sdk.worker.codec import options_schema
 from hypothesis import given
@@ -121,6 +122,31 @@ def test_a_value_in_a_secret_field_is_refused_and_not_repeated(value):
     assert (problem.pointer, problem.code) == ("/with/key", "secret-literal")
     assert "hunter2" not in problem.message
     assert "hivemesh secret set" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("options", "pointer"),
+    [
+        ({"accounts": "${{ parameters.accounts }}"}, "/accounts"),
+        ({"accounts": ["${{ lookup.account }}"]}, "/accounts/0"),
+        ({"accounts": "of ${{ lookup.account }}"}, "/accounts"),
+        ({"by_name": "${{ lookup.all }}"}, "/by_name"),
+    ],
+)
+def test_what_has_secrets_below_it_is_not_filled_by_data(options, pointer):
+    (problem,) = reference_problems(options, SCHEMA)
+    assert (problem.pointer, problem.code) == (pointer, "secret-templated")
+
+
+def test_what_stands_beside_a_secret_may_be_filled_by_data():
+    account = {"user": "${{ parameters.user }}", "password": REF}
+    options = {"accounts": [account], "text": "${{ x }}"}
+    assert list(reference_problems(options, SCHEMA)) == []
+
+
+def test_what_a_document_names_is_known_without_its_schema():
+    options = {"free": [{"a": REF}], "text": f"a {REF}", "n": 7}
+    assert written_secrets(options) == {"mail.password"}
 
 
 def test_other_texts_in_braces_are_nobodys_business():

@@ -19,6 +19,13 @@ OPTIONS = {
     "properties": {
         "key": {"type": "string", "format": "secret", "writeOnly": True},
         "text": {"type": "string"},
+        "server": {
+            "type": "object",
+            "properties": {
+                "host": {"type": "string"},
+                "key": {"type": "string", "format": "secret", "writeOnly": True},
+            },
+        },
     },
 }
 SEALED_NOW = "sealed by hand"
@@ -30,6 +37,16 @@ class Catalogue(FakeCatalogue):
     def find(self, name):
         found = super().find(name)
         return None if found is None else replace(found, permissions=self.permissions)
+
+
+class Changing(Catalogue):
+    """The worker of a capability is replaced by one that takes secrets."""
+
+    later = None
+
+    def find(self, name):
+        found = super().find(name)
+        return self.later if self.later and name == self.later.declared.id else found
 
 
 CATALOGUE = Catalogue(
@@ -93,6 +110,8 @@ async def test_the_worker_is_sent_the_reference_and_never_a_value(tmp_path):
         ({"key": "hunter2"}, "secret-literal", "/steps/use/with/key"),
         ({"key": "${{ parameters.password }}"}, "secret-literal", "/steps/use/with/key"),
         ({"key": "${{ before.password }}"}, "secret-literal", "/steps/use/with/key"),
+        ({"server": "${{ before.server }}"}, "secret-templated", "/steps/use/with/server"),
+        ({"server": "${{ parameters.password }}"}, "secret-templated", "/steps/use/with/server"),
         ({"text": REF}, "secret-misplaced", "/steps/use/with/text"),
         ({"text": f"a {REF}"}, "secret-misplaced", "/steps/use/with/text"),
         ({"key": "{{ vault.google.id }}"}, "secret-not-permitted", "/steps/use/with/key"),
@@ -102,6 +121,33 @@ async def test_the_worker_is_sent_the_reference_and_never_a_value(tmp_path):
 async def test_a_plan_says_what_is_wrong_with_a_secret(tmp_path, options, code, place):
     async with opened(tmp_path, Secrets("mail.password")) as platform:
         assert await refused(platform, options) == [(place, code)]
+
+
+async def test_data_that_brings_a_reference_names_no_secret(tmp_path):
+    """The schema may say what takes secrets only when the plan was checked already."""
+    asked = []
+
+    def answer(_value, options):
+        if not options:
+            return {"server": {"host": "h", "key": "{{ vault.mail.other }}"}}
+        (step,) = platform.execution.held.at("w1")
+        asked.append((options["server"]["key"], step.secrets))
+        return {}
+
+    plain, *others = (CATALOGUE.find(name) for name in ("test.echo@1", "test.plain@1"))
+    old = {"type": "object", "properties": {"server": {"type": "object"}, "key": {}}}
+    catalogue = Changing(
+        capability("test.echo@1", "call", options=old), *(one.declared for one in others)
+    )
+    found = worker(behaviours=dict.fromkeys(("test.echo@1", "test.plain@1"), caller(answer)))
+    secrets = Secrets("mail.password", "mail.other")
+    async with core(
+        tmp_path, found, catalogue=catalogue, secrets=secrets, leases=secrets
+    ) as platform:
+        run = await platform.start(document(server="${{ before.server }}"))
+        catalogue.later = plain
+        assert (await platform.end(run)).state == "completed"
+    assert asked == [("{{ vault.mail.other }}", frozenset())]
 
 
 async def test_nobody_uses_through_a_pipeline_what_he_may_not_use(tmp_path):

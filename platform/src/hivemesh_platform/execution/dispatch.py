@@ -20,7 +20,7 @@ from hivemesh_platform.execution.model import Again, AttemptOutcome, after_failu
 from hivemesh_platform.execution.pages import StepFailedError
 from hivemesh_platform.execution.parts import Parts
 from hivemesh_platform.execution.ports import Choice, Outcome, UnreachableError
-from hivemesh_platform.execution.requests import not_given, visible
+from hivemesh_platform.execution.requests import not_given, not_written, visible
 from hivemesh_platform.storage.errors import StorageFullError
 from hivemesh_platform.storage.transaction import Transaction
 
@@ -48,7 +48,8 @@ class Dispatcher:
         digests, trees = await self._readable(claim)
         started = self._parts.clock.monotonic()
         clearance = self._parts.tickets.clearance(claim.capability)
-        step = HeldStep(claim, choice.endpoint, digests, trees, started, clearance)
+        secrets = await self._lendable(claim)
+        step = HeldStep(claim, choice.endpoint, digests, trees, started, clearance, secrets)
         self._parts.held.add(step)
         outcome = Outcome.CANCELLED
         try:
@@ -67,6 +68,13 @@ class Dispatcher:
             return named, trees
         foreign = await self._parts.database.read(lambda tx: not_given(tx, claim, named))
         return named - foreign, trees - foreign
+
+    async def _lendable(self, claim: Claim) -> frozenset[str]:
+        """Name the secrets that the step's options name, and data did not bring."""
+        named = self._parts.tickets.secrets_of(claim)
+        if claim.spec is not None or not named:
+            return named
+        return named - await self._parts.database.read(lambda tx: not_written(tx, claim, named))
 
     async def close(self) -> None:
         """Wait a moment for the last acknowledgements."""

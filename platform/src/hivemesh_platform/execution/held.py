@@ -35,6 +35,7 @@ class HeldStep:
     trees: frozenset[str]  # those of them that are folders
     started: float  # monotonic
     clearance: DataClass = DataClass.PERSONAL  # of its capability
+    secrets: frozenset[str] = frozenset()  # paths that its options name, as they were written
     advanced: bool = False  # a batch was recorded: what failed before does not count any more
     ticket: str = ""  # the one that was last sent with a request
     ticket_until: float = 0.0  # wall time from which another one is made

@@ -1,21 +1,37 @@
 """Builds the request of a claimed row: inputs inline where they fit into a page."""
 
 import msgspec
-from hivemesh_sdk.contracts.artifacts import Artifact
+from hivemesh_sdk.contracts.artifacts import Artifact, DataClass, highest
 from hivemesh_sdk.contracts.names import NDJSON_MEDIA_TYPE
 from hivemesh_sdk.contracts.pages import encode_request
+from hivemesh_sdk.contracts.references import written_secrets
 from hivemesh_sdk.contracts.steps import MAX_PAGE_BYTES, InputPart, Limits, StepRequest
+from pydantic import JsonValue
 
 from hivemesh_platform.artifacts.model import BatchRef
+from hivemesh_platform.artifacts import store as store_of_artifacts
 from hivemesh_platform.artifacts.ports import ArtifactStore
-from hivemesh_platform.artifacts.store import stored_by_run
 from hivemesh_platform.execution import store
+from hivemesh_platform.execution.given import Given, given_by
 from hivemesh_platform.execution.ledger import Claim
 from hivemesh_platform.execution.spec import JobSpec, artifact_digests
 from hivemesh_platform.settings import ExecutionSettings
 from hivemesh_platform.storage.transaction import Transaction
 
 DEFAULT_IDLE_MS = 300_000
+
+
+class _Step(msgspec.Struct):
+    options: dict[str, object] = msgspec.field(default_factory=dict, name="with")
+
+
+class _Document(msgspec.Struct):
+    """The part of a pipeline that says what its steps were told."""
+
+    steps: dict[str, _Step] = {}
+
+
+_NO_STEP = _Step()
 
 
 async def request_of(
@@ -60,18 +76,54 @@ def visible(claim: Claim) -> tuple[frozenset[str], frozenset[str]]:
     return named | {one.sha256 for one in claim.inputs}, trees
 
 
-def not_given(tx: Transaction, claim: Claim, named: frozenset[str]) -> frozenset[str]:
-    """Name those artifacts to which the run has no right, though an option refers to them.
+def given_to(tx: Transaction, claim: Claim) -> Given:
+    """What the pipeline and the parameters of a row's run name."""
+    run = store.run(tx, claim.key.run)
+    if run is None:
+        return Given(frozenset(), frozenset())
+    steps = msgspec.json.decode(run["document"], type=_Document).steps.values()
+    return given_by([one.options for one in steps], msgspec.json.decode(run["parameters"]))
 
-    An earlier step's answer may name any digest. The run has a right to what its parameters and
-    its pipeline name, to the row's inputs, and to what its own steps have stored.
+
+def granted(tx: Transaction, claim: Claim, named: frozenset[str], given: Given) -> frozenset[str]:
+    """Return those artifacts to which the row's run has a right, of those that its options name.
+
+    An earlier step's answer may name any digest. The run has a right to what it was given, if its
+    tenant has it, and to what its own steps have stored. Nothing of a higher class than the row's
+    inputs were taken for is among it: its outputs would have a class that is too low.
+    """
+    digests = sorted(named)
+    known = store_of_artifacts.known(tx, digests, claim.behalf.tenant) & given.digests
+    classes = store_of_artifacts.classes(tx, digests)
+    limit = highest((claim.data_class, claim.output_class))
+    return frozenset(
+        one
+        for one in digests
+        if (one in known or store_of_artifacts.stored_by_run(tx, claim.key.run, one))
+        and not classes.get(one, DataClass.PUBLIC).exceeds(limit)
+    )
+
+
+class _Step(msgspec.Struct):
+    options: JsonValue = msgspec.field(name="with", default=None)
+
+
+class _Document(msgspec.Struct):
+    """The part of a checked pipeline that names artifacts."""
+
+    steps: dict[str, _Step]
+
+
+def not_written(tx: Transaction, claim: Claim, secrets: frozenset[str]) -> frozenset[str]:
+    """Name those secrets which the pipeline does not name in the step's options.
+
+    A parameter or the answer of an earlier step may bring any reference; nobody was asked for it.
     """
     run = store.run(tx, claim.key.run)
-    told = (
-        [] if run is None else [msgspec.json.decode(run[key]) for key in ("parameters", "document")]
-    )
-    given = artifact_digests(told)[0] | {one.sha256 for one in claim.inputs}
-    return frozenset(one for one in named - given if not stored_by_run(tx, claim.key.run, one))
+    if run is None:
+        return secrets
+    step = msgspec.json.decode(run["document"], type=_Document).steps.get(claim.key.node, _NO_STEP)
+    return secrets - written_secrets(step.options)
 
 
 def _parameters(claim: Claim, spec: JobSpec | None) -> dict[str, object]:

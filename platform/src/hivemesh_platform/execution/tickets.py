@@ -25,7 +25,8 @@ from hivemesh_sdk.errors import NotAuthorizedError
 from hivemesh_sdk.trust.policy import Decision, Facts, Policies
 
 from hivemesh_platform.execution.held import HeldStep
-from hivemesh_platform.execution.ports import Catalogue, KnownCapability
+from hivemesh_platform.execution.ledger import Claim
+from hivemesh_platform.execution.ports import Catalogue
 from hivemesh_platform.execution.secrets import secrets_of_claim
 
 _encode = msgspec.json.Encoder().encode
@@ -108,6 +109,13 @@ class TicketMint:
         known = self._catalogue.find(capability)
         return DataClass.PUBLIC if known is None else known.declared.data_class_max
 
+    def secrets_of(self, claim: Claim) -> frozenset[str]:
+        """The secrets that a row's options refer to, if its worker may have any."""
+        known = self._catalogue.find(claim.capability)
+        if known is None or not known.permissions.secrets:
+            return frozenset()
+        return secrets_of_claim(claim, known)
+
     def sign(self, ticket: Ticket) -> str:
         """Sign claims as they are."""
         return self._signer.sign(_encode(ticket), TICKET_TYPE)
@@ -159,7 +167,7 @@ class TicketMint:
                 *(f"read:{name}" for name in permissions.datasets.read),
                 *(f"write:{name}" for name in permissions.datasets.write),
             ],
-            secrets=_secrets(step, known),
+            secrets=sorted(step.secrets),
             data_class=claim.data_class,
         )
 
@@ -170,13 +178,6 @@ def _why_denied(decision: Decision, worker: str, capability: str) -> str:
         by = f"may not call {capability}: rule {decision.rule!r} decides ({decision.reason.value})"
     ask = f"hivemesh policy explain platform {worker} {capability}"
     return f"worker {worker!r} refuses: caller 'platform' {by}; ask `{ask}`"
-
-
-def _secrets(step: HeldStep, known: KnownCapability | None) -> list[str]:
-    """The secrets that its options refer to, if its worker may have any."""
-    if known is None or not known.permissions.secrets:
-        return []
-    return sorted(secrets_of_claim(step.claim, known))
 
 
 def lifetime_s(deadline_ms: int) -> int:

@@ -20,6 +20,7 @@ SECRET_SCHEMA: Mapping[str, object] = {
 SECRET_PATH = re.compile(r"[A-Za-z0-9_-]{1,64}(?:\.[A-Za-z0-9_-]{1,64}){0,15}")
 _WHOLE = re.compile(rf"\{{\{{ {{0,8}}vault\.({SECRET_PATH.pattern}) {{0,8}}\}}\}}")
 _MEANT = re.compile(r"(?<!\$)\{\{\s*vault\b")
+_FILLED_LATER = "${{"  # by parameters and answers: whoever gives them must not choose a secret
 _MAX_DEPTH = 32
 
 Schema = Mapping[str, Any]
@@ -45,9 +46,14 @@ def reference_to(path: str) -> str:
 
 def named_secrets(options: object, schema: Schema | None) -> frozenset[str]:
     """The paths that options refer to in fields which their schema marks secret."""
+    return frozenset(path for _, path in references_in(options, schema))
+
+
+def written_secrets(options: object) -> frozenset[str]:
+    """The paths that a document itself refers to, wherever it does."""
     found = set()
-    for _, value, marked in _scalars(options, schema):
-        if marked and isinstance(value, str) and (match := _WHOLE.fullmatch(value)):
+    for _, value, _ in _scalars(options, None):
+        if isinstance(value, str) and (match := _WHOLE.fullmatch(value)):
             found.add(match[1])
     return frozenset(found)
 
@@ -56,7 +62,9 @@ def reference_problems(
     options: object, schema: Schema | None, pointer: str = ""
 ) -> Iterator[FieldProblem]:
     """What is wrong with the references of options; no message repeats a value."""
-    for place, value, marked in _scalars(options, schema, pointer):
+    root = schema or {}
+    for place, value, schemas in _scalars(options, schema, pointer):
+        marked = any(map(_is_marked, schemas))
         if marked and not _is_reference(value):
             message = (
                 "this field takes a secret by reference, not its value: store it with "
@@ -66,13 +74,20 @@ def reference_problems(
         elif not marked and isinstance(value, str) and _MEANT.search(value):
             message = "a secret may stand only in a field that the capability marks secret"
             yield FieldProblem(pointer=place, message=message, code="secret-misplaced")
+        elif isinstance(value, str) and _FILLED_LATER in value and _hold_secrets(schemas, root):
+            message = (
+                "this field has fields below it that take secrets, so it cannot be filled by a "
+                "reference: write its fields one by one"
+            )
+            yield FieldProblem(pointer=place, message=message, code="secret-templated")
 
 
 def references_in(
     options: object, schema: Schema | None, pointer: str = ""
 ) -> Iterator[tuple[str, str]]:
     """The pointer and path of each reference that stands in a field which is marked secret."""
-    for place, value, marked in _scalars(options, schema, pointer):
+    for place, value, schemas in _scalars(options, schema, pointer):
+        marked = any(map(_is_marked, schemas))
         if marked and isinstance(value, str) and (match := _WHOLE.fullmatch(value)):
             yield place, match[1]
 
@@ -119,8 +134,8 @@ def _is_reference(value: object) -> bool:
 
 def _scalars(
     value: object, schema: Schema | None, pointer: str = ""
-) -> Iterator[tuple[str, object, bool]]:
-    """Every value that is no object or array, and whether its place is marked secret.
+) -> Iterator[tuple[str, object, Sequence[Schema]]]:
+    """Every value that is no object or array, and what the schema says of its place.
 
     Where an object or array stands at a marked place, it counts as one value.
     """
@@ -130,7 +145,7 @@ def _scalars(
 
 def _walk(
     value: object, schemas: Sequence[Schema], root: Schema, pointer: str
-) -> Iterator[tuple[str, object, bool]]:
+) -> Iterator[tuple[str, object, Sequence[Schema]]]:
     schemas = [one for schema in schemas for one in _choices(schema, root)]
     marked = any(map(_is_marked, schemas))
     if isinstance(value, Mapping) and not marked:
@@ -142,7 +157,29 @@ def _walk(
             below = [one for schema in schemas for one in _item(schema, index)]
             yield from _walk(item, below, root, f"{pointer}/{index}")
     else:
-        yield pointer, value, marked
+        yield pointer, value, schemas
+
+
+def _hold_secrets(schemas: Sequence[Schema], root: Schema) -> bool:
+    """Whether a field below is marked secret."""
+    seen: set[str] = set()  # what was referred to
+    waiting: list[object] = list(schemas)
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Mapping):
+            if _is_marked(one):
+                return True
+            waiting.extend(one.values())
+            reference = one.get("$ref")
+            definitions = root.get("$defs")
+            if isinstance(reference, str) and isinstance(definitions, Mapping):
+                name = reference.removeprefix("#/$defs/")
+                if name not in seen:
+                    seen.add(name)
+                    waiting.append(definitions.get(name))
+        elif isinstance(one, list | tuple):
+            waiting.extend(one)
+    return False
 
 
 def _is_marked(schema: Schema) -> bool:
