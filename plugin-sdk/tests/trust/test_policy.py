@@ -183,6 +183,28 @@ def test_a_denial_covers_what_is_not_known():
     assert compiled.decide(PARSER, "doc-converter", "doc.convert@1", Facts()).rule == "stop"
 
 
+def test_a_role_that_is_not_lent_counts_for_denials_alone():
+    stop = {"id": "stop", "from": {"worker": "email-parser"}}
+    allow = rule(when={"on_behalf_of_roles": ["analyst", "contractor"]})
+    compiled = policy(
+        {"rules": [allow], "deny": [{**stop, "when": {"on_behalf_of_roles": ["contractor"]}}]}
+    )
+
+    def decide(*roles, others=()):
+        known = facts(roles=roles, other_roles=others)
+        return compiled.decide(PARSER, "doc-converter", "doc.convert@1", known)
+
+    assert decide("analyst").rule == "r"
+    assert decide("analyst", others=("author",)).rule == "r"
+    assert decide("analyst", others=("contractor",)).rule == "stop"
+    assert (
+        policy({"rules": [allow]})
+        .decide(PARSER, "doc-converter", "doc.convert@1", facts(other_roles=("contractor",)))
+        .reason
+        is Reason.ROLE
+    )
+
+
 def test_a_missing_ticket_is_told_before_any_other_condition():
     compiled = policy(
         {

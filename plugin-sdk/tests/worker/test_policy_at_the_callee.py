@@ -118,6 +118,14 @@ def test_a_condition_that_does_not_hold_refuses(scene, changes):
     assert slug_of(scene, scene.platform, scene.ticket(**changes)) == "not-authorized"
 
 
+def test_a_denied_role_that_the_ticket_does_not_lend_refuses(scene):
+    stop = {"id": "stop", "to": {"worker": "*"}, "when": {"on_behalf_of_roles": ["contractor"]}}
+    scene.apply({**RULES, "deny": [stop]}, 2)
+    scene.begin(scene.platform, scene.ticket())
+    token = scene.ticket(other_roles=["contractor"])
+    assert slug_of(scene, scene.platform, token) == "not-authorized"
+
+
 def test_a_valid_ticket_of_a_caller_without_a_rule_is_refused(scene):
     stranger = scene.peer(scene.ca.worker("email-classifier", "i1"))
     assert slug_of(scene, stranger, scene.ticket(stranger)) == "not-authorized"

@@ -226,6 +226,16 @@ async def test_a_token_has_a_role_only_while_its_owner_holds_it(people: People) 
     assert found.rights.allows("read", "dataset", "x")
 
 
+async def test_a_token_of_grants_remembers_the_roles_of_its_owner_for_denials(
+    people: People,
+) -> None:
+    bad = Role("contractor", "what a denial names", ("read:dataset",), built_in=False)
+    await people.service.put_role(await people.admin(), bad)
+    await people.give("bert", "analyst", "contractor")
+    found = await people.access.principal_of(await people.token("bert", "run:capability"))
+    assert (found.roles, found.other_roles) == ((), ("analyst", "contractor"))
+
+
 async def test_an_admins_token_has_no_role_that_nobody_has_given_him(people: People) -> None:
     cleared = Role("pii-cleared", "what a rule asks for", ("read:dataset",), built_in=False)
     await people.service.put_role(await people.admin(), cleared)

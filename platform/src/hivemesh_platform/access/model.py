@@ -186,6 +186,7 @@ class Principal:
     serial: str = ""  # of the certificate it showed, hexadecimal
     token_id: str = ""
     groups: tuple[str, ...] = ()
+    other_roles: tuple[str, ...] = ()  # of a token's owner, not lent: only denials ask for them
     sources: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # grant -> where from
 
     @cached_property

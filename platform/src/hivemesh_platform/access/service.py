@@ -233,11 +233,13 @@ def rights_of(scope: tuple[str, ...], roles: dict[str, Role]) -> Rights:
 def _narrowed(owner: Principal, record: TokenRecord, roles: dict[str, Role]) -> Principal:
     """The owner with no more than the token's scope; a role counts where the owner holds it."""
     scope = {one.removeprefix(_ROLE) for one in record.scope if one.startswith(_ROLE)}
+    lent = tuple(sorted(scope & with_lower(owner.roles)))
     rights = owner.rights.common(rights_of(record.scope, roles))
     label = f"token {record.name}"
     return replace(
         owner,
-        roles=tuple(sorted(scope & with_lower(owner.roles))),
+        roles=lent,
+        other_roles=tuple(sorted(set(owner.roles) - set(lent))),
         grants=rights.texts(),
         tenant=owner.tenant,
         token_id=record.id,

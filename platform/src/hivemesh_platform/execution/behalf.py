@@ -22,6 +22,7 @@ class Behalf(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tenant: str = INSTALLATION
     roles: tuple[str, ...] = ()
     grants: tuple[str, ...] = ()
+    other_roles: tuple[str, ...] = ()  # held by somebody involved, not lent: only denials ask
 
     def rights(self) -> Rights:
         """The grants, ready to be asked."""
@@ -35,18 +36,22 @@ def effective(submitter: Behalf, author: Behalf | None = None) -> Behalf:
     """What a step may do: what its submitter may, less what its pipeline's author may not.
 
     The ticket carries the result, and the callee's own policy narrows it further. Another tenant's
-    author gives nothing.
+    author gives nothing. Roles that are not lent go along for denials, which nobody escapes by
+    lending less of what he is.
     """
-    if author is None:
-        return msgspec.structs.replace(submitter, roles=_ordered(with_lower(submitter.roles)))
-    if author.tenant != submitter.tenant:
-        return Behalf(sub=submitter.sub, tenant=submitter.tenant)
-    roles = with_lower(submitter.roles) & with_lower(author.roles)
+    roles, held = with_lower(submitter.roles), _held(submitter)
+    grants = submitter.grants
+    if author is not None:
+        same = author.tenant == submitter.tenant
+        roles = roles & with_lower(author.roles) if same else frozenset()
+        held |= _held(author)
+        grants = submitter.rights().common(author.rights()).texts() if same else ()
     return Behalf(
         sub=submitter.sub,
         tenant=submitter.tenant,
         roles=_ordered(roles),
-        grants=submitter.rights().common(author.rights()).texts(),
+        grants=grants,
+        other_roles=_ordered(held - roles),
     )
 
 
@@ -61,7 +66,12 @@ def behalf_of(principal: Principal) -> Behalf:
         tenant=principal.tenant,
         roles=_named(principal.roles, principal.tenant),
         grants=principal.grants,
+        other_roles=_named(principal.other_roles, principal.tenant),
     )
+
+
+def _held(behalf: Behalf) -> frozenset[str]:
+    return with_lower((*behalf.roles, *behalf.other_roles))
 
 
 def _named(roles: Iterable[str], tenant: str) -> tuple[str, ...]:

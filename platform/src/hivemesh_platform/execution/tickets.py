@@ -98,7 +98,11 @@ class TicketMint:
             return
         claim, worker = step.claim, step.endpoint.worker
         facts = Facts(
-            ticket=True, roles=claim.behalf.roles, data_class=claim.data_class, same_tenant=True
+            ticket=True,
+            roles=claim.behalf.roles,
+            data_class=claim.data_class,
+            same_tenant=True,
+            other_roles=claim.behalf.other_roles,
         )
         decision = self._policies.current().decide(self._issuer, worker, claim.capability, facts)
         if not decision.allowed:
@@ -161,6 +165,7 @@ class TicketMint:
             cap=claim.capability,
             tenant=behalf.tenant,
             roles=list(behalf.roles),
+            other_roles=list(behalf.other_roles),
             calls=calls,
             artifacts=[GIVEN] if many else sorted(step.digests),
             datasets=[

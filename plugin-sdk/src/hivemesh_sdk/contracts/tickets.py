@@ -37,6 +37,7 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cap: str  # the capability that the holder runs
     tenant: str = "default"
     roles: list[str] = []  # of `sub`, as policy rules ask for them
+    other_roles: list[str] = []  # held by somebody involved, not lent: only denials ask for them
     calls: list[str] = []  # capabilities that the holder may call with it
     artifacts: list[str] = []  # digests that it may read, or `*`
     datasets: list[str] = []  # read:<name> and write:<name>

@@ -61,6 +61,7 @@ class Facts(NamedTuple):
     roles: Sequence[str] = ()
     data_class: DataClass | None = None
     same_tenant: bool = False
+    other_roles: Sequence[str] = ()  # not lent to the work: only denials ask for them
 
 
 NOTHING_KNOWN = Facts()
@@ -131,7 +132,12 @@ class _Deny:
 
     def applies(self, facts: Facts) -> bool:
         """Whether it refuses the call."""
-        if self.roles and facts.ticket and self.roles.isdisjoint(facts.roles):
+        if (
+            self.roles
+            and facts.ticket
+            and self.roles.isdisjoint(facts.roles)
+            and self.roles.isdisjoint(facts.other_roles)
+        ):
             return False
         return self.below is None or facts.data_class not in self.below
 

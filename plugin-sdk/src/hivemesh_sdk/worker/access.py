@@ -304,6 +304,7 @@ class Access:
             roles=ticket.roles,
             data_class=ticket.data_class,
             same_tenant=own.tenant in {INSTALLATION, ticket.tenant},
+            other_roles=ticket.other_roles,
         )
         decision = own.policies.current().decide(caller.uri, own.worker, capability, facts)
         if not decision.allowed:
