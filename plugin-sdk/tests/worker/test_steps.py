@@ -164,6 +164,60 @@ def test_a_higher_attempt_waits_until_the_code_of_the_old_one_has_stopped(table,
     assert runner.runs[1].execution is new
 
 
+def called_by(instance, made, *, worker="parser", step=KEY):
+    holder = SpiffeId.worker("mesh.test", worker, instance)
+    claims = TICKETS.claims(holder, step, "p.parse@1", made.attempt)
+    return Right(str(holder), TICKETS.sign(claims), claims)
+
+
+def call(table, instance, *, attempt=1, **caller):
+    made = request(attempt=attempt, inputs=[InputPart(bytes=1)])
+    return table.put(f"{KEY}.ask", made, [b"1"], called_by(instance, made, **caller))
+
+
+def test_the_next_attempt_may_come_from_another_instance_of_the_worker(table, runner):
+    first = call(table, "i1")
+    second = call(table, "i2", attempt=2)
+    assert second is not first
+    assert runner.runs[0].cancelled
+    runner.runs[0].kill()
+    assert runner.runs[1].execution is second
+    assert second.right.caller.endswith("/i2")
+
+
+def test_what_the_first_instance_was_answered_answers_the_next_one(table, runner):
+    first = call(table, "i1")
+    runner.runs[0].succeed()
+    assert call(table, "i2", attempt=2) is first
+    assert first.right.caller.endswith("/i2")
+    assert len(runner.runs) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"instance": "i2"},  # the same attempt
+        {"instance": "i2", "attempt": 2, "worker": "other"},
+        {"instance": "i2", "attempt": 2, "step": "run.step.2"},
+    ],
+)
+def test_nobody_else_takes_over_what_a_worker_has_created(table, runner, other):
+    call(table, "i1")
+    assert refusal(call, table, **other) == "not-authorized"
+    assert not runner.runs[0].cancelled
+
+
+def test_the_instance_of_a_former_attempt_does_not_get_its_key_back(table):
+    call(table, "i1")
+    call(table, "i2", attempt=2)
+    assert refusal(call, table, "i1") == "not-authorized"
+
+
+def test_the_platform_and_a_worker_never_share_a_key(table):
+    call(table, "i1")
+    assert refusal(put, table, key=f"{KEY}.ask", attempt=2) == "not-authorized"
+
+
 def test_an_attempt_that_never_began_is_replaced(table, runner):
     put(table)
     second = put(table, attempt=2)

@@ -226,7 +226,7 @@ class StepTable:
     def _present(
         self, present: Execution, request: StepRequest, fingerprint: Fingerprint, right: Right
     ) -> Execution | None:
-        if present.right.caller != right.caller and not _are_replicas(present.right, right):
+        if not _is_same_caller(present.right, right):
             message = f"{present.key!r} belongs to another caller"
             raise NotAuthorizedError(message)
         if present.fingerprint != fingerprint:
@@ -371,14 +371,34 @@ def fingerprint_of(request: StepRequest, bodies: Bodies) -> Fingerprint:
     return tuple(parts)
 
 
-def _are_replicas(one: Right, other: Right) -> bool:
-    """Whether both callers are the platform: a step goes from one replica to the next."""
-    return _kind(one) == _kind(other) == "platform"
+def _is_same_caller(first: Right, now: Right) -> bool:
+    """Whether a key goes on with this caller: a replica, or the instance of the next attempt.
+
+    The platform has signed for both instances that they hold the same step, and for the one of the
+    higher attempt that it holds it now.
+    """
+    if first.caller == now.caller:
+        return True
+    if _kind(first) == _kind(now) == "platform":
+        return True
+    before, after = first.claims, now.claims
+    return (
+        first.from_worker
+        and now.from_worker
+        and _worker_type(first) == _worker_type(now) != ""
+        and (before.run, before.step) == (after.run, after.step)
+        and before.attempt < after.attempt
+    )
 
 
 def _kind(right: Right) -> str:
     """The first segment of the caller's path."""
     return right.caller.split("/", 4)[3]
+
+
+def _worker_type(right: Right) -> str:
+    """The identity without its last segment, the instance; "" where the caller is no worker."""
+    return right.caller.rpartition("/")[0] if _kind(right) == "worker" else ""
 
 
 def _digest(data: bytes) -> str:
