@@ -6,6 +6,7 @@ No other module reads the environment or a settings file.
 from pathlib import Path
 from typing import Annotated, Literal
 
+from hivemesh_sdk.contracts.artifacts import DataClass
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 Mode = Literal["local", "production"]
@@ -176,6 +177,12 @@ class WorkersSettings(Section):
 
 class ExecutionSettings(Section):
     """How runs are cut and repeated."""
+
+    log_class_max: DataClass = Field(
+        default=DataClass.INTERNAL,
+        description="Highest class of data whose steps may write text to the platform's log; of "
+        "others only that a line came.",
+    )
 
     batch_records: Annotated[int, Field(ge=1, le=100_000)] = Field(
         default=500, description="Records per batch: enough to make a durable step cheap (3 %)."

@@ -6,7 +6,7 @@ import pytest
 from fake_workers import ndjson, records_frame, result_frame
 from hivemesh_platform.artifacts.local import LocalArtifactStore
 from hivemesh_platform.execution.pages import INLINE_ANSWER, PageReader, StepFailedError, Taken
-from hivemesh_sdk.contracts.artifacts import Artifact
+from hivemesh_sdk.contracts.artifacts import Artifact, DataClass
 from hivemesh_sdk.contracts.pages import Frame, encode_event
 from hivemesh_sdk.contracts.problems import problem, slug_of
 from hivemesh_sdk.contracts.steps import (
@@ -18,6 +18,7 @@ from hivemesh_sdk.contracts.steps import (
     ResultEvent,
 )
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 
 def page(*frames):
@@ -149,3 +150,16 @@ async def test_a_damaged_page_is_a_reason_to_repeat(reader, data):
     with pytest.raises(StepFailedError) as failed:
         await reader.take(data, Taken())
     assert failed.value.document.retryable
+
+
+@pytest.mark.parametrize(
+    ("withheld", "told"), [(None, "Anna wrote"), (DataClass.PERSONAL, "(personal: withheld)")]
+)
+async def test_the_log_holds_no_text_of_steps_above_its_class(store, withheld, told):
+    reader = PageReader(store, "r.s.1", keep_answer=False, may_name=may_name, withheld=withheld)
+    with capture_logs() as lines:
+        line = LogEvent(no=1, level="info", message="Anna wrote", fields={"to": "Bert"})
+        await reader.take(page(Frame(line, b"")), Taken())
+    (said,) = [one for one in lines if one["event"] == "worker_said"]
+    assert said["text"] == told
+    assert "Bert" not in str(lines)

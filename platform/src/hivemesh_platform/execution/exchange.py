@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import structlog
+from hivemesh_sdk.contracts.artifacts import highest
 from hivemesh_sdk.contracts.steps import MAX_WAIT_S
 
 from hivemesh_platform import crash
@@ -39,8 +40,13 @@ class Exchange:
         self._claim = step.claim
         self._choice = choice
         keep = step.claim.kind in {"add", "merge"}
+        touched = highest((step.claim.data_class, step.claim.output_class))
         self._reader = PageReader(
-            parts.artifacts, str(step.claim.key), keep_answer=keep, may_name=self._may_name
+            parts.artifacts,
+            str(step.claim.key),
+            keep_answer=keep,
+            may_name=self._may_name,
+            withheld=touched if touched.exceeds(parts.settings.log_class_max) else None,
         )
         self._told = parts.clock.monotonic()  # when progress was last recorded
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 import structlog
-from hivemesh_sdk.contracts.artifacts import Artifact
+from hivemesh_sdk.contracts.artifacts import Artifact, DataClass
 from hivemesh_sdk.contracts.pages import Frame, FramingError, decode_page
 from hivemesh_sdk.contracts.problems import Problem, problem
 from hivemesh_sdk.contracts.steps import (
@@ -65,6 +65,8 @@ class PageReader:
 
     `may_name` says whether the step may refer to an artifact: what it names is read by the next
     step and shown as the run's output, so it must be something that the run knows already.
+    `withheld` is the class of the step's data where the platform's log may not hold it: then the
+    log tells that a line came, and not what it said.
     """
 
     def __init__(
@@ -74,7 +76,9 @@ class PageReader:
         *,
         keep_answer: bool,
         may_name: Callable[[str], Awaitable[bool]],
+        withheld: DataClass | None = None,
     ) -> None:
+        self._withheld = withheld
         self._store = store
         self._key = key
         self._keep_answer = keep_answer  # a state: always an artifact
@@ -111,7 +115,8 @@ class PageReader:
             case ProblemEvent() as event:
                 raise StepFailedError(event.problem)
             case LogEvent() as event:
-                _log.info("worker_said", step=self._key, level=event.level, text=event.message)
+                text = event.message if self._withheld is None else f"({self._withheld}: withheld)"
+                _log.info("worker_said", step=self._key, level=event.level, text=text)
 
     async def _batch(self, event: RecordsEvent, body: bytes) -> BatchRef:
         if event.artifact is not None:
