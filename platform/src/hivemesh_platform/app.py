@@ -279,6 +279,7 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
         base.audit,
         trust_domain=base.authority.trust_domain,
         installed=lambda worker: registry.installed(worker) is not None,
+        own=lambda serial: base.authority.is_own(serial) or serial == base.source.svid().serial,
     )
     enroller = EnrolmentService(
         base.authority,

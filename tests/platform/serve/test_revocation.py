@@ -43,6 +43,15 @@ async def test_a_banned_worker_does_not_enrol_until_the_ban_is_lifted(tmp_path):
         assert await join(running, found)
 
 
+async def test_the_platforms_own_certificate_is_refused_by_nobody(tmp_path):
+    async with platform(tmp_path) as running:
+        own = running.source.svid().serial
+        for target in (f"serial:{own:x}", f"spiffe://{running.authority.trust_domain}/user/*"):
+            with pytest.raises(RemoteError) as refused:
+                await ask(running, "deny", "ban", target, "a mistake")
+            assert "platform or its operator" in str(refused.value)
+
+
 async def test_a_denial_holds_over_a_restart_before_the_first_request(tmp_path):
     found = install(tmp_path)
     async with platform(tmp_path) as running:

@@ -6,15 +6,16 @@ import pytest
 from enrolment_support import NOW, MemoryEnrolmentStore, issued
 from hivemesh_platform.audit.model import Actor
 from hivemesh_platform.storage.database import Database
-from hivemesh_platform.trust.model import DenialKind
+from hivemesh_platform.trust.model import Denial, DenialKind
 from hivemesh_platform.trust.revocation import Decision, Revocation
 from hivemesh_platform.trust.store import SqlEnrolmentStore
-from hivemesh_sdk.errors import HivemeshError, InvalidError, NotFoundError
+from hivemesh_sdk.errors import HivemeshError, InvalidError, NotAuthorizedError, NotFoundError
 from hivemesh_sdk.testing.clock import ManualClock
 
 TD = "td.test"
 ECHO = f"spiffe://{TD}/worker/echo"
 PACKAGE = "a" * 64
+OWN = 0xABC  # the serial of the platform
 
 
 class Trail:
@@ -69,14 +70,18 @@ async def revocation(store, clock, trail):
 
     await store.write(fill)
     return Revocation(
-        store, clock, trail, trust_domain=TD, installed={"echo", "silent"}.__contains__
+        store,
+        clock,
+        trail,
+        trust_domain=TD,
+        installed={"echo", "silent"}.__contains__,
+        own={OWN}.__contains__,
     )
 
 
-def decision(target, reason="why"):
-    return Decision(
-        target=target, reason=reason, by=Actor(id="spiffe://td.test/user/ada", serial="f")
-    )
+def decision(target, reason="why", *, is_admin=False):
+    by = Actor(id="spiffe://td.test/user/ada", serial="f")
+    return Decision(target=target, reason=reason, by=by, is_admin=is_admin)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +116,7 @@ async def test_an_eviction_names_the_present_certificates(revocation, target, se
     ],
 )
 async def test_a_ban_names_an_identity_for_good(revocation, clock, target, rule):
-    await revocation.ban(decision(target))
+    await revocation.ban(decision(target, is_admin=True))
     clock.advance(timedelta(days=400))
     assert (await revocation.deny_list()).identities == {rule}
 
@@ -137,6 +142,44 @@ async def test_a_target_that_means_no_single_thing_is_refused(revocation, trail,
     with pytest.raises(InvalidError):
         await revocation.ban(decision(target))
     assert trail.events == []
+
+
+@pytest.mark.parametrize("action", ["ban", "evict"])
+@pytest.mark.parametrize("is_admin", [True, False])
+@pytest.mark.parametrize(
+    "target", [f"spiffe://{TD}/user/operator", f"spiffe://{TD}/user/*", f"serial:{OWN:x}"]
+)
+async def test_nobody_refuses_the_platform_or_its_operator(
+    revocation, trail, action, is_admin, target
+):
+    with pytest.raises(InvalidError, match="platform or its operator"):
+        await getattr(revocation, action)(decision(target, is_admin=is_admin))
+    assert trail.events == []
+
+
+@pytest.mark.parametrize("target", [f"spiffe://{TD}/user/eve", "serial:abcdef"])
+async def test_only_an_admin_refuses_people_and_unknown_certificates(revocation, trail, target):
+    for action in (revocation.ban, revocation.evict):
+        with pytest.raises(NotAuthorizedError):
+            await action(decision(target))
+    assert trail.events == []
+    assert (await revocation.ban(decision(target, is_admin=True))).rule == target
+    if "user" in target:
+        with pytest.raises(NotAuthorizedError):
+            await revocation.lift(decision(target))
+    await revocation.lift(decision(target, is_admin=True))
+
+
+async def test_denials_that_would_lock_the_operator_out_are_not_enforced(revocation, store):
+    rules = (f"spiffe://{TD}/user/*", f"serial:{OWN:x}", f"{ECHO}/i1")
+
+    def fill(records):
+        for rule in rules:
+            records.add_denial(Denial(rule=rule, reason="from before", at=NOW))
+
+    await store.write(fill)
+    found = await revocation.deny_list()
+    assert (found.serials, found.identities) == (frozenset(), {f"{ECHO}/i1"})
 
 
 @pytest.mark.parametrize("target", ["nobody", "../x", "i3"])

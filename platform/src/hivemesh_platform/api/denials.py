@@ -54,8 +54,10 @@ def router(revocation: Revocation) -> APIRouter:
 
 def _decision(request: Request, action: str, target: str, reason: str) -> Decision:
     """What an allowed principal decides; a rule may name anything, so all workers are asked for."""
-    by = actor_of(request, require(request, action))
-    return Decision(target=target, reason=reason, by=by)
+    principal = require(request, action)
+    by = actor_of(request, principal)
+    is_admin = principal.rights.allows("admin", "*", "*")
+    return Decision(target=target, reason=reason, by=by, is_admin=is_admin)
 
 
 def _denial(one: Denial) -> DenialView:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.errors import ConfigurationError
 from hivemesh_sdk.trust.bundle import Bundle
-from hivemesh_sdk.trust.identity import SpiffeId, check_trust_domain
+from hivemesh_sdk.trust.identity import Kind, SpiffeId, check_trust_domain
 from hivemesh_sdk.trust.keys import Svid, new_key, read_private_file, write_private_file
 from hivemesh_sdk.trust.profile import PublicKey, Signer, new_root_key
 
@@ -99,6 +99,7 @@ class Authority:
         self._others: tuple[bytes, ...] = ()
         self._signed: Signed | None = None
         self._unheard: list[tuple[SpiffeId, Issued]] = []
+        self._own: dict[int, datetime] = {}  # certificates of the platform and of people
         self._log = structlog.get_logger("hivemesh.trust")
 
     @property
@@ -140,6 +141,10 @@ class Authority:
         for identity, issued in unheard:
             signed(identity, issued)
 
+    def is_own(self, serial: int) -> bool:
+        """Say whether this process has issued it to the platform or to the operator."""
+        return serial in self._own
+
     def issue(self, identity: SpiffeId, public_key: PublicKey) -> Issued:
         """Sign a leaf; an issuer near its end is replaced first.
 
@@ -156,6 +161,9 @@ class Authority:
         issuer = self._usable_issuer(now)
         leaf = build_leaf(identity, public_key, issuer, now, self.lifetimes)
         issued = Issued((leaf, issuer.certificate))
+        if identity.kind is not Kind.WORKER:
+            self._own = {one: until for one, until in self._own.items() if until > now}
+            self._own[issued.serial] = issued.not_after
         self._log.info(
             "certificate_issued",
             identity=str(identity),

@@ -6,13 +6,13 @@ goes to this process at once and to the workers inside the signed policy documen
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.names import WORKER_NAME
-from hivemesh_sdk.errors import ConfigurationError, InvalidError, NotFoundError
+from hivemesh_sdk.errors import ConfigurationError, InvalidError, NotAuthorizedError, NotFoundError
 from hivemesh_sdk.trust.identity import Kind, SpiffeId, covers
 
 from hivemesh_platform.audit.model import Actor, AuditEvent
@@ -28,6 +28,7 @@ from hivemesh_platform.trust.ports import EnrolmentRecords, EnrolmentStore
 
 SERIAL, PACKAGE = "serial:", "package:"
 LONGEST_REASON = 500
+OPERATOR = "operator"  # the user of the certificate in the state folder: nobody locks him out
 _SERIAL = re.compile(r"[0-9a-f]{1,40}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -52,6 +53,7 @@ class Decision:
     target: str
     reason: str
     by: Actor
+    is_admin: bool = False  # who decides may do everything: people, and certificates of others
 
     def event(self, action: str, rule: str) -> AuditEvent:
         """The record of the decision."""
@@ -59,7 +61,10 @@ class Decision:
 
 
 class Revocation:
-    """The deny list of one installation."""
+    """The deny list of one installation.
+
+    `own` says which serials are those of the platform and its operator: they are never refused.
+    """
 
     def __init__(
         self,
@@ -69,12 +74,14 @@ class Revocation:
         *,
         trust_domain: str,
         installed: Callable[[str], bool] = lambda _worker: True,
+        own: Callable[[int], bool] = lambda _serial: False,
     ) -> None:
         self._store = store
         self._clock = clock
         self._audit = audit
         self._trust_domain = trust_domain
         self._installed = installed
+        self._own = own
         self._subscribers: list[Enforce] = []
         self._expel: list[Expel] = []
         self._current = DenyList()
@@ -101,9 +108,10 @@ class Revocation:
 
         Raises:
             InvalidError, NotFoundError: the target.
+            NotAuthorizedError: only an admin may refuse it.
             AuditUnavailableError: the decision cannot be written down, so it does not count.
         """
-        rule = await self._rule(_checked(decision))
+        rule = await self._allowed_rule(decision)
         await self._audit.record(decision.event("workers:evict", rule))
         now = self._clock.now()
 
@@ -124,9 +132,10 @@ class Revocation:
 
         Raises:
             InvalidError, NotFoundError: the target.
+            NotAuthorizedError: only an admin may refuse it.
             AuditUnavailableError: as above.
         """
-        rule = await self._rule(_checked(decision))
+        rule = await self._allowed_rule(decision)
         await self._audit.record(decision.event("workers:ban", rule))
         now = self._clock.now()
         denial = Denial(
@@ -147,9 +156,11 @@ class Revocation:
 
         Raises:
             InvalidError, NotFoundError: the target, or it is not refused.
-            AuditUnavailableError: as above.
+            NotAuthorizedError, AuditUnavailableError: as above.
         """
         rule = await self._known_rule(_checked(decision))
+        if _names_people(rule) and not decision.is_admin:
+            raise _admins_alone(rule)
         await self._audit.record(decision.event("workers:unban", rule))
         await self._store.write(lambda records: records.remove_denial(rule))
         await self.announce()
@@ -198,7 +209,12 @@ class Revocation:
     async def deny_list(self) -> DenyList:
         """What callees look up."""
         now = self._clock.now()
-        return await self._store.read(lambda records: _deny_list(records, now))
+        found = await self._store.read(lambda records: _deny_list(records, now))
+        return replace(
+            found,
+            serials=frozenset(one for one in found.serials if not self._own(one)),
+            identities=frozenset(one for one in found.identities if not self._locks_out(one)),
+        )
 
     async def announce(self) -> None:
         """Have the present list enforced, where it has changed."""
@@ -239,6 +255,32 @@ class Revocation:
         message = f"{target!r} is not refused; `hivemesh worker denied` shows what is"
         raise NotFoundError(message)
 
+    async def _allowed_rule(self, decision: Decision) -> str:
+        """The rule of a new denial, if who decides may refuse that.
+
+        Raises:
+            InvalidError, NotFoundError: the target, or it is the platform or its operator.
+            NotAuthorizedError: only an admin refuses people, and certificates of which it is not
+                known here that they are a worker's.
+        """
+        rule = await self._rule(_checked(decision))
+        serial = int(rule.removeprefix(SERIAL), 16) if rule.startswith(SERIAL) else None
+        if self._locks_out(rule) if serial is None else self._own(serial):
+            message = f"{rule!r} would refuse the platform or its operator"
+            raise InvalidError(message)
+        if decision.is_admin:
+            return rule
+        if _names_people(rule):
+            raise _admins_alone(rule)
+        if serial is not None:
+            issued = await self._store.read(lambda records: records.issued(serial))
+            if issued is None:
+                raise _admins_alone(rule)
+        return rule
+
+    def _locks_out(self, rule: str) -> bool:
+        return covers(rule, str(SpiffeId.user(self._trust_domain, OPERATOR)))
+
     async def _rule(self, target: str) -> str:
         """The rule that a person means by a name, an ID, a serial or a digest."""
         if target.startswith("spiffe://"):
@@ -274,6 +316,15 @@ class Revocation:
             message = f"{target!r} is no worker or user of this installation"
             raise InvalidError(message)
         return target
+
+
+def _names_people(rule: str) -> bool:
+    return rule.startswith("spiffe://") and "/user/" in rule
+
+
+def _admins_alone(rule: str) -> NotAuthorizedError:
+    message = f"{rule!r} is no certificate of a worker that enrolled here; ask an admin"
+    return NotAuthorizedError(message)
 
 
 def _checked(decision: Decision) -> str:
