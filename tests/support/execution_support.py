@@ -24,6 +24,7 @@ from hivemesh_platform.settings import ExecutionSettings
 from hivemesh_platform.storage.database import Database
 from hivemesh_sdk.clock import SystemClock
 from hivemesh_sdk.contracts.api import RunRequest
+from hivemesh_sdk.testing.fake_policies import EverythingAllowed
 from hivemesh_sdk.trust.jws import SigningKey
 from hivemesh_sdk.trust.tickets import TicketReader
 from storage_support import prepare
@@ -164,6 +165,7 @@ async def core(
             issuer="spiffe://test.hivemesh.internal/platform/p1",
             signer=SIGNING,
             reader=TicketReader(lambda: SIGNERS, clock or SystemClock()),
+            policies=EverythingAllowed(),
             **ports,
         )
         execution = await stack.enter_async_context(open_execution(parts))

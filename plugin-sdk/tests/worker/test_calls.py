@@ -14,6 +14,7 @@ from hivemesh_sdk.contracts.pages import decode_page, encode_request
 from hivemesh_sdk.contracts.problems import slug_of
 from hivemesh_sdk.contracts.steps import InputPart, ProblemEvent, StepRequest
 from hivemesh_sdk.testing.artifacts import FolderPlatform
+from hivemesh_sdk.testing.fake_policies import EverythingAllowed
 from hivemesh_sdk.testing.pki import ThrowawayCA
 from hivemesh_sdk.testing.tickets import ThrowawayTickets
 from hivemesh_sdk.transport import MeshClient, serve
@@ -63,7 +64,7 @@ class Pair:
         (folder / "artifacts").mkdir(parents=True)
         platform = FolderPlatform(folder / "artifacts")
         settings = ServerSettings(
-            own=Own.of(document, own_identity(source), announced_keys(source)),
+            own=Own.of(document, own_identity(source), announced_keys(source), EverythingAllowed()),
             scratch=folder / "scratch",
             instance="i1",
             search_path=(str(SUPPORT),),

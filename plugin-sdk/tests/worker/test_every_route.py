@@ -3,6 +3,7 @@
 import pytest
 from fastapi.routing import APIRoute
 from hivemesh_sdk.clock import SystemClock
+from hivemesh_sdk.testing.fake_policies import EverythingAllowed
 from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.worker.access import Access, Own
 from hivemesh_sdk.worker.app import build_shell
@@ -16,7 +17,7 @@ PEERS = {
     "neighbour": NEIGHBOUR,
     "nobody": None,
 }
-OWN = Own(worker="sample", identity=str, keys=dict, clearances={})
+OWN = Own(worker="sample", identity=str, keys=dict, clearances={}, policies=EverythingAllowed())
 READERS = {"platform", "operator"}
 # Who gets past the rules; the step routes stand in front of the shell.
 ALLOWED = {

@@ -1,5 +1,6 @@
 """The policy at the callee: it decides after the ticket, and a stale one begins nothing new."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 import msgspec
@@ -15,7 +16,7 @@ from hivemesh_sdk.testing.pki import ThrowawayCA
 from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.identity import Peer, SpiffeId
 from hivemesh_sdk.trust.policy import encode_policy, raw_rules, signed_rules
-from hivemesh_sdk.worker.access import Access, Own
+from hivemesh_sdk.worker.access import Access, Own, Right
 
 CONVERT = "doc.convert@1"
 RULES = {
@@ -29,6 +30,14 @@ RULES = {
         {"id": "parser", "from": {"worker": "email-parser"}, "to": {"worker": "doc-converter"}},
     ]
 }
+
+
+@dataclass
+class Execution:
+    right: Right
+    key: str = "run_1.a.1.c1"
+    attempt: int = 1
+    capability: str = CONVERT
 
 
 class Scene:
@@ -87,11 +96,16 @@ class Scene:
         ticket = msgspec.structs.replace(ticket, **changes)
         return self.ca.signing.sign(msgspec.json.encode(ticket), TICKET_TYPE)
 
-    def begin(self, caller: Peer, token: str) -> None:
+    def begin(self, caller: Peer, token: str, present: Execution | None = None) -> Right:
         key = "run_1.a.1" if caller is self.platform else "run_1.a.1.c1"
         scope = {"state": {"peer": caller}}
         request = StepRequest(capability=CONVERT, kind="call", attempt=1, epoch=1)
-        self.access.begin(scope, {b"hivemesh-ticket": token.encode()}, key, request)
+        headers = {b"hivemesh-ticket": token.encode()}
+        return self.access.begin(scope, headers, key, request, present)
+
+    def go_on(self, execution: Execution, caller: Peer, token: str) -> None:
+        scope = {"state": {"peer": caller}}
+        self.access.go_on(scope, {b"hivemesh-ticket": token.encode()}, execution)
 
 
 @pytest.fixture
@@ -138,15 +152,16 @@ def test_a_new_version_counts_at_the_next_call(scene):
     assert slug_of(scene, scene.parser, token) == "not-authorized"
 
 
-def test_under_a_stale_policy_only_work_that_was_ticketed_before_goes_on(scene):
+def test_under_a_stale_policy_only_work_that_has_begun_goes_on(scene):
     scene.clock.advance(STALE_S - 10)
     seen = scene.ticket(scene.parser)
-    scene.begin(scene.parser, seen)
+    begun = Execution(scene.begin(scene.parser, seen))
     scene.clock.advance(20)
     assert scene.store.stale
-    scene.begin(scene.parser, seen)
+    assert slug_of(scene, scene.parser, seen) == "policy-stale"  # another call with that ticket
+    scene.go_on(begun, scene.parser, seen)
+    scene.go_on(begun, scene.parser, scene.ticket(scene.parser))
+    scene.begin(scene.parser, begun.right.ticket, begun)  # the same request, sent again
     scene.begin(scene.platform, scene.ticket())
-    unseen = scene.ticket(scene.parser, run="run_2")
-    assert slug_of(scene, scene.parser, unseen) == "policy-stale"
     scene.apply(RULES, 2)
-    scene.begin(scene.parser, unseen)
+    scene.begin(scene.parser, seen)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from hivemesh_sdk.testing.clock import ManualClock
+from hivemesh_sdk.testing.fake_policies import EverythingAllowed
 from hivemesh_sdk.testing.tickets import ThrowawayTickets
 from hivemesh_sdk.worker.access import Access, Own
 from hivemesh_sdk.worker.metrics import StepMetrics
@@ -66,6 +67,7 @@ class Surface:
             identity=lambda: str(HOLDER),
             keys=lambda: KEYS,
             clearances={},
+            policies=EverythingAllowed(),
         )
         self.routes = StepRoutes(self.table, Access(own, self.clock), self.clock)
         self.tickets = ThrowawayTickets(

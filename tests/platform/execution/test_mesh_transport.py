@@ -13,6 +13,7 @@ from hivemesh_sdk.contracts.pages import decode_page, encode_request
 from hivemesh_sdk.contracts.problems import slug_of
 from hivemesh_sdk.contracts.steps import InputPart, RecordsEvent, ResultEvent, StepRequest
 from hivemesh_sdk.testing.artifacts import FolderPlatform
+from hivemesh_sdk.testing.fake_policies import EverythingAllowed
 from hivemesh_sdk.testing.pki import ThrowawayCA
 from hivemesh_sdk.testing.tickets import ThrowawayTickets
 from hivemesh_sdk.transport import MeshClient, serve
@@ -56,7 +57,7 @@ async def serving(ca, folder, instance="i1"):
     identity = ca.worker("echo", instance)
     platform = FolderPlatform(folder / "artifacts")
     source = ca.source(identity)
-    own = Own.of(MANIFEST, own_identity(source), announced_keys(source))
+    own = Own.of(MANIFEST, own_identity(source), announced_keys(source), EverythingAllowed())
     settings = ServerSettings(own=own, scratch=folder / "scratch", instance=instance)
     server = WorkerServer(MANIFEST, platform, settings, worker=worker)
     await server.start()

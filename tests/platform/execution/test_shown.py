@@ -19,6 +19,7 @@ from hivemesh_sdk.contracts.instances import Endpoint
 from hivemesh_sdk.contracts.manifest import Permissions
 from hivemesh_sdk.contracts.tickets import TICKET_TYPE, ExchangeRequest, Ticket
 from hivemesh_sdk.testing.clock import ManualClock
+from hivemesh_sdk.testing.fake_policies import EverythingAllowed
 from hivemesh_sdk.trust import jws
 from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.trust.tickets import TicketReader, TicketRefusedError
@@ -69,7 +70,7 @@ class Setting:
         self.counters = ExecutionCounters()
         self.held = HeldSteps(self.counters)
         catalogue = Catalogue()
-        self.mint = TicketMint(ISSUER, SIGNING, catalogue, self.clock)
+        self.mint = TicketMint(ISSUER, SIGNING, catalogue, self.clock, EverythingAllowed())
         reader = TicketReader(lambda: SIGNERS, self.clock)
         self.tickets = StepTickets(reader, self.held, self.mint, catalogue, self.counters)
 

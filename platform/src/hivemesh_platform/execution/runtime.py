@@ -52,7 +52,7 @@ class ExecutionPorts:
     issuer: str  # SPIFFE ID of this replica
     signer: Signer
     reader: TicketReader
-    policies: Policies | None = None  # None: everything is allowed, for tests
+    policies: Policies
     secrets: SecretNames = NO_SECRETS
     leases: StepLeases = NO_SECRETS
 

@@ -68,7 +68,7 @@ class TicketMint:
         signer: Signer,
         catalogue: Catalogue,
         clock: Clock,
-        policies: Policies | None = None,
+        policies: Policies,
     ) -> None:
         self._policies = policies
         self._issuer = issuer
@@ -94,8 +94,6 @@ class TicketMint:
 
     def _ask_policy(self, step: HeldStep) -> None:
         """Send nothing that the callee would refuse, and say by which rule."""
-        if self._policies is None:
-            return
         claim, worker = step.claim, step.endpoint.worker
         facts = Facts(
             ticket=True,

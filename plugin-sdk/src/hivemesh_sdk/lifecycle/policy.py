@@ -59,7 +59,7 @@ class PolicyStore:
 
     @property
     def stale(self) -> bool:
-        """Whether it is so old that only work with a ticket goes on."""
+        """Whether it is so old that only work that has begun, and the platform's own, goes on."""
         return self.age_s > STALE_S
 
     @property

@@ -1,4 +1,4 @@
-"""The policy of a fake platform: signed like the real one, changed by the test."""
+"""Policies for tests: one of a fake platform, signed like the real one, and one that allows all."""
 
 import asyncio
 import time
@@ -6,13 +6,41 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from hivemesh_sdk.contracts.policy import POLICY_TYPE, DenyList, PolicyDocument, SignedPolicy
+from hivemesh_sdk.contracts.policy import (
+    POLICY_TYPE,
+    DenyList,
+    PolicyDocument,
+    SignedConditions,
+    SignedDestination,
+    SignedPolicy,
+    SignedRule,
+)
 from hivemesh_sdk.testing.pki import ThrowawayCA
-from hivemesh_sdk.trust.policy import encode_policy, raw_rules, signed_rules
+from hivemesh_sdk.trust.policy import CompiledPolicy, encode_policy, raw_rules, signed_rules
 
 PLATFORM_MAY_CALL: Mapping[str, JsonValue] = {
     "rules": [{"id": "platform", "from": {"platform": "*"}, "to": {"worker": "*"}}]
 }
+
+
+class EverythingAllowed:
+    """Implements `Policies` where a test is about something else: everybody may call everything."""
+
+    stale = False
+    refused = 0
+
+    def __init__(self) -> None:
+        everything = SignedRule(
+            id="everything", source="*", to=SignedDestination("*", ["*"]), when=SignedConditions()
+        )
+        rules = raw_rules([everything])
+        self._policy = CompiledPolicy(
+            SignedPolicy(version=1, issued_at=1, trust_domain="", rules=rules, deny=[])
+        )
+
+    def current(self) -> CompiledPolicy:
+        """The policy."""
+        return self._policy
 
 
 class FakePolicies:

@@ -81,7 +81,7 @@ class Policies(Protocol):
 
     @property
     def stale(self) -> bool:
-        """Whether nobody has confirmed it for so long that only work with a ticket goes on."""
+        """Whether nobody has confirmed it for so long that nothing begins for other workers."""
         ...
 
 

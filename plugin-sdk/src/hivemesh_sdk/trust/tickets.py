@@ -68,10 +68,6 @@ class TicketReader:
             self._seen[digest] = ticket
         return self.timely(ticket)
 
-    def knows(self, token: bytes) -> bool:
-        """Whether this very ticket was verified here before."""
-        return sha256(_checked_size(token)).digest() in self._seen
-
     def timely(self, ticket: Ticket) -> Ticket:
         """The claims, if their time is now.
 

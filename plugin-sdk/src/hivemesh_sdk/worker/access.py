@@ -79,7 +79,7 @@ class Own:
     identity: Callable[[], str]  # its SPIFFE ID, which a new enrolment may change
     keys: Keys  # of those who sign tickets
     clearances: Mapping[str, DataClass]  # `data_class_max` by capability
-    policies: Policies | None = None
+    policies: Policies
     tenant: str = INSTALLATION
 
     @classmethod
@@ -88,7 +88,7 @@ class Own:
         manifest: Manifest,
         identity: Callable[[], str],
         keys: Keys,
-        policies: Policies | None = None,
+        policies: Policies,
     ) -> "Own":
         """What the manifest says."""
         return cls(
@@ -173,15 +173,27 @@ class Access:
             self._refuse(caller_of(scope), "missing", slug="ticket-missing")
 
     def begin(
-        self, scope: Mapping[str, Any], headers: RequestHeaders, key: str, request: StepRequest
+        self,
+        scope: Mapping[str, Any],
+        headers: RequestHeaders,
+        key: str,
+        request: StepRequest,
+        present: Shown | None = None,
     ) -> Right:
-        """The right to create this step.
+        """The right to create this step; `present` is what the key has already, if anything.
+
+        Under a stale policy nothing begins for another worker: the same request again is answered
+        from what it has begun.
 
         Raises:
             NotAuthorizedError: it may not; the reason is counted.
         """
         caller = caller_of(scope)
         token, ticket = self._shown(caller, headers)
+        is_new = present is None or present.right.ticket.encode() != token
+        if is_new and caller.id.path[0] != "platform" and self._own.policies.stale:
+            message = "the policy here is too old to begin work for another worker"
+            self._refuse(caller, "stale-policy", message, slug="policy-stale")
         problem = (
             self._not_from_platform(ticket, key, request.capability)
             if caller.id.path[0] == "platform"
@@ -239,9 +251,6 @@ class Access:
             self._refuse(caller, "not-a-holder", f"{caller.uri} may not run steps here")
         if not token:
             self._refuse(caller, "missing", slug="ticket-missing")
-        if kind != "platform" and self._is_stale() and not self._tickets.knows(token):
-            message = "the policy here is too old to begin work for another worker"
-            self._refuse(caller, "stale-policy", message, slug="policy-stale")
         read = self._tickets.from_signer if kind == "platform" else self._tickets.from_holder
         try:
             return token, read(token)
@@ -292,13 +301,8 @@ class Access:
             message = f"data class {ticket.data_class} exceeds {clearance} of {capability}"
             self._refuse(caller, "data-class", message, slug="data-class-exceeded")
 
-    def _is_stale(self) -> bool:
-        return self._own.policies is not None and self._own.policies.stale
-
     def _ask_policy(self, caller: Caller, ticket: Ticket, capability: str) -> None:
         own = self._own
-        if own.policies is None:
-            return
         facts = Facts(
             ticket=True,
             roles=ticket.roles,

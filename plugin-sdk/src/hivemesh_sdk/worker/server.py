@@ -223,14 +223,14 @@ class WorkerServer:
             "hivemesh_worker_draining": int(self._table.draining),
             "hivemesh_worker_uptime_seconds": self._clock.monotonic() - self._started_at,
             "hivemesh_worker_memory_bytes": self._pool.rss(),
-            "hivemesh_worker_policy_version": policies.current().version if policies else 0,
-            "hivemesh_worker_policy_stale": int(policies.stale) if policies else 0,
+            "hivemesh_worker_policy_version": policies.current().version,
+            "hivemesh_worker_policy_stale": int(policies.stale),
         }
         totals = {
             "hivemesh_worker_executor_crashes": self._pool.crashes,
             "hivemesh_worker_memory_kills": self._pool.memory_kills,
             "hivemesh_worker_inline_blocked": self._inline.blocked if self._inline else 0,
-            "hivemesh_worker_policies_refused": policies.refused if policies else 0,
+            "hivemesh_worker_policies_refused": policies.refused,
         }
         return metrics.render(readings, gauges, totals, self._access.refusals)
 

@@ -113,6 +113,10 @@ class StepTable:
         execution.asked_at = self._clock.monotonic()
         return execution
 
+    def get(self, key: str) -> Execution | None:
+        """The execution of a key, if there is one."""
+        return self._entries.get(key)
+
     def look(self, key: str) -> Execution:
         """The execution of a key, for whoever only wants to see it.
 

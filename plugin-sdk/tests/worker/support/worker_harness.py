@@ -16,6 +16,7 @@ from hivemesh_sdk.contracts.pages import Frame, decode_page, encode_request
 from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.contracts.steps import InputPart, StepRequest
 from hivemesh_sdk.testing.artifacts import FolderPlatform
+from hivemesh_sdk.testing.fake_policies import EverythingAllowed
 from hivemesh_sdk.testing.tickets import ThrowawayTickets
 from hivemesh_sdk.trust.identity import Peer, SpiffeId
 from hivemesh_sdk.trust.jws import SigningKey
@@ -257,7 +258,7 @@ async def serving(
         manifest,
         platform,
         ServerSettings(
-            own=Own.of(manifest, lambda: str(HOLDER), lambda: KEYS),
+            own=Own.of(manifest, lambda: str(HOLDER), lambda: KEYS, EverythingAllowed()),
             scratch=scratch,
             instance="i1",
             search_path=(str(SAMPLES),),
