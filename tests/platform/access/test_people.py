@@ -322,6 +322,23 @@ async def test_everybody_sees_and_revokes_his_own_tokens(people: People) -> None
     await people.service.revoke_token(anna, token_id)
 
 
+async def test_who_may_read_tokens_may_not_thereby_revoke_them(people: People) -> None:
+    await people.give("anna", "viewer")
+    await people.give("eve", "read:*")
+    await people.give("bert", "write:token")
+    text = await people.token("anna")
+    token_id = ApiToken.parse(text).id
+    eve, bert = await people.access.user("eve"), await people.access.user("bert")
+    assert [one.id for one in await people.service.tokens(eve)] == [token_id]
+    with pytest.raises(NotAuthorizedError, match="write:token"):
+        await people.service.revoke_token(eve, token_id)
+    assert (await people.access.principal_of(text)).token_id == token_id
+    assert [one.id for one in await people.service.tokens(bert)] == [token_id]
+    await people.service.revoke_token(bert, token_id)
+    with pytest.raises(TokenRefusedError):
+        await people.access.principal_of(text)
+
+
 @pytest.mark.parametrize("hours", [0, -1, 24 * 367])
 async def test_a_token_lives_a_year_at_most(people: People, hours: int) -> None:
     with pytest.raises(InvalidError):

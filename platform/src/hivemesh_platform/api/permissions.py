@@ -166,7 +166,7 @@ ROUTES: dict[str, Needs] = {
         "create:token", on="all that it may; `write:user` where it is another user's"
     ),
     "GET /v1/tokens": one_of("create:token", "read:token", on="one's own, or those"),
-    "DELETE /v1/tokens/{token_id}": one_of("read:token", on="the token; or its owner"),
+    "DELETE /v1/tokens/{token_id}": one_of("write:token", on="the token; or its owner"),
 }
 
 
