@@ -62,7 +62,8 @@ async def test_a_crash_right_after_the_beginning_of_a_segment_is_no_gap(place):
     newest = segments(place.folder)[-1]
     assert newest.first == 6
     newest.path.write_bytes(b"")
-    place.sink.path.unlink()
+    first, *_ = place.sink.path.read_text().splitlines(keepends=True)
+    place.sink.path.write_text(first)
     newest.checkpoints.unlink()
     await place.filled(2)
     assert [one.seq for one in place.records()] == [1, 2, 3, 4, 5, 6, 7]
@@ -87,6 +88,17 @@ async def test_a_trail_whose_end_was_cut_off_goes_on_and_stays_cut(place):
     assert "4 to 5 are missing" in place.records()[3].reason
     finding = place.verify().finding
     assert (finding.seq, finding.kind) == (1, "rewritten")
+
+
+async def test_a_start_without_the_second_place_is_written_down(place):
+    """Else a restart would begin it anew, and nobody would see that it was gone."""
+    place.sink.path.unlink()
+    async with place.open() as trail:
+        await trail.record(event())
+        assert "second copy" in trail.problem
+    assert place.records()[5].action == "trail:damaged"
+    assert str(place.sink.path) in place.records()[5].reason
+    assert place.verify().finding is None
 
 
 async def test_a_torn_checkpoint_is_replaced(place):

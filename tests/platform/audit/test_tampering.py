@@ -9,6 +9,7 @@ from hivemesh_platform.audit import records
 from hivemesh_platform.audit.checkpoints import Checkpoint
 from hivemesh_platform.audit.records import GENESIS
 from hivemesh_platform.audit.segments import segments
+from hivemesh_platform.audit.verification import verify
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -174,9 +175,31 @@ async def test_the_second_place_alone_tells_of_records_that_are_gone(place):
     assert (finding.seq, finding.kind) == (13, "missing")
 
 
-async def test_without_a_second_place_the_report_says_so(place):
+async def test_a_second_place_that_is_gone_is_a_finding(place):
     place.sink.path.unlink()
-    report = place.verify()
+    finding = place.verify().finding
+    assert (finding.seq, finding.kind) == (1, "checkpoint")
+    assert str(place.sink.path) in finding.detail
+    place.sink.path.touch()
+    assert place.verify().finding == finding
+
+
+async def test_many_records_without_any_checkpoint_are_a_finding(tmp_path):
+    place = Place(tmp_path)
+    await place.filled(1_010)
+    for path in (place.sink.path, *(one.checkpoints for one in segments(place.folder))):
+        path.unlink()
+    assert place.verify().finding.kind == "checkpoint"
+
+
+async def test_a_young_trail_needs_no_second_place_yet(place):
+    place.sink.path.unlink()
+    segments(place.folder)[-1].checkpoints.unlink()
+    assert place.verify().finding is None
+
+
+async def test_where_no_second_place_is_named_the_report_says_so(place):
+    report = verify(place.folder)
     assert report.finding is None
     assert any("second" in one for one in report.remarks)
 

@@ -159,6 +159,14 @@ def checkpoints(path: Path, keys: Mapping[str, VerifyKey]) -> Iterator[Found]:
             yield Found(f"{path.name}:{number}", checkpoint_of(text, keys), text)
 
 
+def is_absent(path: Path) -> bool:
+    """Whether a file of checkpoints holds nothing, or is not there."""
+    try:
+        return path.stat().st_size == 0
+    except FileNotFoundError:
+        return True
+
+
 def last_checkpoint(path: Path | None, keys: Mapping[str, VerifyKey]) -> Checkpoint | None:
     """The checkpoint with the highest number in a file, looked for from its end."""
     if path is None:

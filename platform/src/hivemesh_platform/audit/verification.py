@@ -13,13 +13,14 @@ from hivemesh_sdk.trust.jws import VerifyKey
 from pydantic import JsonValue
 
 from hivemesh_platform.audit import records, recovery
-from hivemesh_platform.audit.checkpoints import Checkpoint, checkpoints, head_of
+from hivemesh_platform.audit.checkpoints import Checkpoint, checkpoints, head_of, is_absent
 from hivemesh_platform.audit.keys import public_keys
 from hivemesh_platform.audit.records import GENESIS, Record
 from hivemesh_platform.audit.segments import Segment, lines, segments
 from hivemesh_platform.audit.writer import TRAIL, dropped_last
 
 LET_OTHERS = 32  # records between two moments in which other threads get the interpreter
+YOUNG = 1000  # records after which there is a checkpoint
 UNPROVEN = 2048  # records behind the last checkpoint: more than a crash can leave
 
 
@@ -241,13 +242,27 @@ def _verify(
         else:
             _along(segment, keys, walk, last=segment is known[-1])
     walk.finish()
+    _check_second_place(sink, walk)
 
 
 def _second_place(sink: Path | None, keys: Mapping[str, VerifyKey], walk: Walk) -> list[Checkpoint]:
-    if sink is None or not sink.exists():
+    if sink is None or is_absent(sink):
         walk.report.remarks.append("no second copy of the checkpoints was looked at")
         return []
     return list(read_checkpoints(sink, keys, 0))
+
+
+def _check_second_place(sink: Path | None, walk: Walk) -> None:
+    """Without its second place a trail proves nothing against who owns its folder.
+
+    Raises:
+        BrokenError: it is configured, has to be there, and is not.
+    """
+    if sink is None or not is_absent(sink):
+        return
+    if walk.report.proven or walk.seq > YOUNG:
+        detail = f"the second copy of the checkpoints is not there: {sink}"
+        raise BrokenError(1, "checkpoint", detail)
 
 
 def _behind_head(segment: Segment, keys: Mapping[str, VerifyKey], walk: Walk) -> None:

@@ -21,6 +21,7 @@ from hivemesh_platform.audit.checkpoints import (
     Sink,
     append,
     head_of,
+    is_absent,
     last_checkpoint,
     signed,
 )
@@ -86,6 +87,7 @@ class Writer:
         known = last_checkpoint(sink.path, keys.public)
         self._take(recovery.find(folder, keys, known))
         self._covered = End(min(known.seq, self.end.seq), "") if known else self._covered
+        self._look_for_second_place()
 
     @property
     def end(self) -> End:
@@ -167,9 +169,21 @@ class Writer:
         if position.torn:
             self._torn = [self._of_itself("trail:recovered", position.torn)]
         if position.damage:
-            self._log.error("audit_trail_damaged", damage=position.damage)
-            self.damage = position.damage
-            self._notices.append(self._of_itself("trail:damaged", reason=position.damage))
+            self._damaged(position.damage)
+
+    def _look_for_second_place(self) -> None:
+        """Tell, in the trail too, when it is not where it was written before; it begins anew."""
+        place = self._sink.path
+        if place is None or not is_absent(place):
+            return
+        told = any(not is_absent(one.checkpoints) for one in segments(self._folder))
+        if told:
+            self._damaged(f"the second copy of the checkpoints is not there: {place}")
+
+    def _damaged(self, damage: str) -> None:
+        self._log.error("audit_trail_damaged", damage=damage)
+        self.damage = self.damage or damage
+        self._notices.append(self._of_itself("trail:damaged", reason=damage))
 
     def _open(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
