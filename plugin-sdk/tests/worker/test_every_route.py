@@ -12,6 +12,7 @@ from worker_harness import NEIGHBOUR, OPERATOR, PLATFORM, ask, peer, request_bod
 ITSELF = peer(SpiffeId.worker("mesh.test", "sample", "i1"))
 PEERS = {
     "platform": PLATFORM,
+    "person": peer(SpiffeId.user("mesh.test", "anna")),
     "operator": OPERATOR,
     "itself": ITSELF,
     "neighbour": NEIGHBOUR,

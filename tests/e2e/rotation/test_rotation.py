@@ -23,7 +23,7 @@ MESSAGE = {
     "reply_to": [], "to": [], "cc": [], "bcc": [], "subject": "your invoice", "headers": {},
     "text": "please pay", "html": "", "attachments": [], "size": 1, "defects": [],
 }  # fmt: skip
-GET = b"GET /v1/discovery HTTP/1.1\r\nhost: x\r\n\r\n"
+GET = b"GET /v1/bundle HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 def load(installation: Installation, seconds: float) -> tuple[int, list[str]]:

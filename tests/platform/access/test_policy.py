@@ -17,6 +17,10 @@ from hivemesh_sdk.trust.identity import Peer
         (OPERATOR, "bundle:read", True),
         (OPERATOR, "instances:self", False),
         (OPERATOR, "artifacts:grant", False),
+        (OPERATOR, "policy:fetch", False),  # people ask for read:policy and read:worker
+        (OPERATOR, "discovery:read", False),
+        (WORKER, "policy:fetch", True),
+        (REPLICA, "policy:fetch", True),
         (REPLICA, "discovery:read", True),
         (REPLICA, "instances:self", False),
     ],

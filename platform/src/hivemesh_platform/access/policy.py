@@ -21,8 +21,9 @@ _WORKER = frozenset(
     }
 )
 _REPLICA = frozenset({"bundle:read", "discovery:read", "policy:fetch"})
-# What every certificate of this installation is for, a person's too.
-OF_CERTIFICATES = frozenset({"bundle:read", "discovery:read", "identity:renew", "policy:fetch"})
+# What every certificate of this installation is for; what people see of policy and workers is a
+# matter of their grants.
+OF_CERTIFICATES = frozenset({"bundle:read", "identity:renew"})
 # What processes may do of that which people may do; workers have nothing of it.
 GRANTS: dict[Kind, tuple[str, ...]] = {Kind.PLATFORM: ("read:metrics", "read:status")}
 

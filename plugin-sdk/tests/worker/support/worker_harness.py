@@ -34,7 +34,7 @@ def peer(identity: SpiffeId) -> Peer:
 
 
 PLATFORM = peer(SpiffeId.platform("mesh.test", "p1"))
-OPERATOR = peer(SpiffeId.user("mesh.test", "ada"))
+OPERATOR = peer(SpiffeId.user("mesh.test", "operator"))
 NEIGHBOUR = peer(SpiffeId.worker("mesh.test", "other", "i1"))
 HOLDER = SpiffeId.worker("mesh.test", "sample", "i1")
 TICKETS = ThrowawayTickets(SigningKey(Ed25519PrivateKey.generate()), PLATFORM.uri)
