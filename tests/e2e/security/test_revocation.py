@@ -117,7 +117,7 @@ def test_a_denial_holds_everywhere_within_five_seconds_on_open_connections(insta
     # Before the ban: what everybody reads at the platform; workers show people nothing.
     expected = {"mesh": b" 200 ", "worker": b"may not look at this worker"}
     connections = {listener: connection(listener) for listener in ("mesh", "worker")}
-    for one in connections.values():
+    for listener, one in connections.items():
         assert expected[listener] in one.ask()
     answer = installation.run_command("worker", "ban", str(thief), "--reason", "stolen key")
     assert answer.returncode == 0, answer.stderr
