@@ -59,6 +59,7 @@ from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.engine import DbosEngine
 from hivemesh_platform.execution.mesh_transport import MeshStepTransport
 from hivemesh_platform.execution.runtime import Execution, ExecutionPorts, open_execution
+from hivemesh_platform.execution.store import active_of
 from hivemesh_platform.identity import Sources, open_sources
 from hivemesh_platform.memory import give_back_regularly
 from hivemesh_platform.overview import Overview
@@ -242,7 +243,7 @@ def _work_routers(
     return [
         runs.router(execution.runs, files, trail),
         jobs.router(execution.jobs, execution.runs, files),
-        pipelines.router(execution.pipelines),
+        pipelines.router(execution.pipelines, execution.runs, files),
         datasets.router(execution.datasets, trail),
         artifacts.router(files, execution.runs, trail, execution.tickets),
     ]
@@ -343,7 +344,9 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
 def _mesh_routers(platform: Platform, database: Database) -> list[APIRouter]:
     return [
         status.router(
-            lambda: figures.system_status(platform), lambda: figures.metrics(platform, database)
+            lambda: figures.system_status(platform),
+            lambda: figures.metrics(platform, database),
+            lambda tenant: database.read(lambda tx: active_of(tx, tenant)),
         ),
         instances.router(
             platform.registry, platform.authority, platform.rotation.hear, platform.policy

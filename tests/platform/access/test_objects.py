@@ -13,6 +13,7 @@ from hivemesh_platform.access.model import Grant, Principal, Rights
 from hivemesh_platform.access.roles import ROLES
 from hivemesh_platform.api import artifacts, datasets, errors, jobs, pipelines, runs
 from hivemesh_platform.api.requests import RequestIds
+from hivemesh_platform.api.work import Work
 from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.audit.ports import NoAudit
 from hivemesh_sdk.clock import SystemClock
@@ -42,7 +43,7 @@ async def app(tmp_path) -> AsyncIterator[RequestIds]:
         for router in (
             runs.router(execution.runs, files, NoAudit()),
             jobs.router(execution.jobs, execution.runs, files),
-            pipelines.router(execution.pipelines),
+            pipelines.router(execution.pipelines, execution.runs, files),
             datasets.router(execution.datasets, NoAudit()),
             artifacts.router(files, execution.runs, NoAudit(), execution.tickets),
         ):
@@ -294,3 +295,87 @@ async def test_two_tenants_have_pipelines_and_datasets_of_one_name(app) -> None:
             assert len(listed.json()["items"]) == 1, path
         path = "/v1/datasets/sums.records/records"
         assert len((await call(app, "GET", path, principal=admin)).body.splitlines()) == 5
+
+
+TREE = "application/vnd.hivemesh.tree+json"
+AUTHOR = (*RUNS, "create:artifact", "create:pipeline", "read:pipeline")
+
+
+def naming(options: dict[str, object], **parameters: object) -> dict[str, object]:
+    """A pipeline of one call."""
+    return {
+        "apiVersion": "hivemesh/v1",
+        "kind": "Pipeline",
+        "metadata": {"name": "naming", "version": 1},
+        "parameters": parameters,
+        "steps": {"echo": {"use": "test.echo@1", "with": options}},
+        "outputs": {"answer": "echo"},
+    }
+
+
+async def uploaded(app, who: Principal, data: bytes, media_type: str = "text/plain") -> dict:
+    headers = {"content-type": media_type}
+    answer = await call(app, "POST", "/v1/artifacts", body=data, principal=who, headers=headers)
+    return {key: answer.json()[key] for key in ("sha256", "size", "media_type")}
+
+
+async def started(app, who: Principal, document: dict[str, object], **parameters: object) -> int:
+    body = {"document": document, "parameters": parameters}
+    return (await call(app, "POST", "/v1/runs", body=body, principal=who)).status
+
+
+@pytest.mark.parametrize("tenant", ["default", "acme"])
+async def test_a_pipeline_brings_no_foreign_bytes_along(app, tenant) -> None:
+    anna, bert = somebody("anna", *AUTHOR, tenant=tenant), somebody("bert", *AUTHOR)
+    secret = await uploaded(app, anna, b"secret")
+    digest = {"type": "string", "default": secret["sha256"]}
+    documents = [
+        naming({"a": secret}),
+        naming({"a": "${{ parameters.p }}"}, p={"type": "artifact", "default": secret}),
+        naming({"a": {**secret, "sha256": "${{ parameters.d }}"}}, d=digest),
+    ]
+    for document in documents:
+        assert await started(app, bert, document) == 404
+        assert await started(app, anna, document) == 202
+        answer = await call(app, "POST", "/v1/pipelines", body=document, principal=bert)
+        assert answer.status == 404
+
+
+async def test_a_folder_is_looked_into_whatever_names_its_media_type(app) -> None:
+    anna, bert = somebody("anna", *AUTHOR, tenant="acme"), somebody("bert", *AUTHOR)
+    entries = {"x": await uploaded(app, anna, b"secret")}
+    tree = await uploaded(app, bert, json.dumps({"entries": entries}).encode(), TREE)
+    templated = {**tree, "media_type": "${{ parameters.m }}"}
+    document = naming({"a": templated}, m={"type": "string", "default": "text/plain"})
+    assert await started(app, bert, document) == 202
+    assert await started(app, bert, document, m=TREE) == 404
+
+
+async def test_a_stored_pipeline_lends_neither_its_author_nor_who_starts_it_bytes(app) -> None:
+    anna, bert = (somebody(name, *AUTHOR) for name in ("anna", "bert"))
+    document = naming({"a": await uploaded(app, anna, b"secret")})
+    answer = await call(app, "POST", "/v1/pipelines", body=document, principal=anna)
+    assert answer.status == 201
+    for who, status in ((anna, 202), (bert, 404)):
+        body = {"pipeline": "naming"}
+        assert (await call(app, "POST", "/v1/runs", body=body, principal=who)).status == status
+
+
+async def test_what_was_checked_runs_though_a_newer_version_is_stored_meanwhile(
+    app, monkeypatch
+) -> None:
+    who = somebody("anna", *AUTHOR, "write:pipeline")
+    first = naming({})
+    await call(app, "POST", "/v1/pipelines", body=first, principal=who)
+    check = Work.check_run
+
+    async def slow(work, request, body):
+        found = await check(work, request, body)
+        newer = {**first, "metadata": {"name": "naming", "version": 2}}
+        answer = await call(app, "POST", "/v1/pipelines", body=newer, principal=who)
+        assert answer.status == 201
+        return found
+
+    monkeypatch.setattr(Work, "check_run", slow)
+    answer = await call(app, "POST", "/v1/runs", body={"pipeline": "naming"}, principal=who)
+    assert answer.json()["version"] == 1

@@ -28,7 +28,7 @@ def app(platform):
     for router in (
         runs.router(execution.runs, files, NoAudit()),
         jobs.router(execution.jobs, execution.runs, files),
-        pipelines.router(execution.pipelines),
+        pipelines.router(execution.pipelines, execution.runs, files),
         datasets.router(execution.datasets, NoAudit()),
         artifacts.router(files, execution.runs, NoAudit(), execution.tickets),
     ):

@@ -248,7 +248,7 @@ async def test_a_ticket_that_does_not_name_an_artifact_does_not_open_it(tmp_path
             operation="get", sha256=reference["sha256"], size=4, step=key, attempt=1,
             media_type="", name=None,
         )  # fmt: skip
-        assert named.artifacts == [reference["sha256"]]
+        assert named.artifacts == [reference["sha256"], "run"]
         assert (await files.grant(asked, identity, named)).method == "GET"
         narrowed = msgspec.structs.replace(named, artifacts=[])
         with pytest.raises(NotFoundError):

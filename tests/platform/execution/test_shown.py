@@ -123,7 +123,7 @@ async def test_a_ticket_names_the_step_its_holder_and_what_it_may_touch(setting)
     )  # fmt: skip
     assert (found.step, found.attempt, found.cap) == ("run_1.convert.0", 1, CONVERT)
     assert found.aud == ["converter", "ledger", "auditor"]
-    assert found.artifacts == sorted(DIGESTS)
+    assert found.artifacts == [*sorted(DIGESTS), "run"]
     assert found.exp - found.iat == 90
 
 
@@ -143,7 +143,7 @@ async def test_a_ticket_is_sent_again_until_half_of_its_life_is_over(setting):
 
 async def test_many_artifacts_are_not_named(setting):
     digests = frozenset(f"{number:064x}" for number in range(40))
-    assert claims(setting.mint.of(setting.place(digests=digests))).artifacts == ["*"]
+    assert claims(setting.mint.of(setting.place(digests=digests))).artifacts == ["*", "run"]
 
 
 async def test_the_holder_may_ask_with_it(setting):

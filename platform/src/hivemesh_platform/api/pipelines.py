@@ -9,14 +9,18 @@ from pydantic import JsonValue
 from hivemesh_platform.api.access import before_body, may, principal_of, require, require_some
 from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.work import Work
+from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.execution.pipelines import STORED, KnownPipeline, PipelineService
+from hivemesh_platform.execution.service import RunService
 
 Document = Annotated[dict[str, JsonValue], Body()]
 
 
-def router(pipelines: PipelineService) -> APIRouter:
+def router(pipelines: PipelineService, runs: RunService, artifacts: ArtifactService) -> APIRouter:
     """The routes."""
     routes = strict_router()
+    work = Work(runs, artifacts)
 
     @routes.get("/v1/pipelines")
     async def list_pipelines(request: Request) -> Page[PipelineView]:
@@ -32,10 +36,12 @@ def router(pipelines: PipelineService) -> APIRouter:
     @routes.post("/v1/pipelines", status_code=201)
     @before_body("create:pipeline")
     async def store_pipeline(document: Document, request: Request) -> PipelineView:
-        name = pipelines.check(document).pipeline.metadata.name
+        plan = pipelines.check(document)
+        name = plan.pipeline.metadata.name
         known = await pipelines.newest(principal_of(request).tenant)
         is_new = all(one.document.metadata.name != name for one in known)
         require(request, "create:pipeline" if is_new else "write:pipeline", name)
+        await work.check_pipeline(request, plan)
         return (await pipelines.store(document, behalf_of_request(request))).view()
 
     @routes.post("/v1/pipelines/validate")

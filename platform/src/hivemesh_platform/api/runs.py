@@ -35,8 +35,8 @@ def router(runs: RunService, artifacts: ArtifactService, audit: AuditTrail) -> A
     @routes.post("/v1/runs", status_code=202)
     @before_body("run:pipeline")
     async def start_run(body: RunRequest, request: Request) -> RunView:
-        await work.check_run(request, body)
-        return await runs.start(body, behalf_of_request(request))
+        demands = await work.check_run(request, body)
+        return await runs.start(body, behalf_of_request(request), demands)
 
     @routes.get("/v1/runs")
     async def list_runs(request: Request, after: str = "", limit: Limit = 50) -> Page[RunView]:

@@ -1,7 +1,8 @@
 """Whether a principal may start, see or cancel a run or job, and read what comes out of it.
 
 Who starts a pipeline may do himself what it does: call each of its capabilities, write each of its
-datasets, and read each artifact that he names. So no pipeline lends a right.
+datasets, and read each artifact that it or he names; what it names its author may read too. So no
+pipeline lends a right.
 """
 
 from fastapi import Request
@@ -11,7 +12,10 @@ from hivemesh_sdk.errors import NotAuthorizedError
 from hivemesh_platform.access.model import Principal
 from hivemesh_platform.api.access import may, noted, person_of, principal_of, require
 from hivemesh_platform.artifacts.service import ArtifactService, missing
-from hivemesh_platform.execution.service import RunService
+from hivemesh_platform.execution.behalf import as_principal
+from hivemesh_platform.execution.given import Given
+from hivemesh_platform.execution.plan import Plan, written_by
+from hivemesh_platform.execution.service import Demands, RunService
 from hivemesh_platform.execution.spec import artifact_digests
 from hivemesh_platform.execution.subjects import RunSubject, no_run
 
@@ -23,15 +27,18 @@ class Work:
         self._runs = runs
         self._artifacts = artifacts
 
-    async def check_run(self, request: Request, body: RunRequest) -> None:
+    async def check_run(self, request: Request, body: RunRequest) -> Demands:
         """Refuse to start a run that does what its submitter may not do himself.
+
+        What is returned was decided about, and nothing else may be started.
 
         Raises:
             NotAuthorizedError, NotFoundError: as `require` has it.
         """
         if body.pipeline is not None:
             require(request, "run:pipeline", body.pipeline)
-        plan = await self._runs.demands(body, principal_of(request).tenant)
+        demands = await self._runs.demands(body, principal_of(request).tenant)
+        plan = demands.plan
         if body.document is not None:
             require(request, "run:pipeline", plan.pipeline.metadata.name)
             require(request, "create:pipeline", plan.pipeline.metadata.name)
@@ -39,8 +46,18 @@ class Work:
             require(request, "run:capability", node.step.use)
             if node.dataset:
                 require(request, "write:dataset", node.dataset)
-        steps = {node.name: node.step.with_ for node in plan.nodes} if body.document else {}
-        await self.check_artifacts(request, [body.parameters, steps])
+        await self._check_given(principal_of(request), demands.given())
+        if demands.author is not None:
+            await self._check_given(as_principal(demands.author), written_by(plan))
+        return demands
+
+    async def check_pipeline(self, request: Request, plan: Plan) -> None:
+        """Refuse to store a pipeline that names artifacts which its author may not read.
+
+        Raises:
+            ArtifactMissingError: there is no such artifact, or it is invisible.
+        """
+        await self._check_given(principal_of(request), written_by(plan))
 
     async def check_job(self, request: Request, body: JobRequest) -> None:
         """Refuse a job whose capability or artifacts its submitter may not use.
@@ -49,7 +66,8 @@ class Work:
             NotAuthorizedError, NotFoundError: as `require` has it.
         """
         require(request, "run:capability", body.capability)
-        await self.check_artifacts(request, [body.input, body.options])
+        given = Given(*artifact_digests([body.input, body.options]))
+        await self._check_given(principal_of(request), given)
 
     async def check_seen(self, request: Request, run: str) -> RunSubject:
         """Refuse who may not see the run, as if there were none.
@@ -90,16 +108,15 @@ class Work:
         if dataset:
             require(request, "read:dataset", dataset)
 
-    async def check_artifacts(self, request: Request, documents: object) -> None:
-        """Refuse artifacts that the caller may not read; a folder with everything in it.
+    async def _check_given(self, principal: Principal, given: Given) -> None:
+        """Refuse artifacts that a principal may not read; a folder with everything in it.
 
         Raises:
             ArtifactMissingError: there is no such artifact, or it is invisible.
         """
-        named, trees = artifact_digests(documents)
-        await self._check_digests(request, sorted(named))
-        for tree in sorted(trees):
-            await self._check_digests(request, sorted(await self._artifacts.entries(tree)))
+        await self._check_digests(principal, sorted(given.digests))
+        for tree in sorted(given.trees):
+            await self._check_digests(principal, sorted(await self._artifacts.entries(tree)))
 
     async def check_artifact(self, request: Request, sha256: str) -> None:
         """Refuse bytes that the caller has not stored and may not read by any of his rights.
@@ -107,10 +124,9 @@ class Work:
         Raises:
             ArtifactMissingError: there are none, or they are invisible.
         """
-        await self._check_digests(request, [sha256])
+        await self._check_digests(principal_of(request), [sha256])
 
-    async def _check_digests(self, request: Request, digests: list[str]) -> None:
-        principal = principal_of(request)
+    async def _check_digests(self, principal: Principal, digests: list[str]) -> None:
         found = await self._artifacts.standings(digests, principal.tenant, principal.id)
         uploads = principal.rights.any("create", "artifact")
         for sha256, standing in found.items():

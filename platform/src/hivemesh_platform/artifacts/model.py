@@ -29,6 +29,7 @@ class Holding:
     trees: frozenset[str]
     clearance: DataClass = DataClass.PERSONAL  # of the capability: the highest it may read
     output_class: DataClass = DataClass.INTERNAL  # of what it stores
+    ceiling: DataClass = DataClass.INTERNAL  # what its inputs and outputs were taken for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

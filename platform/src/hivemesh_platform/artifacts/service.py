@@ -4,7 +4,6 @@ A worker reads and stores only on behalf of a step that it holds: the inputs and
 step (folders with all their files), and what steps of the same run have stored.
 """
 
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +14,8 @@ from urllib.parse import urlencode
 import msgspec
 import structlog
 from hivemesh_sdk.clock import Clock
-from hivemesh_sdk.contracts.artifacts import DataClass, Grant, GrantRequest, Tree
-from hivemesh_sdk.contracts.tickets import GIVEN, Ticket
+from hivemesh_sdk.contracts.artifacts import DataClass, Grant, GrantRequest
+from hivemesh_sdk.contracts.tickets import GIVEN, STORED, Ticket
 from hivemesh_sdk.errors import InvalidError
 
 from hivemesh_platform.artifacts import store
@@ -24,14 +23,13 @@ from hivemesh_platform.artifacts.errors import ArtifactMissingError, RangeInvali
 from hivemesh_platform.artifacts.model import ArtifactInfo, Holding
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.artifacts.streams import begun
+from hivemesh_platform.artifacts.trees import Trees
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.transaction import Transaction
 
 _log = structlog.get_logger("hivemesh.artifacts")
 
 GRANT_S = 300  # a grant is checked again at each use, so this only limits what a worker remembers
-MAX_TREE_BYTES = 64 * 1024 * 1024
-TREES_KEPT = 16
 DIGESTS_PER_READ = 500
 UNKNOWN_TYPE = "application/octet-stream"
 
@@ -97,7 +95,7 @@ class ArtifactService:
         self._artifacts = artifacts
         self._holders = holders
         self._clock = clock
-        self._trees: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self._trees = Trees(artifacts)
 
     async def upload(
         self,
@@ -151,7 +149,7 @@ class ArtifactService:
 
     async def entries(self, tree: str) -> frozenset[str]:
         """Return the digests of what a folder holds; nothing where it is none."""
-        return await self._tree_entries(tree)
+        return await self._trees.entries(tree)
 
     async def grant(
         self, request: GrantRequest, identity: str, ticket: Ticket | None = None
@@ -279,6 +277,8 @@ class ArtifactService:
         clearance = holding.clearance
         if use.ticket is not None and clearance.exceeds(self._clearance(use.ticket.cap)):
             clearance = self._clearance(use.ticket.cap)  # of the callee
+        if sha256 not in holding.digests and clearance.exceeds(holding.ceiling):
+            clearance = holding.ceiling  # its outputs would have a class that is too low
         if known.get(sha256, DataClass.PUBLIC).exceeds(clearance):
             _log.warning(
                 "artifact_above_clearance",
@@ -295,26 +295,11 @@ class ArtifactService:
         if sha256 in named:
             return True
         for tree in holding.trees & named:
-            if sha256 in await self._tree_entries(tree):
-                return True
+            if sha256 in await self._trees.entries(tree):
+                return await self._database.read(lambda tx: _known_to(tx, sha256, holding))
+        if ticket is not None and STORED not in ticket.artifacts:
+            return False
         return await self._database.read(lambda tx: store.stored_by_run(tx, holding.run, sha256))
-
-    async def _tree_entries(self, tree: str) -> frozenset[str]:
-        known = self._trees.get(tree)
-        if known is not None:
-            return known
-        size = await self._artifacts.size(tree)
-        if size is None or size > MAX_TREE_BYTES:
-            return frozenset()
-        try:
-            content = msgspec.json.decode(await self._artifacts.read(tree), type=Tree)
-        except msgspec.DecodeError:
-            return frozenset()
-        entries = frozenset(one.sha256 for one in content.entries.values())
-        self._trees[tree] = entries
-        if len(self._trees) > TREES_KEPT:
-            self._trees.popitem(last=False)
-        return entries
 
     def _now(self) -> int:
         return round(self._clock.now().timestamp() * 1000)
@@ -326,6 +311,11 @@ def _standings(
     known = store.known(tx, digests, tenant)
     owned = store.owned(tx, digests, principal, tenant)
     return {one: Standing(one in known, one in owned) for one in digests}
+
+
+def _known_to(tx: Transaction, sha256: str, step: Holding) -> bool:
+    """Whether the tenant for which a step works has the bytes."""
+    return bool(store.known(tx, [sha256], store.tenant_of_step(tx, step)))
 
 
 def _insert_of_step(tx: Transaction, info: ArtifactInfo, holding: Holding) -> None:

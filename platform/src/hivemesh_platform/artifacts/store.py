@@ -1,13 +1,13 @@
 """The statements on artifacts: what people and steps have stored, and what still needs it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hivemesh_sdk.contracts.artifacts import DataClass, highest
 
 from hivemesh_platform.artifacts.model import ArtifactInfo, Holding
 from hivemesh_platform.storage.transaction import Transaction
 
-CLASSES_PER_READ = 200
+DIGESTS_PER_READ = 200
 
 
 def insert(tx: Transaction, info: ArtifactInfo, origin: str, tenant: str) -> None:
@@ -42,8 +42,8 @@ def insert(tx: Transaction, info: ArtifactInfo, origin: str, tenant: str) -> Non
 def classes(tx: Transaction, digests: Sequence[str]) -> dict[str, DataClass]:
     """Return the highest class under which each of the digests is known, as file or in a dataset."""
     found: dict[str, DataClass] = {}
-    for first in range(0, len(digests), CLASSES_PER_READ):
-        some = digests[first : first + CLASSES_PER_READ]
+    for first in range(0, len(digests), DIGESTS_PER_READ):
+        some = digests[first : first + DIGESTS_PER_READ]
         marks = ", ".join("?" * len(some))
         rows = tx.all(
             f"""SELECT sha256, data_class FROM artifact WHERE sha256 IN ({marks})
@@ -58,6 +58,19 @@ def classes(tx: Transaction, digests: Sequence[str]) -> dict[str, DataClass]:
             one = DataClass(row["data_class"])
             found[row["sha256"]] = highest((one, found.get(row["sha256"], one)))
     return found
+
+
+def known_classes(
+    tx: Transaction, digests: Iterable[str], folders: Mapping[str, frozenset[str]]
+) -> dict[str, DataClass]:
+    """Return the class of each of the digests: of a folder, the highest of what it holds."""
+    inside = {one: folders.get(one, frozenset()) for one in digests}
+    known = classes(tx, sorted(frozenset(inside).union(*inside.values())))
+    default = DataClass.INTERNAL
+    return {
+        one: highest((known.get(one, default), *(known.get(part, default) for part in parts)))
+        for one, parts in inside.items()
+    }
 
 
 def insert_of_step(tx: Transaction, step: Holding, sha256: str) -> None:
@@ -95,13 +108,17 @@ def tenant_of_step(tx: Transaction, step: Holding) -> str:
 
 def known(tx: Transaction, digests: Sequence[str], tenant: str) -> set[str]:
     """Return those of the digests that a tenant has: uploaded, stored by a step, or of a dataset."""
-    marks = ", ".join("?" * len(digests))
-    rows = tx.all(
-        f"""SELECT sha256 FROM artifact WHERE tenant = ? AND sha256 IN ({marks})
-            UNION SELECT sha256 FROM dataset_part WHERE tenant = ? AND sha256 IN ({marks})""",  # noqa: S608 - question marks only
-        (tenant, *digests, tenant, *digests),
-    )
-    return {row["sha256"] for row in rows}
+    found: set[str] = set()
+    for first in range(0, len(digests), DIGESTS_PER_READ):
+        some = digests[first : first + DIGESTS_PER_READ]
+        marks = ", ".join("?" * len(some))
+        rows = tx.all(
+            f"""SELECT sha256 FROM artifact WHERE tenant = ? AND sha256 IN ({marks})
+                UNION SELECT sha256 FROM dataset_part WHERE tenant = ? AND sha256 IN ({marks})""",  # noqa: S608 - question marks only
+            (tenant, *some, tenant, *some),
+        )
+        found.update(row["sha256"] for row in rows)
+    return found
 
 
 def owned(tx: Transaction, digests: Sequence[str], principal: str, tenant: str) -> set[str]:

@@ -80,6 +80,11 @@ def _named(roles: Iterable[str], tenant: str) -> tuple[str, ...]:
     return tuple(one if one in ROLES else f"{tenant}/{one}" for one in roles)
 
 
+def as_principal(behalf: Behalf) -> Principal:
+    """A principal with the rights that were kept of it, for those who decide about artifacts."""
+    return Principal(id=behalf.sub, tenant=behalf.tenant, roles=behalf.roles, grants=behalf.grants)
+
+
 def _ordered(roles: frozenset[str]) -> tuple[str, ...]:
     """The known ones from low to high, then the others by name."""
     known = [role for role in ORDER if role in roles]

@@ -14,7 +14,6 @@ from hivemesh_sdk.errors import NotAuthorizedError
 
 from hivemesh_platform.execution.plan import Node
 from hivemesh_platform.execution.references import PARAMETERS, escape, find_references
-from hivemesh_platform.execution.spec import artifact_digests
 
 
 class DataClassError(NotAuthorizedError):
@@ -43,7 +42,8 @@ def classes_of(
 ) -> dict[str, Classes]:
     """The classes of every node of a plan, which is in topological order.
 
-    `parameters` is that of the run's parameters, `artifacts` those that the document itself names.
+    `parameters` is that of the run's parameters, `artifacts` that of what the options of a node
+    name, by its name.
     """
     found: dict[str, Classes] = {}
     for node in nodes:
@@ -55,9 +55,7 @@ def classes_of(
             for _, text in find_references(node.step.with_)
         ):
             before.append(parameters)
-        named, _ = artifact_digests(node.step.with_)
-        before += [artifacts.get(one, DataClass.INTERNAL) for one in named]
-        inputs = highest(before)
+        inputs = highest((*before, artifacts[node.name]))
         found[node.name] = Classes(inputs, output_class(inputs, node.declared))
     return found
 

@@ -14,13 +14,14 @@ from hivemesh_sdk.contracts.problems import Problem, problem, slug_of
 from hivemesh_sdk.errors import HivemeshError
 
 from hivemesh_platform.execution.exchange import Exchange
+from hivemesh_platform.execution.given import Given
 from hivemesh_platform.execution.held import HeldStep, Verdict
 from hivemesh_platform.execution.ledger import Claim, Failure, StaleAttemptError
 from hivemesh_platform.execution.model import Again, AttemptOutcome, after_failure, is_loss
 from hivemesh_platform.execution.pages import StepFailedError
 from hivemesh_platform.execution.parts import Parts
 from hivemesh_platform.execution.ports import Choice, Outcome, UnreachableError
-from hivemesh_platform.execution.requests import not_given, not_written, visible
+from hivemesh_platform.execution.requests import given_to, granted, not_written, visible
 from hivemesh_platform.storage.errors import StorageFullError
 from hivemesh_platform.storage.transaction import Transaction
 
@@ -64,10 +65,37 @@ class Dispatcher:
     async def _readable(self, claim: Claim) -> tuple[frozenset[str], frozenset[str]]:
         """Name the artifacts that the step may read, and the folders among them."""
         named, trees = visible(claim)
-        if claim.spec is not None or named <= {one.sha256 for one in claim.inputs}:
+        if claim.spec is not None:  # what a job names was checked when it was accepted
             return named, trees
-        foreign = await self._parts.database.read(lambda tx: not_given(tx, claim, named))
-        return named - foreign, trees - foreign
+        inputs = frozenset(one.sha256 for one in claim.inputs)
+        if named <= inputs:
+            return named, frozenset()
+        return await self._granted(claim, inputs, named - inputs, trees)
+
+    async def _granted(
+        self, claim: Claim, inputs: frozenset[str], named: frozenset[str], trees: frozenset[str]
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """Open only folders that were checked with the run; of others, what the run had before."""
+
+        def read(tx: Transaction) -> tuple[Given, frozenset[str]]:
+            given = given_to(tx, claim)
+            return given, granted(tx, claim, named, given)
+
+        given, found = await self._parts.database.read(read)
+        opened, made = trees & found & given.trees, (trees & found) - given.trees
+        if not made:
+            return inputs | found, opened
+        had = set(given.digests)
+        for tree in given.trees:
+            had |= await self._parts.trees.entries(tree)
+        again: set[str] = set()
+        for tree in made:
+            again |= had & await self._parts.trees.entries(tree)
+        before = Given(frozenset(again), frozenset())
+        more = await self._parts.database.read(
+            lambda tx: granted(tx, claim, before.digests, before)
+        )
+        return inputs | found | more, opened
 
     async def _lendable(self, claim: Claim) -> frozenset[str]:
         """Name the secrets that the step's options name, and data did not bring."""

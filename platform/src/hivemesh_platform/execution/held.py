@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from hivemesh_sdk.contracts.artifacts import DataClass
+from hivemesh_sdk.contracts.artifacts import DataClass, highest
 from hivemesh_sdk.contracts.instances import Endpoint
 from hivemesh_sdk.contracts.problems import Problem
 
@@ -109,6 +109,7 @@ class HeldSteps:
             trees=step.trees,
             clearance=step.clearance,
             output_class=claim.output_class,
+            ceiling=highest((claim.data_class, claim.output_class)),
         )
 
     def count_stale(self) -> None:

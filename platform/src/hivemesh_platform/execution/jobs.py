@@ -9,7 +9,7 @@ from hivemesh_sdk.errors import InvalidError, NotFoundError
 from pydantic import JsonValue
 
 from hivemesh_platform import crash
-from hivemesh_platform.artifacts.store import classes as artifact_classes
+from hivemesh_platform.artifacts.store import known_classes
 from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.classes import check_clearance, output_class
 from hivemesh_platform.execution.ledger import NewJob
@@ -84,12 +84,13 @@ class JobService:
                 await changed.wait(left)
 
     async def _class_of(self, request: JobRequest) -> DataClass:
-        """The class of what the request says and of the artifacts that it names."""
-        named, _ = artifact_digests([request.input, request.options])
+        """The class of what the request says and of the artifacts that it names, folders opened."""
+        named, trees = artifact_digests([request.input, request.options])
         if not named:
             return request.data_class
+        folders = {tree: await self._parts.trees.entries(tree) for tree in trees}
         known: dict[str, DataClass] = await self._parts.database.read(
-            lambda tx: artifact_classes(tx, sorted(named))
+            lambda tx: known_classes(tx, named, folders)
         )
         return highest((request.data_class, *known.values()))
 

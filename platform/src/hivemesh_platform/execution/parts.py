@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hivemesh_sdk.clock import Clock
 
 from hivemesh_platform.artifacts.ports import ArtifactStore
+from hivemesh_platform.artifacts.trees import Trees
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.held import HeldSteps, Verdict
 from hivemesh_platform.execution.ledger import Claim, Effects, Ledger
@@ -23,6 +24,7 @@ class Parts:
     database: Database
     ledger: Ledger
     artifacts: ArtifactStore
+    trees: Trees
     placement: Placement
     transport: StepTransport
     tickets: TicketMint

@@ -13,6 +13,7 @@ from hivemesh_sdk.errors import InvalidError
 from pydantic import JsonValue
 
 from hivemesh_platform.execution.fits import misfits
+from hivemesh_platform.execution.given import Given, given_by
 from hivemesh_platform.execution.model import NodeKind
 from hivemesh_platform.execution.ports import Catalogue
 from hivemesh_platform.execution.references import (
@@ -105,6 +106,12 @@ def secret_uses(plan: Plan) -> Iterator[SecretUse]:
     """The references to secrets of a plan's steps, with their places in the document."""
     for node in plan.nodes:
         yield from references_in(node.step.with_, node.declared.options, f"/steps/{node.name}/with")
+
+
+def written_by(plan: Plan) -> Given:
+    """The artifacts that the document itself names: in its steps and as defaults."""
+    defaults = {name: one.default for name, one in plan.pipeline.parameters.items()}
+    return given_by([node.step.with_ for node in plan.nodes], defaults)
 
 
 def _bind_one(

@@ -82,6 +82,19 @@ def resolve(value: JsonValue, scope: Mapping[str, JsonValue]) -> JsonValue:
             return value
 
 
+def fill(value: JsonValue, scope: Mapping[str, JsonValue]) -> JsonValue:
+    """Replace what `scope` knows, as `resolve` will, and leave every other reference as it is."""
+    match value:
+        case str():
+            return _fill_text(value, scope)
+        case dict():
+            return {key: fill(item, scope) for key, item in value.items()}
+        case list():
+            return [fill(item, scope) for item in value]
+        case _:
+            return value
+
+
 def look_up(reference: Reference, scope: Mapping[str, JsonValue]) -> JsonValue:
     """Follow a reference into the values of its root.
 
@@ -105,6 +118,20 @@ def _resolve_text(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
     if whole is not None and _REFERENCE.search(text, whole.start(1)) is None:
         return look_up(parse_path(whole[1]), scope)
     return _REFERENCE.sub(lambda match: _as_text(look_up(parse_path(match[1]), scope)), text)
+
+
+def _fill_text(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
+    try:
+        return _resolve_text(text, scope)
+    except (BrokenReferenceError, ValueError):
+        return _REFERENCE.sub(lambda match: _fill_one(match, scope), text)
+
+
+def _fill_one(match: re.Match[str], scope: Mapping[str, JsonValue]) -> str:
+    try:
+        return _as_text(look_up(parse_path(match[1]), scope))
+    except (BrokenReferenceError, ValueError):
+        return match[0]
 
 
 def _as_text(value: JsonValue) -> str:

@@ -1,15 +1,16 @@
 """Builds the request of a claimed row: inputs inline where they fit into a page."""
 
+from typing import Any
+
 import msgspec
 from hivemesh_sdk.contracts.artifacts import Artifact, DataClass, highest
 from hivemesh_sdk.contracts.names import NDJSON_MEDIA_TYPE
 from hivemesh_sdk.contracts.pages import encode_request
 from hivemesh_sdk.contracts.references import written_secrets
 from hivemesh_sdk.contracts.steps import MAX_PAGE_BYTES, InputPart, Limits, StepRequest
-from pydantic import JsonValue
 
-from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.artifacts import store as store_of_artifacts
+from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.execution import store
 from hivemesh_platform.execution.given import Given, given_by
@@ -19,19 +20,6 @@ from hivemesh_platform.settings import ExecutionSettings
 from hivemesh_platform.storage.transaction import Transaction
 
 DEFAULT_IDLE_MS = 300_000
-
-
-class _Step(msgspec.Struct):
-    options: dict[str, object] = msgspec.field(default_factory=dict, name="with")
-
-
-class _Document(msgspec.Struct):
-    """The part of a pipeline that says what its steps were told."""
-
-    steps: dict[str, _Step] = {}
-
-
-_NO_STEP = _Step()
 
 
 async def request_of(
@@ -105,7 +93,7 @@ def granted(tx: Transaction, claim: Claim, named: frozenset[str], given: Given) 
 
 
 class _Step(msgspec.Struct):
-    options: JsonValue = msgspec.field(name="with", default=None)
+    options: dict[str, Any] = msgspec.field(name="with", default_factory=dict)  # of JSON
 
 
 class _Document(msgspec.Struct):
@@ -122,8 +110,8 @@ def not_written(tx: Transaction, claim: Claim, secrets: frozenset[str]) -> froze
     run = store.run(tx, claim.key.run)
     if run is None:
         return secrets
-    step = msgspec.json.decode(run["document"], type=_Document).steps.get(claim.key.node, _NO_STEP)
-    return secrets - written_secrets(step.options)
+    step = msgspec.json.decode(run["document"], type=_Document).steps.get(claim.key.node)
+    return secrets - written_secrets(None if step is None else step.options)
 
 
 def _parameters(claim: Claim, spec: JobSpec | None) -> dict[str, object]:

@@ -12,6 +12,7 @@ from hivemesh_sdk.trust.policy import Policies
 from hivemesh_sdk.trust.tickets import TicketReader
 
 from hivemesh_platform.artifacts.ports import ArtifactStore
+from hivemesh_platform.artifacts.trees import Trees
 from hivemesh_platform.execution.claims import Claimer
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.dispatch import Dispatcher
@@ -84,10 +85,12 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
     tickets = TicketMint(ports.issuer, ports.signer, ports.catalogue, ports.clock, ports.policies)
     secrets = SecretGate(ports.secrets, ports.leases, ports.catalogue)
     work, signals, held = Signal(), RunSignals(milliseconds(ports.clock)), HeldSteps(counters)
+    trees = Trees(ports.artifacts)
     parts = Parts(
         database=ports.database,
         ledger=ledger,
         artifacts=ports.artifacts,
+        trees=trees,
         placement=ports.placement,
         transport=ports.transport,
         tickets=tickets,
@@ -107,6 +110,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
     async with ports.engine(nodes) as engine:
         run_parts = RunParts(
             database=ports.database,
+            trees=trees,
             ledger=ledger,
             engine=engine,
             pipelines=pipelines,

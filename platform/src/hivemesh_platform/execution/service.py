@@ -16,13 +16,15 @@ from pydantic import JsonValue
 
 from hivemesh_platform import crash
 from hivemesh_platform.access.model import Principal
-from hivemesh_platform.artifacts.store import classes as artifact_classes
+from hivemesh_platform.artifacts.store import known_classes
 from hivemesh_platform.artifacts.streams import begun
+from hivemesh_platform.artifacts.trees import Trees
 from hivemesh_platform.execution import store, subjects, views
 from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.classes import Classes, check_clearances, classes_of
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.engine import RunEngine
+from hivemesh_platform.execution.given import Given, filled, given_by
 from hivemesh_platform.execution.held import HeldSteps, Verdict
 from hivemesh_platform.execution.ledger import Ledger, NewNode, NewRun
 from hivemesh_platform.execution.model import RetryPolicy
@@ -75,11 +77,25 @@ class OutputStream:
     chunks: AsyncIterator[bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """What a run would do, and what it is given."""
+
+    plan: Plan
+    author: Behalf | None  # of a stored pipeline
+    parameters: dict[str, JsonValue]
+
+    def given(self) -> Given:
+        """The artifacts that its steps and parameters name."""
+        return given_by([node.step.with_ for node in self.plan.nodes], self.parameters)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunParts:
     """What the services of runs and jobs are made of."""
 
     database: Database
+    trees: Trees
     ledger: Ledger
     engine: RunEngine
     pipelines: PipelineService
@@ -102,16 +118,22 @@ class RunService:
         self._parts = parts
         self._unsubmitted: dict[str, list[str]] = {}
 
-    async def start(self, request: RunRequest, submitter: Behalf) -> RunView:
+    async def start(
+        self, request: RunRequest, submitter: Behalf, demands: Demands | None = None
+    ) -> RunView:
         """Accept a run: durable when this returns, and it goes on after any restart.
+
+        `demands` are those that were decided about: that very version of the pipeline runs.
 
         Raises:
             InvalidError: the pipeline or a parameter is not valid.
             NotFoundError: there is no such pipeline.
         """
-        plan, author = await self._plan(request, submitter.tenant)
+        if demands is None:
+            demands = await self.demands(request, submitter.tenant)
+        plan, author, parameters = demands.plan, demands.author, demands.parameters
         await self._parts.secrets.refuse(secret_uses(plan), effective(submitter, author))
-        parameters = bind_parameters(plan.pipeline, request.parameters)
+        folders = await self._folders(demands.given())
         run = new_run_id()
         crash.reach("accept.before")
         accepted = _Accepted(
@@ -122,6 +144,7 @@ class RunService:
             submitter=submitter,
             author=author,
             data_class=request.data_class,
+            folders=folders,
             now=milliseconds(self._parts.clock),
         )
         await self._parts.database.write(lambda tx: self._accept(tx, accepted))
@@ -286,15 +309,18 @@ class RunService:
         rows = await self._parts.database.read(lambda tx: store.events(tx, run, after, limit))
         return [views.event(row) for row in rows]
 
-    async def demands(self, request: RunRequest, tenant: str) -> Plan:
-        """Return the plan that a request would run, for those who decide whether it may.
+    async def demands(self, request: RunRequest, tenant: str) -> Demands:
+        """Return what a request would run, for those who decide whether it may.
 
         Raises:
-            InvalidError: the pipeline is not valid.
+            InvalidError: the pipeline or a parameter is not valid.
             NotFoundError: there is no such pipeline.
         """
-        plan, _ = await self._plan(request, tenant)
-        return plan
+        plan, author = await self._plan(request, tenant)
+        return Demands(plan, author, bind_parameters(plan.pipeline, request.parameters))
+
+    async def _folders(self, given: Given) -> dict[str, frozenset[str]]:
+        return {tree: await self._parts.trees.entries(tree) for tree in sorted(given.trees)}
 
     async def _plan(self, request: RunRequest, tenant: str) -> tuple[Plan, Behalf | None]:
         if (request.pipeline is None) == (request.document is None):
@@ -426,6 +452,7 @@ class _Accepted:
     submitter: Behalf
     author: Behalf | None  # of a stored pipeline
     data_class: DataClass  # of the parameters, as it was said
+    folders: dict[str, frozenset[str]]  # what the folders hold that are given to it
     now: int
 
 
@@ -445,11 +472,13 @@ def _classes(tx: Transaction, accepted: _Accepted) -> tuple[DataClass, dict[str,
         DataClassError: a capability would be given more than it is cleared for.
     """
     plan = accepted.plan
-    given, _ = artifact_digests(accepted.parameters)
-    written, _ = artifact_digests([node.step.with_ for node in plan.nodes])
-    known = artifact_classes(tx, sorted(given | written))
-    parameters = highest((accepted.data_class, *(known[one] for one in given if one in known)))
-    classes = classes_of(plan.nodes, parameters, known)
+    bound = accepted.parameters
+    given = artifact_digests(bound)[0]
+    named = {node.name: artifact_digests(filled(node.step.with_, bound))[0] for node in plan.nodes}
+    known = known_classes(tx, given.union(*named.values()), accepted.folders)
+    parameters = highest((accepted.data_class, *(known[one] for one in given)))
+    written = {name: highest(known[one] for one in digests) for name, digests in named.items()}
+    classes = classes_of(plan.nodes, parameters, written)
     check_clearances(plan.nodes, classes)
     return parameters, classes
 

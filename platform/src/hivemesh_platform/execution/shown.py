@@ -11,7 +11,7 @@ import structlog
 from hivemesh_sdk.contracts.artifacts import highest
 from hivemesh_sdk.contracts.names import CALL_NAME
 from hivemesh_sdk.contracts.references import permits
-from hivemesh_sdk.contracts.tickets import GIVEN, ExchangeReply, ExchangeRequest, Ticket
+from hivemesh_sdk.contracts.tickets import GIVEN, STORED, ExchangeReply, ExchangeRequest, Ticket
 from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.trust.jws import SignatureInvalidError, is_sealed
 from hivemesh_sdk.trust.tickets import TicketReader, TicketRefusedError
@@ -193,4 +193,6 @@ def _both(
 def _narrowed(shown: list[str], asked: list[str] | None) -> list[str]:
     if asked is None:
         return shown
-    return list(asked) if GIVEN in shown else [one for one in shown if one in asked]
+    if GIVEN not in shown:
+        return [one for one in shown if one in asked]
+    return [one for one in asked if one != STORED or STORED in shown]

@@ -18,6 +18,7 @@ from hivemesh_sdk.contracts.tickets import (
     GRACE_S,
     MAX_LIFETIME_S,
     MAX_NAMED_ARTIFACTS,
+    STORED,
     TICKET_TYPE,
     Ticket,
 )
@@ -165,7 +166,7 @@ class TicketMint:
             roles=list(behalf.roles),
             other_roles=list(behalf.other_roles),
             calls=calls,
-            artifacts=[GIVEN] if many else sorted(step.digests),
+            artifacts=[*([GIVEN] if many else sorted(step.digests)), STORED],
             datasets=[
                 *(f"read:{name}" for name in permissions.datasets.read),
                 *(f"write:{name}" for name in permissions.datasets.write),

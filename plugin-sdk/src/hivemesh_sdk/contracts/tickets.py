@@ -15,6 +15,7 @@ SKEW_S = 60  # a ticket from a clock that is so much ahead is still taken
 MAX_TICKET_BYTES = 8 * 1024
 MAX_NAMED_ARTIFACTS = 32
 GIVEN = "*"  # in `artifacts`: those that the step was given, where they are too many to name
+STORED = "run"  # in `artifacts`: also those that the steps of the run store
 
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,7 +40,7 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     roles: list[str] = []  # of `sub`, as policy rules ask for them
     other_roles: list[str] = []  # held by somebody involved, not lent: only denials ask for them
     calls: list[str] = []  # capabilities that the holder may call with it
-    artifacts: list[str] = []  # digests that it may read, or `*`
+    artifacts: list[str] = []  # digests that it may read, `*`, and `run`
     datasets: list[str] = []  # read:<name> and write:<name>
     secrets: list[str] = []  # references that it may resolve: a.b.c
     data_class: DataClass = DataClass.INTERNAL  # of its inputs

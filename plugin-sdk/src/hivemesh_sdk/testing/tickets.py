@@ -55,7 +55,7 @@ class ThrowawayTickets:
             attempt=attempt,
             cap=capability,
             roles=["viewer", "analyst", "author", "operator", "admin"],
-            artifacts=["*"],
+            artifacts=["*", "run"],
         )
         return msgspec.structs.replace(ticket, **changes)
 
