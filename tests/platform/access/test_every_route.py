@@ -21,6 +21,8 @@ OWN, OTHER, REPLICA = "own", "other", "replica"
 TENANTS = ("default", "acme")
 DATASET_ROW = """INSERT INTO dataset (name, version, state, run, node, created_at)
                  VALUES ('name', 1, 'complete', 'run', 'node', 0)"""
+RUN_ROW = """INSERT INTO run (id, pipeline, version, document, parameters, labels, submitter, state,
+             created_at, tenant) VALUES (?, 'name', 1, '{}', '{}', '{}', 'x', 'queued', 0, ?)"""
 # What is not there for anybody here, so that those who may are told so.
 ABSENT = {
     "POST /v1/enrolment/credentials/{credential_id}/revoke",
@@ -186,7 +188,7 @@ async def test_another_tenant_meets_nothing_of_this_one(found: Platform, role: s
 
 async def test_the_installation_is_not_the_tenants(found: Platform) -> None:
     await name_users(found, {"boss": ("admin", "acme")})
-    for path in ("/v1/config", "/metrics", "/v1/ca", "/v1/policy/versions"):
+    for path in ("/v1/config", "/metrics", "/v1/ca", "/v1/policy/versions", "/v1/denials"):
         answer = await call(found.mesh_app, "GET", path, as_=user(found, "boss"))
         assert answer.status == 403, path
     scale = await call(
@@ -197,6 +199,20 @@ async def test_the_installation_is_not_the_tenants(found: Platform) -> None:
         body={"instances": 3},
     )
     assert scale.status == 403
+
+
+async def test_the_status_shows_another_tenant_its_own_runs_and_nothing_of_the_machine(
+    found: Platform,
+) -> None:
+    await furnish(found)
+    await found.people.access.database.write(lambda tx: tx.execute(RUN_ROW, ("run_9", "acme")))
+    await name_users(found, {"boss": ("admin", "acme"), "carl": ("viewer", "other")})
+    for name, active in (("boss", 1), ("carl", 0)):
+        shown = (await call(found.mesh_app, "GET", "/v1/status", as_=user(found, name))).json()
+        assert (shown["runs_active"], shown["state_folder"], shown["pid"]) == (active, "", 0)
+        assert shown["ready"] is True
+    own = (await call(found.mesh_app, "GET", "/v1/status", as_=user(found, "operator"))).json()
+    assert own["pid"] > 0
 
 
 async def test_who_has_no_role_reaches_nothing(found: Platform) -> None:

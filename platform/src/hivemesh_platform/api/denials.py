@@ -22,7 +22,7 @@ def router(revocation: Revocation) -> APIRouter:
 
     @routes.get("/v1/denials")
     async def list_denials(request: Request) -> Page[DenialView]:
-        require(request, "read:worker")
+        require(request, "read:ca")
         return Page(items=[_denial(one) for one in await revocation.denials()])
 
     @routes.post("/v1/denials", status_code=201)

@@ -83,7 +83,7 @@ ROUTES: dict[str, Needs] = {
     "POST /v1/workers/{name}/restart": one_of("write:worker", on="the worker"),
     "GET /v1/workers/{name}/logs": all_of("read:worker", "read:log", on="the worker"),
     "POST /v1/workers/{name}/join-tokens": one_of("create:enrolment", on="the worker"),
-    "GET /v1/denials": one_of("read:worker"),
+    "GET /v1/denials": one_of("read:ca"),
     "POST /v1/denials": one_of("write:worker", on="the target"),
     "POST /v1/denials/lift": one_of("write:worker", on="the target"),
     "GET /v1/enrolment/credentials": one_of("create:enrolment"),

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from fastapi import APIRouter, Request, Response
 from hivemesh_sdk.contracts.api import SystemStatus, View
 
+from hivemesh_platform.access.service import DEFAULT_TENANT
 from hivemesh_platform.api.access import principal_of, require
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.telemetry.metrics import CONTENT_TYPE, Metrics
@@ -17,15 +18,19 @@ class Health(View):
 
 
 def router(
-    status: Callable[[], SystemStatus], metrics: Callable[[], Awaitable[Metrics]]
+    status: Callable[[], SystemStatus],
+    metrics: Callable[[], Awaitable[Metrics]],
+    active: Callable[[str], Awaitable[int]],
 ) -> APIRouter:
-    """The routes; both functions take the figures of the moment."""
+    """The routes; the functions take the figures of the moment, `active` those of one tenant."""
     routes = strict_router()
 
     @routes.get("/v1/status")
     async def get_status(request: Request) -> SystemStatus:
-        require(request, "read:status")
-        return status()
+        principal = require(request, "read:status")
+        if principal.tenant == DEFAULT_TENANT:
+            return status()
+        return of_tenant(status(), await active(principal.tenant))
 
     @routes.get("/v1/health")
     async def get_health(request: Request) -> Health:
@@ -38,3 +43,17 @@ def router(
         return Response((await metrics()).text(), media_type=CONTENT_TYPE)
 
     return routes
+
+
+def of_tenant(status: SystemStatus, runs_active: int) -> SystemStatus:
+    """What people of another tenant see: their own runs, and nothing of the machine."""
+    return status.model_copy(
+        update={
+            "runs_active": runs_active,
+            "state_folder": "",
+            "pid": 0,
+            "quarantined": [],
+            "audit_problem": "",
+            "secrets_sealed": "",
+        }
+    )

@@ -24,6 +24,12 @@ def totals(tx: Transaction) -> list[Row]:
     )
 
 
+def active_of(tx: Transaction, tenant: str) -> int:
+    """Return how many runs of a tenant have not ended."""
+    row = tx.one("SELECT COUNT(*) AS n FROM run WHERE ended_at IS NULL AND tenant = ?", (tenant,))
+    return 0 if row is None else int(row["n"])
+
+
 def nodes(tx: Transaction, run_id: str) -> list[Row]:
     """Return the nodes of a run in topological order."""
     return tx.all("SELECT * FROM node WHERE run = ? ORDER BY position", (run_id,))
