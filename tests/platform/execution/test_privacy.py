@@ -1,6 +1,7 @@
 """Data reaches no capability, dataset or step above whose clearance it is."""
 
 import hashlib
+import json
 
 import msgspec
 import pytest
@@ -20,6 +21,7 @@ from hivemesh_platform.knowledge.service import DatasetClassError
 from hivemesh_sdk.clock import SystemClock
 from hivemesh_sdk.contracts.api import JobRequest, RunRequest, RunState
 from hivemesh_sdk.contracts.artifacts import DataClass, GrantRequest
+from hivemesh_sdk.contracts.names import TREE_MEDIA_TYPE
 from hivemesh_sdk.contracts.tickets import TICKET_TYPE, Ticket
 from hivemesh_sdk.errors import NotFoundError
 from hivemesh_sdk.trust import jws
@@ -269,3 +271,87 @@ async def test_a_part_of_a_dataset_has_its_class(tmp_path):
             await platform.execution.jobs.start(
                 JobRequest(capability=ECHO, input=reference), TESTER
             )
+
+
+async def a_folder_of_mail(platform):
+    _, entry = await uploaded(platform, b"mail", PERSONAL)
+    tree = json.dumps({"entries": {"cur/1": entry}}).encode()
+    files, reference = await uploaded(platform, tree, INTERNAL)
+    return files, {**reference, "media_type": TREE_MEDIA_TYPE}, entry["sha256"]
+
+
+async def test_a_folder_has_the_class_of_what_it_holds(tmp_path):
+    workers = fleet()
+    async with core(tmp_path, workers, catalogue=catalogue(echo_max=INTERNAL)) as platform:
+        _, tree, _ = await a_folder_of_mail(platform)
+        with pytest.raises(DataClassError):
+            await platform.execution.jobs.start(JobRequest(capability=ECHO, input=tree), TESTER)
+        call = {"use": ECHO, "with": {"folder": tree}}
+        found = {**document(), "steps": {"call": call}, "outputs": {"out": "call"}}
+        with pytest.raises(DataClassError):
+            await start(platform, found)
+        given = {"folder": {"type": "artifact", "default": tree}}
+        call = {"use": ECHO, "with": {"folder": "${{ parameters.folder }}"}}
+        with pytest.raises(DataClassError):
+            await start(platform, {**found, "parameters": given, "steps": {"call": call}})
+
+
+async def test_the_class_of_bytes_counts_though_a_parameter_completes_their_name(tmp_path):
+    workers = fleet()
+    async with core(tmp_path, workers, catalogue=catalogue(echo_max=INTERNAL)) as platform:
+        _, mail = await uploaded(platform, b"mail", PERSONAL)
+        digest = {"digest": {"type": "string", "default": mail["sha256"]}}
+        named = {**mail, "sha256": "${{ parameters.digest }}"}
+        found = {
+            **document(),
+            "parameters": digest,
+            "steps": {"call": {"use": ECHO, "with": {"file": named}}},
+            "outputs": {"out": "call"},
+        }
+        with pytest.raises(DataClassError):
+            await start(platform, found)
+
+
+async def test_what_a_folder_holds_is_not_handed_out_above_the_class_of_the_step(tmp_path):
+    """The class of the file may have risen after the step was placed."""
+    workers = fleet()
+    async with core(tmp_path, workers, catalogue=catalogue()) as platform:
+        _, entry = await uploaded(platform, b"mail", INTERNAL)
+        tree = json.dumps({"entries": {"cur/1": entry}}).encode()
+        files, reference = await uploaded(platform, tree, INTERNAL)
+        job, key, identity = await hanging(
+            platform, workers, {**reference, "media_type": TREE_MEDIA_TYPE}
+        )
+        asked = GrantRequest(
+            operation="get", sha256=entry["sha256"], size=4, step=key, attempt=1,
+            media_type="", name=None,
+        )  # fmt: skip
+        assert (await files.grant(asked, identity)).method == "GET"
+        await uploaded(platform, b"mail", PERSONAL)
+        with pytest.raises(NotFoundError):
+            await files.grant(asked, identity)
+        await platform.execution.runs.cancel(job)
+
+
+async def test_a_narrowed_ticket_does_not_open_what_the_run_has_stored(tmp_path):
+    workers = fleet()
+    async with core(tmp_path, workers, catalogue=catalogue()) as platform:
+        files, reference = await uploaded(platform, b"mail", INTERNAL)
+        job, key, identity = await hanging(platform, workers, reference)
+        named = platform.execution.tickets.check(workers.tickets[0], identity, key, 1)
+
+        async def chunks():
+            yield b"made of mail"
+
+        digest = hashlib.sha256(b"made of mail").hexdigest()
+        use = Use(identity=identity, step=key, attempt=1, ticket=named)
+        await files.put(chunks(), digest, use, name=None, media_type="text/plain")
+        asked = GrantRequest(
+            operation="get", sha256=digest, size=12, step=key, attempt=1, media_type="", name=None
+        )
+        assert (await files.grant(asked, identity, named)).method == "GET"
+        for artifacts in ([], ["*"], [reference["sha256"]]):
+            narrowed = msgspec.structs.replace(named, artifacts=artifacts)
+            with pytest.raises(NotFoundError):
+                await files.grant(asked, identity, narrowed)
+        await platform.execution.runs.cancel(job)

@@ -218,6 +218,21 @@ async def test_the_next_hop_names_both_who_passed_it_on(setting):
     assert (found.calls, found.act) == ([], [str(LEDGER), str(CONVERTER)])
 
 
+@pytest.mark.parametrize("count", [2, 40])
+async def test_what_the_run_stores_is_not_won_back_once_it_is_narrowed_away(setting, count):
+    digests = frozenset(f"{number:064x}" for number in range(count))
+    request = ExchangeRequest(
+        ticket=setting.mint.of(setting.place(digests=digests)), step=CALL, capability=BOOK,
+        artifacts=["*", *sorted(digests)],
+    )  # fmt: skip
+    first = setting.tickets.exchange(request, LEDGER, setting.clock.now().timestamp())
+    auditor = SpiffeId.worker(DOMAIN, "auditor", "a1")
+    found = setting.exchange(
+        first.ticket, auditor, step=f"{CALL}.note", capability=AUDIT, artifacts=["run"]
+    )
+    assert found.artifacts == []
+
+
 WRONG = {
     "another worker than the callee": {"asker": SpiffeId.worker(DOMAIN, "thief", "t1")},
     "the holder itself": {"asker": CONVERTER, "capability": CONVERT},
@@ -242,7 +257,7 @@ def some(values):
 
 @given(
     calls=some([BOOK, AUDIT, "other.thing@1"]),
-    artifacts=some(["a" * 64, "b" * 64, "c" * 64, "*"]),
+    artifacts=some(["a" * 64, "b" * 64, "c" * 64, "*", "run"]),
     datasets=some(["read:sales", "read:bank", "write:notes"]),
     secrets=some(["ledger.key", "bank.key"]),
     data_class=st.none()
