@@ -49,7 +49,7 @@ def _lookup_us() -> float:
     policy = CompiledPolicy(
         SignedPolicy(version=1, issued_at=1, trust_domain=DOMAIN, rules=raw_rules(allow), deny=deny)
     )
-    facts = Facts(True, ["analyst"], DataClass.INTERNAL, True)  # noqa: FBT003 - as it is called
+    facts = Facts(True, ["analyst"], DataClass.INTERNAL)  # noqa: FBT003 - as it is called
     callers = [f"spiffe://{DOMAIN}/platform/p{one}" for one in range(CALLERS)]
     decide, best = policy.decide, float("inf")
     for _ in range(20):

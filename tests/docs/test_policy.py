@@ -32,7 +32,7 @@ def test_the_signed_policy_of_the_protocol_is_one():
     (payload,) = re.findall(r"```policy\n(.*?)\n```", PROTOCOL, re.DOTALL)
     policy = CompiledPolicy(msgspec.json.decode(payload, type=SignedPolicy))
     caller = f"spiffe://{policy.trust_domain}/platform/p1"
-    known = Facts(ticket=True, roles=["viewer"], same_tenant=True)
+    known = Facts(ticket=True, roles=["viewer"])
     assert policy.unreadable == 0
     assert policy.decide(caller, "text", "text.echo@1", known).reason is Reason.RULE
     assert policy.decide(caller, "doc-converter", "doc.convert@1", known).reason is Reason.DENY

@@ -32,7 +32,7 @@ TD = "td.hivemesh.internal"
 PLATFORM = f"spiffe://{TD}/platform/p1"
 PARSER = f"spiffe://{TD}/worker/email-parser/i1"
 CLASSIFIER = f"spiffe://{TD}/worker/email-classifier/i1"
-TICKET = Facts(ticket=True, data_class=DataClass.INTERNAL, same_tenant=True)
+TICKET = Facts(ticket=True, data_class=DataClass.INTERNAL)
 
 
 def policy(document: dict, consented=(), version=1) -> CompiledPolicy:
@@ -112,8 +112,6 @@ def test_the_callee_is_a_worker_and_its_capabilities(to, worker, capability, all
         ({"data_class_max": "internal"}, facts(data_class=DataClass.PERSONAL), Reason.DATA_CLASS),
         ({"data_class_max": "internal"}, facts(data_class=None), Reason.DATA_CLASS),
         ({"data_class_max": "secret"}, facts(data_class=DataClass.SECRET), Reason.RULE),
-        ({}, facts(same_tenant=False), Reason.TENANT),
-        ({"tenants": "any"}, facts(same_tenant=False), Reason.RULE),
     ],
 )
 def test_every_condition_that_is_written_has_to_hold(when, known, reason):
@@ -325,7 +323,6 @@ rules = st.builds(
         optional={
             "on_behalf_of_roles": roles,
             "data_class_max": classes,
-            "tenants": st.sampled_from(["same", "any"]),
             "ticket": st.sampled_from(["required", "optional"]),
         },
     ),
@@ -340,7 +337,7 @@ questions = st.tuples(
     st.sampled_from(CALLERS),
     st.sampled_from(WORKERS),
     st.sampled_from(CAPABILITIES),
-    st.builds(Facts, st.booleans(), roles, st.none() | classes, st.booleans()),
+    st.builds(Facts, st.booleans(), roles, st.none() | classes),
 )
 
 
@@ -395,5 +392,5 @@ def test_knowing_less_never_allows_more(allow, question):
     compiled = policy({"rules": numbered(allow, "r")})
     caller, worker, capability, known = question
     if compiled.decide(caller, worker, capability, Facts()).allowed:
-        full = known._replace(ticket=True, same_tenant=True)
+        full = known._replace(ticket=True)
         assert compiled.decide(caller, worker, capability, full).allowed

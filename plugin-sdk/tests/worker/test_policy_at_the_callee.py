@@ -55,7 +55,6 @@ class Scene:
             keys=lambda: keys,
             clearances={},
             policies=self.store,
-            tenant="a",  # of one tenant alone
         )
         self.access = Access(own, self.clock)
 
@@ -126,7 +125,7 @@ def test_what_a_rule_allows_begins(scene):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"roles": ["viewer"]}, {"roles": []}, {"data_class": DataClass.PERSONAL}, {"tenant": "b"}],
+    [{"roles": ["viewer"]}, {"roles": []}, {"data_class": DataClass.PERSONAL}],
 )
 def test_a_condition_that_does_not_hold_refuses(scene, changes):
     assert slug_of(scene, scene.platform, scene.ticket(**changes)) == "not-authorized"

@@ -11,7 +11,7 @@ from hivemesh_platform.access.policy_service import (
     PolicyService,
     PolicyTestsFailedError,
 )
-from hivemesh_platform.access.policy_store import PolicyChangedError, PolicyStore
+from hivemesh_platform.access.policy_store import PolicyChangedError, PolicyStore, PolicyVersion
 from hivemesh_platform.access.workload_policy import FIRST_DOCUMENT, InstalledWorker, Question
 from hivemesh_platform.audit.model import AuditEvent
 from hivemesh_platform.storage.database import Database
@@ -19,6 +19,7 @@ from hivemesh_platform.storage.errors import StorageFullError
 from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.policy import REISSUE_S, DenyList
 from hivemesh_sdk.errors import HivemeshError, InvalidError, NotFoundError
+from hivemesh_sdk.safeio.documents import parse_policy
 from hivemesh_sdk.safeio.problems import MalformedError
 from hivemesh_sdk.testing.clock import ManualClock
 from hivemesh_sdk.trust.jws import SigningKey
@@ -28,7 +29,7 @@ from storage_support import prepare
 TD = "test.hivemesh.internal"
 PLATFORM = f"spiffe://{TD}/platform/p1"
 PARSER = f"spiffe://{TD}/worker/email-parser/i1"
-TICKET = Facts(ticket=True, data_class=DataClass.INTERNAL, same_tenant=True)
+TICKET = Facts(ticket=True, data_class=DataClass.INTERNAL)
 ANNA = Author(id=f"spiffe://{TD}/user/anna", serial="0a", reason="a try")
 WORKERS = (
     InstalledWorker(
@@ -263,8 +264,8 @@ async def test_a_full_disk_does_not_keep_a_denial_from_the_workers(scene, monkey
 
 
 async def test_a_document_that_workers_could_not_read_is_refused(scene, monkeypatch):
-    monkeypatch.setattr("hivemesh_platform.access.policy_service.MAX_SIGNED", 500)
-    with pytest.raises(InvalidError, match="at most 500 are taken"):
+    monkeypatch.setattr("hivemesh_platform.access.policy_service.MAX_SIGNED", 300)
+    with pytest.raises(InvalidError, match="at most 300 are taken"):
         await scene.apply(ONLY_PARSER)
 
 
@@ -449,3 +450,36 @@ async def test_a_destination_that_names_none_is_refused_with_its_place(scene):
         )
     (problem,) = refused.value.errors
     assert problem.pointer == "/egress/0/allow/0"
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "when: {ticket: required, tenants: same}",
+        "when: {tenants: any, ticket: required}",
+        "when: {tenants: same}",
+        "when:\n      tenants: same\n      ticket: required",
+    ],
+)
+async def test_documents_with_a_condition_of_earlier_versions_stay_readable(tmp_path, when):
+    text = f"""version: 1
+rules:
+  - id: p
+    from: {{platform: "*"}}
+    to: {{worker: "*"}}
+    {when}
+"""
+    async with Database(prepare(tmp_path / "platform.db")) as database:
+        store = PolicyStore(database)
+        await store.add(
+            PolicyVersion(
+                version=1,
+                document=text,
+                consented="[]",
+                author="a",
+                reason="",
+                created_at=ManualClock().now(),
+            )
+        )
+        (found,) = await store.all()
+        assert [rule.id for rule in parse_policy(found.document).rules] == ["p"]

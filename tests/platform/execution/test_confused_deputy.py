@@ -56,9 +56,7 @@ class GuardedFleet(FakeWorkerFleet):
     async def put_step(self, endpoint, key, body, *, ticket, wait_s):
         claims = msgspec.json.decode(jws.unverified(ticket, TICKET_TYPE), type=Ticket)
         assert (claims.azp, claims.step) == (endpoint.identity, key)
-        facts = Facts(
-            ticket=True, roles=claims.roles, data_class=claims.data_class, same_tenant=True
-        )
+        facts = Facts(ticket=True, roles=claims.roles, data_class=claims.data_class)
         if not self._policy.decide(PLATFORM, endpoint.worker, claims.cap, facts).allowed:
             raise StepRefusedError(problem("not-authorized", claims.cap))
         if claims.cap == self.guarded:

@@ -1,5 +1,6 @@
 """The versions of the policy in the platform's database; one method per statement."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,13 @@ from hivemesh_sdk.errors import ConflictError
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.transaction import Row, Transaction
 
+# A condition of earlier documents that decided nothing, in its flow and its block form.
+_FORMER = re.compile(
+    r",\s*tenants:\s*(?:same|any)\b"
+    r"|\btenants:\s*(?:same|any)\s*,\s*"
+    r"|(?<=\{)\s*tenants:\s*(?:same|any)\s*(?=\})"
+    r"|(?m:^\s+tenants:\s*(?:same|any)\s*$\n?)"
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -103,7 +111,7 @@ def _newest(tx: Transaction) -> PolicyVersion | None:
 def _version(row: Row) -> PolicyVersion:
     return PolicyVersion(
         version=row["version"],
-        document=row["document"],
+        document=_FORMER.sub("", row["document"]),
         consented=row["consented"],
         author=row["author"],
         reason=row["reason"],

@@ -51,7 +51,7 @@ rules:
     description: The platform calls every capability of the installed workers, each time with a ticket.
     from: {platform: "*"}
     to: {worker: "*", capabilities: ["*"]}
-    when: {ticket: required, tenants: same}
+    when: {ticket: required}
 deny: []
 """
 
@@ -76,12 +76,11 @@ class Question:
     roles: tuple[str, ...] = ()
     data_class: DataClass = DataClass.INTERNAL
     ticket: bool = True
-    same_tenant: bool = True
 
     @property
     def facts(self) -> Facts:
         """What is known of the call."""
-        return Facts(self.ticket, self.roles, self.data_class, self.same_tenant)
+        return Facts(self.ticket, self.roles, self.data_class)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +192,7 @@ def run_tests(
         except (NotFoundError, InvalidError) as error:
             detail = error.detail
         else:
-            facts = Facts(test.ticket, test.roles, test.data_class, test.same_tenant)
+            facts = Facts(test.ticket, test.roles, test.data_class)
             decision = policy.decide(caller, callee, test.capability, facts)
             if test.rule and test.rule != decision.rule:
                 detail = f"expected rule {test.rule!r}"
@@ -341,7 +340,7 @@ def _edges(before: Side, after: Side, names: Names) -> Iterator[EdgeView]:
         }
     )
     cases = [
-        Facts(ticket, ([role] if role else []), data_class, same_tenant=True)
+        Facts(ticket, ([role] if role else []), data_class)
         for ticket, role, data_class in product((True, False), ("", *roles), DataClass)
     ]
     callers = [(PLATFORM, True), *((one.name, one.live) for one in names.workers)]
@@ -398,7 +397,6 @@ def _why(decision: Decision, question: Question, caller: str, callee: str) -> st
         Reason.DATA_CLASS: lambda: (
             f"rule {decision.rule!r} covers it but not for {question.data_class.value} data"
         ),
-        Reason.TENANT: lambda: f"rule {decision.rule!r} covers it but not across tenants",
     }
     return texts[decision.reason]()
 
@@ -414,8 +412,6 @@ def _advice(question: Question, decision: Decision, caller: str, callee: str) ->
             yield f"have it done for somebody whose role rule {rule!r} lists, or add the role there"
         case Reason.DATA_CLASS:
             yield f"raise data_class_max of rule {rule!r}, or send data of a lower class"
-        case Reason.TENANT:
-            yield f"write `tenants: any` into rule {rule!r}"
         case _:
             yield from _missing_rule(question.capability, caller, callee)
 

@@ -100,7 +100,6 @@ class TicketMint:
             ticket=True,
             roles=claim.behalf.roles,
             data_class=claim.data_class,
-            same_tenant=True,
             other_roles=claim.behalf.other_roles,
         )
         decision = self._policies.current().decide(self._issuer, worker, claim.capability, facts)

@@ -103,13 +103,12 @@ class Conditions(Written):
     """What else has to hold; everything that is written here.
 
     `on_behalf_of_roles`: whom it is done for has one of these roles. `data_class_max`: the data
-    is of this class or a lower one. `tenants`: the data belongs to the callee's tenant.
+    is of this class or a lower one.
     `ticket`: the call carries a valid ticket.
     """
 
     on_behalf_of_roles: tuple[Role, ...] = ()
     data_class_max: DataClass | None = None
-    tenants: Literal["same", "any"] = "same"
     ticket: Literal["required", "optional"] = "required"
 
 
@@ -171,7 +170,6 @@ class Expectation(Written):
     roles: tuple[Role, ...] = ()
     data_class: DataClass = DataClass.INTERNAL
     ticket: bool = True
-    same_tenant: bool = True
     expect: Literal["allow", "deny"]
     rule: str = ""  # the id that must have decided; empty: any
 
@@ -218,7 +216,6 @@ class SignedConditions(
     on_behalf_of_roles: list[str] = []
     data_class_max: DataClass | None = None
     data_class_above: DataClass | None = None
-    tenants: Literal["same", ""] = ""
     ticket: Literal["required", ""] = ""
 
 

@@ -30,7 +30,7 @@ _CLASSES = tuple(DataClass)  # from the lowest to the highest
 
 
 class Reason(StrEnum):
-    """Why a decision came out as it did; the last five refuse."""
+    """Why a decision came out as it did; all but the first refuse."""
 
     RULE = "rule"  # the rule allows it
     DENY = "deny"  # the denial refuses it
@@ -38,10 +38,9 @@ class Reason(StrEnum):
     TICKET = "ticket"  # the rule asks for a ticket
     ROLE = "role"  # the rule asks for another role
     DATA_CLASS = "data-class"  # the data is above the rule's class
-    TENANT = "tenant"  # the data belongs to another tenant
 
 
-_CONDITIONS = (Reason.TICKET, Reason.ROLE, Reason.DATA_CLASS, Reason.TENANT)  # told in this order
+_CONDITIONS = (Reason.TICKET, Reason.ROLE, Reason.DATA_CLASS)  # told in this order
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,6 @@ class Facts(NamedTuple):
     ticket: bool = False
     roles: Sequence[str] = ()
     data_class: DataClass | None = None
-    same_tenant: bool = False
     other_roles: Sequence[str] = ()  # not lent to the work: only denials ask for them
 
 
@@ -88,13 +86,12 @@ class Policies(Protocol):
 class _Allow:
     """A compiled rule."""
 
-    __slots__ = ("classes", "decision", "roles", "tenants", "ticket", "unmet")
+    __slots__ = ("classes", "decision", "roles", "ticket", "unmet")
 
     def __init__(self, rule: SignedRule, version: int) -> None:
         when = rule.when
         self.roles = frozenset(when.on_behalf_of_roles)
         self.classes = _up_to(when.data_class_max)
-        self.tenants = when.tenants == "same"
         self.ticket = when.ticket == "required"
         self.decision = Decision(allowed=True, rule=rule.id, reason=Reason.RULE, version=version)
         self.unmet = {
@@ -110,8 +107,6 @@ class _Allow:
             return Reason.ROLE
         if self.classes is not None and facts.data_class not in self.classes:
             return Reason.DATA_CLASS
-        if self.tenants and facts.ticket and not facts.same_tenant:
-            return Reason.TENANT
         return None
 
 
@@ -294,7 +289,6 @@ def _signed_rule(rule: Rule, trust_domain: str) -> SignedRule:
         when=SignedConditions(
             on_behalf_of_roles=sorted(when.on_behalf_of_roles),
             data_class_max=when.data_class_max,
-            tenants="same" if when.tenants == "same" else "",
             ticket="required" if when.ticket == "required" else "",
         ),
     )

@@ -21,7 +21,6 @@ from hivemesh_sdk.errors import NotAuthorizedError
 from hivemesh_sdk.trust.policy import Facts, Policies
 from hivemesh_sdk.trust.tickets import Keys, TicketReader, TicketRefusedError
 
-INSTALLATION = "default"  # the tenant of workers that serve every tenant
 LOG_EVERY_S = 10.0  # one line per reason: who floods a worker must not fill its disk
 _OPERATOR = ("user", "operator")  # of the machine; what other people see is decided at the platform
 _HOLDERS = frozenset({"platform", "worker"})
@@ -80,7 +79,6 @@ class Own:
     keys: Keys  # of those who sign tickets
     clearances: Mapping[str, DataClass]  # `data_class_max` by capability
     policies: Policies
-    tenant: str = INSTALLATION
 
     @classmethod
     def of(
@@ -307,7 +305,6 @@ class Access:
             ticket=True,
             roles=ticket.roles,
             data_class=ticket.data_class,
-            same_tenant=own.tenant in {INSTALLATION, ticket.tenant},
             other_roles=ticket.other_roles,
         )
         decision = own.policies.current().decide(caller.uri, own.worker, capability, facts)
