@@ -34,13 +34,17 @@ def opened(found: Platform, token: bytes):
     return open_policy(token.decode(), keys, found.authority.trust_domain)
 
 
-@pytest.mark.parametrize("who", [WORKER, OPERATOR, REPLICA])
-async def test_every_member_gets_the_signed_policy(found: Platform, who) -> None:
+@pytest.mark.parametrize("who", [WORKER, REPLICA])
+async def test_every_process_gets_the_signed_policy(found: Platform, who) -> None:
     answer = await call(found.mesh_app, "GET", "/v1/policy?after=0&wait=0", as_=who)
     assert (answer.status, answer.headers["content-type"]) == (200, "application/jose")
     policy = opened(found, answer.body)
     again = f"/v1/policy?after={policy.issued_at}&wait=0"
     assert (await call(found.mesh_app, "GET", again, as_=who)).status == 204
+
+
+async def test_a_persons_certificate_alone_reads_no_policy(found: Platform) -> None:
+    assert (await call(found.mesh_app, "GET", "/v1/policy", as_=OPERATOR)).status == 403
 
 
 async def test_a_waiting_worker_gets_the_next_version_at_once(found: Platform) -> None:
