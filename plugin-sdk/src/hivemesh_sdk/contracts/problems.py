@@ -608,7 +608,7 @@ _ROWS = (
         1723,
         "policy-stale",
         503,
-        "the policy of this worker is too old for calls without a ticket",
+        "the policy of this worker is too old to begin calls of other workers",
         "see whether the worker reaches its platform: `hivemesh worker show NAME`",
         retryable=True,
     ),
