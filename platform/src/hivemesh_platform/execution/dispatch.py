@@ -46,11 +46,9 @@ class Dispatcher:
 
     async def run(self, claim: Claim, choice: Choice, *, resume: bool = False) -> None:
         """Bring a claimed row to its end, or to its next attempt."""
-        digests, trees = await self._readable(claim)
         started = self._parts.clock.monotonic()
         clearance = self._parts.tickets.clearance(claim.capability)
-        secrets = await self._lendable(claim)
-        step = HeldStep(claim, choice.endpoint, digests, trees, started, clearance, secrets)
+        step = HeldStep(claim, choice.endpoint, frozenset(), frozenset(), started, clearance)
         self._parts.held.add(step)
         outcome = Outcome.CANCELLED
         try:
@@ -113,6 +111,8 @@ class Dispatcher:
 
     async def _guarded(self, step: HeldStep, choice: Choice, *, resume: bool) -> Outcome:
         try:
+            step.digests, step.trees = await self._readable(step.claim)
+            step.secrets = await self._lendable(step.claim)
             await self._until_verdict(step, choice, resume=resume)
         except StaleAttemptError:
             self._parts.counters.stale_results += 1
