@@ -14,6 +14,7 @@ from registry_support import manifest
 
 pytestmark = pytest.mark.integration
 
+
 @pytest.fixture
 async def found(tmp_path: Path) -> AsyncIterator[Platform]:
     install(tmp_path, manifest())

@@ -68,7 +68,7 @@ class CaKeyView(View):
     since: str
     not_after: str | None = None
     waits_for: str = ""
-    waiting: list[str] = []  # instances that it waits for
+    waiting: list[str] = Field(default_factory=list)  # instances that it waits for
     latest: str | None = None  # when the next step is taken whatever is missing
 
 
