@@ -247,7 +247,8 @@ async def serving(
                 }
                 for one in worker.capabilities.values()
             ],
-            "resources": resources or {},
+            # the front is the process of the tests, which holds what all of them have loaded
+            "resources": resources or {"memory_mb": 8192},
         }
     )
     artifacts = folder / "artifacts"
