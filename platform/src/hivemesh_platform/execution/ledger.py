@@ -1,6 +1,6 @@
 """What the ledger keeps and answers: rows of work, their claims, records and ends.
 
-The statements are in `ledger_sqlite`; every method runs inside the transaction it is given.
+The statements are in `ledger_sql`; every method runs inside the transaction it is given.
 """
 
 from collections.abc import Sequence

@@ -19,7 +19,7 @@ from hivemesh_platform.execution.dispatch import Dispatcher
 from hivemesh_platform.execution.engine import RunEngine, RunSteps
 from hivemesh_platform.execution.held import HeldSteps
 from hivemesh_platform.execution.jobs import JobService
-from hivemesh_platform.execution.ledger_sqlite import SqliteLedger
+from hivemesh_platform.execution.ledger_sql import SqlLedger
 from hivemesh_platform.execution.lost_steps import LostStepWatch
 from hivemesh_platform.execution.nodes import Answers, NodeRunner
 from hivemesh_platform.execution.parts import Parts, milliseconds
@@ -80,7 +80,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
     next start.
     """
     writer = DatasetWriter()
-    ledger = SqliteLedger(writer)
+    ledger = SqlLedger(writer)
     counters, answers = ExecutionCounters(), Answers(ports.artifacts)
     tickets = TicketMint(ports.issuer, ports.signer, ports.catalogue, ports.clock, ports.policies)
     secrets = SecretGate(ports.secrets, ports.leases, ports.catalogue)

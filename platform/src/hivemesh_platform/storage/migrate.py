@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hivemesh_platform.storage.errors import StateIncompatibleError
 
-HEAD = "0008"  # the newest file of migrations/versions
+HEAD = "0013"  # the newest file of migrations/versions
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 

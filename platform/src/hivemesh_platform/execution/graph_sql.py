@@ -3,34 +3,27 @@
 Everything happens in the transaction that ends the row, so a restart finds nothing half done.
 """
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 from hivemesh_sdk.contracts.api import RunState
-from hivemesh_sdk.contracts.steps import StepKind
 
 from hivemesh_platform.artifacts.model import BatchRef
+from hivemesh_platform.execution.event_sql import log_event
 from hivemesh_platform.execution.ledger import Effects, Finished
 from hivemesh_platform.execution.model import (
     FAN_IN,
     LEVEL,
     Output,
-    WorkKey,
     next_tree_rows,
     node_state,
     run_state,
 )
+from hivemesh_platform.execution.queue_sql import enqueue, row_of_node
 from hivemesh_platform.storage.transaction import Row, Transaction
 
-COST = 1.0  # of a row in the fair queue
 ADD_BYTES = 4 * 1024 * 1024  # in one `add`: with TLS and pages in flight, what memory is bounded by
 
-_INSERT_ROW = """
-INSERT INTO work (run, node, seq, kind, capability, submitter, priority, rank, state, input, spec,
-                  created_at, tenant)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
 _INSERT_BATCH = """
 INSERT INTO batch (run, node, seq, sha256, count, bytes, encoding) VALUES (?, ?, ?, ?, ?, ?, ?)
 """
@@ -48,97 +41,6 @@ class DatasetParts(Protocol):
     def close(self, tx: Transaction, name: str, version: int, state: str, tenant: str) -> None:
         """End the writing of a version."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewRow:
-    """A row of work that is to be queued (or blocked until its options are known)."""
-
-    key: WorkKey
-    kind: StepKind
-    capability: str
-    submitter: str
-    priority: int
-    inputs: tuple[BatchRef, ...] = ()
-    spec: str | None = None
-    blocked: bool = False
-    tenant: str = "default"
-
-
-def row_of_node(node: Row, seq: int, kind: StepKind, inputs: tuple[BatchRef, ...]) -> NewRow:
-    """Make a row with what it has from its node."""
-    return NewRow(
-        key=WorkKey(node["run"], node["name"], seq),
-        kind=kind,
-        capability=node["capability"],
-        submitter=node["submitter"],
-        priority=node["priority"],
-        inputs=inputs,
-        blocked=node["options"] is None,
-        tenant=node["tenant"],
-    )
-
-
-def enqueue(tx: Transaction, row: NewRow, now: int) -> None:
-    """Insert a row with its place in the weighted fair queue."""
-    tx.execute(
-        _INSERT_ROW,
-        (
-            row.key.run,
-            row.key.node,
-            row.key.seq,
-            row.kind,
-            row.capability,
-            row.submitter,
-            row.priority,
-            _next_rank(tx, row.submitter, row.priority),
-            "blocked" if row.blocked else "queued",
-            msgspec.json.encode(row.inputs).decode(),
-            row.spec,
-            now,
-            row.tenant,
-        ),
-    )
-
-
-def _next_rank(tx: Transaction, submitter: str, priority: int) -> float:
-    """`max(v, last rank of this submitter and priority) + cost / 2^priority`.
-
-    v is the rank of the last claimed row: who was idle gains nothing by it, and who submits much
-    waits behind his own rows.
-    """
-    clock = tx.one("SELECT v FROM queue_clock")
-    if clock is None:
-        tx.execute("INSERT INTO queue_clock (v) VALUES (0)")
-    now = 0.0 if clock is None else float(clock["v"])
-    share = tx.one(
-        "SELECT last_rank FROM queue_share WHERE submitter = ? AND priority = ?",
-        (submitter, priority),
-    )
-    rank = max(now, 0.0 if share is None else float(share["last_rank"])) + COST / 2.0**priority
-    tx.execute(
-        """INSERT INTO queue_share (submitter, priority, last_rank) VALUES (?, ?, ?)
-           ON CONFLICT DO UPDATE SET last_rank = excluded.last_rank""",
-        (submitter, priority, rank),
-    )
-    return rank
-
-
-def log_event(
-    tx: Transaction,
-    run: str,
-    kind: str,
-    now: int,
-    *,
-    node: str = "",
-    data: dict[str, object] | None = None,
-) -> None:
-    """Append to the run's event log, which people follow by offset."""
-    tx.execute(
-        """INSERT INTO run_event (run, no, at, type, node, data)
-           SELECT ?, coalesce(max(no), 0) + 1, ?, ?, ?, ? FROM run_event WHERE run = ?""",
-        (run, now, kind, node, msgspec.json.encode(data or {}).decode(), run),
-    )
 
 
 class Change:

@@ -1,7 +1,7 @@
 """The SQLite ledger keeps what every ledger keeps."""
 
 import pytest
-from hivemesh_platform.execution.ledger_sqlite import SqliteLedger
+from hivemesh_platform.execution.ledger_sql import SqlLedger
 from hivemesh_platform.storage.database import Database
 from ledger_conformance import LedgerConformance
 from storage_support import prepare
@@ -20,7 +20,7 @@ class Parts:
         return
 
 
-class TestSqliteLedger(LedgerConformance):
+class TestSqlLedger(LedgerConformance):
     @pytest.fixture
     async def database(self, tmp_path):
         path = tmp_path / "platform.db"
@@ -38,7 +38,7 @@ class TestSqliteLedger(LedgerConformance):
 
     @pytest.fixture
     async def ledger(self, datasets):
-        return SqliteLedger(datasets)
+        return SqlLedger(datasets)
 
     @pytest.fixture
     async def write(self, database):

@@ -1,0 +1,134 @@
+"""Rows are claimed, and taken over from a process that is gone."""
+
+import msgspec
+from hivemesh_sdk.contracts.artifacts import DataClass
+
+from hivemesh_platform.artifacts.model import BatchRef
+from hivemesh_platform.execution.behalf import Behalf
+from hivemesh_platform.execution.event_sql import log_event
+from hivemesh_platform.execution.ledger import Claim
+from hivemesh_platform.execution.model import JOB_NODE, Fence, RetryPolicy, WorkKey
+from hivemesh_platform.execution.rejected_sql import start_over
+from hivemesh_platform.storage.transaction import Row, Transaction
+
+_decode_inputs = msgspec.json.Decoder(tuple[BatchRef, ...]).decode
+
+_decode_behalf = msgspec.json.Decoder(Behalf).decode
+
+
+class _Right(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a job's spec, or of a node, that its ticket is made of."""
+
+    behalf: Behalf = Behalf()
+    data_class: DataClass = DataClass.INTERNAL
+    output_class: DataClass = DataClass.INTERNAL
+
+
+_decode_right = msgspec.json.Decoder(_Right).decode
+
+_CLAIM = """
+UPDATE work SET state = 'running', attempt = attempt + 1, epoch = epoch + 1, reason = '',
+       started_at = coalesce(started_at, :now)
+ WHERE rowid IN (SELECT rowid FROM work
+                  WHERE state = 'queued' AND capability = :capability AND not_before <= :now
+                  ORDER BY rank LIMIT :limit)
+RETURNING *
+"""
+_STARTED_NODE = """
+UPDATE node SET state = 'running', reason = '', started_at = coalesce(started_at, :now),
+       attempts = attempts + 1
+ WHERE run = :run AND name = :node
+"""
+_STARTED_RUN = """
+UPDATE run SET state = 'running', reason = '', started_at = :now WHERE id = :run AND state = 'queued'
+"""
+_NODE_OF_ROW = "SELECT * FROM node WHERE run = ? AND name = ?"
+
+
+def claim(tx: Transaction, capability: str, limit: int, now: int) -> list[Claim]:
+    """Take up to `limit` queued rows of a capability in order of rank; each is a new attempt."""
+    rows = tx.all(_CLAIM, {"capability": capability, "limit": limit, "now": now})
+    if not rows:
+        return []
+    rows.sort(key=lambda row: row["rank"])
+    tx.execute("UPDATE queue_clock SET v = max(v, ?)", (rows[-1]["rank"],))
+    return [_claimed(tx, row, now) for row in rows]
+
+
+def recover(tx: Transaction, now: int) -> list[Claim]:
+    """After a start: queue the rows that were held, and return the sources to go on with."""
+    tx.execute(
+        """UPDATE attempt SET ended_at = ?, outcome = 'interrupted'
+            WHERE ended_at IS NULL AND (run, node, seq) IN (
+                  SELECT run, node, seq FROM work WHERE state = 'running')
+              AND NOT EXISTS (SELECT 1 FROM source
+                               WHERE source.run = attempt.run AND source.node = attempt.node
+                                 AND source.execution != '')""",
+        (now,),
+    )
+    tx.execute(
+        """UPDATE work SET state = 'queued', epoch = epoch + 1
+            WHERE state = 'running'
+              AND NOT EXISTS (SELECT 1 FROM source
+                               WHERE source.run = work.run AND source.node = work.node
+                                 AND source.execution != '')"""
+    )
+    rows = tx.all(
+        "UPDATE work SET epoch = epoch + 1 WHERE state = 'running' AND ended_at IS NULL RETURNING *"
+    )
+    return [_claim_of(tx, row) for row in rows]
+
+
+def _claimed(tx: Transaction, row: Row, now: int) -> Claim:
+    names = {"run": row["run"], "node": row["node"], "now": now}
+    if row["node"] != JOB_NODE:
+        tx.execute(_STARTED_NODE, names)
+        if tx.execute(_STARTED_RUN, {"run": row["run"], "now": now}):
+            log_event(tx, row["run"], "run_started", now)
+    if row["kind"] == "source":
+        start_over(tx, WorkKey(row["run"], row["node"], row["seq"]))
+    return _claim_of(tx, row)
+
+
+def _claim_of(tx: Transaction, row: Row) -> Claim:
+    node = source = None
+    right = _Right()
+    if row["node"] != JOB_NODE:
+        node = tx.one(_NODE_OF_ROW, (row["run"], row["node"]))
+    if node is not None:
+        right = _Right(
+            behalf=_decode_behalf(node["behalf"]),
+            data_class=DataClass(node["data_class"]),
+            output_class=DataClass(node["output_class"]),
+        )
+    elif row["spec"] is not None:
+        right = _decode_right(row["spec"])
+    if row["kind"] == "source":
+        source = tx.one(
+            "SELECT * FROM source WHERE run = ? AND node = ?", (row["run"], row["node"])
+        )
+    return Claim(
+        key=WorkKey(row["run"], row["node"], row["seq"]),
+        fence=Fence(row["attempt"], row["epoch"]),
+        kind=row["kind"],
+        capability=row["capability"],
+        inputs=_decode_inputs(row["input"]),
+        spec=row["spec"],
+        options="{}" if node is None else node["options"] or "{}",
+        labels="{}" if node is None else node["labels"],
+        policy=RetryPolicy()
+        if node is None
+        else RetryPolicy(node["max_retries"], node["retry_base_s"]),
+        deadline_ms=0 if node is None else node["deadline_ms"],
+        idle_timeout_ms=0 if node is None else node["idle_timeout_ms"],
+        retries=row["retries"],
+        losses=row["crashes"],
+        last_instance=row["instance"],
+        behalf=right.behalf,
+        data_class=right.data_class,
+        output_class=right.output_class,
+        execution="" if source is None else source["execution"],
+        after=0 if source is None else source["after"],
+        checkpoint="null" if source is None else source["checkpoint"],
+        endpoint="" if source is None else source["endpoint"],
+    )

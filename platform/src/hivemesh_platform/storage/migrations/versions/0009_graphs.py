@@ -1,0 +1,19 @@
+"""Graphs: conditions, what a failure does, runs inside runs, what is missing.
+
+Times are integers (milliseconds since 1970, UTC).
+"""
+
+revision = "0009"
+down_revision = "0008"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Nothing yet."""
+
+
+def downgrade() -> None:
+    """Migrations go forward."""
+    message = "restore the backup that was made before the upgrade"
+    raise NotImplementedError(message)

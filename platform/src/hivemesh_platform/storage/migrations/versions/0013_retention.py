@@ -1,0 +1,19 @@
+"""Retention of what has ended.
+
+Times are integers (milliseconds since 1970, UTC).
+"""
+
+revision = "0013"
+down_revision = "0012"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Nothing yet."""
+
+
+def downgrade() -> None:
+    """Migrations go forward."""
+    message = "restore the backup that was made before the upgrade"
+    raise NotImplementedError(message)
