@@ -325,8 +325,9 @@ class AuditSettings(Section):
         min_length=1,
         max_length=4096,
         description="Second place of the signed checkpoints: a file, relative to the state folder, "
-        "or `syslog`. On another volume it shows that the end of the trail was cut off, or that all "
-        "of it was written anew, even by somebody who owns the state folder.",
+        "or `syslog`; the trail's end is told beside it, in `<file>.end`. On another volume it shows "
+        "that the end of the trail was cut off, or that all of it was written anew, even by somebody "
+        "who owns the state folder. Security actions need it.",
     )
     keep_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
         default=365,

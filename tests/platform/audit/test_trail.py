@@ -235,7 +235,7 @@ async def test_a_checkpoint_can_go_to_the_log_of_the_system(place):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
         log.bind(str(address))
         log.settimeout(10)
-        sink = SyslogSink(address)
+        sink = SyslogSink(place.state / "end", address)
         async with open_trail(place.folder, place.keys, sink, place.clock) as trail:
             await trail.record(event())
             await trail.checkpoint()

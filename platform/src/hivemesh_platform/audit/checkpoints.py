@@ -1,7 +1,7 @@
 """Signed checkpoints and heads: what was in the trail at a moment, told to a second place.
 
 A chain alone does not show that its end was cut off, or that all of it was written anew; a
-checkpoint that lies elsewhere does.
+checkpoint that lies elsewhere does. What was last is told beside the checkpoints, by `end`.
 """
 
 import os
@@ -21,6 +21,8 @@ CHECKPOINT = "hivemesh-audit-checkpoint"
 HEAD = "hivemesh-audit-head"
 SYSLOG = "syslog"
 SYSLOG_SOCKET = Path("/dev/log")
+FILE = "audit-checkpoints.jws"  # the default place, in the state folder
+END = ".end"  # what the file with the end is called behind the name of the place
 MAX_BYTES = 8192
 _NOTICE = 109  # facility 13 (log audit), severity 5 (notice)
 
@@ -54,9 +56,10 @@ class Found:
 
 
 class Sink(Protocol):
-    """The second place; `path` where it can be read again."""
+    """The second place; `path` where its checkpoints can be read again, `end` the file of the end."""
 
     path: Path | None
+    end: Path
 
     def write(self, line: str) -> None:
         """Add a checkpoint.
@@ -72,6 +75,7 @@ class FileSink:
 
     def __init__(self, path: Path) -> None:
         self.path: Path | None = path
+        self.end = end_beside(path)
         self._file = path
 
     def write(self, line: str) -> None:
@@ -80,10 +84,11 @@ class FileSink:
 
 
 class SyslogSink:
-    """The system's log; what reads it again is outside."""
+    """The system's log; what reads it again is outside. The end stays in the state folder."""
 
-    def __init__(self, address: Path = SYSLOG_SOCKET) -> None:
+    def __init__(self, end: Path, address: Path = SYSLOG_SOCKET) -> None:
         self.path: Path | None = None
+        self.end = end
         self._address = address
 
     def write(self, line: str) -> None:
@@ -95,8 +100,13 @@ class SyslogSink:
 def sink_of(setting: str, state_folder: Path) -> Sink:
     """The second place as it is configured; a relative path is one below the state folder."""
     if setting == SYSLOG:
-        return SyslogSink()
+        return SyslogSink(end_beside(state_folder / FILE))
     return FileSink(state_folder / Path(setting).expanduser())
+
+
+def end_beside(path: Path) -> Path:
+    """The file with the end, beside a file of checkpoints."""
+    return path.with_name(path.name + END)
 
 
 def append(path: Path, line: str) -> None:

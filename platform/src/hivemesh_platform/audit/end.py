@@ -7,7 +7,7 @@ names a record that is not durable, and what stands behind it was answered to no
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hivemesh_sdk.trust.jws import VerifyKey
@@ -24,7 +24,8 @@ class Told:
     """What a file of an end says; without `end` nothing in it was signed by a known key."""
 
     end: Checkpoint | None = None
-    slot: int = 0  # where that stands
+    line: str = ""  # as it was signed
+    slot: int = 0  # where it stands
     unreadable: int = 0  # slots that hold something else
 
 
@@ -46,9 +47,9 @@ def told(path: Path, keys: Mapping[str, VerifyKey]) -> Told | None:
         text = data[slot * SLOT : (slot + 1) * SLOT].strip(b"\0\n").decode("ascii", "replace")
         one = checkpoint_of(text, keys) if text else None
         if one is not None and (found.end is None or one.seq >= found.end.seq):
-            found = Told(one, slot, found.unreadable)
+            found = replace(found, end=one, line=text, slot=slot)
         elif text and one is None:
-            found = Told(found.end, found.slot, found.unreadable + 1)
+            found = replace(found, unreadable=found.unreadable + 1)
     return found
 
 

@@ -13,3 +13,7 @@ class AuditDamagedError(FatalError):
     """What is to be read is no audit trail, or only a part of one."""
 
     slug = "audit-damaged"
+
+
+class EndUntoldError(OSError):
+    """The records are durable, but their end could not be told to the second place."""

@@ -35,6 +35,7 @@ class Position:
 class _Scan:
     """What was seen of one segment."""
 
+    sink: Checkpoint | None
     last: Record | None = None
     since: str = ""
     size: int = 0
@@ -44,14 +45,17 @@ class _Scan:
 
 
 def find(folder: Path, keys: AuditKeys, sink: Checkpoint | None) -> Position:
-    """Look at the newest files; `sink` is the last checkpoint that the second place knows."""
+    """Look at the newest files; `sink` is the last record that the second place knows.
+
+    Where records up to that one are missing the trail goes on behind it, with its hash: the gap stays.
+    """
     known = segments(folder)
     newest = known[-1] if known else None
     if newest is None:
-        return _from_nothing(sink)
+        return _checked(Position(1, 0, 0, GENESIS), sink)
     if newest.dropped:
-        return _behind_head(newest, keys)
-    return _checked(_in_segment(known, newest, keys), sink)
+        return _checked(_behind_head(newest, keys), sink)
+    return _checked(_in_segment(known, newest, keys, sink), sink)
 
 
 def torn_object(data: bytes) -> str:
@@ -65,13 +69,6 @@ def is_torn(data: bytes) -> bool:
     return not rest or (rest.startswith(b"{") and records.read(rest) is None)
 
 
-def _from_nothing(sink: Checkpoint | None) -> Position:
-    if sink is None:
-        return Position(1, 0, 0, GENESIS)
-    damage = f"all records up to {sink.seq} are missing"
-    return Position(sink.seq + 1, 0, sink.seq, sink.hash, damage=damage)
-
-
 def _behind_head(newest: Segment, keys: AuditKeys) -> Position:
     head = head_of(newest.head, keys.public)
     if head is None:
@@ -81,8 +78,10 @@ def _behind_head(newest: Segment, keys: AuditKeys) -> Position:
     return Position(head.last + 1, 0, head.last, head.hash, damage=damage)
 
 
-def _in_segment(known: list[Segment], newest: Segment, keys: AuditKeys) -> Position:
-    scan = _scan(newest)
+def _in_segment(
+    known: list[Segment], newest: Segment, keys: AuditKeys, sink: Checkpoint | None
+) -> Position:
+    scan = _scan(newest, sink)
     seq, last = newest.first - 1, GENESIS
     if scan.last is not None:
         seq, last = scan.last.seq, scan.last.hash
@@ -104,12 +103,12 @@ def _end_of(segment: Segment, keys: AuditKeys) -> tuple[int, str] | None:
     head = head_of(segment.head, keys.public)
     if head is not None:
         return head.last, head.hash
-    last = None if segment.dropped else _scan(segment).last
+    last = None if segment.dropped else _scan(segment, None).last
     return None if last is None else (last.seq, last.hash)
 
 
-def _scan(segment: Segment) -> _Scan:
-    scan = _Scan()
+def _scan(segment: Segment, sink: Checkpoint | None) -> _Scan:
+    scan = _Scan(sink)
     for line in lines(segment.path):
         scan.size = line.offset + len(line.data) + line.complete
         scan.closed = line.complete
@@ -133,13 +132,17 @@ def _take(scan: _Scan, line: Line, record: Record) -> None:
         scan.damage = scan.damage or f"record {record.seq} was changed"
     if scan.last is not None and (record.seq, record.prev) != (scan.last.seq + 1, scan.last.hash):
         scan.damage = scan.damage or f"record {record.seq} does not follow {scan.last.seq}"
+    told = scan.sink
+    if told is not None and told.seq == record.seq and told.hash != record.hash:
+        scan.damage = scan.damage or f"record {record.seq} is not the one that was told"
     scan.tail = b""
     scan.since = scan.since or record.ts
     scan.last = record
 
 
 def _checked(position: Position, sink: Checkpoint | None) -> Position:
-    if sink is None or position.damage or sink.seq <= position.seq:
+    if sink is None or sink.seq <= position.seq:
         return position
-    damage = f"the records {position.seq + 1} to {sink.seq} are missing"
-    return replace(position, damage=damage)
+    missing = f"the records {position.seq + 1} to {sink.seq} are missing"
+    damage = f"{position.damage}; {missing}" if position.damage else missing
+    return replace(position, seq=sink.seq, hash=sink.hash, damage=damage)

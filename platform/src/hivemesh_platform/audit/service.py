@@ -69,6 +69,7 @@ class AuditService:
                 verification.verify,
                 self.trail.folder,
                 self._sink.path,
+                told=self._sink.end,
                 key=self.trail.keys.signing.public.id,
                 end=last,
             )

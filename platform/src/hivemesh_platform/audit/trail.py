@@ -1,6 +1,6 @@
 """The audit trail of a running platform: records that are durable before the action, notes soon after.
 
-One thread writes. Records that wait at the same moment share one fsync.
+One thread writes. Records that wait at the same moment share the fsync of the trail and that of its end.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import structlog
 from hivemesh_sdk.clock import Clock
 
 from hivemesh_platform.audit.checkpoints import Head, Sink
-from hivemesh_platform.audit.errors import AuditUnavailableError
+from hivemesh_platform.audit.errors import AuditUnavailableError, EndUntoldError
 from hivemesh_platform.audit.keys import AuditKeys
 from hivemesh_platform.audit.model import AuditEvent
 from hivemesh_platform.audit.notes import Notes
@@ -187,7 +187,10 @@ class AuditLog:
         try:
             self._writer.write([*told, *entries])
         except Exception as error:  # noqa: BLE001 - handed to the waiting tasks
-            self._lose(sum(entry.count for job in jobs if job.noted for entry in job.entries))
+            if isinstance(error, EndUntoldError):  # the notes are in the trail
+                self._lost = 0
+            else:
+                self._lose(sum(entry.count for job in jobs if job.noted for entry in job.entries))
             if not self._failure:
                 self._log.error("audit_unavailable", error=str(error), records=len(entries))
             self._failure = f"cannot be written: {_words(error)}"

@@ -12,8 +12,15 @@ from pathlib import Path
 from hivemesh_sdk.trust.jws import VerifyKey
 from pydantic import JsonValue
 
+from hivemesh_platform.audit import end as second
 from hivemesh_platform.audit import records, recovery
-from hivemesh_platform.audit.checkpoints import Checkpoint, checkpoints, head_of, is_absent
+from hivemesh_platform.audit.checkpoints import (
+    Checkpoint,
+    checkpoints,
+    end_beside,
+    head_of,
+    is_absent,
+)
 from hivemesh_platform.audit.keys import public_keys
 from hivemesh_platform.audit.records import GENESIS, Record
 from hivemesh_platform.audit.segments import Segment, lines, segments
@@ -68,6 +75,7 @@ class Walk:
         self._tail = b""  # lines that are no records
         self._anchors: dict[int, str] = {}
         self.known: Checkpoint | None = None  # the last record as the platform itself knows it
+        self.told: Checkpoint | None = None  # and as the second place does
 
     def expect(self, anchors: Iterable[Checkpoint]) -> None:
         """Compare these records with what was signed, when they come.
@@ -129,6 +137,10 @@ class Walk:
         if self.known is not None and self.known.seq > self.seq:
             detail = f"the end was cut off: the platform has written record {self.known.seq}"
             raise BrokenError(self.seq + 1, "missing", detail)
+        if self.told is not None and self.told.seq > self.seq:
+            gone = _named(self.seq + 1, self.told.seq)
+            detail = f"the end was cut off: {gone} missing, as the second place knows"
+            raise BrokenError(self.seq + 1, "missing", detail)
         if beyond:
             detail = f"the end was cut off: a checkpoint names record {max(beyond)}"
             raise BrokenError(self.seq + 1, "missing", detail)
@@ -172,6 +184,13 @@ class Walk:
         if known is not None and known.seq == record.seq and known.hash != record.hash:
             detail = f"the records up to {record.seq} are not those that the platform wrote"
             raise BrokenError(self.report.proven + 1, "rewritten", detail)
+        told = self.told
+        if told is not None and told.seq == record.seq:
+            if told.hash != record.hash:
+                first = self.report.proven + 1
+                detail = f"the records {first} to {record.seq} are not those that were told"
+                raise BrokenError(first, "rewritten", detail)
+            self.report.proven = record.seq
         expected = self._anchors.pop(record.seq, None)
         if expected is None:
             return
@@ -184,21 +203,28 @@ class Walk:
 
 
 def verify(
-    folder: Path, sink: Path | None = None, *, key: str = "", end: Checkpoint | None = None
+    folder: Path,
+    sink: Path | None = None,
+    *,
+    told: Path | None = None,
+    key: str = "",
+    end: Checkpoint | None = None,
 ) -> Report:
     """Verify a folder.
 
     Args:
         folder: the folder with the segments.
         sink: the second copy of the checkpoints.
+        told: the file with the end in the second place; by default beside the second copy.
         key: id of the only key that may have signed; by default those that the folder names.
         end: the last record as the running platform knows it.
     """
     report = Report()
     keys = {one: known for one, known in public_keys(folder).items() if key in {"", one}}
     report.keys = sorted(keys)
+    place = told or (end_beside(sink) if sink else None)
     try:
-        _verify(folder, sink, keys, end, Walk(report))
+        _verify(folder, _Second(sink, place, keys), end, Walk(report))
     except BrokenError as error:
         report.finding = error.finding
     return report
@@ -223,46 +249,90 @@ def read_checkpoints(path: Path, keys: Mapping[str, VerifyKey], last: int) -> It
         yield found.checkpoint
 
 
-def _verify(
-    folder: Path,
-    sink: Path | None,
-    keys: Mapping[str, VerifyKey],
-    end: Checkpoint | None,
-    walk: Walk,
-) -> None:
-    walk.expect(_second_place(sink, keys, walk))  # first: what it names is then in the files
+@dataclass(frozen=True, slots=True)
+class _Second:
+    """The second place: its checkpoints, its end, and who may have signed them."""
+
+    sink: Path | None
+    end: Path | None
+    keys: Mapping[str, VerifyKey]
+
+    def told(self) -> second.Told | None:
+        return second.told(self.end, self.keys) if self.end else None
+
+
+def _verify(folder: Path, place: _Second, end: Checkpoint | None, walk: Walk) -> None:
+    _expect_second_place(place, walk)  # first: what it names is then in the files
     walk.known = end
     known = segments(folder)
     for segment in known:
         if segment.dropped:
-            _behind_head(segment, keys, walk)
+            _behind_head(segment, place.keys, walk)
         elif segment.first != walk.seq + 1:
             detail = f"the next file begins with {segment.first}"
             raise BrokenError(walk.seq + 1, "missing", detail)
         else:
-            _along(segment, keys, walk, last=segment is known[-1])
+            _along(segment, place.keys, walk, last=segment is known[-1])
     walk.finish()
-    _check_second_place(sink, walk)
+    _check_second_place(place, walk)
+    if end is None:
+        _look_behind_the_end(place, walk)
 
 
-def _second_place(sink: Path | None, keys: Mapping[str, VerifyKey], walk: Walk) -> list[Checkpoint]:
-    if sink is None or is_absent(sink):
+def _expect_second_place(place: _Second, walk: Walk) -> None:
+    """Read the checkpoints, then the end: it is told before a checkpoint over it is signed.
+
+    Raises:
+        BrokenError: one is not signed, or they contradict each other.
+    """
+    found: list[Checkpoint] = []
+    if place.sink is None or is_absent(place.sink):
         walk.report.remarks.append("no second copy of the checkpoints was looked at")
-        return []
-    return list(read_checkpoints(sink, keys, 0))
+    else:
+        found = list(read_checkpoints(place.sink, place.keys, 0))
+        walk.expect(found)
+    told = place.told()
+    if told is None:
+        return
+    if told.end is None:
+        detail = f"{place.end} names no end that a known key has signed"
+        raise BrokenError(1, "checkpoint", detail)
+    last = max((one.seq for one in found), default=0)
+    if told.end.seq < last:
+        detail = f"the end in the second place is older than its checkpoint over record {last}"
+        raise BrokenError(told.end.seq + 1, "checkpoint", detail)
+    if told.unreadable:
+        walk.report.remarks.append("one of the two ends in the second place is torn")
+    walk.told = told.end
 
 
-def _check_second_place(sink: Path | None, walk: Walk) -> None:
+def _check_second_place(place: _Second, walk: Walk) -> None:
     """Without its second place a trail proves nothing against who owns its folder.
 
     Raises:
         BrokenError: it is configured, has to be there, and is not.
     """
-    if sink is None or not is_absent(sink):
-        return
-    if walk.report.proven or walk.seq > YOUNG:
-        detail = f"the second copy of the checkpoints is not there: {sink}"
+    old = walk.report.checkpoints or walk.seq > YOUNG
+    if place.sink is not None and is_absent(place.sink) and old:
+        detail = f"the second copy of the checkpoints is not there: {place.sink}"
         raise BrokenError(1, "checkpoint", detail)
+    if place.end is not None and walk.told is None and walk.seq:
+        detail = f"the end of the trail is not there in its second place: {place.end}"
+        raise BrokenError(1, "checkpoint", detail)
+
+
+def _look_behind_the_end(place: _Second, walk: Walk) -> None:
+    """Nobody was answered about records whose end was not told; a crash leaves some."""
+    told = place.told()  # again: the platform may have gone on
+    if told is not None and told.end is not None and told.end.seq < walk.seq:
+        behind = _named(told.end.seq + 1, walk.seq)
+        walk.report.remarks.append(
+            f"{behind} behind the end in the second place: left by a crash, or added by somebody"
+        )
+
+
+def _named(first: int, last: int) -> str:
+    return f"record {first} is" if first == last else f"records {first} to {last} are"
 
 
 def _behind_head(segment: Segment, keys: Mapping[str, VerifyKey], walk: Walk) -> None:

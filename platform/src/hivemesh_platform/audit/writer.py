@@ -1,7 +1,8 @@
 """Writes the files of the trail. Used by one thread, which owns an open trail.
 
-A group of records is one write and one fsync. What could not be made durable is taken back before
-anybody is told of it.
+A group of records is one write and one fsync; then its end is told to the second place, and then
+whoever waits hears of it. What could not be made durable is taken back before. Records whose end could
+not be told stay: the second place may name them already.
 """
 
 import os
@@ -25,6 +26,8 @@ from hivemesh_platform.audit.checkpoints import (
     last_checkpoint,
     signed,
 )
+from hivemesh_platform.audit.end import EndFile, told
+from hivemesh_platform.audit.errors import EndUntoldError
 from hivemesh_platform.audit.keys import AuditKeys
 from hivemesh_platform.audit.model import AuditEvent
 from hivemesh_platform.audit.segments import Segment, lines, segments, sync_folder, write_durably
@@ -85,9 +88,15 @@ class Writer:
         self.checkpoint_failures = 0
         self.damage = ""  # what was missing or wrong when the trail was opened
         known = last_checkpoint(sink.path, keys.public)
-        self._take(recovery.find(folder, keys, known))
+        last = told(sink.end, keys.public)
+        end = last.end if last else None
+        self._end_file = EndFile(sink.end, last)
+        self._told = End(end.seq, end.hash) if end else None
+        self._take(recovery.find(folder, keys, _later(known, end)))
         self._covered = End(min(known.seq, self.end.seq), "") if known else self._covered
-        self._look_for_second_place()
+        if self.damage and last is not None and last.line:
+            self._keep(last.line)
+        self._look_for_second_place(known)
 
     @property
     def end(self) -> End:
@@ -95,18 +104,24 @@ class Writer:
         return End(self._seq, self._hash)
 
     def write(self, entries: Sequence[Entry]) -> None:
-        """Write records and make them durable.
+        """Write records, make them durable, and tell their end.
 
         Raises:
-            OSError: they are not, and none of them is in the trail.
+            EndUntoldError: they are durable, but their end is not told.
+            OSError: they are not durable, and none of them is in the trail.
         """
         if self._descriptor < 0:
             self._open()
+        self._tell_end()  # before the first record, and where the last group's was not told
         if not self._torn and self._is_full(entries[0].at if entries else self._clock.now()):
             self._roll()
         notices = list(self._notices)
         self._append([*self._torn, *notices, *entries])
         self._torn, self._notices = [], self._notices[len(notices) :]
+        try:
+            self._tell_end()
+        except OSError as error:
+            raise EndUntoldError(error.errno, f"second place: {error.strerror}") from error
         if self.end.seq - self._covered.seq >= self._bounds.checkpoint_records:
             self.checkpoint()
 
@@ -146,7 +161,7 @@ class Writer:
             head = head_of(segment.head, self._keys.public)
             if segment.first == self._segment.first or head is None or head.until >= limit:
                 break
-            self.write([self._of_itself("trail:dropped", segment_object(head.first, head.last))])
+            self.write([self._of_itself("trail:dropped", records_object(head.first, head.last))])
             segment.path.unlink()
             segment.checkpoints.unlink(missing_ok=True)
             dropped.append(head)
@@ -171,14 +186,26 @@ class Writer:
         if position.damage:
             self._damaged(position.damage)
 
-    def _look_for_second_place(self) -> None:
+    def _keep(self, line: str) -> None:
+        """Have the end that does not fit the files stay: it is signed as a checkpoint is."""
+        self._tell(lambda: append(self._segment.checkpoints, line))
+        self._tell(lambda: self._sink.write(line))
+
+    def _look_for_second_place(self, checkpoint: Checkpoint | None) -> None:
         """Tell, in the trail too, when it is not where it was written before; it begins anew."""
         place = self._sink.path
-        if place is None or not is_absent(place):
-            return
-        told = any(not is_absent(one.checkpoints) for one in segments(self._folder))
-        if told:
+        known = any(not is_absent(one.checkpoints) for one in segments(self._folder))
+        if place is not None and is_absent(place) and known:
             self._damaged(f"the second copy of the checkpoints is not there: {place}")
+        elif self._told is None and self._seq:
+            self._damaged(f"the end of the trail is not told in its second place: {self._sink.end}")
+        elif self._told is not None and checkpoint is not None and self._told.seq < checkpoint.seq:
+            self._damaged(
+                f"the end in the second place is older than its checkpoints: {self._sink.end}"
+            )
+        elif self._told is not None and self._told.seq < self._seq:
+            target = records_object(self._told.seq + 1, self._seq)
+            self._notices.append(self._of_itself("trail:unanswered", target))
 
     def _damaged(self, damage: str) -> None:
         self._log.error("audit_trail_damaged", damage=damage)
@@ -252,6 +279,28 @@ class Writer:
         self._since = self._since or records.time_text(entries[0].at)
         self._until = records.time_text(entries[-1].at)
 
+    def _tell_end(self) -> None:
+        """Tell the last record to the second place, if that does not know it.
+
+        Raises:
+            OSError: it is not told durably.
+        """
+        if self._told == self.end:
+            return
+        document = Checkpoint(
+            seq=self._seq, hash=self._hash, ts=records.time_text(self._clock.now())
+        )
+        line = signed(self._keys.signing, document)
+        try:
+            self._end_file.write(line)
+        except FileNotFoundError:
+            if self._told is not None:
+                self._damaged(
+                    f"the file with the end of the trail was taken away: {self._sink.end}"
+                )
+            self._end_file.make(line)
+        self._told = self.end
+
     def _members(self, entry: Entry) -> dict[str, JsonValue]:
         return records.members(entry.event, entry.at, self._keys.hmac, entry.count)
 
@@ -276,8 +325,8 @@ class Writer:
         return True
 
 
-def segment_object(first: int, last: int) -> str:
-    """How `trail:dropped` names the records of a segment."""
+def records_object(first: int, last: int) -> str:
+    """How the trail names records of its own."""
     return f"records:{first}-{last}"
 
 
@@ -285,3 +334,9 @@ def dropped_last(target: str) -> int:
     """The last record of what `trail:dropped` names; 0 where it names nothing."""
     last = target.removeprefix("records:").rpartition("-")[2]
     return int(last) if last.isdecimal() else 0
+
+
+def _later(one: Checkpoint | None, other: Checkpoint | None) -> Checkpoint | None:
+    """What names the higher record."""
+    known = [each for each in (one, other) if each is not None]
+    return max(known, key=lambda each: each.seq, default=None)

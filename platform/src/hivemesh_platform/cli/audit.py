@@ -20,7 +20,6 @@ Since = Annotated[
     str, typer.Option(help="From here on: a duration back (30m, 12h, 7d) or a time (2026-11-22).")
 ]
 Until = Annotated[str, typer.Option(help="Up to here, written as --since.")]
-SINK = "audit-checkpoints.jws"  # the default of `audit.checkpoint_file`
 
 
 @app.command("list")
@@ -80,14 +79,25 @@ def list_(  # noqa: PLR0913, PLR0917 - one parameter a filter
 
 
 @app.command()
-def verify(
+def verify(  # noqa: PLR0913, PLR0917 - one parameter an option
     folder: Annotated[
         Path | None,
         typer.Option(help="Verify these files without a platform: its `audit` folder, or a copy."),
     ] = None,
     checkpoints: Annotated[
-        Path | None, typer.Option(help="With --folder: the second copy of the checkpoints.")
+        Path | None,
+        typer.Option(
+            help="With --folder: the second copy of the checkpoints, with the end (`.end`) beside it; "
+            "by default in the state folder."
+        ),
     ] = None,
+    without_checkpoints: Annotated[
+        bool,
+        typer.Option(
+            "--without-checkpoints",
+            help="With --folder: hold without the second copy, which may show that the end was cut off.",
+        ),
+    ] = False,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Verify an export.")] = None,
     key: Annotated[
         str, typer.Option(help="Offline: id of the only key that may have signed checkpoints.")
@@ -95,7 +105,7 @@ def verify(
     fmt: output.Format = "table",
     state: session.State = None,
 ) -> int:
-    """Verify every hash, link and checkpoint; exit 1 and the first bad record where one fails.
+    """Verify every hash, link, checkpoint and the end; exit 1 and the first bad record where one fails.
 
     Examples:  hivemesh audit verify  ·  hivemesh audit verify --folder .hivemesh/audit  ·
     hivemesh audit verify --file november.ndjson --key 4f0c…
@@ -103,7 +113,7 @@ def verify(
     if file is not None:
         report = _view(_of_file(file, key))
     elif folder is not None:
-        report = _view(_of_folder(folder, checkpoints, key))
+        report = _view(_of_folder(folder, checkpoints, key, without=without_checkpoints))
     else:
         with session.client(state, timeout_s=3600.0) as client:
             report = client.verify_audit()
@@ -173,7 +183,10 @@ def moment(text: str) -> str:
         raise ConfigurationError(message, slug="configuration-invalid") from error
 
 
-def _of_folder(folder: Path, checkpoints: Path | None, key: str) -> "Report":
+def _of_folder(folder: Path, checkpoints: Path | None, key: str, *, without: bool) -> "Report":
+    from hivemesh_sdk.errors import ConfigurationError
+
+    from hivemesh_platform.audit.checkpoints import FILE, end_beside
     from hivemesh_platform.audit.errors import AuditDamagedError
     from hivemesh_platform.audit.verification import verify
 
@@ -182,8 +195,23 @@ def _of_folder(folder: Path, checkpoints: Path | None, key: str) -> "Report":
         raise AuditDamagedError(message, slug="file-unreadable")
     inner = folder / "audit"
     folder = inner if inner.is_dir() else folder  # a state folder was named
-    beside = folder.resolve().parent / SINK
-    return verify(folder, checkpoints or (beside if beside.exists() else None), key=key)
+    beside = folder.resolve().parent / FILE
+    if not without:
+        return _hinted(verify(folder, checkpoints or beside, key=key))
+    if checkpoints is not None:
+        message = "name --checkpoints or --without-checkpoints, not both"
+        raise ConfigurationError(message, slug="configuration-invalid")
+    end = end_beside(beside)  # of `audit.checkpoint_file: syslog`
+    return verify(folder, told=end if end.exists() else None, key=key)
+
+
+def _hinted(report: "Report") -> "Report":
+    """Say what to do where the second place is not there."""
+    if report.finding is not None and report.finding.kind == "checkpoint":
+        report.remarks.append(
+            "name the second place by --checkpoints, or say --without-checkpoints where it is lost"
+        )
+    return report
 
 
 def _of_file(file: Path, key: str) -> "Report":
