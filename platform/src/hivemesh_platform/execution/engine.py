@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from hivemesh_platform import crash
+from hivemesh_platform.omitted import without_postgres
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -85,7 +86,8 @@ class DbosEngine:
         self._engine: sqlalchemy.Engine | None = None
 
     async def __aenter__(self) -> Self:
-        from dbos import DBOS  # noqa: PLC0415 - 400 ms and 25 MiB: only where runs are run
+        with without_postgres():
+            from dbos import DBOS  # noqa: PLC0415 - 400 ms and 20 MiB: only where runs are run
 
         self._loop = asyncio.get_running_loop()
         _quiet()
