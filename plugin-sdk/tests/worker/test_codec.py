@@ -1,8 +1,10 @@
 """Options are checked with pointers; unknown ones are refused with a suggestion."""
 
+from typing import Annotated
+
 import msgspec
 import pytest
-from hivemesh_sdk import Artifact, ConfigurationError, Record
+from hivemesh_sdk import Artifact, ConfigurationError, Raw, Record
 from hivemesh_sdk.worker.codec import Codec, artifact_fields, json_schema, options_of
 from pydantic import BaseModel, ConfigDict
 
@@ -83,3 +85,11 @@ def test_a_recursive_type_has_a_schema():
 def test_a_codec_reads_what_it_writes():
     record = Options(archive=Artifact(**ARCHIVE), types=["a"])
     assert Codec(Options).decode(msgspec.json.encode(record)) == record
+
+
+def test_a_record_that_is_not_decoded_has_the_schema_that_it_names():
+    more = msgspec.Meta(extra_json_schema={"additionalProperties": True})
+    named = Annotated[Raw, Options, more]
+    assert json_schema(named) == {**json_schema(Options), "additionalProperties": True}
+    assert isinstance(Codec(named).decode(b'{"archive": 1}'), Raw)
+    assert json_schema(Annotated[int, "a note"]) == json_schema(int)

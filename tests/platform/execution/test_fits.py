@@ -75,11 +75,24 @@ def test_schema_that_refers_to_itself_is_compared():
     assert misfits(tree, tree) == []
 
 
+def test_what_is_passed_on_unlisted_may_be_required():
+    passing = {**MAIL, "additionalProperties": True}
+    assert misfits(passing, taking(subject={"type": "string"})) == []
+    assert misfits(passing, taking(id={"type": "integer"}))
+
+
 def test_shipped_pipeline_fits():
-    parser = load_manifest(ROOT / "workers/email-parser/plugin.yaml").capability("email.parse@1")
-    insights = load_manifest(ROOT / "workers/email-insights/plugin.yaml").capability(
-        "email.insights@1"
+    parser, classifier, insights = (
+        load_manifest(ROOT / "workers" / worker / "plugin.yaml").capability(capability)
+        for worker, capability in (
+            ("email-parser", "email.parse@1"),
+            ("email-classifier", "email.classify@1"),
+            ("email-insights", "email.insights@1"),
+        )
     )
     assert parser.output
+    assert classifier.input
+    assert classifier.output
     assert insights.input
-    assert misfits(parser.output, insights.input) == []
+    assert misfits(parser.output, classifier.input) == []
+    assert misfits(classifier.output, insights.input) == []

@@ -64,6 +64,11 @@ class _Place:
         found = self.schema.get("properties")
         return found if isinstance(found, dict) else None
 
+    @property
+    def passes_more(self) -> bool:
+        """Whether it says that objects have properties which it does not list."""
+        return self.schema.get("additionalProperties", False) is not False
+
 
 def _widened(types: set[str]) -> frozenset[str]:
     return frozenset(types | ({"number"} if "integer" in types else set()))
@@ -78,7 +83,7 @@ def _misfits(given: _Place, taken: _Place, path: str, depth: int) -> Iterator[st
         return
     offered, wanted = given.properties, taken.properties
     if offered is not None:
-        required = taken.schema.get("required")
+        required = None if given.passes_more else taken.schema.get("required")
         for field in required if isinstance(required, list) else []:
             if field not in offered:
                 yield f"{_below(path, str(field))} is required and not given"

@@ -4,6 +4,7 @@ Everything msgspec knows is accepted, and Pydantic models; Pydantic is never imp
 """
 
 import re
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -14,6 +15,7 @@ from hivemesh_sdk.contracts.artifacts import Artifact
 from hivemesh_sdk.contracts.printable import schema_components
 from hivemesh_sdk.contracts.problems import FieldProblem
 from hivemesh_sdk.errors import ConfigurationError
+from hivemesh_sdk.worker.records import Raw
 from hivemesh_sdk.worker.secrets import NO_VAULT, Vault, option_decoder
 
 Type = Any  # an annotation: a class, a union, a generic alias
@@ -108,7 +110,15 @@ def field_problems(error: Exception) -> list[FieldProblem] | None:
 
 
 def json_schema(declared: Type) -> dict[str, object]:
-    """JSON Schema (2020-12) of a type, with its `$defs` inside."""
+    """JSON Schema (2020-12) of a type, with its `$defs` inside.
+
+    A record that is not decoded says by `Annotated[Raw, T]` what others may take it for.
+    """
+    kind, more = _described(declared)
+    return {**_schema(kind), **more}
+
+
+def _schema(declared: Type) -> dict[str, object]:
     if declared is object:
         return {}
     if _is_pydantic(declared):
@@ -150,6 +160,19 @@ def _holds_artifact(info: msgspec.inspect.Type) -> bool:
             return _holds_artifact(item)
         case _:
             return False
+
+
+def _described(declared: Type) -> tuple[Type, dict[str, object]]:
+    """The type that `Annotated[Raw, T]` names, and what a `Meta` beside it adds to T's schema."""
+    origin: Type = typing.get_origin(declared)
+    if origin is not typing.Annotated:
+        return declared, {}
+    base, *named = typing.get_args(declared)
+    kind = next((one for one in named if isinstance(one, type)), None)
+    if base is not Raw or kind is None:
+        return declared, {}
+    metas = (one.extra_json_schema or {} for one in named if isinstance(one, msgspec.Meta))
+    return kind, {key: value for extra in metas for key, value in extra.items()}
 
 
 def _is_pydantic(declared: Type) -> bool:

@@ -30,7 +30,8 @@ _NAMED_ROLES: dict[str, Role] = {
 class Signature:
     """What one capability takes and gives; `None` where it takes no such thing.
 
-    `record` types are those of single records: `list[T]` and `T | Rejected` count as T.
+    Types are those of single records: `list[T]` and `T | Rejected` count as T. Annotations stay:
+    `Annotated[Raw, T]` is decoded as `Raw` and has the schema of T.
     """
 
     input: Type
@@ -63,7 +64,7 @@ def introspect(capability: str, kind: Kind, target: Callable[..., object]) -> Si
 
 
 def _call(target: Callable[..., object]) -> Signature:
-    hints = typing.get_type_hints(target)
+    hints = typing.get_type_hints(target, include_extras=True)
     roles = _roles(target, hints)
     return Signature(
         input=_hint(hints, roles, "input"),
@@ -75,7 +76,7 @@ def _call(target: Callable[..., object]) -> Signature:
 
 
 def _map(target: Callable[..., object]) -> Signature:
-    hints = typing.get_type_hints(target)
+    hints = typing.get_type_hints(target, include_extras=True)
     roles = _roles(target, hints)
     if "input" not in roles.values():
         message = "a map takes `records: list[T]`"
@@ -90,7 +91,7 @@ def _map(target: Callable[..., object]) -> Signature:
 
 
 def _source(target: Callable[..., object]) -> Signature:
-    hints = typing.get_type_hints(target)
+    hints = typing.get_type_hints(target, include_extras=True)
     roles = _roles(target, hints)
     if "start" not in roles.values():
         message = "a source takes `start`, the checkpoint it goes on from (None: the beginning)"
@@ -127,7 +128,8 @@ def _reducer(target: Callable[..., object]) -> Signature:
     if not (callable(add) and callable(result)):
         message = "add and result must be methods"
         raise ConfigurationError(message)
-    add_hints, result_hints = typing.get_type_hints(add), typing.get_type_hints(result)
+    add_hints = typing.get_type_hints(add, include_extras=True)
+    result_hints = typing.get_type_hints(result, include_extras=True)
     roles, result_roles = _roles(add, add_hints), _roles(result, result_hints)
     return Signature(
         input=_item(_hint(add_hints, roles, "input")),

@@ -7,8 +7,9 @@ from hivemesh_sdk import ConfigurationError, Raw, Record, Rejected, Worker
 from hivemesh_sdk.contracts.problems import FieldProblem
 from msgspec import Meta, field
 
+from worker_email_classifier.message import Message
 from worker_email_classifier.threads import one_thread
-from worker_email_classifier.types import TYPES, NotAMessage
+from worker_email_classifier.types import TYPES, Label, NotAMessage
 
 if TYPE_CHECKING:
     from worker_email_classifier.classify import Classifier
@@ -47,8 +48,18 @@ class ClassifyOptions(Record):
             raise ConfigurationError(errors[0].message, slug="options-invalid", errors=errors)
 
 
+class Labelled(Message, frozen=True, kw_only=True):
+    """The message as it came, unknown fields included, with a label for each type."""
+
+    labels: dict[str, Label]  # type: ignore[assignment]  # what comes may hold any labels
+
+
+Given = Annotated[Raw, Message]
+Answered = Annotated[Raw, Labelled, Meta(extra_json_schema={"additionalProperties": True})]
+
+
 @worker.map("email.classify@1", run_in="process")
-def classify(records: list[Raw], options: ClassifyOptions) -> list[Raw | Rejected]:
+def classify(records: list[Given], options: ClassifyOptions) -> list[Answered | Rejected]:
     """Return each message as it came, unknown fields included, with `labels` added."""
     return [_answer(answer) for answer in _classifier().records(records, options.types)]
 

@@ -11,14 +11,10 @@ THRESHOLD = 0.5
 
 
 class Label(msgspec.Struct, frozen=True):
-    """Whether a message is of a type.
+    """Whether a message is of a type; `confidence` says how sure it is that it IS of the type."""
 
-    `confidence` says how sure it is that the message IS of the type: a probability where `method`
-    is "model", a sum of named signs where it is "rules". `label` is true from 0.5 on.
-    """
-
-    label: bool
-    confidence: float
+    label: bool  # true from a confidence of 0.5 on
+    confidence: float  # a probability of the model, or a sum of named signs
     method: Literal["model", "rules"]
 
 
