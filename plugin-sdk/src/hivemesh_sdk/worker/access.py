@@ -18,11 +18,13 @@ from hivemesh_sdk.contracts.names import CALL_NAME, TICKET_HEADER
 from hivemesh_sdk.contracts.steps import StepRequest
 from hivemesh_sdk.contracts.tickets import Ticket
 from hivemesh_sdk.errors import NotAuthorizedError
-from hivemesh_sdk.trust.policy import Facts, Policies
+from hivemesh_sdk.trust.jws import VerifyKey
+from hivemesh_sdk.trust.policy import CompiledPolicy, Facts, Policies
 from hivemesh_sdk.trust.tickets import Keys, TicketReader, TicketRefusedError
 
 LOG_EVERY_S = 10.0  # one line per reason: who floods a worker must not fill its disk
 _OPERATOR = ("user", "operator")  # of the machine; what other people see is decided at the platform
+GRANTS = 1024  # tickets of other workers that need not be looked into again
 _HOLDERS = frozenset({"platform", "worker"})
 _TICKET = TICKET_HEADER.encode()
 
@@ -59,6 +61,18 @@ class Right(NamedTuple):
     def from_worker(self) -> bool:
         """Whether another worker has shown it: it is then no ticket of our own."""
         return self.claims.azp == self.caller
+
+
+class _Grant(NamedTuple):
+    """What was found out about one ticket in the hands of one worker, for one capability.
+
+    It holds as long as keys and policy are the same; what depends on the time, the step and the
+    attempt is looked at on every request.
+    """
+
+    right: Right
+    keys: Mapping[str, VerifyKey]
+    policy: CompiledPolicy
 
 
 class Shown(Protocol):
@@ -121,6 +135,7 @@ class Access:
         self._own = own
         self._clock = clock
         self._tickets = TicketReader(own.keys, clock)
+        self._grants: dict[tuple[str, str, bytes], _Grant] = {}
         self._refused = Refused()
 
     @property
@@ -187,24 +202,71 @@ class Access:
             NotAuthorizedError: it may not; the reason is counted.
         """
         caller = caller_of(scope)
-        token, ticket = self._shown(caller, headers)
-        is_new = present is None or present.right.ticket.encode() != token
-        if is_new and caller.id.path[0] != "platform" and self._own.policies.stale:
-            message = "the policy here is too old to begin work for another worker"
-            self._refuse(caller, "stale-policy", message, slug="policy-stale")
-        problem = (
-            self._not_from_platform(ticket, key, request.capability)
-            if caller.id.path[0] == "platform"
-            else self._not_from_worker(caller, ticket, key, request.capability)
-        )
+        if caller.id.path[0] == "platform":
+            return self._for_platform(caller, headers, key, request)
+        grant = self._grants.get((caller.uri, request.capability, headers.get(_TICKET, b"")))
+        if grant is None or self._is_outdated(grant):
+            return self._for_worker(caller, headers, key, request, present)
+        ticket = self._in_time(caller, grant.right.claims)
+        if self._own.policies.stale:
+            self._refuse_new(caller, headers[_TICKET], present)
+        problem = _not_below(ticket, key)
         if problem:
             self._refuse(caller, *problem)
-        if ticket.attempt != request.attempt:
-            message = f"the ticket is one of attempt {ticket.attempt}"
-            self._refuse(caller, "other-attempt", message)
+        self._check_attempt(caller, ticket, request)
+        return grant.right
+
+    def _for_platform(
+        self, caller: Caller, headers: RequestHeaders, key: str, request: StepRequest
+    ) -> Right:
+        token, ticket = self._shown(caller, headers)
+        problem = self._not_from_platform(ticket, key, request.capability)
+        if problem:
+            self._refuse(caller, *problem)
+        self._check_attempt(caller, ticket, request)
         self._check_class(caller, ticket, request.capability)
         self._ask_policy(caller, ticket, request.capability)
         return Right(caller.uri, token.decode("ascii"), ticket)
+
+    def _for_worker(
+        self,
+        caller: Caller,
+        headers: RequestHeaders,
+        key: str,
+        request: StepRequest,
+        present: Shown | None,
+    ) -> Right:
+        """The same of a ticket that another worker shows for the first time."""
+        keys, policy = self._own.keys(), self._own.policies.current()
+        token, ticket = self._shown(caller, headers)
+        if self._own.policies.stale:
+            self._refuse_new(caller, token, present)
+        problem = self._not_from_worker(caller, ticket, key, request.capability)
+        if problem:
+            self._refuse(caller, *problem)
+        self._check_attempt(caller, ticket, request)
+        self._check_class(caller, ticket, request.capability)
+        self._ask_policy(caller, ticket, request.capability)
+        right = Right(caller.uri, token.decode("ascii"), ticket)
+        while len(self._grants) >= GRANTS:
+            del self._grants[next(iter(self._grants))]
+        self._grants[caller.uri, request.capability, token] = _Grant(right, keys, policy)
+        return right
+
+    def _is_outdated(self, grant: _Grant) -> bool:
+        own = self._own
+        return grant.keys is not own.keys() or grant.policy is not own.policies.current()
+
+    def _refuse_new(self, caller: Caller, token: bytes, present: Shown | None) -> None:
+        """Under a stale policy let only the request through that has begun the step."""
+        if present is None or present.right.ticket.encode() != token:
+            message = "the policy here is too old to begin work for another worker"
+            self._refuse(caller, "stale-policy", message, slug="policy-stale")
+
+    def _check_attempt(self, caller: Caller, ticket: Ticket, request: StepRequest) -> None:
+        if ticket.attempt != request.attempt:
+            message = f"the ticket is one of attempt {ticket.attempt}"
+            self._refuse(caller, "other-attempt", message)
 
     def go_on(self, scope: Mapping[str, Any], headers: RequestHeaders, execution: Shown) -> None:
         """Let through who may read on; keeps the fresh ticket.
@@ -286,9 +348,9 @@ class Access:
             return "other-audience", f"the ticket is for {', '.join(ticket.aud)}"
         if ticket.azp != caller.uri:
             return "other-holder", "the ticket was given to another caller"
-        step, _, name = key.rpartition(".")
-        if step != ticket.step or not CALL_NAME.fullmatch(name):
-            return "other-step", f"the ticket allows calls below {ticket.step!r}"
+        problem = _not_below(ticket, key)
+        if problem:
+            return problem
         if capability not in ticket.calls:
             return "other-capability", f"the ticket allows {', '.join(ticket.calls) or 'no calls'}"
         return None
@@ -330,6 +392,14 @@ class Access:
             "step_refused", reason=reason, caller=caller.uri, detail=detail, not_logged=told.since
         )
         told.at, told.since = now, 0
+
+
+def _not_below(ticket: Ticket, key: str) -> tuple[str, str] | None:
+    """Why the key is none of the calls that the ticket's step may make, or None."""
+    step, _, name = key.rpartition(".")
+    if step == ticket.step and CALL_NAME.fullmatch(name):
+        return None
+    return "other-step", f"the ticket allows calls below {ticket.step!r}"
 
 
 def caller_of(scope: Mapping[str, Any]) -> Caller:
