@@ -7,9 +7,11 @@ from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.event_sql import log_event
 from hivemesh_platform.execution.ledger import Claim
+from hivemesh_platform.execution.limit_sql import Gate
 from hivemesh_platform.execution.model import JOB_NODE, Fence, RetryPolicy, WorkKey
+from hivemesh_platform.execution.queue_sql import claimed
 from hivemesh_platform.execution.rejected_sql import start_over
-from hivemesh_platform.storage.transaction import Row, Transaction
+from hivemesh_platform.storage.transaction import Row, Transaction, Value
 
 _decode_inputs = msgspec.json.Decoder(tuple[BatchRef, ...]).decode
 
@@ -27,11 +29,13 @@ class _Right(msgspec.Struct, frozen=True, kw_only=True):
 _decode_right = msgspec.json.Decoder(_Right).decode
 
 _CLAIM = """
+WITH chosen AS MATERIALIZED (
+     SELECT run, node, seq FROM work
+      WHERE state = 'queued' AND capability = :capability AND not_before <= :now
+      ORDER BY rank LIMIT :limit {skip_locked})
 UPDATE work SET state = 'running', attempt = attempt + 1, epoch = epoch + 1, reason = '',
        started_at = coalesce(started_at, :now)
- WHERE rowid IN (SELECT rowid FROM work
-                  WHERE state = 'queued' AND capability = :capability AND not_before <= :now
-                  ORDER BY rank LIMIT :limit)
+ WHERE (run, node, seq) IN (SELECT run, node, seq FROM chosen)
 RETURNING *
 """
 _STARTED_NODE = """
@@ -46,12 +50,21 @@ _NODE_OF_ROW = "SELECT * FROM node WHERE run = ? AND name = ?"
 
 
 def claim(tx: Transaction, capability: str, limit: int, now: int) -> list[Claim]:
-    """Take up to `limit` queued rows of a capability in order of rank; each is a new attempt."""
-    rows = tx.all(_CLAIM, {"capability": capability, "limit": limit, "now": now})
+    """Take up to `limit` queued rows of a capability in order of rank; each is a new attempt.
+
+    Fewer where limits say so.
+    """
+    gate = Gate(tx, capability, now)
+    limit = gate.admit(limit)
+    if limit <= 0:
+        return []
+    names: dict[str, Value] = {"capability": capability, "limit": limit, "now": now}
+    rows = tx.all(_CLAIM.format(skip_locked=tx.skip_locked), names)
     if not rows:
         return []
+    gate.claimed(rows)
     rows.sort(key=lambda row: row["rank"])
-    tx.execute("UPDATE queue_clock SET v = max(v, ?)", (rows[-1]["rank"],))
+    claimed(tx, capability, rows[-1]["rank"])
     return [_claimed(tx, row, now) for row in rows]
 
 
@@ -131,4 +144,5 @@ def _claim_of(tx: Transaction, row: Row) -> Claim:
         after=0 if source is None else source["after"],
         checkpoint="null" if source is None else source["checkpoint"],
         endpoint="" if source is None else source["endpoint"],
+        together=row["together"],
     )

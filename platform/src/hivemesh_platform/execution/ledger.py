@@ -47,6 +47,7 @@ class NewNode:
     idle_timeout_ms: int
     dataset: str
     dataset_version: int
+    limit_key: str = ""
     data_class: DataClass = DataClass.INTERNAL  # of its inputs
     output_class: DataClass = DataClass.INTERNAL
 
@@ -78,6 +79,8 @@ class NewJob:
     priority: int
     spec: str
     tenant: str = "default"
+    limit_key: str = ""
+    together: str = ""  # jobs with the same value may travel in one request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +104,7 @@ class Claim:
     behalf: Behalf = NOBODY
     data_class: DataClass = DataClass.INTERNAL  # of its inputs
     output_class: DataClass = DataClass.INTERNAL
+    together: str = ""  # jobs: others with the same value may travel with it
     execution: str = ""  # sources: what runs at the worker already
     after: int = 0
     checkpoint: str = "null"
@@ -180,6 +184,10 @@ class Ledger(Protocol):
 
     def add_job(self, tx: Transaction, job: NewJob, now: int) -> None:
         """Accept a job: one row, queued."""
+        ...
+
+    def add_jobs(self, tx: Transaction, jobs: Sequence[NewJob], now: int) -> None:
+        """Accept jobs: a row each, queued."""
         ...
 
     def activate(self, tx: Transaction, run: str, node: str, options: str, now: int) -> Effects:

@@ -3,6 +3,8 @@
 What follows from a row's end (rows of later nodes, ends of nodes and runs) is in `graph_sql`.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 from hivemesh_sdk.contracts.problems import Problem
 
@@ -21,6 +23,7 @@ from hivemesh_platform.execution.ledger import (
     Recorded,
     StaleAttemptError,
 )
+from hivemesh_platform.execution.limit_sql import next_start
 from hivemesh_platform.execution.model import (
     JOB_NODE,
     AttemptOutcome,
@@ -28,7 +31,7 @@ from hivemesh_platform.execution.model import (
     WorkKey,
     fails_every_row,
 )
-from hivemesh_platform.execution.queue_sql import NewRow, enqueue, row_of_node
+from hivemesh_platform.execution.queue_sql import NewRow, enqueue, enqueue_all, row_of_node
 from hivemesh_platform.execution.rejected_sql import (
     count_progress,
     keep_rejected,
@@ -82,19 +85,11 @@ class SqlLedger:
 
     def add_job(self, tx: Transaction, job: NewJob, now: int) -> None:
         """Accept a job: one row, queued."""
-        enqueue(
-            tx,
-            NewRow(
-                key=WorkKey(job.id, JOB_NODE, 0),
-                kind="call",
-                capability=job.capability,
-                submitter=job.submitter,
-                priority=job.priority,
-                spec=job.spec,
-                tenant=job.tenant,
-            ),
-            now,
-        )
+        self.add_jobs(tx, (job,), now)
+
+    def add_jobs(self, tx: Transaction, jobs: Sequence[NewJob], now: int) -> None:
+        """Accept jobs: a row each, queued."""
+        enqueue_all(tx, [_row_of_job(job) for job in jobs], now)
 
     def activate(self, tx: Transaction, run: str, node: str, options: str, now: int) -> Effects:
         """Give a node its options; rows that waited for them are queued. Idempotent."""
@@ -307,10 +302,12 @@ class SqlLedger:
     def next_time(self, tx: Transaction, now: int) -> int | None:
         """Return when the next delayed row may be claimed."""
         row = tx.one(
-            "SELECT min(not_before) AS at FROM work WHERE state = 'queued' AND not_before > ?",
+            """SELECT min(not_before) AS at FROM work
+                WHERE state = 'queued' AND not_before > 0 AND not_before > ?""",
             (now,),
         )
-        return None if row is None or row["at"] is None else int(row["at"])
+        times = [next_start(tx, now), None if row is None else row["at"]]
+        return min((int(at) for at in times if at is not None), default=None)
 
     def explain_waiting(self, tx: Transaction, capability: str, reason: str) -> None:
         """Show people why the rows of a capability wait; "" takes the reason away."""
@@ -357,6 +354,20 @@ def _add_node(tx: Transaction, run: NewRun, node: NewNode) -> None:
             node.output_class.value,
             run.behalf.tenant,
         ),
+    )
+
+
+def _row_of_job(job: NewJob) -> NewRow:
+    return NewRow(
+        key=WorkKey(job.id, JOB_NODE, 0),
+        kind="call",
+        capability=job.capability,
+        submitter=job.submitter,
+        priority=job.priority,
+        spec=job.spec,
+        tenant=job.tenant,
+        limit_key=job.limit_key,
+        together=job.together,
     )
 
 

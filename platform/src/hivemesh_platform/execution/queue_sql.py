@@ -1,20 +1,42 @@
-"""The queue: rows of work enter it with a rank, which is order, fair share and ageing in one."""
+"""The queue: rows of work enter it with a rank, which is order, fair share and ageing in one.
 
+Each capability has a queue of its own. A row of priority p starts at the latest after 2^(q-p) rows of
+each submitter that submits with a higher priority q without an end, and after one row of each that
+submits with its own: that is the bound on waiting, whatever arrives later.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import msgspec
 from hivemesh_sdk.contracts.steps import StepKind
 
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution.model import WorkKey
-from hivemesh_platform.storage.transaction import Row, Transaction
+from hivemesh_platform.storage.transaction import Row, Transaction, Value
 
 COST = 1.0  # of a row in the fair queue
+REBASE_AT = 2.0**40  # ranks begin anew from here: 2^-10 apart, they would stay exact up to 2^43
 
 _INSERT_ROW = """
 INSERT INTO work (run, node, seq, kind, capability, submitter, priority, rank, state, input, spec,
-                  created_at, tenant)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                  created_at, tenant, limit_key, together)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_TAKE_RANKS = """
+INSERT INTO queue_share (capability, submitter, priority, last_rank)
+VALUES (:capability, :submitter, :priority, :after)
+ON CONFLICT (capability, submitter, priority) DO UPDATE SET
+   last_rank = CASE WHEN queue_share.last_rank > :v THEN queue_share.last_rank + :cost
+                    ELSE excluded.last_rank END
+RETURNING last_rank
+"""
+_CLAIMED = """
+INSERT INTO queue_clock (capability, v) VALUES (?, ?)
+ON CONFLICT (capability) DO UPDATE SET
+   v = CASE WHEN excluded.v > queue_clock.v THEN excluded.v ELSE queue_clock.v END
+RETURNING v
 """
 
 
@@ -31,6 +53,8 @@ class NewRow:
     spec: str | None = None
     blocked: bool = False
     tenant: str = "default"
+    limit_key: str = ""  # as `limit_rules.key_of` makes it
+    together: str = ""  # rows with the same value may travel in one request
 
 
 def row_of_node(node: Row, seq: int, kind: StepKind, inputs: tuple[BatchRef, ...]) -> NewRow:
@@ -44,49 +68,98 @@ def row_of_node(node: Row, seq: int, kind: StepKind, inputs: tuple[BatchRef, ...
         inputs=inputs,
         blocked=node["options"] is None,
         tenant=node["tenant"],
+        limit_key=node["limit_key"],
     )
 
 
 def enqueue(tx: Transaction, row: NewRow, now: int) -> None:
     """Insert a row with its place in the weighted fair queue."""
+    enqueue_all(tx, (row,), now)
+
+
+def enqueue_all(tx: Transaction, rows: Sequence[NewRow], now: int) -> None:
+    """Insert rows; those of one submitter, capability and priority that follow each other are cheap."""
+    for lane, some in groupby(rows, key=_lane):
+        group = list(some)
+        first, step = _take_ranks(tx, *lane, len(group))
+        values = [_values(row, first + number * step, now) for number, row in enumerate(group)]
+        if len(values) == 1:
+            tx.execute(_INSERT_ROW, values[0])
+        else:
+            tx.execute_many(_INSERT_ROW, values)
+
+
+def claimed(tx: Transaction, capability: str, rank: float) -> None:
+    """Move the clock of the queue to the rank of the last row that was claimed."""
+    row = tx.one(_CLAIMED, (capability, rank))
+    if row is not None and row["v"] >= REBASE_AT:
+        _rebase(tx, capability, float(row["v"]))
+
+
+def forget_shares(tx: Transaction) -> None:
+    """Drop the shares that decide nothing: those of submitters who have nothing queued."""
     tx.execute(
-        _INSERT_ROW,
-        (
-            row.key.run,
-            row.key.node,
-            row.key.seq,
-            row.kind,
-            row.capability,
-            row.submitter,
-            row.priority,
-            _next_rank(tx, row.submitter, row.priority),
-            "blocked" if row.blocked else "queued",
-            msgspec.json.encode(row.inputs).decode(),
-            row.spec,
-            now,
-            row.tenant,
-        ),
+        """DELETE FROM queue_share WHERE last_rank <= (
+               SELECT v FROM queue_clock WHERE queue_clock.capability = queue_share.capability)"""
     )
 
 
-def _next_rank(tx: Transaction, submitter: str, priority: int) -> float:
-    """`max(v, last rank of this submitter and priority) + cost / 2^priority`.
+def _lane(row: NewRow) -> tuple[str, str, int]:
+    return row.capability, row.submitter, row.priority
 
-    v is the rank of the last claimed row: who was idle gains nothing by it, and who submits much
-    waits behind his own rows.
+
+def _take_ranks(
+    tx: Transaction, capability: str, submitter: str, priority: int, count: int
+) -> tuple[float, float]:
+    """The first of `count` ranks and their distance.
+
+    The first is `max(v, last rank of this submitter and priority) + cost / 2^priority`, where v is
+    the rank of the last claimed row: who was idle gains nothing by it, and who submits much waits
+    behind his own rows.
     """
-    clock = tx.one("SELECT v FROM queue_clock")
-    if clock is None:
-        tx.execute("INSERT INTO queue_clock (v) VALUES (0)")
+    clock = tx.one("SELECT v FROM queue_clock WHERE capability = ?", (capability,))
     now = 0.0 if clock is None else float(clock["v"])
-    share = tx.one(
-        "SELECT last_rank FROM queue_share WHERE submitter = ? AND priority = ?",
-        (submitter, priority),
+    step = COST / 2.0**priority
+    names: dict[str, Value] = {
+        "capability": capability,
+        "submitter": submitter,
+        "priority": priority,
+        "v": now,
+        "after": now + count * step,
+        "cost": count * step,
+    }
+    row = tx.one(_TAKE_RANKS, names)
+    last = now + count * step if row is None else float(row["last_rank"])
+    return last - (count - 1) * step, step
+
+
+def _values(row: NewRow, rank: float, now: int) -> tuple[Value, ...]:
+    return (
+        row.key.run,
+        row.key.node,
+        row.key.seq,
+        row.kind,
+        row.capability,
+        row.submitter,
+        row.priority,
+        rank,
+        "blocked" if row.blocked else "queued",
+        msgspec.json.encode(row.inputs).decode() if row.inputs else "[]",
+        row.spec,
+        now,
+        row.tenant,
+        row.limit_key,
+        row.together,
     )
-    rank = max(now, 0.0 if share is None else float(share["last_rank"])) + COST / 2.0**priority
+
+
+def _rebase(tx: Transaction, capability: str, v: float) -> None:
+    """Let the ranks of a queue begin anew; their order and distances stay."""
     tx.execute(
-        """INSERT INTO queue_share (submitter, priority, last_rank) VALUES (?, ?, ?)
-           ON CONFLICT DO UPDATE SET last_rank = excluded.last_rank""",
-        (submitter, priority, rank),
+        "UPDATE work SET rank = rank - ? WHERE capability = ? AND ended_at IS NULL",
+        (v, capability),
     )
-    return rank
+    tx.execute(
+        "UPDATE queue_share SET last_rank = last_rank - ? WHERE capability = ?", (v, capability)
+    )
+    tx.execute("UPDATE queue_clock SET v = 0 WHERE capability = ?", (capability,))

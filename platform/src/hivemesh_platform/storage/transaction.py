@@ -16,6 +16,8 @@ class Transaction:
     """One open transaction; it lives as long as the function that got it."""
 
     __slots__ = ("_connection",)
+    for_update = ""
+    skip_locked = ""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection

@@ -329,6 +329,28 @@ _ROWS = (
         retryable=True,
     ),
     _type(1220, "skipped", 422, "there was nothing to do for this input", "see `detail`"),
+    _type(
+        1230,
+        "limit-invalid",
+        422,
+        "the limit or its key is not written as it has to be",
+        "see `detail`; `hivemesh limit set --help` shows the forms",
+    ),
+    _type(
+        1231,
+        "limit-from-settings",
+        409,
+        "the limit stands in the settings",
+        "change `execution.limits` or `execution.rates` there, or set another one over it",
+    ),
+    _type(
+        1232,
+        "submit-in-flight",
+        409,
+        "the same request is being accepted at this moment",
+        "repeat after `retry_after_s`: the answer is then the one of the first",
+        retryable=True,
+    ),
     # 13xx: registry and routing
     _type(
         1301,
