@@ -11,6 +11,7 @@ from hivemesh_platform.execution.ledger import (
     Placed,
     Recorded,
     StaleAttemptError,
+    StaleReaderError,
 )
 from hivemesh_platform.execution.model import (
     AttemptOutcome,
@@ -19,6 +20,9 @@ from hivemesh_platform.execution.model import (
     RetryPolicy,
     WorkKey,
 )
+from hivemesh_platform.replicas import store as replicas
+from hivemesh_platform.replicas.model import StaleReplicaError
+from hivemesh_platform.replicas.standing import Standing
 from hivemesh_sdk.contracts.problems import problem
 
 NOW = 1_000_000
@@ -84,6 +88,15 @@ def refused(count):
 
 
 PLACED = Placed(instance="w1", identity="i", worker="w 1", explanation="{}", endpoint='{"x":1}')
+
+
+async def joined(write, *names):
+    for name in names:
+        await write(
+            lambda tx, name=name: replicas.join(
+                tx, name, folder=name, shared="s", version="1", now=NOW
+            )
+        )
 
 
 class LedgerConformance:
@@ -233,6 +246,51 @@ class LedgerConformance:
         assert await write(lambda tx: ledger.recover(tx, NOW)) == []
         [claim] = await write(lambda tx: ledger.claim(tx, READ, 10, NOW))
         assert claim.fence.attempt == 2
+
+    async def test_only_the_rows_of_a_dead_replica_are_taken_over(self, ledger, write):
+        await joined(write, "a", "b")
+        for name in ("job_1", "job_2"):
+            await write(lambda tx, name=name: ledger.add_job(tx, new_job(name), NOW))
+        mine = type(ledger)(ledger._datasets, Standing("a", 1))
+        his = type(ledger)(ledger._datasets, Standing("b", 1))
+        [first] = await write(lambda tx: mine.claim(tx, DOUBLE, 1, NOW))
+        [second] = await write(lambda tx: his.claim(tx, DOUBLE, 1, NOW))
+        assert await write(lambda tx: his.recover(tx, NOW, "a")) == []
+        await write(lambda tx: his.finish(tx, second.key, second.fence, Finished(), NOW))
+        [again] = await write(lambda tx: his.claim(tx, DOUBLE, 9, NOW))
+        assert (again.key, again.losses, again.retries) == (first.key, 0, 0)
+        with pytest.raises(StaleAttemptError):
+            await write(lambda tx: mine.finish(tx, first.key, first.fence, Finished(), NOW))
+
+    async def test_a_source_that_was_taken_over_is_not_ended_at_its_worker(self, ledger, write):
+        await joined(write, "a", "b")
+        mine = type(ledger)(ledger._datasets, Standing("a", 1))
+        his = type(ledger)(ledger._datasets, Standing("b", 1))
+        await write(lambda tx: mine.add_run(tx, new_run(), NOW))
+        await write(lambda tx: mine.activate(tx, "run_1", "read", "{}", NOW))
+        [claim] = await write(lambda tx: mine.claim(tx, READ, 1, NOW))
+        page = recorded(batch(1))
+        await write(lambda tx: mine.record(tx, claim.key, claim.fence, page, NOW))
+        [taken] = await write(lambda tx: his.recover(tx, NOW, "a"))
+        assert taken.execution == "e1"
+        with pytest.raises(StaleReaderError):
+            await write(lambda tx: mine.record(tx, claim.key, claim.fence, page, NOW))
+        await write(lambda tx: his.record(tx, taken.key, taken.fence, page, NOW))
+
+    async def test_a_dead_replica_neither_commits_nor_claims(self, ledger, write):
+        await joined(write, "a")
+        for name in ("job_1", "job_2"):
+            await write(lambda tx, name=name: ledger.add_job(tx, new_job(name), NOW))
+        mine = type(ledger)(ledger._datasets, Standing("a", 1))
+        [claim] = await write(lambda tx: mine.claim(tx, DOUBLE, 1, NOW))
+        await write(lambda tx: tx.execute("UPDATE replica SET epoch = 2, state = 'dead'"))
+        for work in (
+            lambda tx: mine.finish(tx, claim.key, claim.fence, Finished(), NOW),
+            lambda tx: mine.claim(tx, DOUBLE, 1, NOW),
+            lambda tx: mine.recover(tx, NOW, "a"),
+        ):
+            with pytest.raises(StaleReplicaError):
+                await write(work)
 
     async def test_rejected_records_behind_the_checkpoint_are_forgotten(self, ledger, write, run):
         page = recorded(batch(1), rejected=refused(5), settled=2)

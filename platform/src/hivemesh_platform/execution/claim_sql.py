@@ -11,6 +11,7 @@ from hivemesh_platform.execution.limit_sql import Gate
 from hivemesh_platform.execution.model import JOB_NODE, Fence, RetryPolicy, WorkKey
 from hivemesh_platform.execution.queue_sql import claimed
 from hivemesh_platform.execution.rejected_sql import start_over
+from hivemesh_platform.replicas.standing import Standing
 from hivemesh_platform.storage.transaction import Row, Transaction, Value
 
 _decode_inputs = msgspec.json.Decoder(tuple[BatchRef, ...]).decode
@@ -34,6 +35,7 @@ WITH chosen AS MATERIALIZED (
       WHERE state = 'queued' AND capability = :capability AND not_before <= :now
       ORDER BY rank LIMIT :limit {skip_locked})
 UPDATE work SET state = 'running', attempt = attempt + 1, epoch = epoch + 1, reason = '',
+       replica = :replica, replica_epoch = :replica_epoch,
        started_at = coalesce(started_at, :now)
  WHERE (run, node, seq) IN (SELECT run, node, seq FROM chosen)
 RETURNING *
@@ -47,9 +49,31 @@ _STARTED_RUN = """
 UPDATE run SET state = 'running', reason = '', started_at = :now WHERE id = :run AND state = 'queued'
 """
 _NODE_OF_ROW = "SELECT * FROM node WHERE run = ? AND name = ?"
+_INTERRUPT = """
+UPDATE attempt SET ended_at = :now, outcome = 'interrupted'
+ WHERE ended_at IS NULL
+   AND (run, node, seq) IN (SELECT run, node, seq FROM work
+                             WHERE state = 'running' AND (:all = 1 OR replica = :of))
+   AND NOT EXISTS (SELECT 1 FROM source
+                    WHERE source.run = attempt.run AND source.node = attempt.node
+                      AND source.execution != '')
+"""
+_QUEUE_AGAIN = """
+UPDATE work SET state = 'queued', epoch = epoch + 1, replica = '', replica_epoch = 0
+ WHERE state = 'running' AND (:all = 1 OR replica = :of)
+   AND NOT EXISTS (SELECT 1 FROM source
+                    WHERE source.run = work.run AND source.node = work.node
+                      AND source.execution != '')
+"""
+_GO_ON = """
+UPDATE work SET epoch = epoch + 1, replica = :replica, replica_epoch = :epoch
+ WHERE state = 'running' AND ended_at IS NULL AND (:all = 1 OR replica = :of) RETURNING *
+"""
 
 
-def claim(tx: Transaction, capability: str, limit: int, now: int) -> list[Claim]:
+def claim(
+    tx: Transaction, capability: str, limit: int, now: int, standing: Standing
+) -> list[Claim]:
     """Take up to `limit` queued rows of a capability in order of rank; each is a new attempt.
 
     Fewer where limits say so.
@@ -58,7 +82,13 @@ def claim(tx: Transaction, capability: str, limit: int, now: int) -> list[Claim]
     limit = gate.admit(limit)
     if limit <= 0:
         return []
-    names: dict[str, Value] = {"capability": capability, "limit": limit, "now": now}
+    names: dict[str, Value] = {
+        "capability": capability,
+        "limit": limit,
+        "now": now,
+        "replica": standing.replica,
+        "replica_epoch": standing.epoch,
+    }
     rows = tx.all(_CLAIM.format(skip_locked=tx.skip_locked), names)
     if not rows:
         return []
@@ -68,28 +98,16 @@ def claim(tx: Transaction, capability: str, limit: int, now: int) -> list[Claim]
     return [_claimed(tx, row, now) for row in rows]
 
 
-def recover(tx: Transaction, now: int) -> list[Claim]:
-    """After a start: queue the rows that were held, and return the sources to go on with."""
-    tx.execute(
-        """UPDATE attempt SET ended_at = ?, outcome = 'interrupted'
-            WHERE ended_at IS NULL AND (run, node, seq) IN (
-                  SELECT run, node, seq FROM work WHERE state = 'running')
-              AND NOT EXISTS (SELECT 1 FROM source
-                               WHERE source.run = attempt.run AND source.node = attempt.node
-                                 AND source.execution != '')""",
-        (now,),
-    )
-    tx.execute(
-        """UPDATE work SET state = 'queued', epoch = epoch + 1
-            WHERE state = 'running'
-              AND NOT EXISTS (SELECT 1 FROM source
-                               WHERE source.run = work.run AND source.node = work.node
-                                 AND source.execution != '')"""
-    )
-    rows = tx.all(
-        "UPDATE work SET epoch = epoch + 1 WHERE state = 'running' AND ended_at IS NULL RETURNING *"
-    )
-    return [_claim_of(tx, row) for row in rows]
+def recover(tx: Transaction, now: int, standing: Standing, of: str | None = None) -> list[Claim]:
+    """Queue the rows that a replica held (None: whoever held them), and go on with its sources.
+
+    No loss is counted: what was interrupted is the platform's part of the attempt.
+    """
+    which: dict[str, Value] = {"all": int(of is None), "of": of or ""}
+    tx.execute(_INTERRUPT, {**which, "now": now})
+    tx.execute(_QUEUE_AGAIN, which)
+    rows = tx.all(_GO_ON, {**which, "replica": standing.replica, "epoch": standing.epoch})
+    return [claim_of(tx, row) for row in rows]
 
 
 def _claimed(tx: Transaction, row: Row, now: int) -> Claim:
@@ -100,10 +118,11 @@ def _claimed(tx: Transaction, row: Row, now: int) -> Claim:
             log_event(tx, row["run"], "run_started", now)
     if row["kind"] == "source":
         start_over(tx, WorkKey(row["run"], row["node"], row["seq"]))
-    return _claim_of(tx, row)
+    return claim_of(tx, row)
 
 
-def _claim_of(tx: Transaction, row: Row) -> Claim:
+def claim_of(tx: Transaction, row: Row) -> Claim:
+    """Make the claim of a row that is held, with everything that its step needs."""
     node = source = None
     right = _Right()
     if row["node"] != JOB_NODE:

@@ -31,6 +31,10 @@ class StaleAttemptError(ConflictError):
     slug = "stale-attempt"
 
 
+class StaleReaderError(StaleAttemptError):
+    """Another replica goes on with this very attempt; it is not to be ended at the worker."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewNode:
     """A node of a run that is accepted. `options` is JSON once all references are known."""
@@ -258,10 +262,11 @@ class Ledger(Protocol):
         """Cancel what has not ended of a run or job."""
         ...
 
-    def recover(self, tx: Transaction, now: int) -> list[Claim]:
-        """After a start: queue the rows that were held, and return the sources to go on with.
+    def recover(self, tx: Transaction, now: int, of: str | None = None) -> list[Claim]:
+        """Take over the rows that a replica held (None: whoever held them).
 
-        Their epoch is raised, so that whoever read them before is refused.
+        They are queued again; returned are the sources, which this replica goes on with. Their
+        epoch is raised, so that whoever read them before is refused.
         """
         ...
 

@@ -22,6 +22,7 @@ from hivemesh_platform.execution.ledger import (
     Placed,
     Recorded,
     StaleAttemptError,
+    StaleReaderError,
 )
 from hivemesh_platform.execution.limit_sql import next_start
 from hivemesh_platform.execution.model import (
@@ -36,12 +37,19 @@ from hivemesh_platform.execution.rejected_sql import (
     count_progress,
     keep_rejected,
 )
+from hivemesh_platform.replicas.model import StaleReplicaError
+from hivemesh_platform.replicas.standing import Standing
 from hivemesh_platform.storage.transaction import Row, Transaction
 
 _NODE_OF_ROW = "SELECT * FROM node WHERE run = ? AND name = ?"
 _HOLD = """
 SELECT * FROM work WHERE run = ? AND node = ? AND seq = ? AND attempt = ? AND epoch = ?
    AND state = 'running'
+   AND (replica = '' OR EXISTS (SELECT 1 FROM replica
+                                 WHERE id = work.replica AND epoch = work.replica_epoch))
+"""
+_ATTEMPT_RUNS = """
+SELECT epoch FROM work WHERE run = ? AND node = ? AND seq = ? AND attempt = ? AND state = 'running'
 """
 _PLACED = """
 INSERT INTO attempt (run, node, seq, attempt, instance, identity, worker, explanation, started_at)
@@ -56,8 +64,9 @@ UPDATE attempt SET ended_at = ?, outcome = ?, problem = ?
 class SqlLedger:
     """Rows of work in the database; every method runs in the transaction it is given."""
 
-    def __init__(self, datasets: DatasetParts) -> None:
+    def __init__(self, datasets: DatasetParts, standing: Standing | None = None) -> None:
         self._datasets = datasets
+        self._standing = standing or Standing()
 
     def add_run(self, tx: Transaction, run: NewRun, now: int) -> None:
         """Accept a run: its nodes wait, and nothing is queued until they are activated."""
@@ -112,7 +121,8 @@ class SqlLedger:
 
     def claim(self, tx: Transaction, capability: str, limit: int, now: int) -> list[Claim]:
         """Take up to `limit` queued rows of a capability in order of rank; each is a new attempt."""
-        return claim_sql.claim(tx, capability, limit, now)
+        self._standing.check(tx)
+        return claim_sql.claim(tx, capability, limit, now, self._standing)
 
     def placed(self, tx: Transaction, key: WorkKey, fence: Fence, placed: Placed, now: int) -> None:
         """Keep where the attempt runs and why."""
@@ -277,9 +287,10 @@ class SqlLedger:
         change.cancel(run)
         return change.effects()
 
-    def recover(self, tx: Transaction, now: int) -> list[Claim]:
-        """After a start: queue the rows that were held, and return the sources to go on with."""
-        return claim_sql.recover(tx, now)
+    def recover(self, tx: Transaction, now: int, of: str | None = None) -> list[Claim]:
+        """Queue the rows that a replica held, and return the sources to go on with."""
+        self._standing.check(tx)
+        return claim_sql.recover(tx, now, self._standing, of)
 
     def open_rows(self, tx: Transaction, run: str, node: str) -> int:
         """Count the rows behind a source that have not ended."""
@@ -386,12 +397,21 @@ def _hold(tx: Transaction, key: WorkKey, fence: Fence) -> Row:
 
     Raises:
         StaleAttemptError: it is not.
+        StaleReaderError: another replica goes on with the same attempt.
+        StaleReplicaError: this replica was declared dead.
     """
     row = tx.one(_HOLD, (key.run, key.node, key.seq, fence.attempt, fence.epoch))
-    if row is None:
+    if row is not None:
+        return row
+    present = tx.one(_ATTEMPT_RUNS, (key.run, key.node, key.seq, fence.attempt))
+    if present is None:
         message = f"attempt {fence.attempt} of {key} is over"
         raise StaleAttemptError(message)
-    return row
+    if present["epoch"] == fence.epoch:
+        message = f"the replica that held {key} was declared dead"
+        raise StaleReplicaError(message)
+    message = f"another replica goes on with attempt {fence.attempt} of {key}"
+    raise StaleReaderError(message)
 
 
 def _node(tx: Transaction, key: WorkKey) -> Row:

@@ -419,6 +419,28 @@ _ROWS = (
         "the manifest is not valid",
         "correct what `errors` points at; `hivemesh-worker check`",
     ),
+    _type(
+        1320,
+        "replica-id-in-use",
+        409,
+        "another process runs as this replica",
+        "give each replica a name of its own: --set replica.id=NAME",
+    ),
+    _type(
+        1321,
+        "replica-keys-differ",
+        409,
+        "this replica has other keys than the others",
+        "mount one folder at all replicas and set replica.shared_folder to it",
+    ),
+    _type(
+        1322,
+        "stale-replica",
+        409,
+        "this replica was declared dead, and others go on with its work",
+        "nothing: it joins again by itself; see `hivemesh replica list`",
+        retryable=True,
+    ),
     # 14xx: pipelines and runs
     _type(
         1401,

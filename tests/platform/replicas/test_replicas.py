@@ -1,0 +1,185 @@
+"""Replicas: who is dead, whose commits count, who leads."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from hivemesh_platform.replicas.model import (
+    SILENT_BEATS,
+    ReplicaIdInUseError,
+    ReplicaKeysDifferError,
+    ReplicaState,
+    StaleReplicaError,
+)
+from hivemesh_platform.replicas.service import folder_id
+from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.errors import StorageError
+from replica_support import TRUST, joined, replica, ticks
+from storage_support import prepare
+
+
+@pytest.fixture
+async def database(tmp_path):
+    async with Database(prepare(tmp_path / "platform.db")) as opened:
+        yield opened
+
+
+async def take(one):
+    """Fence the replicas that are to be taken over; returns the names of those that were."""
+    async with asyncio.timeout(5):
+        gone = await one.gone()
+    return [
+        found.id
+        for found in gone
+        if await one._database.write(lambda tx, found=found: one.fence(tx, found))
+    ]
+
+
+async def state_of(one, name):
+    return (await one.present()).replicas[name].state
+
+
+async def test_each_start_has_an_epoch_of_its_own(database):
+    first = replica(database, "p1")
+    await first.join()
+    again = replica(database, "p1")
+    await again.join()
+    assert again.standing.epoch > first.standing.epoch
+
+
+async def test_a_silent_replica_is_declared_dead_once(database):
+    a, b, c = await joined(database, "a", "b", "c")
+    await ticks(SILENT_BEATS, b, c)
+    assert await take(b) == ["a"]
+    assert await take(c) == []
+    assert await state_of(c, "a") is ReplicaState.DEAD
+    assert a.standing.epoch < (await b.present()).replicas["a"].epoch
+
+
+async def test_a_replica_that_beats_now_and_then_lives(database):
+    a, b = await joined(database, "a", "b")
+    for _ in range(3):
+        await ticks(SILENT_BEATS - 1, b)
+        await ticks(1, a)
+    await ticks(1, b)
+    assert not b._gone
+    assert await state_of(b, "a") is ReplicaState.LIVE
+
+
+async def test_a_heartbeat_between_the_look_and_the_decision_saves_it(database):
+    a, b = await joined(database, "a", "b")
+    await ticks(SILENT_BEATS, b)
+    await ticks(1, a)
+    assert await take(b) == []
+
+
+async def test_a_replica_that_was_stopped_kills_nobody_when_it_wakes(database):
+    """Its last look was long ago, but it is one look."""
+    a, b = await joined(database, "a", "b")
+    await ticks(50, a)
+    b._clock.advance(3600.0)
+    await ticks(1, b)
+    assert not b._gone
+
+
+async def test_a_clock_that_jumps_kills_nobody(database):
+    a, b = await joined(database, "a", "b")
+    for hours in (1, -2):
+        a._clock.jump(timedelta(hours=hours))
+        await ticks(2, b, a)
+    assert not b._gone
+    assert not a._gone
+
+
+async def test_commits_of_a_dead_replica_are_refused_until_it_has_joined_again(database):
+    a, b = await joined(database, "a", "b")
+    await ticks(SILENT_BEATS, b)
+    await take(b)
+    with pytest.raises(StaleReplicaError):
+        await database.write(a.standing.check)
+    assert a.standing.refused == 1
+    await a.tick()
+    assert a.rejoined.is_set()
+    await database.write(a.standing.check)
+    assert await state_of(b, "a") is ReplicaState.LIVE
+
+
+async def test_one_that_left_in_order_is_taken_over_at_once(database):
+    a, b = await joined(database, "a", "b")
+    await a.leave()
+    await ticks(1, b)
+    [gone] = await b.gone()
+    assert gone.state is ReplicaState.LEFT
+    await database.write(lambda tx: b.settle(tx, gone))
+    await ticks(1, b)
+    assert not b._gone
+
+
+async def test_one_leads_and_leadership_moves_from_the_dead(database):
+    a, b = await joined(database, "a", "b")
+    assert [one.leads(TRUST) for one in (a, b)] == [True, False]
+    before = (await b.present()).leaders[TRUST]
+    await ticks(SILENT_BEATS, b)
+    await take(b)
+    await ticks(1, b)
+    assert b.leads(TRUST)
+    assert (await b.present()).leaders[TRUST].epoch == before.epoch + 1
+
+
+async def test_a_leader_without_heartbeats_stops_leading_by_itself(database):
+    [a] = await joined(database, "a")
+    a._clock.advance(5.0)
+    assert not a.leads(TRUST)
+    await ticks(1, a)
+    assert a.leads(TRUST)
+
+
+async def test_one_replica_alone_leads_always(database):
+    one = replica(database, "p1", alone=True)
+    await one.join()
+    one._clock.advance(3600.0)
+    assert one.leads(TRUST)
+
+
+async def test_a_second_process_under_the_same_id_is_refused(database):
+    [a] = await joined(database, "a")
+
+    async def beat():
+        while True:
+            await a.tick()
+            await asyncio.sleep(0)
+
+    beating = asyncio.create_task(beat())
+    try:
+        with pytest.raises(ReplicaIdInUseError):
+            await replica(database, "a", folder="another").join()
+    finally:
+        beating.cancel()
+        await asyncio.wait([beating])
+
+
+async def test_other_keys_are_refused(database):
+    await joined(database, "a")
+    with pytest.raises(ReplicaKeysDifferError):
+        await replica(database, "b", shared="other").join()
+
+
+async def test_a_database_that_is_away_kills_nobody(database):
+    a, b = await joined(database, "a", "b")
+    write = database.write
+
+    def away(_work):
+        raise StorageError("away")
+
+    b._database.write = away
+    for _ in range(SILENT_BEATS + 1):
+        with pytest.raises(StorageError):
+            await b.tick()
+    b._database.write = write
+    await ticks(SILENT_BEATS - 1, b)
+    assert not b._gone
+    assert a.standing.epoch == (await b.present()).replicas["a"].epoch
+
+
+def test_a_folder_has_one_id_for_all(tmp_path):
+    assert folder_id(tmp_path / "x") == folder_id(tmp_path / "x") != folder_id(tmp_path / "y")
