@@ -21,7 +21,7 @@ from hivemesh_platform.artifacts.local import LocalArtifactStore
 from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.runtime import Execution, ExecutionPorts, open_execution
 from hivemesh_platform.settings import ExecutionSettings
-from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.sqlite import SqliteDatabase
 from hivemesh_sdk.clock import SystemClock
 from hivemesh_sdk.contracts.api import RunRequest
 from hivemesh_sdk.testing.fake_policies import EverythingAllowed
@@ -109,7 +109,7 @@ class Core:
     execution: Execution
     fleet: FakeWorkerFleet
     placement: FakePlacement
-    database: Database
+    database: SqliteDatabase
     artifacts: LocalArtifactStore
 
     async def start(self, document=PIPELINE, **parameters):
@@ -150,7 +150,7 @@ async def core(
     fleet = workers[0] if isinstance(workers[0], FakeWorkerFleet) else FakeWorkerFleet(*workers)
     placement = FakePlacement(fleet)
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(Database(path))
+        database = await stack.enter_async_context(SqliteDatabase(path))
         artifacts = await stack.enter_async_context(LocalArtifactStore(folder / "artifacts"))
         parts = ExecutionPorts(
             database=database,

@@ -1,18 +1,23 @@
-"""A real PostgreSQL on a Unix socket, for what makes database users; skipped where there is none."""
+"""A real PostgreSQL on a Unix socket: skipped where there is none, unless CI has promised one."""
 
+import itertools
 import os
 import pwd
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
+import psutil
 import pytest
 
 PORT = 5432  # names the socket's file; nothing listens on the network
+PROMISED = "HIVEMESH_TEST_POSTGRES"  # set by CI: tests fail where PostgreSQL is missing
+TEMPLATE = "hivemesh_template"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +26,55 @@ class Postgres:
 
     programs: Path
     folder: Path
+    account: pwd.struct_passwd | None = None
+    options: str = ""
+    _numbers: "itertools.count[int]" = field(default_factory=itertools.count, repr=False)
 
     @property
     def url(self) -> str:
         """As the database engine of a vault takes it."""
         return f"postgresql://{{{{username}}}}:{{{{password}}}}@/postgres?host={self.folder}"
+
+    def address(self, database: str = "postgres") -> str:
+        """As `database.url` takes it."""
+        return f"postgresql://root:root-password@/{database}?host={self.folder}"
+
+    def new_database(self, template: str = "template0") -> str:
+        """Make a database and return its name."""
+        name = f"test_{next(self._numbers)}"
+        self.query(
+            f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'", password="root-password"
+        )
+        return name
+
+    def start(self) -> None:
+        """Start it (again) and wait until it answers."""
+        data = str(self.folder / "data")
+        log = str(self.folder / "log")
+        _run(
+            self.programs,
+            ["pg_ctl", "-w", "-D", data, "-l", log, "-o", self.options, "start"],
+            self.account,
+        )
+
+    def kill(self) -> None:
+        """SIGKILL for the server and all of its processes, as a lost machine."""
+        pid = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+        server = psutil.Process(pid)
+        for process in (server, *server.children()):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs([server], timeout=10)
+
+    def stop(self) -> None:
+        """Stop it at once; it may have been killed before."""
+        data = str(self.folder / "data")
+        try:
+            _run(
+                self.programs, ["pg_ctl", "-w", "-D", data, "-m", "immediate", "stop"], self.account
+            )
+        except subprocess.CalledProcessError:
+            return
 
     def query(self, sql: str, *, user: str = "root", password: str = "") -> str:
         """What a statement answers, as text."""
@@ -41,7 +90,7 @@ class Postgres:
 
 
 @contextmanager
-def postgres() -> Iterator[Postgres]:
+def postgres(*, options: str = "-c fsync=off") -> Iterator[Postgres]:
     """A server with the superuser `root`, who needs a password as all others do."""
     programs, account = _programs(), _account()
     folder = Path(tempfile.mkdtemp(prefix="hivemesh-postgres-"))
@@ -54,13 +103,13 @@ def postgres() -> Iterator[Postgres]:
         data = str(folder / "data")
         make = ["initdb", "-D", data, "-U", "root", "-N", f"--pwfile={password}"]
         _run(programs, [*make, "--auth=scram-sha-256"], account)
-        options = f"-k {folder} -p {PORT} -c listen_addresses= -c fsync=off"
-        start = ["pg_ctl", "-w", "-D", data, "-l", str(folder / "log"), "-o", options, "start"]
-        _run(programs, start, account)
+        common = f"-k {folder} -p {PORT} -c listen_addresses= -c max_connections=200"
+        server = Postgres(programs, folder, account, f"{common} {options}")
+        server.start()
         try:
-            yield Postgres(programs, folder)
+            yield server
         finally:
-            _run(programs, ["pg_ctl", "-w", "-D", data, "-m", "immediate", "stop"], account)
+            server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -82,7 +131,7 @@ def _programs() -> Path:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     beside = shutil.which("initdb")
     if not found and beside is None:
-        pytest.skip("no PostgreSQL here")
+        _missing("no PostgreSQL here")
     return found[-1].parent if found else Path(str(beside)).parent
 
 
@@ -93,4 +142,10 @@ def _account() -> pwd.struct_passwd | None:
     try:
         return pwd.getpwnam("postgres")
     except KeyError:
-        pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
+        _missing("PostgreSQL does not run as root, and there is no user postgres")
+
+
+def _missing(reason: str) -> NoReturn:
+    if os.environ.get(PROMISED):
+        pytest.fail(f"{reason}, and {PROMISED} promises it")
+    pytest.skip(reason)

@@ -1,10 +1,15 @@
-"""A database with the present schema, copied from one that is made once per test process."""
+"""Databases with the present schema, copied from one that is made once per test process."""
 
 import functools
 import tempfile
 from pathlib import Path
 
+from hivemesh_platform.settings import DatabaseSettings
+from hivemesh_platform.storage import opening
 from hivemesh_platform.storage.migrate import ensure_schema
+from postgres import TEMPLATE
+
+DIALECTS = ("sqlite", "postgresql")
 
 
 @functools.cache
@@ -20,3 +25,30 @@ def prepare(path):
     if not path.exists():
         path.write_bytes(_template())
     return path
+
+
+def settings_of(server, database):
+    """As a person writes them."""
+    return DatabaseSettings(url=server.address(database))
+
+
+def make_template(server):
+    """Make the database that all others are copies of."""
+    server.query(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0", password="root-password")
+    opening.place_of(settings_of(server, TEMPLATE), Path()).ensure_schema()
+
+
+def open_prepared(request, folder):
+    """The database of the parameter `sqlite` or `postgresql`, with the schema; not yet open."""
+    return opening.open_database(*prepared(request, folder))
+
+
+def prepared(request, folder):
+    """Settings and place of the database of the parameter, with the schema."""
+    if request.param == "sqlite":
+        prepare(folder / opening.FILE)
+        settings = DatabaseSettings()
+    else:
+        server = request.getfixturevalue("postgres_server")
+        settings = settings_of(server, server.new_database(TEMPLATE))
+    return settings, opening.place_of(settings, folder)

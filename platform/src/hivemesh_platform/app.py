@@ -73,7 +73,12 @@ from hivemesh_platform.routing.service import RoutingService
 from hivemesh_platform.secret_parts import open_secrets
 from hivemesh_platform.settings import Settings
 from hivemesh_platform.storage.database import Database
-from hivemesh_platform.storage.migrate import ensure_schema
+from hivemesh_platform.storage.opening import (
+    Place,
+    open_database,
+    place_of,
+    wait_until_reachable,
+)
 from hivemesh_platform.supervisor import indexes
 from hivemesh_platform.supervisor.environment import BuilderSettings, EnvironmentBuilder
 from hivemesh_platform.supervisor.model import Limits as SupervisorLimits
@@ -91,7 +96,6 @@ from hivemesh_platform.trust.web import WebIssuer
 
 REPLICA = "p1"  # the embedded adapters serve one replica
 OPERATOR = "operator"
-DATABASE = "platform.db"
 ENGINE = "engine.db"
 ARTIFACTS = "artifacts"
 COLLECT_EVERY_S = 3600.0
@@ -171,11 +175,12 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
     authority = open_trust(settings, folder, clock)
     own = SpiffeId.platform(authority.trust_domain, REPLICA)
     sources = open_sources(settings.trust, own, authority, clock)
-    path = folder / DATABASE
-    ensure_schema(path)
+    place = place_of(settings.database, folder)
+    await wait_until_reachable(place, settings.database.start_timeout_s)
+    await asyncio.to_thread(place.ensure_schema)
     crash.arm(loaded.environment.get(crash.VARIABLE), production=settings.mode == "production")
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(Database(path))
+        database = await stack.enter_async_context(open_database(settings.database, place))
         directory = EmbeddedDirectory(clock, database)
         await directory.load()
         records = await stack.enter_async_context(open_records(loaded, database, clock, authority))
@@ -188,7 +193,7 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
         mesh = MeshClient(sources.mesh, clock=clock, denials=platform.denials)
         client = await stack.enter_async_context(mesh)
         secrets = await stack.enter_async_context(open_secrets(platform, database))
-        ports = _execution_ports(platform, database, store, client)
+        ports = _execution_ports(platform, database, place, store, client)
         ports = replace(ports, secrets=secrets.service, leases=secrets.lending)
         execution = await stack.enter_async_context(open_execution(ports))
         platform.counters = execution.counters
@@ -217,16 +222,21 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
 
 
 def _execution_ports(
-    platform: Platform, database: Database, store: LocalArtifactStore, client: MeshClient
+    platform: Platform,
+    database: Database,
+    place: Place,
+    store: LocalArtifactStore,
+    client: MeshClient,
 ) -> ExecutionPorts:
-    project, engine_file = platform.loaded.project, platform.state_folder / ENGINE
+    project = platform.loaded.project
+    engine_place = place.direct or platform.state_folder / ENGINE
     return ExecutionPorts(
         database=database,
         artifacts=store,
         placement=MeasuredPlacement(platform.routing, platform.metrics),
         transport=MeshStepTransport(client),
         catalogue=InstalledCatalogue(platform.types),
-        engine=lambda steps: DbosEngine(engine_file, REPLICA, steps),
+        engine=lambda steps: DbosEngine(engine_place, REPLICA, steps),
         pipelines=() if project is None else (project / "pipelines",),
         settings=platform.settings.execution,
         clock=platform.clock,

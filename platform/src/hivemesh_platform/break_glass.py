@@ -17,17 +17,20 @@ async def start_over(loaded: Loaded, clock: Clock, by: Actor) -> None:
         ConflictError: a platform runs on it, or there is nothing to start over.
     """
     from hivemesh_platform import app  # noqa: PLC0415 - heavy, and only needed here
-    from hivemesh_platform.storage.database import Database  # noqa: PLC0415
+    from hivemesh_platform.storage.opening import open_database, place_of  # noqa: PLC0415
     from hivemesh_platform.trust.rotation import Rotation  # noqa: PLC0415
 
     folder = loaded.state_folder
-    if not (folder / app.DATABASE).exists():
+    place = place_of(loaded.settings.database, folder)
+    if not place.exists():
         message = f"no platform has been started with the state folder {str(folder)!r}"
         raise ConflictError(message)
     with locked(folder):
         authority = app.open_trust(loaded.settings, folder, clock)
         async with AsyncExitStack() as stack:
-            database = await stack.enter_async_context(Database(folder / app.DATABASE))
+            database = await stack.enter_async_context(
+                open_database(loaded.settings.database, place)
+            )
             records = await stack.enter_async_context(
                 app.open_records(loaded, database, clock, authority)
             )

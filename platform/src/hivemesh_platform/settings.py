@@ -317,6 +317,33 @@ class StorageSettings(Section):
     )
 
 
+class DatabaseSettings(Section):
+    """Where the rows are: a SQLite file in the state folder, or a PostgreSQL server."""
+
+    url: SecretStr = Field(
+        default=SecretStr(""),
+        description="Address of a PostgreSQL database of its own, for example "
+        "`postgresql://hivemesh@db.internal/hivemesh`, best written `${file:/path}`. TLS with a "
+        "checked name (`sslmode=verify-full`) unless the address says `sslmode=disable` or names "
+        "a socket. Default: SQLite in the state folder, for one platform process.",
+    )
+    direct_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="Address that reaches the server itself where `url` names a pooler in "
+        "transaction mode, as PgBouncer: for LISTEN, migrations and the engine of runs.",
+    )
+    connections: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=4,
+        description="Connections that write at the same time; as many again read. One replica "
+        "takes up to 2x of them and 9 more.",
+    )
+    start_timeout_s: Seconds = Field(
+        default=60.0,
+        description="Seconds a starting platform waits for the server, then it ends with a "
+        "problem. A running one waits without end.",
+    )
+
+
 class AuditSettings(Section):
     """Where the audit trail tells its checkpoints, and how long its records are kept."""
 
@@ -364,6 +391,7 @@ class Settings(Section):
     routing: RoutingSettings = RoutingSettings()
     secrets: SecretsSettings = SecretsSettings()
     storage: StorageSettings = StorageSettings()
+    database: DatabaseSettings = DatabaseSettings()
     audit: AuditSettings = AuditSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 

@@ -12,7 +12,7 @@ from hivemesh_platform.access.service import AccessService, TokenRefusedError
 from hivemesh_platform.access.store import Subject
 from hivemesh_platform.access.tokens import ApiToken
 from hivemesh_platform.audit.model import AuditEvent
-from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.sqlite import SqliteDatabase
 from hivemesh_sdk.errors import (
     ConfigurationError,
     ConflictError,
@@ -71,7 +71,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def people(tmp_path, clock: ManualClock) -> AsyncIterator[People]:
-    async with Database(prepare(tmp_path / "platform.db")) as database:
+    async with SqliteDatabase(prepare(tmp_path / "platform.db")) as database:
         access, trail = AccessService(database, clock, DOMAIN), Trail()
         yield People(access, PeopleService(access, trail), trail)
 

@@ -14,8 +14,8 @@ from hivemesh_platform.access.policy_service import (
 from hivemesh_platform.access.policy_store import PolicyChangedError, PolicyStore, PolicyVersion
 from hivemesh_platform.access.workload_policy import FIRST_DOCUMENT, InstalledWorker, Question
 from hivemesh_platform.audit.model import AuditEvent
-from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.errors import StorageFullError
+from hivemesh_platform.storage.sqlite import SqliteDatabase
 from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.policy import REISSUE_S, DenyList
 from hivemesh_sdk.errors import HivemeshError, InvalidError, NotFoundError
@@ -71,7 +71,7 @@ class Trail:
 
 
 class Scene:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self.database = database
         self.key = SigningKey(Ed25519PrivateKey.generate())
         self.clock = ManualClock()
@@ -103,7 +103,7 @@ class Scene:
 
 @pytest.fixture
 async def scene(tmp_path: Path):
-    async with Database(prepare(tmp_path / "platform.db")) as database:
+    async with SqliteDatabase(prepare(tmp_path / "platform.db")) as database:
         found = Scene(database)
         await found.policies.open()
         yield found
@@ -469,7 +469,7 @@ rules:
     to: {{worker: "*"}}
     {when}
 """
-    async with Database(prepare(tmp_path / "platform.db")) as database:
+    async with SqliteDatabase(prepare(tmp_path / "platform.db")) as database:
         store = PolicyStore(database)
         await store.add(
             PolicyVersion(

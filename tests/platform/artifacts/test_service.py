@@ -9,7 +9,7 @@ from hivemesh_platform.artifacts.errors import ArtifactMissingError, RangeInvali
 from hivemesh_platform.artifacts.local import LocalArtifactStore
 from hivemesh_platform.artifacts.model import Holding
 from hivemesh_platform.artifacts.service import ArtifactService, Use
-from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.sqlite import SqliteDatabase
 from hivemesh_sdk.contracts.artifacts import GrantRequest
 from hivemesh_sdk.contracts.names import TREE_MEDIA_TYPE
 from hivemesh_sdk.errors import HivemeshError
@@ -57,7 +57,10 @@ def clock():
 async def service(tmp_path, holders, clock):
     path = tmp_path / "platform.db"
     prepare(path)
-    async with Database(path) as database, LocalArtifactStore(tmp_path / "artifacts") as store:
+    async with (
+        SqliteDatabase(path) as database,
+        LocalArtifactStore(tmp_path / "artifacts") as store,
+    ):
         yield ArtifactService(database, store, holders, clock)
 
 

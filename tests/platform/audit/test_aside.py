@@ -8,8 +8,8 @@ from audit_support import Place, event
 from hivemesh_platform.audit.aside import AsideTrail, left
 from hivemesh_platform.audit.errors import AuditUnavailableError
 from hivemesh_platform.audit.service import AuditOptions, open_audit
-from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.migrate import ensure_schema
+from hivemesh_platform.storage.sqlite import SqliteDatabase
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def place(tmp_path):
 async def database(tmp_path):
     path = tmp_path / "platform.db"
     ensure_schema(path)
-    async with Database(path) as opened:
+    async with SqliteDatabase(path) as opened:
         yield opened
 
 

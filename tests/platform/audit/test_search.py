@@ -6,8 +6,8 @@ import pytest
 from audit_support import OPERATOR, Place, event, write
 from hivemesh_platform.audit.index import AuditIndex, Query
 from hivemesh_platform.audit.segments import segments
-from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.migrate import ensure_schema
+from hivemesh_platform.storage.sqlite import SqliteDatabase
 from hivemesh_sdk.errors import InvalidError
 
 WORKER = "spiffe://test.hivemesh.internal/worker/echo/i1"
@@ -29,7 +29,7 @@ async def place(tmp_path):
 async def database(tmp_path):
     path = tmp_path / "platform.db"
     ensure_schema(path)
-    async with Database(path) as opened:
+    async with SqliteDatabase(path) as opened:
         yield opened
 
 

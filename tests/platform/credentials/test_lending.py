@@ -13,7 +13,7 @@ from hivemesh_platform.credentials.errors import (
     SecretsSealedError,
 )
 from hivemesh_platform.credentials.lending import Lending
-from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.sqlite import SqliteDatabase
 from hivemesh_sdk.redaction import REDACTOR
 from hivemesh_sdk.testing.clock import ManualClock
 from secret_support import STEP, TICKET, WORKER, MemoryStore, Steps, Trail
@@ -51,7 +51,7 @@ class Parts:
 async def parts(tmp_path):
     path = tmp_path / "platform.db"
     prepare(path)
-    async with Database(path) as database:
+    async with SqliteDatabase(path) as database:
         found = Parts(database)
         yield found
         await found.lending.close()

@@ -1,10 +1,8 @@
-"""The SQLite ledger keeps what every ledger keeps."""
+"""The ledger in SQL keeps what every ledger keeps, on both kinds of database."""
 
 import pytest
 from hivemesh_platform.execution.ledger_sql import SqlLedger
-from hivemesh_platform.storage.database import Database
 from ledger_conformance import LedgerConformance
-from storage_support import prepare
 
 
 class Parts:
@@ -22,13 +20,6 @@ class Parts:
 
 class TestSqlLedger(LedgerConformance):
     @pytest.fixture
-    async def database(self, tmp_path):
-        path = tmp_path / "platform.db"
-        prepare(path)
-        async with Database(path) as opened:
-            yield opened
-
-    @pytest.fixture
     async def datasets(self):
         return Parts()
 
@@ -44,6 +35,7 @@ class TestSqlLedger(LedgerConformance):
     async def write(self, database):
         return database.write
 
+    @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
     async def test_claiming_uses_the_index(self, database, ledger):
         plan = await database.read(
             lambda tx: tx.all(

@@ -8,8 +8,8 @@ from hivemesh_platform.artifacts.local import LocalArtifactStore
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.knowledge.model import NewVersion
 from hivemesh_platform.knowledge.service import DatasetService, DatasetWriter
-from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.errors import StorageError
+from hivemesh_platform.storage.sqlite import SqliteDatabase
 from hivemesh_sdk.errors import NotFoundError
 from storage_support import prepare
 
@@ -18,7 +18,7 @@ WRITER = DatasetWriter()
 
 @pytest.fixture
 async def database(tmp_path):
-    async with Database(prepare(tmp_path / "platform.db")) as opened:
+    async with SqliteDatabase(prepare(tmp_path / "platform.db")) as opened:
         yield opened
 
 

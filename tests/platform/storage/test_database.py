@@ -4,16 +4,16 @@ import asyncio
 import sqlite3
 
 import pytest
-from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.errors import StorageError, StorageFullError
-from sqlalchemy import Column, Integer, MetaData, Table, insert, select
+from hivemesh_platform.storage.sqlite import SqliteDatabase
+from sqlalchemy import Column, Integer, MetaData, Table
 
 NUMBERS = Table("numbers", MetaData(), Column("n", Integer, primary_key=True))
 
 
 @pytest.fixture
 async def database(tmp_path):
-    async with Database(tmp_path / "test.db") as opened:
+    async with SqliteDatabase(tmp_path / "test.db") as opened:
         await opened.write(lambda tx: tx.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY)"))
         yield opened
 
@@ -70,14 +70,6 @@ async def test_a_broken_statement_is_our_error(database):
         await database.write(lambda tx: tx.execute("INSERT INTO missing VALUES (1)"))
 
 
-async def test_compiled_statements_run_in_the_same_transaction(database):
-    def work(tx):
-        tx.run(insert(NUMBERS).values(n=7))
-        return tx.run(select(NUMBERS.c.n).where(NUMBERS.c.n == 7))
-
-    assert [row["n"] for row in await database.write(work)] == [7]
-
-
 async def test_a_full_disk_refuses_and_recovers_by_itself(database):
     def limit(pages):
         return lambda tx: tx.one(f"PRAGMA max_page_count = {pages}")
@@ -123,7 +115,7 @@ async def test_the_file_belongs_to_its_owner_alone(tmp_path, database):
 
 
 async def test_a_closed_database_refuses(tmp_path):
-    async with Database(tmp_path / "test.db") as database:
+    async with SqliteDatabase(tmp_path / "test.db") as database:
         pass
     with pytest.raises(StorageError, match="not open"):
         await database.write(add(1))
@@ -132,5 +124,5 @@ async def test_a_closed_database_refuses(tmp_path):
 async def test_a_path_that_cannot_be_opened_is_our_error(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(StorageError):
-        async with Database(tmp_path / "folder"):
+        async with SqliteDatabase(tmp_path / "folder"):
             pass

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from enrolment_support import NOW, MemoryEnrolmentStore, issued
 from hivemesh_platform.audit.model import Actor
-from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.sqlite import SqliteDatabase
 from hivemesh_platform.trust.model import Denial, DenialKind
 from hivemesh_platform.trust.revocation import Decision, Revocation
 from hivemesh_platform.trust.store import SqlEnrolmentStore
@@ -51,7 +51,7 @@ async def store(request, database_path):
     if request.param == "memory":
         yield MemoryEnrolmentStore()
         return
-    async with Database(database_path) as database:
+    async with SqliteDatabase(database_path) as database:
         yield SqlEnrolmentStore(database)
 
 

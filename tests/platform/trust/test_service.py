@@ -7,7 +7,7 @@ import pytest
 from enrolment_support import MemoryEnrolmentStore
 from hivemesh_platform.audit.model import Actor
 from hivemesh_platform.audit.ports import NoAudit
-from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.sqlite import SqliteDatabase
 from hivemesh_platform.trust import failures
 from hivemesh_platform.trust.authority import open_authority
 from hivemesh_platform.trust.failures import FailureLimit
@@ -49,7 +49,7 @@ async def store(request, database_path):
     if request.param == "memory":
         yield MemoryEnrolmentStore()
         return
-    async with Database(database_path) as database:
+    async with SqliteDatabase(database_path) as database:
         yield SqlEnrolmentStore(database)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 from enrolment_support import EnrolmentStoreConformance, MemoryEnrolmentStore
-from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.sqlite import SqliteDatabase
 from hivemesh_platform.trust.store import SqlEnrolmentStore
 
 
@@ -15,5 +15,5 @@ class TestMemoryStore(EnrolmentStoreConformance):
 class TestSqlStore(EnrolmentStoreConformance):
     @pytest.fixture
     async def store(self, database_path):
-        async with Database(database_path) as database:
+        async with SqliteDatabase(database_path) as database:
             yield SqlEnrolmentStore(database)

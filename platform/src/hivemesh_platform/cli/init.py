@@ -59,12 +59,14 @@ def _given_away(folder: Path, uid: int) -> bool:
 
 
 def _make(folder: Path, workers: list[str]) -> list[str]:
-    from hivemesh_platform.app import DATABASE
+    from hivemesh_platform.configuration import Surroundings, load
+    from hivemesh_platform.storage.opening import place_of
 
     state, credentials, bundle = folder / STATE, folder / CREDENTIALS, folder / BUNDLE
     for part in (state, credentials):
         part.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not (state / DATABASE).exists():  # whoever deleted the state has made the rest worthless
+    place = place_of(load(Surroundings.of_process()).settings.database, state)
+    if not place.exists():  # whoever deleted the state has made the rest worthless
         for path in (bundle, *credentials.iterdir()):
             path.unlink(missing_ok=True)
     missing = [name for name in workers if not (credentials / name).exists()]
@@ -76,25 +78,26 @@ async def _make_missing(folder: Path, workers: list[str]) -> list[str]:
     from hivemesh_sdk.clock import SystemClock
     from hivemesh_sdk.trust.keys import pem, write_private_file
 
-    from hivemesh_platform.app import DATABASE, open_trust
+    from hivemesh_platform.app import open_trust
     from hivemesh_platform.audit.aside import AsideTrail
     from hivemesh_platform.audit.model import Actor
     from hivemesh_platform.audit.trail import FOLDER
     from hivemesh_platform.configuration import Surroundings, load
-    from hivemesh_platform.storage.database import Database
-    from hivemesh_platform.storage.migrate import ensure_schema
+    from hivemesh_platform.storage.opening import open_database, place_of
     from hivemesh_platform.trust.service import EnrolmentService
     from hivemesh_platform.trust.store import SqlEnrolmentStore
 
     state, bundle, made = folder / STATE, folder / BUNDLE, []
     clock = SystemClock()
     _log_warnings_only()
-    authority = open_trust(load(Surroundings.of_process()).settings, state, clock)
+    settings = load(Surroundings.of_process()).settings
+    authority = open_trust(settings, state, clock)
     if not bundle.exists():
         bundle.write_bytes(pem(authority.bundle().roots))
         made.append(BUNDLE)
-    ensure_schema(state / DATABASE)
-    async with Database(state / DATABASE) as database:
+    place = place_of(settings.database, state)
+    place.ensure_schema()
+    async with open_database(settings.database, place) as database:
         trail = AsideTrail(state / FOLDER, clock)  # the platform may be running
         service = EnrolmentService(authority, SqlEnrolmentStore(database), clock, audit=trail)
         by = Actor(id=f"command:init:uid={os.geteuid()}")

@@ -1,14 +1,17 @@
 """`hivemesh state`: the state folder's version, and its upgrade to this platform's."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hivemesh_platform.cli import output, session
 
-app = typer.Typer(no_args_is_help=True)
+if TYPE_CHECKING:
+    from pathlib import Path
 
-DATABASE = "platform.db"
+    from hivemesh_platform.storage.opening import Place
+
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()
@@ -20,9 +23,11 @@ def show(fmt: output.Format = "table", state: session.State = None) -> None:
     from hivemesh_platform.storage.migrate import HEAD, schema_version
 
     folder = session.state_folder(state)
+    place = _place(folder)
     document = {
         "folder": str(folder),
-        "version": schema_version(folder / DATABASE),
+        "database": str(place),
+        "version": schema_version(place.schema),
         "needed": HEAD,
         "bytes": sum(one.stat().st_size for one in folder.rglob("*") if one.is_file()),
     }
@@ -52,19 +57,30 @@ def upgrade(
     from hivemesh_platform.storage.migrate import upgrade as upgrade_schema
 
     folder = session.state_folder(state)
-    path = folder / DATABASE
-    found = schema_version(path)
+    place = _place(folder)
+    found = schema_version(place.schema)
     needed = found is not None and found != HEAD
-    copy = path.with_name(f"{DATABASE}.{found}.bak")
+    copy = None if place.server else place.file.with_name(f"{place.file.name}.{found}.bak")
     if needed and not dry_run:
         with locked(folder):
-            shutil.copy2(path, copy)
-            upgrade_schema(path)
+            if copy is not None:
+                shutil.copy2(place.file, copy)
+            upgrade_schema(place.schema)
     if fmt in {"json", "yaml"}:
         output.show_document({"from": found, "to": HEAD, "needed": needed, "dry_run": dry_run}, fmt)
     elif not needed:
         typer.echo("the state folder has this platform's version; nothing to do")
     elif dry_run:
-        typer.echo(f"would bring {path} from schema {found} to {HEAD}, with a copy kept beside it")
+        kept = "; make a backup before" if copy is None else ", with a copy kept beside it"
+        typer.echo(f"would bring {place} from schema {found} to {HEAD}{kept}")
     else:
-        typer.echo(f"{path}: schema {found} -> {HEAD} (undo: mv {copy} {path})")
+        undo = "restore the backup" if copy is None else f"mv {copy} {place.file}"
+        typer.echo(f"{place}: schema {found} -> {HEAD} (undo: {undo})")
+
+
+def _place(folder: "Path") -> "Place":
+    """Where the settings put the database of a state folder."""
+    from hivemesh_platform.configuration import Surroundings, load
+    from hivemesh_platform.storage.opening import place_of
+
+    return place_of(load(Surroundings.of_process()).settings.database, folder)

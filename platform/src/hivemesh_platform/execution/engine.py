@@ -11,16 +11,20 @@ import json
 import logging
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from hivemesh_platform import crash
 from hivemesh_platform.omitted import without_postgres
+from hivemesh_platform.storage.migrate import engine_of
 
 if TYPE_CHECKING:
     import sqlalchemy
     from dbos import DBOSConfig
+
+    from hivemesh_platform.storage.server import Server
 
 T = TypeVar("T")
 
@@ -28,7 +32,8 @@ APPLICATION = "hivemesh"
 APPLICATION_VERSION = "1"  # of the workflow's shape; a change of code must not orphan runs
 MAX_RECOVERIES = 1_000_000  # a poisoned input is counted by the ledger, not here
 THREADS = 16  # of DBOS at most, which also become the loop's default; made when needed
-CONNECTIONS = 4  # of DBOS to its file, which takes one writer at a time
+CONNECTIONS = 4  # of DBOS to its file, which takes one writer at a time, or to the server
+SCHEMA = "dbos"  # of its tables on a server, beside ours
 _PRAGMAS = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA busy_timeout=30000")
 
 
@@ -74,10 +79,13 @@ class RunEngine(Protocol):
 
 
 class DbosEngine:
-    """DBOS on a SQLite file of its own. One per process, because DBOS is."""
+    """DBOS on a SQLite file of its own, or in a schema of its own on a server.
 
-    def __init__(self, path: Path, replica: str, steps: RunSteps) -> None:
-        self._path = path
+    One per process, because DBOS is.
+    """
+
+    def __init__(self, where: "Path | Server", replica: str, steps: RunSteps) -> None:
+        self._where = where
         self._replica = replica
         self._steps = steps
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -86,7 +94,7 @@ class DbosEngine:
         self._engine: sqlalchemy.Engine | None = None
 
     async def __aenter__(self) -> Self:
-        with without_postgres():
+        with without_postgres() if isinstance(self._where, Path) else nullcontext():
             from dbos import DBOS  # noqa: PLC0415 - 400 ms and 20 MiB: only where runs are run
 
         self._loop = asyncio.get_running_loop()
@@ -181,20 +189,29 @@ class DbosEngine:
             "name": APPLICATION,
             "application_version": APPLICATION_VERSION,
             "executor_id": self._replica,
-            "system_database_url": f"sqlite:///{self._path.absolute()}",
+            "system_database_url": self._url(),
             "system_database_engine": self._engine,
+            "dbos_system_schema": SCHEMA,
             "serializer": _json_serializer(),
             "enable_otlp": False,
             "log_level": "ERROR",
             "max_executor_threads": THREADS,
         }
 
+    def _url(self) -> str:
+        """What DBOS tells the kind of database by; it connects through our engine."""
+        if isinstance(self._where, Path):
+            return f"sqlite:///{self._where.absolute()}"
+        return f"postgresql://hivemesh@/{self._where.parameters['dbname']}"
+
     def _open_database(self) -> "sqlalchemy.Engine":
         import sqlalchemy  # noqa: PLC0415 - see __aenter__
 
-        self._path.touch(mode=0o600, exist_ok=True)
+        if not isinstance(self._where, Path):
+            return engine_of(self._where, pool_size=CONNECTIONS, max_overflow=CONNECTIONS)
+        self._where.touch(mode=0o600, exist_ok=True)
         engine = sqlalchemy.create_engine(
-            f"sqlite:///{self._path.absolute()}", pool_size=CONNECTIONS, max_overflow=CONNECTIONS
+            self._url(), pool_size=CONNECTIONS, max_overflow=CONNECTIONS
         )
 
         @sqlalchemy.event.listens_for(engine, "connect")

@@ -3,7 +3,7 @@
 import errno
 import sqlite3
 
-from hivemesh_sdk.errors import ConflictError, RetryableError
+from hivemesh_sdk.errors import ConfigurationError, ConflictError, RetryableError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -18,6 +18,18 @@ class StorageError(RetryableError):
     """The database refused a statement that should have worked."""
 
     slug = "internal"
+
+
+class DatabaseUnreachableError(RetryableError):
+    """The database server does not answer; nothing that was accepted is lost."""
+
+    slug = "database-unreachable"
+
+
+class DatabaseUnsuitableError(ConfigurationError):
+    """The database server answers, and cannot be used as it is."""
+
+    slug = "database-unsuitable"
 
 
 class StateIncompatibleError(ConflictError):

@@ -1,39 +1,48 @@
 """Schema versions: creates the schema, refuses a state folder of another version, upgrades it."""
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hivemesh_platform.storage.errors import StateIncompatibleError
 
-HEAD = "0013"  # the newest file of migrations/versions
+if TYPE_CHECKING:
+    import sqlalchemy
+
+    from hivemesh_platform.storage.server import Server
+
+HEAD = "0014"  # the newest file of migrations/versions
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_LOCK = 0x48697665  # of the server: one process at a time makes or changes the schema
 
 
-def ensure_schema(path: Path) -> None:
-    """Create the schema in a new file; accept one of this version.
+def ensure_schema(where: "Path | Server") -> None:
+    """Create the schema in a new file or database; accept one of this version.
 
     Raises:
-        StateIncompatibleError: the file holds the schema of another version.
+        StateIncompatibleError: it holds the schema of another version.
     """
-    found = schema_version(path)
+    found = schema_version(where)
     if found == HEAD:
         return
     if found is not None:
         raise StateIncompatibleError(_explain(found))
-    _run_migrations(path)
+    _run_migrations(where)
 
 
-def upgrade(path: Path) -> tuple[str | None, str]:
-    """Bring the file to this version; returns the versions before and after.
+def upgrade(where: "Path | Server") -> tuple[str | None, str]:
+    """Bring the file or database to this version; returns the versions before and after.
 
     Raises:
-        StateIncompatibleError: a newer version of the platform wrote the file.
+        StateIncompatibleError: a newer version of the platform wrote it.
     """
-    found = schema_version(path)
+    found = schema_version(where)
     if found is not None:
         check_known(found)
     if found != HEAD:
-        _run_migrations(path)
+        _run_migrations(where)
     return found, HEAD
 
 
@@ -47,12 +56,24 @@ def check_known(version: str) -> None:
         raise StateIncompatibleError(_explain(version))
 
 
-def schema_version(path: Path) -> str | None:
-    """Read the version of the schema in the file, or None where there is no schema yet.
+def schema_version(where: "Path | Server") -> str | None:
+    """Read the version of the schema, or None where there is no schema yet.
 
     Raises:
-        StateIncompatibleError: the file is no database of ours.
+        StateIncompatibleError: the file or database is none of ours.
     """
+    if isinstance(where, Path):
+        return _version_of_file(where)
+    return _version_of_server(where)
+
+
+def known_versions() -> tuple[str, ...]:
+    """The schema versions that this platform knows, oldest first."""
+    files = (_MIGRATIONS / "versions").glob("[0-9]*.py")
+    return tuple(sorted(file.name.partition("_")[0] for file in files))
+
+
+def _version_of_file(path: Path) -> str | None:
     if not path.exists() or path.stat().st_size == 0:
         return None
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
@@ -72,10 +93,26 @@ def schema_version(path: Path) -> str | None:
     return None if row is None else str(row[0])
 
 
-def known_versions() -> tuple[str, ...]:
-    """The schema versions that this platform knows, oldest first."""
-    files = (_MIGRATIONS / "versions").glob("[0-9]*.py")
-    return tuple(sorted(file.name.partition("_")[0] for file in files))
+def _version_of_server(server: "Server") -> str | None:
+    import psycopg  # noqa: PLC0415 - only where the settings name a server
+
+    from hivemesh_platform.storage.server import ours  # noqa: PLC0415 - as above
+
+    try:
+        with server.connect() as connection:
+            names = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
+            tables = {row[0] for row in connection.execute(names)}
+            if not tables:
+                return None
+            if "alembic_version" not in tables:
+                message = (
+                    f"{server} holds tables of others; give the platform a database of its own"
+                )
+                raise StateIncompatibleError(message)
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except psycopg.Error as error:
+        raise ours(error) from error
+    return None if row is None else str(row[0])
 
 
 def _explain(found: str) -> str:
@@ -84,19 +121,47 @@ def _explain(found: str) -> str:
     return f"the state folder has schema {found!r}, which this version ({HEAD}) does not know"
 
 
-def _run_migrations(path: Path) -> None:
-    import sqlalchemy  # noqa: PLC0415 - a start with a current schema needs neither of the two
-    from alembic import command  # noqa: PLC0415
+def _run_migrations(where: "Path | Server") -> None:
+    from alembic import command  # noqa: PLC0415 - a start with a current schema needs it not
     from alembic.config import Config  # noqa: PLC0415
 
-    path.touch(mode=0o600, exist_ok=True)
-    engine = sqlalchemy.create_engine(f"sqlite:///{path.absolute()}")
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.set_main_option("path_separator", "os")
+    with _connected(where) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+@contextmanager
+def _connected(where: "Path | Server") -> Iterator["sqlalchemy.Connection"]:
+    """One transaction for all migrations; on a server nobody else changes the schema meanwhile."""
+    import sqlalchemy  # noqa: PLC0415 - as above
+
+    if isinstance(where, Path):
+        where.touch(mode=0o600, exist_ok=True)
+        engine = sqlalchemy.create_engine(f"sqlite:///{where.absolute()}")
+    else:
+        engine = engine_of(where)
     try:
         with engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            if not isinstance(where, Path):
+                lock = sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)")
+                connection.execute(lock, {"key": _LOCK})
+            yield connection
     finally:
         engine.dispose()
+
+
+def engine_of(server: "Server", **options: Any) -> "sqlalchemy.Engine":
+    """SQLAlchemy's way to a server, for its libraries; its pool holds no dead connection."""
+    import sqlalchemy  # noqa: PLC0415 - as above
+
+    def connect() -> Any:
+        connection = server.connect(adapted=False)
+        connection.autocommit = False
+        return connection
+
+    return sqlalchemy.create_engine(
+        "postgresql+psycopg://", creator=connect, pool_pre_ping=True, **options
+    )

@@ -1,47 +1,73 @@
-"""The only handle on the database that services and stores accept."""
+"""The only handle on the database that services and stores accept, whichever database it is."""
 
-import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sqlalchemy.sql import ClauseElement
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol
 
 Value = str | int | float | bytes | None
 Parameters = Sequence[Value] | Mapping[str, Value]
-Row = sqlite3.Row
+Dialect = Literal["sqlite", "postgresql"]
 
 
-class Transaction:
-    """One open transaction; it lives as long as the function that got it."""
+class Row(Protocol):
+    """One row of an answer: by the name of a column or by its place."""
 
-    __slots__ = ("_connection",)
-    for_update = ""
-    skip_locked = ""
+    def __getitem__(self, key: str | int, /) -> Any:
+        """Return one value."""
+        ...
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __iter__(self) -> Iterator[Any]:
+        """Return the values in the order of the columns."""
+        ...
 
+    def __len__(self) -> int:
+        """Return the number of columns."""
+        ...
+
+    def keys(self) -> Sequence[str]:
+        """Return the names of the columns."""
+        ...
+
+
+class Transaction(ABC):
+    """One open transaction; it lives as long as the function that got it.
+
+    Statements are the same on every database: `?` or `:name` for parameters, integers for
+    booleans. What a database says differently stands in the class attributes and `matching`.
+    """
+
+    __slots__ = ()
+
+    dialect: ClassVar[Dialect]
+    for_update: ClassVar[str]
+    """Behind a SELECT that reads what the transaction is going to change."""
+    skip_locked: ClassVar[str]
+    """The same, leaving out the rows that another transaction holds."""
+
+    @abstractmethod
     def execute(self, sql: str, parameters: Parameters = ()) -> int:
         """Run a written statement and return how many rows it changed."""
-        return self._connection.execute(sql, parameters).rowcount
 
+    @abstractmethod
+    def send(self, sql: str, parameters: Parameters = ()) -> None:
+        """Run a written statement whose number of changed rows nobody needs.
+
+        PostgreSQL is not waited for: its refusal shows at the next answer or at the commit.
+        """
+
+    @abstractmethod
     def execute_many(self, sql: str, rows: Iterable[Parameters]) -> None:
         """Run a written statement once per row of parameters."""
-        self._connection.executemany(sql, rows)
 
+    @abstractmethod
     def all(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Run a written statement and return all of its rows."""
-        return self._connection.execute(sql, parameters).fetchall()
 
+    @abstractmethod
     def one(self, sql: str, parameters: Parameters = ()) -> Row | None:
         """Run a written statement and return its first row, or None where there is none."""
-        row: Row | None = self._connection.execute(sql, parameters).fetchone()
-        return row
 
-    def run(self, statement: "ClauseElement") -> list[Row]:
-        """Compile a SQLAlchemy Core statement and return its rows, if it has any."""
-        from sqlalchemy.dialects import sqlite  # noqa: PLC0415 - 165 ms that a start does not need
-
-        compiled = statement.compile(dialect=sqlite.dialect(paramstyle="named"))
-        return self._connection.execute(str(compiled), compiled.params).fetchall()
+    @staticmethod
+    @abstractmethod
+    def matching(column: str, pattern: str) -> tuple[str, str]:
+        """Return a condition on a text column and its parameter; `*` stands for any characters."""

@@ -441,6 +441,21 @@ _ROWS = (
         "nothing: it joins again by itself; see `hivemesh replica list`",
         retryable=True,
     ),
+    _type(
+        1311,
+        "database-unreachable",
+        503,
+        "the database server does not answer",
+        "start the server or mend the way to it; the platform goes on by itself",
+        retryable=True,
+    ),
+    _type(
+        1312,
+        "database-unsuitable",
+        422,
+        "the database cannot be used as it is",
+        "do what the detail says about `database.url` or the server",
+    ),
     # 14xx: pipelines and runs
     _type(
         1401,

@@ -1,6 +1,17 @@
 """Runs the migrations on the connection that `storage.migrate` opened."""
 
+from typing import Any
+
+import sqlalchemy as sa
 from alembic import context
+from sqlalchemy.ext.compiler import compiles
+
+
+@compiles(sa.Text, "postgresql")
+def _text(type_: sa.Text, compiler: Any, **options: Any) -> str:
+    """Text is ordered by its bytes, as on SQLite, whatever language the server speaks."""
+    return f'{compiler.visit_TEXT(type_, **options)} COLLATE "C"'
+
 
 context.configure(
     connection=context.config.attributes["connection"],
