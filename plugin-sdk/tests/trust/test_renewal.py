@@ -1,4 +1,4 @@
-"""An identity renews itself at half of its life, whatever the clocks do."""
+"""An identity renews itself before half of its life, whatever the clocks do."""
 
 import asyncio
 import itertools
@@ -60,8 +60,8 @@ def renewer_of(source, platform, clock, **options):
     return Renewer(source, platform, clock=clock, **{"chance": lambda: 0.5, **options})
 
 
-@pytest.mark.parametrize(("chance", "minutes"), [(0.0, 24), (0.5, 27), (1.0, 30)])
-def test_renewal_is_due_when_at_least_half_of_the_life_is_left(
+@pytest.mark.parametrize(("chance", "minutes"), [(0.0, 21), (0.5, 24), (1.0, 27)])
+def test_renewal_is_due_when_more_than_half_of_the_life_is_left(
     source, platform, clock, chance, minutes
 ):
     renewer = renewer_of(source, platform, clock, chance=lambda: chance)
@@ -69,7 +69,7 @@ def test_renewal_is_due_when_at_least_half_of_the_life_is_left(
 
 
 async def test_nothing_happens_before_it_is_due(source, platform, clock):
-    clock.advance(timedelta(minutes=29))
+    clock.advance(timedelta(minutes=23))
     await renewer_of(source, platform, clock).tick()
     assert platform.keys == []
 
@@ -164,7 +164,7 @@ async def test_short_lifetimes_are_renewed_in_time(ca, platform, clock):
     lifetime = timedelta(seconds=20)
     source = IdentitySource(ca.svid(ca.worker(), now=clock.now(), lifetime=lifetime), ca.bundle())
     renewer = renewer_of(source, platform, clock)
-    assert timedelta(seconds=8) < renewer.due - clock.now() < timedelta(seconds=10)
+    assert timedelta(seconds=7) < renewer.due - clock.now() < timedelta(seconds=9)
 
 
 async def test_running_renewer_ticks_until_cancelled(source, platform, clock, monkeypatch):
@@ -195,7 +195,7 @@ async def test_an_authority_away_for_half_a_life_is_not_overrun_when_it_is_back(
         source = IdentitySource(svid, ca.bundle())
         fleet.append(Renewer(source, platform, clock=clock, chance=chance))
         if number < 59:
-            clock.advance(24)  # they came one after the other, the last ones 24 minutes later
+            clock.advance(21)  # they came one after the other, the last ones 20 minutes later
     for renewer in fleet:
         await renewer.tick()
 
@@ -219,3 +219,23 @@ async def test_an_authority_away_for_half_a_life_is_not_overrun_when_it_is_back(
     assert len(first) == len(fleet)
     spread = max(first) - min(first)
     assert spread >= 0.2 * HOUR.total_seconds()
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
+async def test_an_authority_back_after_half_a_life_is_asked_in_time(ca, chance):
+    """Away from the moment at which the oldest certificate is due: the worst one."""
+    clock = ManualClock()
+    platform = Platform(ca, clock)
+    source = IdentitySource(ca.svid(ca.worker(), now=clock.now(), lifetime=HOUR), ca.bundle())
+    renewer = Renewer(source, platform, clock=clock, chance=lambda: chance)
+    clock.advance(renewer.due - clock.now())
+    platform.error = WorkerUnreachableError("away", sent=False)
+    back = clock.now() + HOUR / 2
+    while clock.now() < back:
+        await renewer.tick()
+        clock.advance(1)
+    platform.error = None
+    while not renewer.renewals:
+        await renewer.tick()
+        clock.advance(1)
+        assert clock.now() < source.svid().not_after

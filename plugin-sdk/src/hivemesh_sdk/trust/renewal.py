@@ -1,6 +1,7 @@
-"""Keeps an identity alive: renews at half of its life, enrols again where it has expired.
+"""Keeps an identity alive: renews before half of its life, enrols again where it has expired.
 
-At half means between 40 and 50 %, so that an authority may be away for half a life.
+Before half means between 35 and 45 %: an authority may be away for half a life, and a twentieth is
+left to renew when it is back.
 
 Each tick looks at the wall clock. Monotonic timers stand still while a laptop sleeps, so a timer
 set for half an hour would fire long after the certificate has expired.
@@ -99,13 +100,15 @@ class Renewer:
         svid, now = self._source.svid(), self._clock.now()
         self._serial = svid.serial
         self._life = max(svid.not_after - now, timedelta())
-        self._due = now + self._life * (0.4 + 0.1 * self._chance())
+        self._due = now + self._life * (0.35 + 0.1 * self._chance())
 
     def _pause(self) -> timedelta:
         """A part of the time that is left, so that nobody is overrun when it is back."""
         left = self._source.svid().not_after - self._clock.now()
         least = min(self._life / 20, LONGEST_RETRY) * (0.5 + self._chance())
-        return max(least, left * (0.1 + 0.6 * self._chance()))
+        if left <= timedelta():
+            return least
+        return min(max(least, left * (0.1 + 0.6 * self._chance())), left * 0.7)
 
     def _report(self, error: Exception) -> None:
         left = self._source.svid().not_after - self._clock.now()
