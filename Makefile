@@ -6,6 +6,11 @@ PACKAGES := hivemesh_sdk hivemesh_platform
 SOURCES := platform plugin-sdk workers tests bench scripts
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 COMPOSE_FILE := docker-compose.multi-worker.yml
+JOBS ?= 2
+SUITES := plugin-sdk/tests tests/architecture+tests/docs+tests/platform tests/e2e
+# A suite's processes end with it, so none grows for long; a file's tests stay in one process.
+# A hanging test fails by a signal, with its stack: a thread would end the process under the others.
+PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist loadfile --timeout-method=signal
 
 .DEFAULT_GOAL := help
 .PHONY: help install runtime workers openbao format fix lint types imports unit test check build demo bench chaos eval certs up down demo-compose docs clean
@@ -38,15 +43,18 @@ imports: install ## check the dependency rules
 	@$(BIN)/lint-imports
 
 unit: install ## run the tests that start no other process
-	@$(BIN)/pytest -q -m "not integration and not e2e and not chaos" --timeout 120 --timeout-method=thread
+	@$(PYTEST) -m "not integration and not e2e and not chaos" --timeout 120
 
 check: lint types imports unit ## what a change must pass before review
 
 test: install workers ## run all tests, the short form of every drill, and each worker's own
-	@$(BIN)/pytest -q -m "not chaos" --timeout 300 --timeout-method=thread
-	@for worker in $(WORKERS); do echo "== $$worker"; \
-	  $(BIN)/mypy --python-executable workers/$$worker/.venv/bin/python -p worker_$$(echo $$worker | tr - _) \
-	  && (cd workers/$$worker && .venv/bin/python -m pytest -q --timeout 300 --timeout-method=thread) || exit 1; done
+	@failed=; for suite in $(SUITES); do echo "== $$suite"; \
+	  $(PYTEST) -m "not chaos" --timeout 300 $$(echo $$suite | tr + ' ') || failed="$$failed $$suite"; done; \
+	for worker in $(WORKERS); do echo "== $$worker"; \
+	  { $(BIN)/mypy --python-executable workers/$$worker/.venv/bin/python -p worker_$$(echo $$worker | tr - _) \
+	  && (cd workers/$$worker && .venv/bin/python -m pytest -q --timeout 300 --timeout-method=thread); } \
+	  || failed="$$failed $$worker"; done; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 openbao: install ## install a real OpenBao for the tests of the store `vault` (180 MB)
 	@$(PYTHON) scripts/environments.py openbao

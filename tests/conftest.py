@@ -1,0 +1,7 @@
+"""What all tests of the checkout need of the process that they run in."""
+
+import signal
+
+# A shell starts a background job with Ctrl-C ignored, and what the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
