@@ -193,6 +193,6 @@ def oldest_open_run(tx: Transaction) -> int | None:
     row = tx.one(
         """SELECT min(at) AS at FROM (
                SELECT min(created_at) AS at FROM run WHERE ended_at IS NULL
-               UNION ALL SELECT min(created_at) FROM work WHERE ended_at IS NULL)"""
+               UNION ALL SELECT min(created_at) FROM work WHERE ended_at IS NULL) AS open"""
     )
     return None if row is None or row["at"] is None else int(row["at"])

@@ -22,9 +22,13 @@ from hivemesh_platform.storage.transaction import Transaction, Value
 AT_ONCE = 2000  # rows in one transaction
 MAX_STARS = 3  # a pattern with many of them takes long to compare
 _INSERT = """
-INSERT OR REPLACE INTO audit_index
+INSERT INTO audit_index
 (seq, tenant, at, actor, on_behalf_of, action, object, decision, run, segment, place)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (seq) DO UPDATE SET tenant = excluded.tenant, at = excluded.at,
+       actor = excluded.actor, on_behalf_of = excluded.on_behalf_of, action = excluded.action,
+       object = excluded.object, decision = excluded.decision, run = excluded.run,
+       segment = excluded.segment, place = excluded.place
 """
 
 
@@ -90,8 +94,11 @@ class AuditIndex:
         Raises:
             InvalidError: a pattern has too many stars.
         """
-        sql, values = _sql(query)
-        found = await self._database.read(lambda tx: [tuple(row) for row in tx.all(sql, values)])
+
+        def places(tx: Transaction) -> list[tuple[Value, ...]]:
+            return [tuple(row) for row in tx.all(*_sql(query, tx))]
+
+        found = await self._database.read(places)
         return await asyncio.to_thread(self._records, found)
 
     async def forget_up_to(self, seq: int) -> None:
@@ -163,7 +170,7 @@ def _add(tx: Transaction, rows: Sequence[tuple[Value, ...]]) -> None:
     tx.execute_many(_INSERT, rows)
 
 
-def _sql(query: Query) -> tuple[str, list[Value]]:
+def _sql(query: Query, tx: Transaction) -> tuple[str, list[Value]]:
     clauses: list[str] = []
     values: list[Value] = []
 
@@ -174,10 +181,10 @@ def _sql(query: Query) -> tuple[str, list[Value]]:
     for column in ("action", "object", "run", "decision", "tenant"):
         wanted = getattr(query, column)
         if wanted:
-            add(*_matching(column, wanted))
+            add(*_matching(tx, column, wanted))
     if query.actor:
-        clause, value = _matching("actor", query.actor)
-        behalf, _ = _matching("on_behalf_of", query.actor)
+        clause, value = _matching(tx, "actor", query.actor)
+        behalf, _ = _matching(tx, "on_behalf_of", query.actor)
         add(f"({clause} OR {behalf})", value, value)
     if query.since is not None:
         add("at >= ?", _milliseconds(query.since))
@@ -190,14 +197,13 @@ def _sql(query: Query) -> tuple[str, list[Value]]:
     return sql, [*values, query.limit]
 
 
-def _matching(column: str, wanted: str) -> tuple[str, str]:
+def _matching(tx: Transaction, column: str, wanted: str) -> tuple[str, str]:
     if "*" not in wanted:
         return f"{column} = ?", wanted
     if wanted.count("*") > MAX_STARS:
         message = f"{wanted!r} has more than {MAX_STARS} stars"
         raise InvalidError(message)
-    pattern = "".join(f"[{one}]" if one in "[?" else one for one in wanted)
-    return f"{column} GLOB ?", pattern
+    return tx.matching(column, wanted)
 
 
 def _milliseconds(at: datetime) -> int:

@@ -43,6 +43,12 @@ class DatasetParts(Protocol):
         ...
 
 
+def lock_run(tx: Transaction, run: str) -> None:
+    """Have nobody else change a run until the transaction ends: first, before reading of it."""
+    if tx.for_update:
+        tx.send("SELECT 1 FROM run WHERE id = ?" + tx.for_update, (run,))
+
+
 class Change:
     """One change of the graph inside one transaction, and what it has set free."""
 

@@ -10,7 +10,7 @@ from hivemesh_sdk.contracts.problems import Problem
 
 from hivemesh_platform.execution import claim_sql
 from hivemesh_platform.execution.event_sql import log_event
-from hivemesh_platform.execution.graph_sql import Change, DatasetParts
+from hivemesh_platform.execution.graph_sql import Change, DatasetParts, lock_run
 from hivemesh_platform.execution.ledger import (
     Claim,
     Effects,
@@ -102,6 +102,7 @@ class SqlLedger:
 
     def activate(self, tx: Transaction, run: str, node: str, options: str, now: int) -> Effects:
         """Give a node its options; rows that waited for them are queued. Idempotent."""
+        lock_run(tx, run)
         row = tx.one("SELECT * FROM node WHERE run = ? AND name = ?", (run, node))
         if row is None or row["ended_at"] is not None:
             return Effects()
@@ -274,6 +275,7 @@ class SqlLedger:
         self, tx: Transaction, run: str, node: str, problem: Problem, now: int
     ) -> Effects:
         """End a node that cannot even be set going."""
+        lock_run(tx, run)
         row = tx.one(_NODE_OF_ROW, (run, node))
         if row is None or row["ended_at"] is not None:
             return Effects()
@@ -283,6 +285,7 @@ class SqlLedger:
 
     def cancel(self, tx: Transaction, run: str, now: int) -> Effects:
         """Cancel what has not ended of a run or job."""
+        lock_run(tx, run)
         change = Change(tx, self._datasets, now)
         change.cancel(run)
         return change.effects()
@@ -400,7 +403,10 @@ def _hold(tx: Transaction, key: WorkKey, fence: Fence) -> Row:
         StaleReaderError: another replica goes on with the same attempt.
         StaleReplicaError: this replica was declared dead.
     """
-    row = tx.one(_HOLD, (key.run, key.node, key.seq, fence.attempt, fence.epoch))
+    if key.node != JOB_NODE:
+        lock_run(tx, key.run)
+    held = (key.run, key.node, key.seq, fence.attempt, fence.epoch)
+    row = tx.one(_HOLD + tx.for_update, held)
     if row is not None:
         return row
     present = tx.one(_ATTEMPT_RUNS, (key.run, key.node, key.seq, fence.attempt))

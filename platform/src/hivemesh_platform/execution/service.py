@@ -156,11 +156,11 @@ class RunService:
 
     async def reconcile(self) -> None:
         """Start the workflows of runs that were accepted and never started."""
-        for row in await self._parts.database.read(store.unfinished):
-            self._parts.counters.open_runs.add(row["id"])
-            if not await self._parts.engine.is_known(row["id"]):
-                _log.info("run_reconciled", run_id=row["id"])
-                await self._submit(row["id"], msgspec.json.decode(row["nodes"]))
+        for run, nodes in await self._parts.database.read(store.unfinished):
+            self._parts.counters.open_runs.add(run)
+            if not await self._parts.engine.is_known(run):
+                _log.info("run_reconciled", run_id=run)
+                await self._submit(run, nodes)
 
     async def keep_submitting(self) -> None:
         """Try again, until cancelled, to start the workflows that could not be started."""

@@ -1,5 +1,7 @@
 """What people ask about runs and jobs: reads only. Changes go through the ledger."""
 
+from itertools import groupby
+
 from hivemesh_platform.execution.model import JOB_NODE
 from hivemesh_platform.storage.transaction import Row, Transaction
 
@@ -46,14 +48,16 @@ def has_rows(tx: Transaction, run_id: str, name: str) -> bool:
     return found is not None
 
 
-def unfinished(tx: Transaction) -> list[Row]:
-    """Return id and node names (JSON, in order) of the runs that have not ended."""
-    return tx.all(
-        """SELECT run.id, json_group_array(node.name) AS nodes
-             FROM run JOIN (SELECT run, name FROM node ORDER BY run, position) AS node
-               ON node.run = run.id
-            WHERE run.ended_at IS NULL GROUP BY run.id"""
+def unfinished(tx: Transaction) -> list[tuple[str, list[str]]]:
+    """Return id and node names (in order) of the runs that have not ended."""
+    rows = tx.all(
+        """SELECT run.id, node.name FROM run JOIN node ON node.run = run.id
+            WHERE run.ended_at IS NULL ORDER BY run.id, node.position"""
     )
+    return [
+        (run, [row["name"] for row in group])
+        for run, group in groupby(rows, key=lambda row: str(row["id"]))
+    ]
 
 
 def rejected(tx: Transaction, run_id: str, after: int, limit: int) -> list[Row]:

@@ -82,8 +82,8 @@ def settle(tx: Transaction, seen: Replica) -> None:
 
 
 def is_current(tx: Transaction, replica: str, epoch: int) -> bool:
-    """Whether a replica still has this epoch."""
-    sql = "SELECT 1 FROM replica WHERE id = ? AND epoch = ?"
+    """Whether a replica still has this epoch, and keeps it until the transaction ends."""
+    sql = "SELECT 1 FROM replica WHERE id = ? AND epoch = ?" + tx.for_share
     return tx.one(sql, (replica, epoch)) is not None
 
 

@@ -52,6 +52,7 @@ class PostgresTransaction(Transaction):
 
     dialect = "postgresql"
     for_update = " FOR UPDATE"
+    for_share = " FOR SHARE"
     skip_locked = " FOR UPDATE SKIP LOCKED"
 
     def __init__(self, cursor: "Cursor[Any]") -> None:

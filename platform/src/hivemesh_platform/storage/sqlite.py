@@ -38,6 +38,7 @@ class SqliteTransaction(Transaction):
 
     dialect = "sqlite"
     for_update = ""
+    for_share = ""
     skip_locked = ""
 
     def __init__(self, connection: sqlite3.Connection) -> None:

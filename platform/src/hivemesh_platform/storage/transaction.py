@@ -41,6 +41,8 @@ class Transaction(ABC):
     dialect: ClassVar[Dialect]
     for_update: ClassVar[str]
     """Behind a SELECT that reads what the transaction is going to change."""
+    for_share: ClassVar[str]
+    """Behind a SELECT of what nobody may change until the transaction ends."""
     skip_locked: ClassVar[str]
     """The same, leaving out the rows that another transaction holds."""
 
