@@ -33,11 +33,18 @@ class Surroundings:
     working_folder: Path
     home: Path
     system_file: Path = Path("/etc/hivemesh") / FILE_NAME
+    installed_from: Path | None = None  # the checkout that this package runs from
 
     @classmethod
     def of_process(cls) -> "Surroundings":
         """Those of this process."""
-        return cls(environment=os.environ, working_folder=Path.cwd(), home=Path.home())
+        source = Path(__file__).resolve().parents[3]
+        return cls(
+            environment=os.environ,
+            working_folder=Path.cwd(),
+            home=Path.home(),
+            installed_from=source if _is_checkout(source) else None,
+        )
 
     @property
     def user_file(self) -> Path:
@@ -109,7 +116,7 @@ def load(surroundings: Surroundings, flags: Mapping[str, JsonValue] | None = Non
         settings=settings,
         origins=merged.origins,
         state_folder=_state_folder(settings, surroundings),
-        project=surroundings.project,
+        project=surroundings.project or surroundings.installed_from,
         environment=surroundings.environment,
     )
 

@@ -232,3 +232,11 @@ def test_every_leaf_is_shown_with_its_origin(surroundings: Surroundings) -> None
 def test_the_schema_line_of_editors_is_allowed(surroundings: Surroundings) -> None:
     write(surroundings.user_file, "$schema: https://example.invalid/settings.json\nmode: local")
     assert load(surroundings).settings.mode == "local"
+
+
+def test_outside_any_project_the_checkout_that_is_installed_has_the_workers(tmp_path):
+    anywhere = {"environment": {}, "working_folder": tmp_path, "home": tmp_path}
+    loaded = load(Surroundings(**anywhere, installed_from=tmp_path / "checkout"))
+    assert loaded.project == tmp_path / "checkout"
+    assert loaded.state_folder == tmp_path / ".local" / "state" / "hivemesh"
+    assert load(Surroundings(**anywhere)).project is None

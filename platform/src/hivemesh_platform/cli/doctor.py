@@ -191,7 +191,17 @@ def _quarantine(identities: list[str]) -> Iterator[Finding]:
 
 
 def _workers(client: "Client") -> Iterator[Finding]:
-    for worker in client.workers():
+    workers = client.workers()
+    if not workers:
+        yield Finding(
+            section="workers",
+            check="workers are installed",
+            verdict="warning",
+            cause="there is none",
+            fix="hivemesh up in the checkout, or name folders of workers: --set workers.folders=…",
+            docs="docs/reference/configuration.md",
+        )
+    for worker in workers:
         good = worker.live >= worker.wanted and worker.state != "incompatible"
         waiting = worker.state in {"building", "starting"}
         verdict: Verdict = "ok" if good else "warning" if waiting else "failure"
@@ -216,10 +226,14 @@ def _text(findings: list[Finding]) -> str:
         lines.append(f"  {MARKS[one.verdict]} {one.check}{f': {one.cause}' if one.cause else ''}")
         if one.fix:
             number += 1
-            anchor = f"   docs/reference/errors.md#{one.docs.lower()}" if one.docs else ""
+            anchor = f"   {_anchor(one.docs)}" if one.docs else ""
             lines.append(f"      fix {number}: {one.fix}{anchor}")
     lines.append(_conclusion(findings))
     return "\n".join(lines)
+
+
+def _anchor(docs: str) -> str:
+    return f"docs/reference/errors.md#{docs.lower()}" if docs.startswith("HM-") else docs
 
 
 def _conclusion(findings: list[Finding]) -> str:

@@ -3,10 +3,10 @@
 The SDK has the words; it is loaded when there is an error, so that a help page does not wait.
 """
 
-import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from itertools import pairwise
 
 from typer import Abort, Exit
@@ -14,10 +14,14 @@ from typer import Abort, Exit
 OK, USAGE, INTERRUPTED = 0, 2, 130
 
 
-def run_guarded(command: Callable[[], object], *, trace: bool = False) -> int:
-    """Run the command and answer with its exit code; only with `trace` a stack trace shows."""
+def run_guarded(command: Callable[[], object], *, trace: bool = False, quiet: bool = False) -> int:
+    """Run the command and answer with its exit code.
+
+    Only with `trace` a stack trace shows; with `quiet` nothing but the error, if there is one.
+    """
     try:
-        result = command()
+        with _silent() if quiet else nullcontext():
+            result = command()
     except Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, Abort):
@@ -32,6 +36,12 @@ def run_guarded(command: Callable[[], object], *, trace: bool = False) -> int:
     return result if isinstance(result, int) else OK
 
 
+@contextmanager
+def _silent() -> Iterator[None]:
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):  # noqa: PTH123 - quicker than pathlib
+        yield
+
+
 def _failed(error: Exception) -> int:
     usage = getattr(error, "format_message", None)
     if usage is not None:
@@ -42,11 +52,10 @@ def _failed(error: Exception) -> int:
 
 
 def _misused(message: str) -> int:
-    fix = "add --help to see the usage and examples"
-    sys.stderr.write(f"error: {message}\nfix: {fix}\n")
-    if _wants_json():
-        sys.stdout.write(json.dumps({"title": message, "status": 400, "remedy": fix}) + "\n")
-    return USAGE
+    from hivemesh_sdk.contracts.problems import problem
+    from hivemesh_sdk.failures import show
+
+    return show(problem("command-misused", message), as_json=_wants_json())
 
 
 def _wants_json() -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,9 +73,11 @@ def down(
     Examples:  hivemesh down  ·  hivemesh down --purge --yes
     """
     folder = session.state_folder(state)
+    if purge and not yes:
+        _ask_to_purge(folder)
     stopped = stop(folder)
-    if purge:
-        _purge(folder, sure=yes)
+    if purge and folder.exists():
+        shutil.rmtree(folder)
     if fmt in {"json", "yaml"}:
         output.show_document({"stopped": stopped, "purged": purge}, fmt)
     else:
@@ -262,10 +265,13 @@ def _stay(process: "subprocess.Popen[bytes]") -> int:
     return 0
 
 
-def _purge(folder: Path, *, sure: bool) -> None:
-    import shutil
+def _ask_to_purge(folder: Path) -> None:
+    """Go on only where a person says so.
 
-    if not sure and not typer.confirm(f"delete {folder} with all data in it?"):
-        raise typer.Abort
-    if folder.exists():
-        shutil.rmtree(folder)
+    Raises:
+        BadParameter: nobody can be asked.
+    """
+    if not sys.stdin.isatty():
+        message = f"{folder} is deleted with --yes where nobody can be asked"
+        raise typer.BadParameter(message)
+    typer.confirm(f"stop, and delete {folder} with all data in it?", abort=True)

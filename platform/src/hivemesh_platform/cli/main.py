@@ -4,6 +4,7 @@ A help page must not wait for modules that it does not need, so only the named g
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -69,19 +70,36 @@ COMMANDS = {
     "health": ("hivemesh_platform.cli.status", "health", "Exit 0 when the platform is ready."),
     "whoami": ("hivemesh_platform.cli.whoami", "whoami", "Who you are and what you may do."),
     "doctor": ("hivemesh_platform.cli.doctor", "doctor", "Find what is wrong and how to mend it."),
+    "help": ("hivemesh_platform.cli.help", "help_", "Explain a command, a topic or an error code."),
 }
-TRACE = "-vv"  # anywhere on the command line: an error shows its stack trace
+# Anywhere on the command line, before `--`.
+TRACE, NO_COLOR = "-vv", "--no-color"
+QUIET = {"--quiet", "-q"}
 EPILOG = "First steps: hivemesh up -d · hivemesh demo email · hivemesh status · hivemesh down. "
-EPILOG += "With -vv anywhere an error shows its stack trace; NO_COLOR is respected. "
+EPILOG += (
+    "Anywhere: --quiet (nothing but data and errors), --no-color (or NO_COLOR), -vv (an error "
+)
+EPILOG += "shows its stack trace). "
 EPILOG += "Another machine's platform: --server https://HOST:PORT --token-file FILE --ca-file FILE "
 EPILOG += "anywhere, or HIVEMESH_SERVER, HIVEMESH_TOKEN and HIVEMESH_CA_FILE."
 
 
 def main() -> None:
     """Run the command line of this process."""
-    words = take_remote([word for word in sys.argv[1:] if word != TRACE])
+    words, flags = take_flags(take_remote(sys.argv[1:]))
+    if NO_COLOR in flags:
+        os.environ["NO_COLOR"] = "1"
+    if not words or (len(words) == 1 and words[0] in GROUPS):
+        words.append("--help")  # nothing was asked for: that is a question, not a mistake
     command = lambda: build(words)(words, prog_name="hivemesh", standalone_mode=False)  # noqa: E731
-    sys.exit(run_guarded(command, trace=TRACE in sys.argv))
+    sys.exit(run_guarded(command, trace=TRACE in flags, quiet=not QUIET.isdisjoint(flags)))
+
+
+def take_flags(words: Sequence[str]) -> tuple[list[str], set[str]]:
+    """Split the flags that may stand anywhere from the command line; behind `--` all are words."""
+    end = words.index("--") if "--" in words else len(words)
+    flags = {*words[:end]} & {TRACE, NO_COLOR, *QUIET}
+    return [word for word in words[:end] if word not in flags] + list(words[end:]), flags
 
 
 def build(arguments: Sequence[str], *, everything: bool = False) -> typer.Typer:

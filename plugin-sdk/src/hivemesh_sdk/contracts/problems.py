@@ -569,6 +569,13 @@ _ROWS = (
         "no operator certificate was found",
         "run the command on the machine of the platform, or pass --state",
     ),
+    _type(
+        1610,
+        "command-misused",
+        400,
+        "the command cannot be understood",
+        "add --help to see the usage and examples",
+    ),
     # 17xx: audit, access, policy, tickets, secrets, revocation, safe parsers
     _type(
         1700,
