@@ -12,7 +12,7 @@ from whole_platform import ROOT, Installation, until
 pytestmark = pytest.mark.e2e
 
 WORKERS = [ROOT / "tests" / "support" / "workers" / name for name in ("converter", "notary")]
-WIDTH = 0.05  # of a lifetime: the renewals after the return are spread over more than this
+WIDE, WIDE_WHEN_DUE = 0.1, 0.06  # of a lifetime: the renewals after the return take at least this
 SHARE = 0.5  # at most this part of them falls into one tenth of the time they are spread over
 CALL_EVERY_S = 0.1
 
@@ -97,7 +97,7 @@ def test_calls_go_on_without_the_authority_and_renewals_are_spread(install, tmp_
         "trust.svid_lifetime_s=60", "trust.issuer_lifetime_s=1200", workers=WORKERS
     )
     width, share, *_ = drill(installation, tmp_path / "calls", seconds=60, size=40)
-    assert width >= WIDTH, (width, share)
+    assert width >= WIDE, (width, share)
     assert share <= SHARE, (width, share)
 
 
@@ -116,7 +116,8 @@ def test_a_hundred_identities_whose_renewal_is_due_when_the_authority_goes_away(
     title = "authority away for half a life"
     record(f"{title}: seconds", away, "s", 150, holds=away >= 150)
     record(f"{title}: calls between workers, none of them failed", calls, "calls", 1, holds=True)
-    record(f"{title}: width of the renewals, of a life", width, "", WIDTH, holds=width >= WIDTH)
+    wide = width >= WIDE_WHEN_DUE
+    record(f"{title}: width of the renewals, of a life", width, "", WIDE_WHEN_DUE, holds=wide)
     record(f"{title}: of them in one tenth of that", share, "", SHARE, holds=share <= SHARE)
-    assert width >= WIDTH
+    assert width >= WIDE_WHEN_DUE
     assert share <= SHARE
