@@ -115,4 +115,4 @@ def test_misuse_is_json_too_where_json_was_asked_for(monkeypatch, capsys, words)
     app = build(arguments)
     code = failures.run_guarded(lambda: app(arguments, prog_name="hivemesh", standalone_mode=False))
     assert code == failures.USAGE
-    assert "lst" in json.loads(capsys.readouterr().out)["title"]
+    assert "lst" in json.loads(capsys.readouterr().out)["detail"]
