@@ -10,6 +10,7 @@ import msgspec
 
 from hivemesh_sdk.contracts.steps import (
     Event,
+    MemberEvent,
     RecordsEvent,
     ResultEvent,
     StepRequest,
@@ -17,7 +18,7 @@ from hivemesh_sdk.contracts.steps import (
 
 MAX_LINE_BYTES = 1024 * 1024
 
-_WITH_BODY = (RecordsEvent, ResultEvent)  # a tuple: a union is taken apart at each check
+_WITH_BODY = (RecordsEvent, MemberEvent, ResultEvent)  # a tuple: a union is taken apart at each check
 _encode = msgspec.json.Encoder().encode
 _decode_event = msgspec.json.Decoder(Event).decode
 _decode_request = msgspec.json.Decoder(StepRequest).decode

@@ -1,5 +1,7 @@
 """Steps on the wire: the request, the events of its pages, and what a worker says of itself."""
 
+import hashlib
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Literal
 
@@ -14,6 +16,7 @@ Encoding = Literal["identity", "zstd"]
 
 MAX_PAGE_BYTES = 8 * 1024 * 1024
 MAX_WAIT_S = 20.0  # no request lives longer
+MAX_MEMBERS = 1000  # small calls in one request
 MAX_RECORD_BYTES = 4 * 1024 * 1024
 LARGE_FIELD_BYTES = 256 * 1024
 NO_CHECKPOINT = msgspec.Raw(b"null")  # JSON null: from the beginning
@@ -36,11 +39,29 @@ class InputPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     encoding: Encoding = "identity"
 
 
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the small calls that travel in one request."""
+
+    key: str
+    attempt: int
+
+
+def digest_of_members(members: Sequence[Member]) -> str:
+    """What the ticket of a request with several calls says about them."""
+    text = "\n".join(f"{one.key} {one.attempt}" for one in members)
+    return hashlib.sha256(text.encode()).hexdigest() if members else ""
+
+
 class StepRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The first line of a `PUT /v1/steps/{key}` body; inline inputs follow it in order.
 
     `deadline_ms` is what the whole execution may take (0 = no deadline); the header
     `Hivemesh-Deadline-Ms` limits the exchange.
+
+    With `members` it is several small calls, one after the other, that have all but their inputs in
+    common: line n of the input is that of member n. Each is answered by an event of its own as soon
+    as it has ended, and the deadline is that of each. A request that ends with a problem means the
+    first member that has no answer; those after it have not begun.
     """
 
     capability: str
@@ -54,6 +75,7 @@ class StepRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     deadline_ms: int = 0
     idle_timeout_ms: int = 300_000
     bodies: Bodies = "inline"
+    members: list[Member] = []
 
 
 class RecordsEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="records"):
@@ -95,6 +117,15 @@ class RejectedEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     position: object = None
 
 
+class MemberEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="member"):
+    """One of several calls has ended: `bytes` of JSON follow, or there is a problem."""
+
+    no: int
+    key: str
+    bytes: int | None = None
+    problem: Problem | None = None
+
+
 class ResultEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="result"):
     """The execution ended well. `bytes` of JSON follow (a value or a state), or `artifact` names them."""
 
@@ -112,7 +143,15 @@ class ProblemEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     problem: Problem
 
 
-Event = RecordsEvent | ProgressEvent | LogEvent | RejectedEvent | ResultEvent | ProblemEvent
+Event = (
+    RecordsEvent
+    | ProgressEvent
+    | LogEvent
+    | RejectedEvent
+    | MemberEvent
+    | ResultEvent
+    | ProblemEvent
+)
 
 
 class ExecutionState(StrEnum):

@@ -44,6 +44,7 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     datasets: list[str] = []  # read:<name> and write:<name>
     secrets: list[str] = []  # references that it may resolve: a.b.c
     data_class: DataClass = DataClass.INTERNAL  # of its inputs
+    members: str = ""  # of several small calls in one request: digest of their keys and attempts
     act: list[str] = []  # who passed it on, the last one first
 
 

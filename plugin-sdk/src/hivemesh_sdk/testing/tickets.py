@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from hivemesh_sdk.clock import SystemClock
-from hivemesh_sdk.contracts.steps import StepRequest
+from hivemesh_sdk.contracts.steps import StepRequest, digest_of_members
 from hivemesh_sdk.contracts.tickets import (
     TICKET_TYPE,
     ExchangeReply,
@@ -122,4 +122,7 @@ class ThrowawayTickets:
 
     def for_request(self, holder: SpiffeId, step: str, request: StepRequest) -> str:
         """A right ticket for a step request."""
+        if request.members:
+            members = digest_of_members(request.members)
+            return self.given(self.claims(holder, step, request.capability, members=members))
         return self.of(holder, step, request.capability, request.attempt)

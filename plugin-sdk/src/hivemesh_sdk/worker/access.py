@@ -15,7 +15,7 @@ from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.manifest import Manifest
 from hivemesh_sdk.contracts.names import CALL_NAME, TICKET_HEADER
-from hivemesh_sdk.contracts.steps import StepRequest
+from hivemesh_sdk.contracts.steps import StepRequest, digest_of_members
 from hivemesh_sdk.contracts.tickets import Ticket
 from hivemesh_sdk.errors import NotAuthorizedError
 from hivemesh_sdk.trust.jws import VerifyKey
@@ -204,6 +204,9 @@ class Access:
         caller = caller_of(scope)
         if caller.id.path[0] == "platform":
             return self._for_platform(caller, headers, key, request)
+        if request.members:
+            message = "only the platform sends several calls in one request"
+            self._refuse(caller, "other-members", message)
         grant = self._grants.get((caller.uri, request.capability, headers.get(_TICKET, b"")))
         if grant is None or self._is_outdated(grant):
             return self._for_worker(caller, headers, key, request, present)
@@ -224,6 +227,9 @@ class Access:
         if problem:
             self._refuse(caller, *problem)
         self._check_attempt(caller, ticket, request)
+        if ticket.members != digest_of_members(request.members):
+            message = "the ticket is one of other calls than the request has"
+            self._refuse(caller, "other-members", message)
         self._check_class(caller, ticket, request.capability)
         self._ask_policy(caller, ticket, request.capability)
         return Right(caller.uri, token.decode("ascii"), ticket)

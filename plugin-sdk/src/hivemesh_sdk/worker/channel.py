@@ -44,6 +44,7 @@ class Begin(msgspec.Struct, tag="begin", frozen=True, kw_only=True):
     bodies: Bodies
     remaining_s: float | None
     scratch: str
+    members: list[str] = []  # keys of small calls: each line of the body is the input of one
     internal: list[str] = []  # internal destinations that the policy opens
 
 
@@ -134,6 +135,12 @@ class Ended(msgspec.Struct, tag="ended", frozen=True, kw_only=True):
     artifacts: list[Artifact] = []
 
 
+class MemberEnded(msgspec.Struct, tag="member", frozen=True, kw_only=True):
+    """The next one of several small calls ended: the JSON of its result follows, or a problem."""
+
+    problem: Problem | None = None
+
+
 class Failed(msgspec.Struct, tag="failed", frozen=True, kw_only=True):
     """The step ended with an error."""
 
@@ -182,6 +189,7 @@ FromExecutor = (
     | RejectedRecord
     | Progress
     | LogLine
+    | MemberEnded
     | Ended
     | Failed
     | ReadBlock

@@ -20,6 +20,8 @@ from hivemesh_sdk.contracts.steps import (
     ExecutionState,
     ExecutionStatus,
     LogEvent,
+    Member,
+    MemberEvent,
     ProblemEvent,
     ProgressEvent,
     RecordsEvent,
@@ -32,6 +34,7 @@ from hivemesh_sdk.worker.access import Right
 
 UNARY = frozenset({"call", "add", "merge", "result"})  # one result and nothing else
 ENTRY_BYTES = 1500  # what an entry without events takes
+MEMBER_WAKES_S = 0.05  # answers of small calls are gathered for a moment
 PROGRESS_WAKES_S = 2.0  # a reader who waits for longer is told how far it is
 
 _PROCESS = os.urandom(10).hex()  # so that an id of another process is never taken for one of ours
@@ -63,6 +66,15 @@ class Waiter(Protocol):
     """Whoever waits for an event; told once, and by then it waits no more."""
 
     def wake(self) -> None: ...
+
+
+class Asking(msgspec.Struct):
+    """The one of several small calls that runs, as it asks the platform for something."""
+
+    key: str
+    attempt: int
+    capability: str
+    right: Right
 
 
 class Buffered(msgspec.Struct, gc=False):
@@ -113,6 +125,9 @@ class Execution(msgspec.Struct, eq=False):
     _ready: int = 0  # the last event that wakes a reader
     _suspended: bool = False
     _unseen_progress: bool = False
+    members: list[Member] = []
+    answered: int = 0  # members that have ended
+    each_s: float = 0.0  # what one member may take
 
     @classmethod
     def begin(
@@ -145,6 +160,38 @@ class Execution(msgspec.Struct, eq=False):
             clock.monotonic,
             listener,
         )
+
+    def has_members(self, members: list[Member], deadline_ms: int) -> None:
+        """It is several small calls; the deadline is that of each."""
+        self.members = members
+        self.each_s = deadline_ms / 1000
+
+    def member_ended(self, body: bytes, problem: Problem | None, *, cost: int) -> None:
+        """The next member has ended; readers are told at once or within a moment."""
+        if self.ended or self.answered >= len(self.members):
+            return
+        key = self.members[self.answered].key
+        self.answered += 1
+        size = None if problem is not None else len(body)
+        event = MemberEvent(no=self.last_no + 1, key=key, bytes=size, problem=problem)
+        now = self._monotonic()
+        if self.each_s:
+            self.deadline_at = now + self.each_s
+        self._append(event, body, cost, wake=now - self._woke_at >= MEMBER_WAKES_S)
+
+    def tell(self) -> None:
+        """Wake readers for members that ended a moment ago."""
+        now = self._monotonic()
+        if self.last_no > self._ready and self.answered and now - self._woke_at >= MEMBER_WAKES_S:
+            self._wake(self.last_no, now)
+
+    @property
+    def asking(self) -> "Execution | Asking":
+        """Who asks: the execution, or that of its members that runs."""
+        if self.answered >= len(self.members):
+            return self
+        member = self.members[self.answered]
+        return Asking(member.key, member.attempt, self.capability, self.right)
 
     def now(self) -> float:
         """The monotonic time, as its deadline is kept."""
@@ -343,11 +390,14 @@ class Execution(msgspec.Struct, eq=False):
         self._unseen_progress = False
         now = self.event_at = self.active_at = self._monotonic()
         if wake:
-            self._ready = number
-            self._woke_at = now
-            waiters = self._waiters
-            while waiters:
-                waiters.pop().wake()
+            self._wake(number, now)
+
+    def _wake(self, number: int, now: float) -> None:
+        self._ready = number
+        self._woke_at = now
+        waiters = self._waiters
+        while waiters:
+            waiters.pop().wake()
 
     def _state(self) -> ExecutionState:
         if self.ended:

@@ -120,6 +120,8 @@ def _run(
         return channel.Refused(problem=problem("unknown-capability", missing)), b""
     vault = LeasedValues(borrowing(step))
     try:
+        if begin.members:
+            return _run_members(vault, step, begin, body, capability, http)
         return _run_with(vault, step, begin, body, capability, http)
     finally:
         vault.close()
@@ -159,6 +161,44 @@ def _run_with(
     )
     sink = StoringSink(step, artifacts) if begin.bodies == "direct" else step
     return _compute(capability, job, options, context, sink, artifacts)
+
+
+def _run_members(
+    vault: LeasedValues,
+    step: StepLine,
+    begin: channel.Begin,
+    body: bytes,
+    capability: Capability,
+    http: Http,
+) -> Outcome:
+    """Several small calls, one after the other; each is answered before the next one begins."""
+    parameters = msgspec.json.decode(begin.parameters)
+    job = Job(kind=begin.kind, parameters=parameters, vault=vault)
+    try:
+        options = capability.accept(job)
+        for number, (key, line) in enumerate(zip(begin.members, body.split(b"\n"), strict=True)):
+            step.begin_member(begin.remaining_s)
+            scratch = Path(begin.scratch, str(number))
+            artifacts = RemoteArtifacts(step, scratch)
+            job.inputs = (line,)
+            context = Context(
+                key=key,
+                capability=begin.capability,
+                scratch=scratch,
+                artifacts=artifacts,
+                port=step,
+                vault=vault,
+                http=http,
+                calls=step,
+            )
+            outcome, result = _compute(capability, job, options, context, step, artifacts)
+            failed = outcome.problem if isinstance(outcome, channel.Failed) else None
+            step.member_ended(failed, result)
+    except StepCancelledError as error:
+        return channel.Failed(problem=problem_of(error)), b""
+    except HivemeshError as error:
+        return channel.Refused(problem=problem_of(error)), b""
+    return channel.Ended(has_result=False), b""
 
 
 def _compute(

@@ -125,6 +125,7 @@ class Executor(asyncio.Protocol):
             bodies=request.bodies,
             remaining_s=remaining,
             scratch=str(self._settings.scratch / execution.id),
+            members=[one.key for one in request.members],
             internal=list(self._settings.internal()),
         )
         self._send(message, *(body for body in bodies if body))
@@ -242,7 +243,7 @@ class Executor(asyncio.Protocol):
     async def _read(self, execution: Execution, question: channel.ReadBlock) -> None:
         try:
             block = await self._artifacts.read(
-                execution, question.artifact, question.offset, question.length
+                execution.asking, question.artifact, question.offset, question.length
             )
         except HivemeshError as error:
             self._send(channel.Answer(call=question.call, problem=problem_of(error)))
@@ -253,7 +254,7 @@ class Executor(asyncio.Protocol):
         data: bytes | Path = Path(question.path) if question.path else body
         try:
             self._check_inside(data)
-            await self._artifacts.store(execution, question.artifact, data)
+            await self._artifacts.store(execution.asking, question.artifact, data)
         except HivemeshError as error:
             self._send(channel.Answer(call=question.call, problem=problem_of(error)))
             return
@@ -261,7 +262,7 @@ class Executor(asyncio.Protocol):
 
     async def _lend(self, execution: Execution, question: channel.Borrow) -> None:
         try:
-            lease = await self._artifacts.lend(execution, question.path)
+            lease = await self._artifacts.lend(execution.asking, question.path)
         except HivemeshError as error:
             self._send(channel.Answer(call=question.call, problem=problem_of(error)))
             return
@@ -273,7 +274,7 @@ class Executor(asyncio.Protocol):
         if execution.deadline_at is not None:
             left_s = max(0.0, execution.deadline_at - execution.now())
         try:
-            answer = await self._artifacts.call(execution, question, left_s)
+            answer = await self._artifacts.call(execution.asking, question, left_s)
         except HivemeshError as error:
             self._send(channel.Answer(call=asked.call, problem=problem_of(error)))
             return
@@ -372,6 +373,8 @@ def _report(execution: Execution, message: channel.FromExecutor, body: bytes, co
                 cost=cost,
                 more=message.more,
             )
+        case channel.MemberEnded():
+            execution.member_ended(body, message.problem, cost=cost)
         case channel.RejectedRecord():
             execution.rejected(
                 message.reason, message.detail, message.position, cost=cost, more=message.more

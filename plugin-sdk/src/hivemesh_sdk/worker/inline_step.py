@@ -188,6 +188,9 @@ class InlineStep(msgspec.Struct, eq=False):
         except HivemeshError as error:
             self.front.post(partial(self.end, problem_of(error), refused=True))
             return
+        if request.members:
+            await self._run_members(job, options)
+            return
         try:
             if self.capability.asks_context:
                 self.context = self._surroundings()
@@ -205,9 +208,38 @@ class InlineStep(msgspec.Struct, eq=False):
             digest = "" if result is None else hashlib.sha256(result).hexdigest()
             self.front.post(partial(self._succeed, result, digest))
 
-    def _surroundings(self) -> Context:
+    async def _run_members(self, job: Job, options: object) -> None:
+        """Several small calls, one after the other; each is answered before the next one begins."""
+        lines = (self.bodies[0] or b"").split(b"\n")
+        for member, line in zip(self.request.members, lines, strict=True):
+            if self.stopped:
+                self.front.post(partial(self.end, problem("cancelled")))
+                return
+            self.begun_at = time.monotonic()
+            job.inputs = (line,)
+            result, failed = b"null", None
+            try:
+                if self.capability.asks_context:
+                    self.context = self._surroundings(member.key)
+                found = await self.capability.run_waiting(job, options, self.context, self)
+                refuse_secrets(found or b"", "the answer")
+                result = b"null" if found is None else found
+            except asyncio.CancelledError:
+                self.front.post(partial(self.end, problem("cancelled")))
+                raise
+            except HivemeshError as error:
+                failed = problem_of(error)
+            except Exception as error:  # noqa: BLE001 - the boundary of the author's code
+                _log.exception("step_raised", key=member.key)
+                failed = problem_of(error)
+            ended = self.execution.member_ended
+            body = b"" if failed is not None else result
+            self.front.post(partial(ended, body, failed, cost=0))
+        self.front.post(partial(self._succeed, None, ""))
+
+    def _surroundings(self, key: str = "") -> Context:
         return Context(
-            key=self.execution.key,
+            key=key or self.execution.key,
             capability=self.capability.id,
             scratch=self.folder / self.execution.id,
             artifacts=NO_ARTIFACTS,

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from hivemesh_sdk.contracts.artifacts import Artifact
+from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.errors import ConfigurationError, RemoteError
 from hivemesh_sdk.redaction import REDACTOR
 from hivemesh_sdk.worker import channel
@@ -45,6 +46,7 @@ class Line:
         self._writer = threading.Thread(target=self._write, name="channel-out", daemon=True)
         self._steps: queue.SimpleQueue[tuple[StepLine, channel.Begin, bytes]] = queue.SimpleQueue()
         self._step: StepLine | None = None
+        self._writing = threading.Lock()
 
     def receive_load(self) -> channel.Load:
         """Wait for the first message, then read and write from threads of their own."""
@@ -66,6 +68,16 @@ class Line:
         self._outgoing.put((head, body))
         return len(head) + len(body)
 
+    def send_now(self, message: channel.FromExecutor, body: bytes = b"") -> int:
+        """The same, sent when this returns, whatever happens to this process afterwards."""
+        frame = channel.frame(message, len(body)) + body
+        try:
+            with self._writing:
+                self._socket.sendall(frame)
+        except OSError:
+            os._exit(0)  # as in `_write`
+        return len(frame)
+
     def finish(self) -> None:
         """Wait until all is sent; nothing can be sent afterwards."""
         self._outgoing.put(None)
@@ -75,9 +87,10 @@ class Line:
         try:
             while (frame := self._outgoing.get()) is not None:
                 head, body = frame
-                self._socket.sendall(head)
-                if body:
-                    self._socket.sendall(body)
+                with self._writing:
+                    self._socket.sendall(head)
+                    if body:
+                        self._socket.sendall(body)
         except OSError:
             os._exit(0)  # the front is gone and nobody wants the result
 
@@ -177,6 +190,23 @@ class StepLine:
             more=self._kind != "source",
         )
         self._send_counted(message, b"" if artifact else batch.data)
+
+    def begin_member(self, seconds: float | None) -> None:
+        """The next small call begins: its deadline counts from now.
+
+        Raises:
+            StepCancelledError: the step is not wanted any more.
+        """
+        self._stop_if_cancelled()
+        self._ends_at = None if seconds is None else time.monotonic() + seconds
+
+    def member_ended(self, problem: Problem | None, result: bytes) -> None:
+        """Tell how a small call ended, before the next one begins: a crash is then that one's."""
+        with self._state:
+            self._await_room(len(result))
+        sent = self._line.send_now(channel.MemberEnded(problem=problem), result)
+        with self._state:
+            self._unacknowledged += sent
 
     def ask(self, question: channel.Question, body: bytes = b"") -> "queue.SimpleQueue[Answered]":
         """Send a question; `wait` for its answer with what this returns."""

@@ -13,7 +13,13 @@ import msgspec
 
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.problems import problem
-from hivemesh_sdk.contracts.steps import ExecutionStatus, SlotStatus, StepRequest
+from hivemesh_sdk.contracts.steps import (
+    MAX_MEMBERS,
+    ExecutionStatus,
+    SlotStatus,
+    StepRequest,
+    digest_of_members,
+)
 from hivemesh_sdk.errors import (
     FatalError,
     HivemeshError,
@@ -91,6 +97,8 @@ class StepTable:
         if slots is None:
             message = f"{request.capability!r} is not in the manifest of this worker"
             raise NotFoundError(message, slug="unknown-capability")
+        if request.members:
+            _check_members(request, bodies)
         fingerprint = fingerprint_of(request, bodies)
         present = self._entries.get(key)
         if present is not None:
@@ -267,6 +275,8 @@ class StepTable:
             message = f"all {slots.total} slots of {request.capability} are taken"
             raise RetryableError(message, slug="overloaded", delay_s=RETRY_AFTER_S)
         execution = Execution.begin(key, request, new.fingerprint, new.right, self._clock, self)
+        if request.members:
+            execution.has_members(request.members, request.deadline_ms)
         self._spent.add(new.right.claims, key)
         self._entries[key] = execution
         if present is not None:
@@ -311,6 +321,7 @@ class StepTable:
             return
         if execution.ended:
             return
+        execution.tell()
         if execution.deadline_at is not None and now >= execution.deadline_at:
             seconds = execution.deadline_at - execution.started_at
             self.stop(execution, "deadline-exceeded", f"after {seconds:.3g} s")
@@ -372,7 +383,26 @@ def fingerprint_of(request: StepRequest, bodies: Bodies) -> Fingerprint:
         else:
             message = "an input has neither `bytes` nor `artifact`"
             raise FatalError(message, slug="input-invalid")
+    if request.members:
+        parts.append(digest_of_members(request.members))
     return tuple(parts)
+
+
+def _check_members(request: StepRequest, bodies: Bodies) -> None:
+    """Refuse several calls that are not all there.
+
+    Raises:
+        FatalError: they are no calls, too many, or their number is not that of the inputs.
+    """
+    members = request.members
+    lines = sum(-1 if body is None else body.count(b"\n") + 1 for body in bodies)
+    keys = {one.key for one in members}
+    if request.kind != "call" or len(bodies) != 1 or not len(keys) == len(members) == lines:
+        message = f"{len(members)} calls in one request need as many lines of input"
+        raise FatalError(message, slug="input-invalid")
+    if len(members) > MAX_MEMBERS:
+        message = f"{len(members)} calls in one request, at most {MAX_MEMBERS} are taken"
+        raise FatalError(message, slug="input-invalid")
 
 
 def _is_same_caller(first: Right, now: Right) -> bool:

@@ -214,7 +214,8 @@ async def wait(options: Flag, context: Context) -> None:
 async def inline_surroundings(context: Context) -> dict[str, object]:
     (context.scratch / "left").write_text("behind")
     context.progress(1, 2)
-    return {"thread": threading.current_thread().name, "scratch": str(context.scratch)}
+    thread = threading.current_thread().name
+    return {"thread": thread, "scratch": str(context.scratch), "key": context.key}
 
 
 @worker.call("sample.from_thread@1")
