@@ -65,10 +65,12 @@ class _Managed:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What the deny list keeps from being started: everything, or some instances."""
+    """What the deny list keeps from being started.
+
+    A ban of one instance by its name keeps nothing: names do not come back, so another one is started.
+    """
 
     all: str = ""  # why nothing of this worker may run
-    instances: int = 0  # banned by name: they are not replaced
 
 
 class Fleet:
@@ -219,8 +221,7 @@ class Fleet:
         return decided.look_again_at
 
     def _allowed(self) -> int:
-        refusal = self.refusal
-        return 0 if refusal.all else max(0, self.wanted - refusal.instances)
+        return 0 if self.refusal.all else self.wanted
 
     def _member(self, one: _Managed, listing: Listing | None) -> Member:
         active = listing.instance.active_steps if listing is not None else 0

@@ -314,8 +314,7 @@ class Supervisor:
 
 
 def refusal_of(installed: InstalledWorker, denials: Iterable[Denial]) -> Refusal:
-    """What bans say of a worker: of all of it, of its package, of single instances."""
-    instances = 0
+    """What bans say of a worker: of all of it, or of its package."""
     for denial in denials:
         if denial.kind is not DenialKind.BAN:
             continue
@@ -324,8 +323,7 @@ def refusal_of(installed: InstalledWorker, denials: Iterable[Denial]) -> Refusal
         _, found, path = denial.rule.partition("/worker/")
         if found and path in {f"{installed.type.name}/*", "*"}:
             return Refusal(all=f"banned: {denial.reason}")
-        instances += bool(found) and path.startswith(f"{installed.type.name}/")
-    return Refusal(instances=instances)
+    return Refusal()
 
 
 def _recipe(installed: InstalledWorker, project: Path | None) -> Recipe:
