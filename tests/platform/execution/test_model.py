@@ -12,7 +12,6 @@ from hivemesh_platform.execution.model import (
     is_legal,
     next_tree_rows,
     node_state,
-    run_state,
 )
 from hivemesh_sdk.contracts.api import RunState
 from hivemesh_sdk.contracts.problems import problem
@@ -96,21 +95,6 @@ def test_a_row_that_loses_worker_after_worker_is_given_up():
 )
 def test_state_of_a_node(completed, failed, rejected, state):
     assert node_state(completed=completed, failed=failed, rejected=rejected) == state
-
-
-@pytest.mark.parametrize(
-    ("nodes", "state"),
-    [
-        (["completed", "completed"], "completed"),
-        (["completed", "partial"], "partial"),
-        (["completed", "skipped"], "partial"),
-        (["failed", "skipped", "partial"], "failed"),
-        (["cancelled", "completed"], "cancelled"),
-        (["cancelled", "failed"], "failed"),
-    ],
-)
-def test_state_of_a_run(nodes, state):
-    assert run_state(map(RunState, nodes)) == state
 
 
 def grow(total, order):

@@ -218,7 +218,7 @@ async def test_a_configuration_problem_fails_the_run_at_once(tmp_path):
         run = await platform.run()
         assert run.state == "failed"
         assert run.problem["detail"] == "no such type"
-        assert {node.name: node.state for node in run.nodes}["sum"] == "skipped"
+        assert {node.name: node.state for node in run.nodes}["sum"] == "blocked"
 
 
 async def test_a_full_worker_is_asked_again_without_a_retry(tmp_path):

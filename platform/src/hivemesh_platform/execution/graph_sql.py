@@ -10,6 +10,7 @@ from hivemesh_sdk.contracts.api import RunState
 
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution.event_sql import log_event
+from hivemesh_platform.execution.graph import Edge, Fate, NodeEnd, fate, run_state
 from hivemesh_platform.execution.ledger import Effects, Finished
 from hivemesh_platform.execution.model import (
     FAN_IN,
@@ -17,7 +18,6 @@ from hivemesh_platform.execution.model import (
     Output,
     next_tree_rows,
     node_state,
-    run_state,
 )
 from hivemesh_platform.execution.queue_sql import enqueue, row_of_node
 from hivemesh_platform.storage.transaction import Row, Transaction
@@ -116,22 +116,69 @@ class Change:
         )
         data = {"seq": row["seq"]}
         log_event(self._tx, run, "row_failed", self._now, node=name, data=data)
-        if node["kind"] == "map" and not every:
+        if node["kind"] == "map" and node["optional"]:
+            self._hand_on(node, row)
+            self._end_map_if_done(run, name)
+        elif node["kind"] == "map" and not (every and node["on_error"] != "dead_letter"):
             self.batch_ended(node, row["seq"], None)
             self._end_map_if_done(run, name)
+        elif node["kind"] == "source" and node["on_error"] == "dead_letter":
+            self._end_node(node, RunState.PARTIAL)
         else:
             self._end_node(node, RunState.FAILED)
 
     def node_failed(self, node: Row, problem: str) -> None:
-        """A node cannot be set going."""
+        """A node cannot be set going, or what it ran elsewhere has failed."""
         self._tx.execute(
             "UPDATE node SET problem = ? WHERE run = ? AND name = ?",
             (problem, node["run"], node["name"]),
         )
         self._end_node(node, RunState.FAILED)
 
+    def node_skipped(self, node: Row, reason: str) -> None:
+        """The condition of a node is false."""
+        self._end_node(node, RunState.SKIPPED, Fate(reason=reason))
+
+    def node_answered(self, node: Row, output: str, state: RunState) -> None:
+        """A node has its answer from elsewhere."""
+        self._tx.execute(
+            "UPDATE node SET output = ?, records_out = 1 WHERE run = ? AND name = ?",
+            (output, node["run"], node["name"]),
+        )
+        self._end_node(node, state)
+
+    def node_activated(self, node: Row) -> None:
+        """A node has its options: its rows may run, and it may have ended with its upstream."""
+        self._queued = True
+        if node["kind"] == "map":
+            self._end_map_if_done(node["run"], node["name"])
+
+    def gone_without(self, node: Row, reason: str) -> None:
+        """Nobody serves an optional node: a map hands batches on as they are, others are skipped."""
+        run, name = node["run"], node["name"]
+        if node["kind"] != "map":
+            self._end_node(node, RunState.SKIPPED, Fate(reason=reason, missing=True))
+            return
+        self._tx.execute(
+            "UPDATE node SET passing = 1, missing = 1, reason = ? WHERE run = ? AND name = ?",
+            (reason, run, name),
+        )
+        log_event(self._tx, run, "node_left_out", self._now, node=name, data={"reason": reason})
+        rows = self._tx.all(
+            """UPDATE work SET state = 'skipped', ended_at = ? WHERE run = ? AND node = ?
+                  AND state IN ('queued', 'blocked') AND ended_at IS NULL RETURNING *""",
+            (self._now, run, name),
+        )
+        for row in sorted(rows, key=lambda one: int(one["seq"])):
+            self._hand_on(node, row)
+        self._end_map_if_done(run, name)
+
     def cancel(self, run: str) -> None:
-        """Cancel what has not ended."""
+        """Cancel what has not ended, and the runs that are its steps."""
+        for child in self._tx.all(
+            "SELECT id FROM run WHERE parent = ? AND ended_at IS NULL", (run,)
+        ):
+            self.cancel(child["id"])
         self._close_rows(run)
         nodes = self._tx.all(
             """UPDATE node SET state = 'cancelled', ended_at = ?
@@ -157,6 +204,8 @@ class Change:
         )
         if child["kind"] == "reduce":
             self._group(child, closed=False)
+        elif child["passing"]:
+            self._passed(child, seq, batch)
         elif batch.count:
             enqueue(self._tx, row_of_node(child, seq, "map", (batch,)), self._now)
             self._queued = True
@@ -166,6 +215,22 @@ class Change:
                 (run, name),
             )
             self.batch_ended(child, seq, BatchRef(""))
+
+    def _hand_on(self, node: Row, row: Row) -> None:
+        """An optional map goes without: its batch goes on as it came."""
+        inputs = msgspec.json.decode(row["input"], type=list[BatchRef])
+        self._tx.execute(
+            "UPDATE node SET missing = 1 WHERE run = ? AND name = ?", (node["run"], node["name"])
+        )
+        self._passed(node, int(row["seq"]), inputs[0] if inputs else BatchRef(""))
+
+    def _passed(self, node: Row, seq: int, batch: BatchRef) -> None:
+        self._tx.execute(
+            """UPDATE node SET batches_done = batches_done + 1, records_in = records_in + ?
+                WHERE run = ? AND name = ?""",
+            (batch.count, node["run"], node["name"]),
+        )
+        self.batch_ended(node, seq, batch)
 
     def _group(self, node: Row, *, closed: bool) -> None:
         """Cut the upstream's batches, in order of seq, into inputs of `add` rows.
@@ -243,7 +308,7 @@ class Change:
 
     def _end_map_if_done(self, run: str, name: str) -> None:
         node = self._tx.one("SELECT * FROM node WHERE run = ? AND name = ?", (run, name))
-        if node is None or node["ended_at"] is not None:
+        if node is None or node["ended_at"] is not None or node["options"] is None:
             return
         upstream = self._tx.one(
             "SELECT ended_at FROM node WHERE run = ? AND name = ?", (run, node["upstream"])
@@ -255,6 +320,8 @@ class Change:
             failed=node["batches_failed"],
             rejected=node["rejected"],
         )
+        if node["missing"] or (state is RunState.FAILED and node["on_error"] == "dead_letter"):
+            state = RunState.PARTIAL
         self._end_node(node, state)
 
     def _has_open_rows(self, run: str, name: str) -> bool:
@@ -270,75 +337,155 @@ class Change:
         )
         return 0 if row is None else int(row["rejected"])
 
-    def _end_node(self, node: Row, state: RunState) -> None:
+    def _end_node(self, node: Row, state: RunState, why: Fate = Fate()) -> None:  # noqa: B008 - frozen
         run, name = node["run"], node["name"]
+        missing = why.missing
+        if state is RunState.FAILED and node["optional"]:
+            state, missing = RunState.SKIPPED, True
+        end = NodeEnd(state)
+        if not end.well:
+            self._close_rows(run, name)
         self._tx.execute(
-            """UPDATE node SET state = ?, reason = '', ended_at = ?,
+            """UPDATE node SET state = ?, reason = ?, ended_at = ?, missing = missing + ?,
                       started_at = coalesce(started_at, ?) WHERE run = ? AND name = ?""",
-            (state.value, self._now, self._now, run, name),
+            (state.value, why.reason, self._now, int(missing), self._now, run, name),
         )
-        log_event(self._tx, run, f"node_{state.value}", self._now, node=name)
+        data: dict[str, object] = {"reason": why.reason} if why.reason else {}
+        log_event(self._tx, run, f"node_{state.value}", self._now, node=name, data=data)
         self._ended_nodes.append((run, name))
-        if state is RunState.FAILED:
-            self._give_up(run, name)
-            return
+        if end.well:
+            self._close_stream(run, name)
+        self._settle(run, name)
+        if not end.well:
+            self._stop_unneeded(run, name)
+        self._end_run_if_done(run)
+
+    def _close_stream(self, run: str, name: str) -> None:
+        """Those that take the node's batches get no more."""
         for child in self._children(run, name):
             if child["kind"] == "reduce":
                 self._group(child, closed=True)
             else:
                 self._end_map_if_done(run, child["name"])
-        self._end_run_if_done(run)
 
-    def _give_up(self, run: str, failed: str) -> None:
-        """A node has failed: nothing that is left of the run can matter."""
-        self._close_rows(run)
-        nodes = self._tx.all(
-            """UPDATE node SET state = 'skipped', reason = ?, ended_at = ?
-                WHERE run = ? AND ended_at IS NULL RETURNING name""",
-            (f"{failed} failed", self._now, run),
+    def _settle(self, run: str, ended: str) -> None:
+        """End those nodes for which nothing good can come any more."""
+        dependents = self._tx.all(
+            """SELECT * FROM node WHERE run = ? AND ended_at IS NULL AND name IN (
+                  SELECT node FROM edge WHERE run = ? AND upstream = ?) ORDER BY position""",
+            (run, run, ended),
         )
-        self._ended_nodes += [(run, node["name"]) for node in nodes]
-        self._end_run_if_done(run)
+        for node in dependents:
+            found = fate(edges_of(self._tx, run, node["name"]))
+            still = self._tx.one(
+                "SELECT 1 FROM node WHERE run = ? AND name = ? AND ended_at IS NULL",
+                (run, node["name"]),
+            )
+            if found.state is not None and still is not None:
+                self._end_node(node, found.state, found)
 
-    def _close_rows(self, run: str) -> None:
+    def _stop_unneeded(self, run: str, ended: str) -> None:
+        """Stop sources and maps whose batches nobody takes any more: they have no other effect."""
+        feeding = self._tx.all(
+            """SELECT * FROM node WHERE run = ? AND ended_at IS NULL AND dataset = ''
+                  AND kind IN ('source', 'map')
+                  AND name IN (SELECT upstream FROM edge
+                                WHERE run = ? AND node = ? AND kind = 'stream')
+                  AND NOT EXISTS (SELECT 1 FROM edge JOIN node AS taker
+                                      ON taker.run = edge.run AND taker.name = edge.node
+                                   WHERE edge.run = node.run AND edge.upstream = node.name
+                                     AND (taker.ended_at IS NULL OR edge.kind != 'stream'))""",
+            (run, run, ended),
+        )
+        for node in feeding:
+            self._end_node(node, RunState.SKIPPED, Fate(reason="nothing needs it any more"))
+
+    def _close_rows(self, run: str, node: str = "") -> None:
+        """End what is open of a node, or of the whole run."""
+        names = (self._now, run, node, node)
         self._tx.execute(
             """UPDATE attempt SET ended_at = ?, outcome = 'cancelled'
-                WHERE run = ? AND ended_at IS NULL""",
-            (self._now, run),
+                WHERE run = ? AND (? = '' OR node = ?) AND ended_at IS NULL""",
+            names,
         )
         self._tx.execute(
-            "UPDATE work SET state = 'cancelled', ended_at = ? WHERE run = ? AND ended_at IS NULL",
-            (self._now, run),
+            """UPDATE work SET state = 'cancelled', ended_at = ?
+                WHERE run = ? AND (? = '' OR node = ?) AND ended_at IS NULL""",
+            names,
         )
 
     def _end_run_if_done(self, run: str) -> None:
-        nodes = self._tx.all(
-            "SELECT name, state, ended_at, problem FROM node WHERE run = ? ORDER BY position",
-            (run,),
-        )
+        nodes = self._tx.all("SELECT * FROM node WHERE run = ? ORDER BY position", (run,))
         if any(node["ended_at"] is None for node in nodes):
             return
         if self._tx.one("SELECT 1 FROM run WHERE id = ? AND ended_at IS NULL", (run,)) is None:
             return
-        problem = next((node["problem"] for node in nodes if node["problem"]), None)
-        self._end_run(run, run_state(RunState(node["state"]) for node in nodes), problem)
+        state = run_state(_end_of(node) for node in nodes)
+        decisive = [one for one in nodes if one["state"] == state.value] or nodes
+        problem = next((one["problem"] for one in (*decisive, *nodes) if one["problem"]), None)
+        self._end_run(run, state, problem)
         self._ended_runs.append(run)
 
     def _end_run(self, run: str, state: RunState, problem: str | None = None) -> None:
+        nodes = self._tx.all("SELECT * FROM node WHERE run = ? ORDER BY position", (run,))
+        missing = sorted({one for node in nodes for one in _missing_of(node)})
         self._tx.execute(
-            "UPDATE run SET state = ?, reason = '', problem = ?, ended_at = ? WHERE id = ?",
-            (state.value, problem, self._now, run),
+            """UPDATE run SET state = ?, reason = '', problem = ?, ended_at = ?, missing = ?
+                WHERE id = ?""",
+            (state.value, problem, self._now, msgspec.json.encode(missing).decode(), run),
         )
-        good = {RunState.COMPLETED: "complete", RunState.PARTIAL: "partial"}
-        for node in self._tx.all("SELECT * FROM node WHERE run = ? AND dataset != ''", (run,)):
-            self._datasets.close(
-                self._tx,
-                node["dataset"],
-                node["dataset_version"],
-                good.get(state, "abandoned"),
-                node["tenant"],
-            )
+        for node in nodes:
+            if node["dataset"]:
+                self._datasets.close(
+                    self._tx,
+                    node["dataset"],
+                    node["dataset_version"],
+                    _dataset_state(state, node),
+                    node["tenant"],
+                )
         log_event(self._tx, run, f"run_{state.value}", self._now)
+
+
+def edges_of(tx: Transaction, run: str, name: str) -> list[tuple[Edge, NodeEnd | None]]:
+    """Return what a node depends on, and how those nodes have ended."""
+    rows = tx.all(
+        """SELECT edge.upstream, edge.kind AS edge_kind, node.state, node.ended_at, node.on_error,
+                  node.missing
+             FROM edge JOIN node ON node.run = edge.run AND node.name = edge.upstream
+            WHERE edge.run = ? AND edge.node = ? ORDER BY node.position, edge.kind""",
+        (run, name),
+    )
+    return [
+        (Edge(row["upstream"], row["edge_kind"]), None if row["ended_at"] is None else _end_of(row))
+        for row in rows
+    ]
+
+
+def _end_of(node: Row) -> NodeEnd:
+    state = RunState(node["state"])
+    tolerated = state is RunState.FAILED and node["on_error"] != "fail"
+    return NodeEnd(state, tolerated, bool(node["missing"]))
+
+
+def _missing_of(node: Row) -> list[str]:
+    """The fields, or the step, that a run went on without."""
+    if not node["missing"]:
+        return []
+    names = msgspec.json.decode(node["gives"], type=list[str])
+    return names or [node["name"]]
+
+
+def _dataset_state(run: RunState, node: Row) -> str:
+    """What has failed elsewhere makes a dataset partial, not worthless."""
+    match run:
+        case RunState.COMPLETED:
+            return "complete"
+        case RunState.PARTIAL:
+            return "partial" if node["state"] != "failed" else "abandoned"
+        case RunState.FAILED if node["state"] in {"completed", "partial"}:
+            return "partial"
+        case _:
+            return "abandoned"
 
 
 def _records_in(row: Row) -> int:

@@ -14,6 +14,7 @@ from hivemesh_sdk.errors import ConflictError
 
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution.behalf import NOBODY, Behalf
+from hivemesh_platform.execution.graph import Edge
 from hivemesh_platform.execution.model import (
     AttemptOutcome,
     Fence,
@@ -54,6 +55,12 @@ class NewNode:
     limit_key: str = ""
     data_class: DataClass = DataClass.INTERNAL  # of its inputs
     output_class: DataClass = DataClass.INTERNAL
+    edges: Sequence[Edge] = ()
+    condition: str = ""
+    on_error: str = "fail"
+    optional: bool = False
+    gives: Sequence[str] = ()  # fields that are missing without it
+    priority: int | None = None  # None: that of the run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +257,14 @@ class Ledger(Protocol):
         Raises:
             StaleAttemptError: the fence is not the row's.
         """
+        ...
+
+    def decide(self, tx: Transaction, run: str, node: str, *, holds: bool, now: int) -> Effects:
+        """Keep what a node's condition was found to be, once; a false one skips the node."""
+        ...
+
+    def left_out(self, tx: Transaction, run: str, node: str, reason: str, now: int) -> Effects:
+        """Go on without an optional node that nobody can serve."""
         ...
 
     def fail_node(

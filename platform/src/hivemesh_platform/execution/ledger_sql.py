@@ -10,6 +10,7 @@ from hivemesh_sdk.contracts.problems import Problem
 
 from hivemesh_platform.execution import claim_sql
 from hivemesh_platform.execution.event_sql import log_event
+from hivemesh_platform.execution.graph import Edge
 from hivemesh_platform.execution.graph_sql import Change, DatasetParts, lock_run
 from hivemesh_platform.execution.ledger import (
     Claim,
@@ -118,7 +119,36 @@ class SqlLedger:
                   AND ended_at IS NULL""",
             (run, node),
         )
-        return Effects(queued=True)
+        change = Change(tx, self._datasets, now)
+        change.node_activated(row)
+        return change.effects()
+
+    def decide(self, tx: Transaction, run: str, node: str, *, holds: bool, now: int) -> Effects:
+        """Keep what a node's condition was found to be, once; a false one skips the node."""
+        lock_run(tx, run)
+        row = tx.one(_NODE_OF_ROW, (run, node))
+        if row is None or row["ended_at"] is not None or row["decided"]:
+            return Effects()
+        tx.execute(
+            "UPDATE node SET decided = ? WHERE run = ? AND name = ?",
+            (1 if holds else -1, run, node),
+        )
+        reason = f"{row['condition']} is {'true' if holds else 'false'}"
+        log_event(tx, run, "condition_decided", now, node=node, data={"condition": reason})
+        change = Change(tx, self._datasets, now)
+        if not holds:
+            change.node_skipped(row, f"condition is false: {row['condition']}")
+        return change.effects()
+
+    def left_out(self, tx: Transaction, run: str, node: str, reason: str, now: int) -> Effects:
+        """Go on without an optional node that nobody can serve."""
+        lock_run(tx, run)
+        row = tx.one(_NODE_OF_ROW, (run, node))
+        if row is None or row["ended_at"] is not None or not row["optional"]:
+            return Effects()
+        change = Change(tx, self._datasets, now)
+        change.gone_without(row, reason)
+        return change.effects()
 
     def claim(self, tx: Transaction, capability: str, limit: int, now: int) -> list[Claim]:
         """Take up to `limit` queued rows of a capability in order of rank; each is a new attempt."""
@@ -343,8 +373,9 @@ def _add_node(tx: Transaction, run: NewRun, node: NewNode) -> None:
         """INSERT INTO node (run, name, position, capability, kind, upstream, options, labels,
                              submitter, priority, max_retries, retry_base_s, deadline_ms,
                              idle_timeout_ms, dataset, dataset_version, state, behalf,
-                             data_class, output_class, tenant)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                             data_class, output_class, tenant, condition, on_error, optional,
+                             gives)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         (
             run.id,
             node.name,
@@ -355,7 +386,7 @@ def _add_node(tx: Transaction, run: NewRun, node: NewNode) -> None:
             node.options,
             node.labels,
             run.submitter,
-            run.priority,
+            run.priority if node.priority is None else node.priority,
             node.policy.max_retries,
             node.policy.base_s,
             node.deadline_ms,
@@ -367,8 +398,23 @@ def _add_node(tx: Transaction, run: NewRun, node: NewNode) -> None:
             node.data_class.value,
             node.output_class.value,
             run.behalf.tenant,
+            node.condition,
+            node.on_error,
+            int(node.optional),
+            msgspec.json.encode(list(node.gives)).decode(),
         ),
     )
+    tx.execute_many(
+        "INSERT INTO edge (run, node, upstream, kind, tenant) VALUES (?, ?, ?, ?, ?)",
+        [
+            (run.id, node.name, edge.upstream, edge.kind, run.behalf.tenant)
+            for edge in node.edges or _upstream_edge(node)
+        ],
+    )
+
+
+def _upstream_edge(node: NewNode) -> list[Edge]:
+    return [Edge(node.upstream, "stream")] if node.upstream else []
 
 
 def _row_of_job(job: NewJob) -> NewRow:

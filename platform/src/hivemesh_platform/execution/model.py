@@ -1,6 +1,6 @@
 """Rules of execution: states, keys, what follows a failure. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -13,7 +13,7 @@ from hivemesh_sdk.contracts.steps import StepKind
 
 from hivemesh_platform.artifacts.model import BatchRef
 
-NodeKind = Literal["call", "source", "map", "reduce"]
+NodeKind = Literal["call", "source", "map", "reduce", "pipeline"]
 JOB_NODE = "job"
 FAN_IN = 16
 LEVEL = 1_000_000_000  # seq of a merge row: level * LEVEL + index
@@ -156,17 +156,6 @@ def node_state(*, completed: int, failed: int, rejected: int) -> RunState:
     if failed and not completed:
         return RunState.FAILED
     return RunState.PARTIAL if failed or rejected else RunState.COMPLETED
-
-
-def run_state(states: Iterable[RunState]) -> RunState:
-    """The state of a run whose nodes have all ended."""
-    found = set(states)
-    for decisive in (RunState.FAILED, RunState.CANCELLED):
-        if decisive in found:
-            return decisive
-    if found & {RunState.PARTIAL, RunState.SKIPPED}:
-        return RunState.PARTIAL
-    return RunState.COMPLETED
 
 
 @dataclass(frozen=True, slots=True)

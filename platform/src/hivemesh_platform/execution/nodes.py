@@ -3,6 +3,8 @@
 Everything is read from the ledger, so a drain that runs again goes on where the last one was.
 """
 
+from dataclasses import dataclass
+
 import msgspec
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.pipeline import Pipeline
@@ -11,8 +13,11 @@ from pydantic import JsonValue
 
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.execution import store
+from hivemesh_platform.execution.condition import decide, parse_condition
 from hivemesh_platform.execution.counters import ExecutionCounters
-from hivemesh_platform.execution.ledger import Ledger
+from hivemesh_platform.execution.graph import fate
+from hivemesh_platform.execution.graph_sql import edges_of
+from hivemesh_platform.execution.ledger import Effects, Ledger
 from hivemesh_platform.execution.model import Output
 from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.references import PARAMETERS, find_references, resolve
@@ -68,35 +73,60 @@ class NodeRunner:
                 await changed.wait(WAIT_S)
 
     async def _set_going(self, node: Row) -> bool:
-        """Give the node its options if what they refer to is known; say whether it has them."""
+        """Give the node its options if nothing is to be waited for; say whether it was done."""
         run, name = node["run"], node["name"]
         options = node["options"]
-        if options is None:
-            try:
-                resolved = await self._resolve(run, name)
-            except HivemeshError as error:
-                await self._fail(run, name, error)
-                return True
-            if resolved is None:
-                return False
-            options = msgspec.json.encode(resolved).decode()
+        try:
+            if options is None:
+                scope = await self._scope(run, name)
+                if scope is None or not await self._holds(node, scope):
+                    return False
+                step = scope.pipeline.steps[name]
+                options = msgspec.json.encode(resolve(step.with_, scope.values)).decode()
+        except HivemeshError as error:
+            await self._fail(run, name, error)
+            return True
         now = milliseconds(self._clock)
-        await self._database.write(lambda tx: self._ledger.activate(tx, run, name, options, now))
+        effects = await self._database.write(
+            lambda tx: self._ledger.activate(tx, run, name, options, now)
+        )
+        self._wake(run, effects)
         self._work.give()
         return True
 
-    async def _resolve(self, run: str, name: str) -> JsonValue | None:
-        """Return the node's options, or None while a step it refers to has not ended."""
-        row, nodes = await self._database.read(lambda tx: _run_and_nodes(tx, run))
-        step = Pipeline.model_validate_json(row["document"]).steps[name]
+    async def _scope(self, run: str, name: str) -> "_Scope | None":
+        """What the node's references lead to, or None while a step it depends on has not ended."""
+        found = await self._database.read(lambda tx: _run_and_nodes(tx, run, name))
+        if found is None:
+            return None
+        row, nodes = found
+        pipeline = Pipeline.model_validate_json(row["document"])
+        step = pipeline.steps[name]
         roots = {text.partition(".")[0].strip() for _, text in find_references(step.with_)}
-        scope: dict[str, JsonValue] = {PARAMETERS: msgspec.json.decode(row["parameters"])}
+        if step.when is not None:
+            condition = parse_condition(step.when)
+            roots |= {one.root for one in (*condition.values(), *condition.looks())}
+        values: dict[str, JsonValue] = {PARAMETERS: msgspec.json.decode(row["parameters"])}
         for other in nodes:
-            if other["name"] in roots:
-                if other["ended_at"] is None:
-                    return None
-                scope[other["name"]] = await self._answers.value(other["output"])
-        return resolve(step.with_, scope)
+            if other["name"] in roots and other["ended_at"] is None:
+                return None
+            if other["name"] in roots and other["output"] is not None:
+                values[other["name"]] = await self._answers.value(other["output"])
+        return _Scope(pipeline, values, {one["name"]: one["state"] for one in nodes})
+
+    async def _holds(self, node: Row, scope: "_Scope") -> bool:
+        """Decide the node's condition, once; a false one has skipped it when this returns."""
+        run, name = node["run"], node["name"]
+        when = scope.pipeline.steps[name].when
+        if when is None or node["decided"]:
+            return True
+        holds = decide(parse_condition(when), scope.values, scope.states)
+        now = milliseconds(self._clock)
+        effects = await self._database.write(
+            lambda tx: self._ledger.decide(tx, run, name, holds=holds, now=now)
+        )
+        self._wake(run, effects)
+        return holds
 
     async def _fail(self, run: str, name: str, error: HivemeshError) -> None:
         now = milliseconds(self._clock)
@@ -104,8 +134,23 @@ class NodeRunner:
         effects = await self._database.write(
             lambda tx: self._ledger.fail_node(tx, run, name, problem, now)
         )
+        self._wake(run, effects)
+
+    def _wake(self, run: str, effects: Effects) -> None:
         self._counters.open_runs.difference_update(effects.ended_runs)
-        self._runs.give_end(run)
+        if effects.ended_nodes or effects.ended_runs:
+            self._runs.give_end(run)
+        if effects.queued:
+            self._work.give()
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What a node's options and condition are read against."""
+
+    pipeline: Pipeline
+    values: dict[str, JsonValue]
+    states: dict[str, str]
 
 
 class Answers:
@@ -130,9 +175,12 @@ class Answers:
         return bytes(kept.value)
 
 
-def _run_and_nodes(tx: Transaction, run: str) -> tuple[Row, list[Row]]:
+def _run_and_nodes(tx: Transaction, run: str, name: str) -> tuple[Row, list[Row]] | None:
+    """Return a run and its nodes, or None while something that the node waits for has not ended."""
     row = store.run(tx, run)
     if row is None:
         message = f"there is no run {run!r}"
         raise NotFoundError(message)
+    if fate(edges_of(tx, run, name)).waits:
+        return None
     return row, store.nodes(tx, run)

@@ -48,10 +48,12 @@ class Parts:
             self.runs.give_end(claim.key.run)
         else:
             self.runs.give(claim.key.run)
-        for run in effects.ended_runs:
-            self.counters.open_runs.discard(run)
+        self.counters.open_runs.difference_update(effects.ended_runs)
+        ended = set(effects.ended_nodes)
+        for run in {*effects.ended_runs, *(run for run, _ in ended)}:
             for other in self.held.of_run(run):
-                if other.claim.key != claim.key:
+                key = other.claim.key
+                if key != claim.key and (run in effects.ended_runs or (run, key.node) in ended):
                     other.end(Verdict.CANCELLED)
 
 

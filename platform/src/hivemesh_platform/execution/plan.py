@@ -12,8 +12,10 @@ from hivemesh_sdk.contracts.references import references_in
 from hivemesh_sdk.errors import InvalidError
 from pydantic import JsonValue
 
+from hivemesh_platform.execution.condition import Condition, parse_condition
 from hivemesh_platform.execution.fits import misfits
 from hivemesh_platform.execution.given import Given, given_by
+from hivemesh_platform.execution.graph import Edge
 from hivemesh_platform.execution.model import NodeKind
 from hivemesh_platform.execution.ports import Catalogue
 from hivemesh_platform.execution.references import (
@@ -36,7 +38,14 @@ class Node:
     upstream: str  # whose batches it takes, or ""
     waits_for: frozenset[str]  # steps whose results its options refer to
     declared: Capability
+    edges: tuple[Edge, ...] = ()  # all that it depends on
     dataset: str = ""  # the output that makes its batches a dataset
+    gives: tuple[str, ...] = ()  # optional steps: the fields that are missing without it
+
+    @property
+    def begins_at_once(self) -> bool:
+        """Whether its options are known when the run is accepted, and nothing is to be decided."""
+        return not self.step.when and all(edge.kind == "stream" for edge in self.edges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,9 @@ def make_plan(pipeline: Pipeline, catalogue: Catalogue) -> Plan:
     problems = [
         *_step_problems(pipeline, catalogue),
         *_reference_problems(pipeline, catalogue),
+        *_need_problems(pipeline),
+        *_condition_problems(pipeline, catalogue),
+        *_optional_problems(pipeline, catalogue),
         *_output_problems(pipeline, catalogue),
     ]
     order = _order(pipeline)
@@ -239,6 +251,52 @@ def _reference_problems(pipeline: Pipeline, catalogue: Catalogue) -> Iterator[Fi
             yield from _target_problems(pointer, pipeline, reference, catalogue)
 
 
+def _need_problems(pipeline: Pipeline) -> Iterator[FieldProblem]:
+    for name, step in pipeline.steps.items():
+        for word, needed in (("needs", step.needs), ("needs_any", step.needs_any)):
+            for index, other in enumerate(needed):
+                if other not in pipeline.steps:
+                    message = _unknown(other, list(pipeline.steps), what="step")
+                    yield _problem(f"/steps/{name}/{word}/{index}", message, "unknown-step")
+
+
+def _condition_problems(pipeline: Pipeline, catalogue: Catalogue) -> Iterator[FieldProblem]:
+    for name, step in pipeline.steps.items():
+        if step.when is None:
+            continue
+        pointer = f"/steps/{name}/when"
+        try:
+            condition = parse_condition(step.when)
+        except ValueError as error:
+            yield _problem(pointer, str(error), "condition")
+            continue
+        for reference in (*condition.values(), *condition.looks()):
+            yield from _target_problems(pointer, pipeline, reference, catalogue)
+        for other in condition.asks():
+            if other not in pipeline.steps:
+                message = _unknown(other, list(pipeline.steps), what="step")
+                yield _problem(pointer, message, "unknown-step")
+
+
+def _optional_problems(pipeline: Pipeline, catalogue: Catalogue) -> Iterator[FieldProblem]:
+    """What an optional map hands on as it came must be fit to be handed on."""
+    for name, step in pipeline.steps.items():
+        known = catalogue.find(step.use)
+        if not step.optional or step.map is None or known is None:
+            continue
+        if known.declared.declassifies:
+            message = (
+                f"{step.use} lowers the class of data, so it cannot be optional: without it the "
+                "records would be handed on as they are"
+            )
+            yield _problem(f"/steps/{name}/optional", message, "optional-declassifies")
+        upstream = pipeline.steps.get(step.map)
+        for other, taker in pipeline.steps.items():
+            if upstream is not None and name in {taker.map, taker.reduce}:
+                word = "map" if taker.map else "reduce"
+                yield from _record_problems(f"/steps/{other}/{word}", upstream, taker, catalogue)
+
+
 def _target_problems(
     pointer: str, pipeline: Pipeline, reference: Reference, catalogue: Catalogue
 ) -> Iterator[FieldProblem]:
@@ -286,11 +344,31 @@ def _waits_for(pipeline: Pipeline, step: Step) -> frozenset[str]:
     return frozenset(names)
 
 
-def _parents(pipeline: Pipeline, name: str) -> frozenset[str]:
+def _edges(pipeline: Pipeline, name: str) -> tuple[Edge, ...]:
+    """All that a step depends on, as far as it is there."""
     step = pipeline.steps[name]
     reads = step.map or step.reduce
-    found = _waits_for(pipeline, step)
-    return found | {reads} if reads in pipeline.steps else found
+    found = [Edge(reads, "stream")] if reads else []
+    found += [Edge(one, "value") for one in sorted(_waits_for(pipeline, step))]
+    found += [Edge(one, "order") for one in step.needs]
+    found += [Edge(one, "any") for one in step.needs_any]
+    condition = _condition(step)
+    if condition is not None:
+        found += [Edge(one.root, "value") for one in condition.values()]
+        found += [Edge(one.root, "look") for one in condition.looks()]
+        found += [Edge(one, "look") for one in condition.asks()]
+    return tuple(dict.fromkeys(one for one in found if one.upstream in pipeline.steps))
+
+
+def _condition(step: Step) -> Condition | None:
+    try:
+        return None if step.when is None else parse_condition(step.when)
+    except ValueError:  # it is told with its pointer
+        return None
+
+
+def _parents(pipeline: Pipeline, name: str) -> frozenset[str]:
+    return frozenset(edge.upstream for edge in _edges(pipeline, name))
 
 
 def _order(pipeline: Pipeline) -> list[str] | None:
@@ -333,8 +411,27 @@ def _node(pipeline: Pipeline, name: str, catalogue: Catalogue) -> Node:
         upstream=step.map or step.reduce or "",
         waits_for=_waits_for(pipeline, step),
         declared=known.declared,
+        edges=_edges(pipeline, name),
         dataset="" if output is None else f"{pipeline.metadata.name}.{output}",
+        gives=_gives(pipeline, name, catalogue) if step.optional else (),
     )
+
+
+def _gives(pipeline: Pipeline, name: str, catalogue: Catalogue) -> tuple[str, ...]:
+    """The fields that a map adds to the records it is given, as far as the schemas say; else itself."""
+    step = pipeline.steps[name]
+    known = catalogue.find(step.use)
+    if step.map is None or known is None:
+        return (name,)
+    upstream = catalogue.find(pipeline.steps[step.map].use)
+    given = known.declared.input or (None if upstream is None else upstream.declared.output)
+    fields = tuple(sorted(_properties(known.declared.output) - _properties(given)))
+    return fields or (name,)
+
+
+def _properties(schema: Mapping[str, JsonValue] | None) -> frozenset[str]:
+    found = (schema or {}).get("properties")
+    return frozenset(found) if isinstance(found, dict) else frozenset()
 
 
 def _unknown(name: str, known: list[str], *, what: str = "") -> str:

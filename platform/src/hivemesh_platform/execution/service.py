@@ -22,6 +22,7 @@ from hivemesh_platform.artifacts.trees import Trees
 from hivemesh_platform.execution import store, subjects, views
 from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.classes import Classes, check_clearances, classes_of
+from hivemesh_platform.execution.condition import parse_condition
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.engine import RunEngine
 from hivemesh_platform.execution.given import Given, filled, given_by
@@ -364,7 +365,7 @@ class RunService:
         if node.dataset:
             version = self._open_dataset(tx, accepted, node, classes.output)
         options = None
-        if not node.waits_for:
+        if node.begins_at_once:
             options = msgspec.json.encode(
                 resolve(node.step.with_, {PARAMETERS: accepted.parameters})
             )
@@ -389,6 +390,12 @@ class RunService:
             dataset_version=version,
             data_class=classes.inputs,
             output_class=classes.output,
+            edges=node.edges,
+            condition=_shown_condition(node),
+            on_error=node.step.on_error,
+            optional=node.step.optional,
+            gives=node.gives,
+            priority=node.step.priority,
         )
 
     def _open_dataset(
@@ -525,6 +532,11 @@ def _outputs(found: _Found) -> dict[str, JsonValue]:
         elif nodes[root]["output"] is not None:
             described[name] = {"kind": "value", "step": root}
     return described
+
+
+def _shown_condition(node: Node) -> str:
+    """A condition as people are told of it."""
+    return "" if node.step.when is None else parse_condition(node.step.when).text
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

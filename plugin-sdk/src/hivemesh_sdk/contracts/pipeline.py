@@ -1,5 +1,6 @@
 """A pipeline as people write it: a versioned graph of steps. Checking the graph is the platform's."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
@@ -30,6 +31,9 @@ class Parameter(Written):
     required: bool | None = None  # None: required unless there is a default
 
 
+OnError = Literal["fail", "skip", "dead_letter"]
+
+
 class Retry(Written):
     """How often and how soon a failed attempt is repeated: delay, 2x, 4x … seconds."""
 
@@ -37,17 +41,29 @@ class Retry(Written):
     base_s: Annotated[float, Field(gt=0, le=3600)] = 1.0
 
 
+PIPELINE_USE = re.compile(
+    r"pipeline/([a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?)@([1-9][0-9]{0,8})"
+)  # of a stored pipeline that a step runs
+
+
 class Step(Written):
-    """A node of the graph: a capability, what it reads, and its options.
+    """A node of the graph: a capability or a pipeline, what it reads, and its options.
 
     A step without `map` and `reduce` is a source or a call. `map` and `reduce` name the step
     whose batches it takes. `${{ parameters.x }}` and `${{ step.field }}` refer to values.
+    `use: pipeline/NAME@VERSION` runs a stored pipeline with `with` as its parameters.
     """
 
-    use: Annotated[str, Field(pattern=f"^{CAPABILITY_ID.pattern}$")]
+    use: Annotated[str, Field(pattern=f"^(?:{CAPABILITY_ID.pattern}|{PIPELINE_USE.pattern})$")]
     map: StepName | None = None
     reduce: StepName | None = None
     with_: Annotated[dict[str, JsonValue], Field(alias="with", default_factory=dict)]
+    needs: tuple[StepName, ...] = ()  # begins when all of these have ended well
+    needs_any: tuple[StepName, ...] = ()  # begins when these have ended, one of them well
+    when: Annotated[str, Field(max_length=1000)] | None = None  # a false condition skips the step
+    on_error: OnError = "fail"
+    optional: bool = False  # the run goes on without what it gives
+    priority: Annotated[int, Field(ge=0, le=10)] | None = None  # None: that of the run
     retry: Retry | None = None
     deadline_s: Annotated[float, Field(gt=0)] | None = None
     labels: dict[str, str] = Field(default_factory=dict)

@@ -330,6 +330,13 @@ _ROWS = (
     ),
     _type(1220, "skipped", 422, "there was nothing to do for this input", "see `detail`"),
     _type(
+        1221,
+        "condition-undecided",
+        422,
+        "the condition of a step cannot be decided",
+        "ask exists(STEP.field) before, and compare values of one type",
+    ),
+    _type(
         1230,
         "limit-invalid",
         422,
