@@ -27,6 +27,7 @@ from hivemesh_sdk.contracts.api import RunRequest
 from hivemesh_sdk.testing.fake_policies import EverythingAllowed
 from hivemesh_sdk.trust.jws import SigningKey
 from hivemesh_sdk.trust.tickets import TicketReader
+from replica_support import replica
 from storage_support import prepare
 
 CAPABILITIES = (
@@ -96,6 +97,9 @@ class DirectEngine:
     async def is_known(self, run):
         return run in self._tasks
 
+    async def take_over(self, replica):
+        return
+
 
 SIGNING = SigningKey(Ed25519PrivateKey.generate())
 SIGNERS = {SIGNING.public.id: SIGNING.public}
@@ -152,6 +156,10 @@ async def core(
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(SqliteDatabase(path))
         artifacts = await stack.enter_async_context(LocalArtifactStore(folder / "artifacts"))
+        replicas = ports.pop("replicas", None) or replica(
+            database, "p1", clock=clock or SystemClock(), alone=True
+        )
+        await replicas.join()
         parts = ExecutionPorts(
             database=database,
             artifacts=artifacts,
@@ -166,6 +174,7 @@ async def core(
             signer=SIGNING,
             reader=TicketReader(lambda: SIGNERS, clock or SystemClock()),
             policies=EverythingAllowed(),
+            replicas=replicas,
             **ports,
         )
         execution = await stack.enter_async_context(open_execution(parts))

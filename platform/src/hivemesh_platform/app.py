@@ -68,6 +68,7 @@ from hivemesh_platform.registry.embedded import EmbeddedDirectory
 from hivemesh_platform.registry.model import InstanceState
 from hivemesh_platform.registry.service import RegistryService
 from hivemesh_platform.registry.types import WorkerTypes
+from hivemesh_platform.replicas.service import Own, Replicas, folder_id
 from hivemesh_platform.routing.model import Weights
 from hivemesh_platform.routing.service import RoutingService
 from hivemesh_platform.secret_parts import open_secrets
@@ -94,11 +95,11 @@ from hivemesh_platform.trust.service import EnrolmentService
 from hivemesh_platform.trust.store import SqlEnrolmentStore
 from hivemesh_platform.trust.web import WebIssuer
 
-REPLICA = "p1"  # the embedded adapters serve one replica
 OPERATOR = "operator"
 ENGINE = "engine.db"
 ARTIFACTS = "artifacts"
 COLLECT_EVERY_S = 3600.0
+SINGLETONS = ("trust", "artifacts", "policy")  # what one replica alone does
 UNREFERENCED_S = 86_400.0  # longer than any step: what it has stored is named by its answer
 
 Background = Callable[[], Coroutine[None, None, None]]
@@ -116,6 +117,7 @@ class Platform:
     denials: Denials
     audit: AuditTrail
     audit_service: AuditService
+    replicas: Replicas
     revocation: Revocation
     rotation: Rotation
     policy: PolicyService
@@ -161,6 +163,7 @@ class _Base:
     directory: EmbeddedDirectory
     audit: AuditTrail
     records: AuditService
+    replicas: Replicas
 
     @property
     def source(self) -> IdentitySource:
@@ -172,8 +175,8 @@ class _Base:
 async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]:
     """Build the platform on its state folder; the caller holds the folder's lock."""
     settings, folder = loaded.settings, loaded.state_folder
-    authority = open_trust(settings, folder, clock)
-    own = SpiffeId.platform(authority.trust_domain, REPLICA)
+    authority = open_trust(settings, loaded.shared_folder, clock)
+    own = SpiffeId.platform(authority.trust_domain, settings.replica.id)
     sources = open_sources(settings.trust, own, authority, clock)
     place = place_of(settings.database, folder)
     await wait_until_reachable(place, settings.database.start_timeout_s)
@@ -181,15 +184,18 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
     crash.arm(loaded.environment.get(crash.VARIABLE), production=settings.mode == "production")
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings.database, place))
+        replicas = await stack.enter_async_context(open_replicas(loaded, database, clock))
         directory = EmbeddedDirectory(clock, database)
         await directory.load()
         records = await stack.enter_async_context(open_records(loaded, database, clock, authority))
-        base = _Base(authority, sources, database, directory, records.trail, records)
+        base = _Base(authority, sources, database, directory, records.trail, records, replicas)
         platform = _assemble(loaded, clock, base)
         await platform.revocation.announce()
         await platform.policy.open()
         quota = settings.storage.quota_bytes
-        store = await stack.enter_async_context(LocalArtifactStore(folder / ARTIFACTS, quota))
+        store = await stack.enter_async_context(
+            LocalArtifactStore(loaded.shared_folder / ARTIFACTS, quota)
+        )
         mesh = MeshClient(sources.mesh, clock=clock, denials=platform.denials)
         client = await stack.enter_async_context(mesh)
         secrets = await stack.enter_async_context(open_secrets(platform, database))
@@ -214,7 +220,7 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
         routers += _access_routers(platform)
         platform.mesh_app, platform.people_app = platform.people.fronts(_routes("mesh", routers))
         platform.background += [
-            ("artifacts", lambda: _collect(files)),
+            ("artifacts", lambda: _collect(files, replicas)),
             ("memory", give_back_regularly),
             ("secrets", lambda: secrets.service.watch(execution.work.give)),
         ]
@@ -236,14 +242,15 @@ def _execution_ports(
         placement=MeasuredPlacement(platform.routing, platform.metrics),
         transport=MeshStepTransport(client),
         catalogue=InstalledCatalogue(platform.types),
-        engine=lambda steps: DbosEngine(engine_place, REPLICA, steps),
+        engine=lambda steps: DbosEngine(engine_place, platform.replicas.own.id, steps),
         pipelines=() if project is None else (project / "pipelines",),
         settings=platform.settings.execution,
         clock=platform.clock,
-        issuer=str(SpiffeId.platform(platform.authority.trust_domain, REPLICA)),
+        issuer=str(SpiffeId.platform(platform.authority.trust_domain, platform.replicas.own.id)),
         signer=platform.authority.signing,
         policies=platform.policy,
         reader=TicketReader(announced_keys(platform.source), platform.clock),
+        replicas=platform.replicas,
     )
 
 
@@ -264,11 +271,12 @@ def _answer_waiting(platform: Platform, execution: Execution) -> None:
     platform.policy.close()
 
 
-async def _collect(files: ArtifactService) -> None:
+async def _collect(files: ArtifactService, replicas: Replicas) -> None:
     """Remove unreferenced artifacts, once an hour."""
     while True:
         await asyncio.sleep(COLLECT_EVERY_S)
-        await files.collect(UNREFERENCED_S)
+        if replicas.leads("artifacts"):
+            await files.collect(UNREFERENCED_S)
 
 
 def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
@@ -321,6 +329,7 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
         denials=Denials(),
         audit=base.audit,
         audit_service=base.records,
+        replicas=base.replicas,
         revocation=revocation,
         rotation=Rotation(base.authority, lambda: _present(registry), clock, base.audit),
         policy=policies,
@@ -381,7 +390,7 @@ def worker_folders(loaded: Loaded) -> list[Path]:
 def _people(loaded: Loaded, clock: Clock, base: _Base) -> People:
     access = AccessService(base.database, clock, base.authority.trust_domain)
     names = names_of(loaded.settings.api)
-    folder = loaded.state_folder / "trust"
+    folder = loaded.shared_folder / "trust"
     return People(
         access=access,
         service=PeopleService(access, base.audit),
@@ -435,6 +444,29 @@ def open_trust(settings: Settings, folder: Path, clock: Clock) -> Authority:
         trust_domain=trust.trust_domain,
         passphrase=passphrase,
     )
+
+
+@asynccontextmanager
+async def open_replicas(
+    loaded: Loaded, database: Database, clock: Clock
+) -> AsyncIterator[Replicas]:
+    """This process among the replicas, from its joining to its leaving."""
+    own = Own(
+        id=loaded.settings.replica.id,
+        folder=folder_id(loaded.state_folder),
+        shared=folder_id(loaded.shared_folder / "trust"),
+        version=__version__,
+    )
+    alone = database.dialect == "sqlite"
+    replicas = Replicas(database, own, clock, alone=alone, singletons=SINGLETONS)
+    await replicas.join()
+    beating = asyncio.create_task(replicas.run(), name="replica")
+    try:
+        yield replicas
+    finally:
+        beating.cancel()
+        await asyncio.wait([beating])
+        await replicas.leave()
 
 
 def open_records(

@@ -26,7 +26,7 @@ async def start_over(loaded: Loaded, clock: Clock, by: Actor) -> None:
         message = f"no platform has been started with the state folder {str(folder)!r}"
         raise ConflictError(message)
     with locked(folder):
-        authority = app.open_trust(loaded.settings, folder, clock)
+        authority = app.open_trust(loaded.settings, loaded.shared_folder, clock)
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(
                 open_database(loaded.settings.database, place)

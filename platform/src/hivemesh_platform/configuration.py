@@ -81,6 +81,12 @@ class Loaded:
     project: Path | None
     environment: Mapping[str, str] = field(repr=False)
 
+    @property
+    def shared_folder(self) -> Path:
+        """Where everything is kept that all replicas use."""
+        shared = self.settings.replica.shared_folder
+        return self.state_folder if shared is None else shared.expanduser().absolute()
+
     def origin(self, key: str) -> str:
         """Where the value of a dotted key came from."""
         while key:

@@ -78,5 +78,5 @@ def store_of(platform: "Platform") -> SecretStore:
         raise ConfigurationError(detail, slug="configuration-invalid")
     if not settings.passphrase.get_secret_value() and not settings.vault.transit_key:
         settings = settings.model_copy(update={"passphrase": platform.settings.trust.passphrase})
-    folder = platform.state_folder / FOLDER
+    folder = platform.loaded.shared_folder / FOLDER
     return factory(StoreParts(settings=settings, folder=folder, clock=platform.clock))

@@ -25,6 +25,7 @@ from hivemesh_platform.configuration import Loaded, Surroundings, from_text, loa
 from hivemesh_platform.identity import OperatorFiles, OwnIdentity
 from hivemesh_platform.listeners import Sockets
 from hivemesh_platform.lock import locked
+from hivemesh_platform.replicas.model import Urls
 from hivemesh_platform.settings import ApiSettings
 from hivemesh_platform.telemetry import logs
 
@@ -134,6 +135,9 @@ async def serving(loaded: Loaded, stop: Stop | None = None) -> AsyncIterator["Pl
         platform.mesh_url = f"https://{host}:{mesh.port}"
         platform.enrolment_url = f"https://{host}:{enrolment.port}"
         platform.people_url = f"https://{_reachable(loaded.settings.api.people_host)}:{people.port}"
+        await platform.replicas.announce(
+            Urls(platform.mesh_url, platform.enrolment_url, platform.people_url)
+        )
         await stack.enter_async_context(_background(platform, operator))
         if platform.supervisor is not None:
             supervising = _supervising(platform, platform.supervisor, stop or Stop())

@@ -344,6 +344,22 @@ class DatabaseSettings(Section):
     )
 
 
+class ReplicaSettings(Section):
+    """This platform process among others on the same PostgreSQL database."""
+
+    id: str = Field(
+        default="p1",
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
+        description="Name of this replica, in its certificate and in the audit trail: small "
+        "letters, digits, hyphens. Each replica needs one of its own, the same at each start.",
+    )
+    shared_folder: Path | None = Field(
+        default=None,
+        description="Folder that all replicas mount: keys of the authority, artifacts, secrets, "
+        "and the audit trail of each. Default: the state folder, for one replica.",
+    )
+
+
 class AuditSettings(Section):
     """Where the audit trail tells its checkpoints, and how long its records are kept."""
 
@@ -392,6 +408,7 @@ class Settings(Section):
     secrets: SecretsSettings = SecretsSettings()
     storage: StorageSettings = StorageSettings()
     database: DatabaseSettings = DatabaseSettings()
+    replica: ReplicaSettings = ReplicaSettings()
     audit: AuditSettings = AuditSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 

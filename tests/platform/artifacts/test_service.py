@@ -25,6 +25,9 @@ class Holders:
     def __init__(self):
         self.steps = {}
 
+    async def look_up(self, key):
+        return
+
     def holding(self, key):
         return self.steps.get(key)
 

@@ -101,9 +101,9 @@ class Setting:
         self.held.add(step)
         return step
 
-    def exchange(self, token, asker=LEDGER, **fields):
+    async def exchange(self, token, asker=LEDGER, **fields):
         request = ExchangeRequest(ticket=token, **{"step": CALL, "capability": BOOK, **fields})
-        reply = self.tickets.exchange(request, asker, self.clock.now().timestamp())
+        reply = await self.tickets.exchange(request, asker, self.clock.now().timestamp())
         return claims(reply.ticket)
 
 
@@ -148,7 +148,7 @@ async def test_many_artifacts_are_not_named(setting):
 
 async def test_the_holder_may_ask_with_it(setting):
     token = setting.mint.of(setting.place())
-    assert setting.tickets.check(token, str(CONVERTER), "run_1.convert.0", 1).sub == "ada"
+    assert (await setting.tickets.check(token, str(CONVERTER), "run_1.convert.0", 1)).sub == "ada"
 
 
 @pytest.mark.parametrize(
@@ -162,13 +162,13 @@ async def test_the_holder_may_ask_with_it(setting):
 async def test_nobody_else_and_for_nothing_else(setting, identity, step, attempt):
     token = setting.mint.of(setting.place())
     with pytest.raises(TicketRefusedError):
-        setting.tickets.check(token, identity, step, attempt)
+        await setting.tickets.check(token, identity, step, attempt)
 
 
 async def test_without_a_ticket_nothing_is_given(setting):
     setting.place()
     with pytest.raises(TicketRefusedError) as caught:
-        setting.tickets.check("", str(CONVERTER), "run_1.convert.0", 1)
+        await setting.tickets.check("", str(CONVERTER), "run_1.convert.0", 1)
     assert caught.value.slug == "ticket-missing"
     assert setting.counters.tickets_refused == {"missing": 1}
 
@@ -176,29 +176,29 @@ async def test_without_a_ticket_nothing_is_given(setting):
 async def test_nothing_above_the_callees_clearance_is_exchanged(setting):
     token = setting.mint.of(setting.place(data_class=DataClass.SECRET))
     with pytest.raises(TicketRefusedError) as caught:
-        setting.exchange(token)
+        await setting.exchange(token)
     assert caught.value.slug == "data-class-exceeded"
 
 
 async def test_a_superseded_attempt_is_stale_for_itself_and_for_those_it_calls(setting):
     first = setting.place()
     token = setting.mint.of(first)
-    exchanged = setting.tickets.exchange(
+    exchanged = await setting.tickets.exchange(
         ExchangeRequest(ticket=token, step=CALL, capability=BOOK), LEDGER,
         setting.clock.now().timestamp(),
     )  # fmt: skip
     setting.held.remove(first)
     setting.place(attempt=2)
     with pytest.raises(StaleAttemptError):
-        setting.tickets.check(token, str(CONVERTER), "run_1.convert.0", 1)
+        await setting.tickets.check(token, str(CONVERTER), "run_1.convert.0", 1)
     with pytest.raises(StaleAttemptError):
-        setting.tickets.check(exchanged.ticket, str(LEDGER), CALL, 1)
+        await setting.tickets.check(exchanged.ticket, str(LEDGER), CALL, 1)
     with pytest.raises(StaleAttemptError):
-        setting.exchange(token)
+        await setting.exchange(token)
 
 
 async def test_the_callee_gets_a_ticket_of_its_own(setting):
-    found = setting.exchange(setting.mint.of(setting.place()))
+    found = await setting.exchange(setting.mint.of(setting.place()))
     assert (found.azp, found.step, found.cap) == (str(LEDGER), CALL, BOOK)
     assert (found.sub, found.roles, found.act) == ("ada", ["analyst"], [str(CONVERTER)])
     assert found.calls == [AUDIT]  # what both may call
@@ -208,13 +208,13 @@ async def test_the_callee_gets_a_ticket_of_its_own(setting):
 
 
 async def test_the_next_hop_names_both_who_passed_it_on(setting):
-    first = setting.tickets.exchange(
+    first = await setting.tickets.exchange(
         ExchangeRequest(ticket=setting.mint.of(setting.place()), step=CALL, capability=BOOK),
         LEDGER,
         setting.clock.now().timestamp(),
     )
     auditor = SpiffeId.worker(DOMAIN, "auditor", "a1")
-    found = setting.exchange(first.ticket, auditor, step=f"{CALL}.note", capability=AUDIT)
+    found = await setting.exchange(first.ticket, auditor, step=f"{CALL}.note", capability=AUDIT)
     assert (found.calls, found.act) == ([], [str(LEDGER), str(CONVERTER)])
 
 
@@ -225,9 +225,9 @@ async def test_what_the_run_stores_is_not_won_back_once_it_is_narrowed_away(sett
         ticket=setting.mint.of(setting.place(digests=digests)), step=CALL, capability=BOOK,
         artifacts=["*", *sorted(digests)],
     )  # fmt: skip
-    first = setting.tickets.exchange(request, LEDGER, setting.clock.now().timestamp())
+    first = await setting.tickets.exchange(request, LEDGER, setting.clock.now().timestamp())
     auditor = SpiffeId.worker(DOMAIN, "auditor", "a1")
-    found = setting.exchange(
+    found = await setting.exchange(
         first.ticket, auditor, step=f"{CALL}.note", capability=AUDIT, artifacts=["run"]
     )
     assert found.artifacts == []
@@ -248,7 +248,7 @@ WRONG = {
 async def test_an_exchange_is_for_who_was_called_and_for_that_call(setting, wrong):
     token = setting.mint.of(setting.place())
     with pytest.raises(TicketRefusedError):
-        setting.exchange(token, **WRONG[wrong])
+        await setting.exchange(token, **WRONG[wrong])
 
 
 def some(values):
@@ -268,7 +268,7 @@ def test_an_exchange_only_narrows(calls, artifacts, datasets, secrets, data_clas
     async def exchanged():
         setting = Setting()
         before = claims(setting.mint.of(setting.place(data_class=DataClass.PERSONAL)))
-        after = setting.exchange(
+        after = await setting.exchange(
             setting.mint.of(setting.held.find("run_1.convert.0")), calls=calls,
             artifacts=artifacts, datasets=datasets, secrets=secrets, data_class=data_class,
             lifetime_s=lifetime_s,
@@ -297,7 +297,8 @@ async def test_a_ticket_that_nobody_else_is_shown_is_sealed_and_read_again(setti
         sealed = setting.mint.seal(
             msgspec.structs.replace(claims(setting.mint.of(step)), **changes)
         )
-        assert setting.tickets.check(sealed, str(CONVERTER), str(step.claim.key), 1).calls == []
+        found = await setting.tickets.check(sealed, str(CONVERTER), str(step.claim.key), 1)
+        assert found.calls == []
 
 
 @pytest.mark.parametrize("change", [lambda token: token[:-2] + "AA", lambda token: "A" + token])
@@ -305,7 +306,7 @@ async def test_a_seal_that_was_touched_is_refused(setting, change):
     step = setting.place()
     sealed = setting.mint.seal(claims(setting.mint.of(step)))
     with pytest.raises(TicketRefusedError) as refused:
-        setting.tickets.check(change(sealed), str(CONVERTER), str(step.claim.key), 1)
+        await setting.tickets.check(change(sealed), str(CONVERTER), str(step.claim.key), 1)
     assert refused.value.slug == "signature-invalid"
 
 
@@ -314,4 +315,4 @@ async def test_a_sealed_ticket_cannot_be_exchanged_for_more(setting):
         msgspec.structs.replace(claims(setting.mint.of(setting.place())), calls=[])
     )
     with pytest.raises(TicketRefusedError):
-        setting.exchange(sealed)
+        await setting.exchange(sealed)

@@ -12,16 +12,8 @@ from hivemesh_platform.replicas.model import (
     StaleReplicaError,
 )
 from hivemesh_platform.replicas.service import folder_id
-from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.errors import StorageError
 from replica_support import TRUST, joined, replica, ticks
-from storage_support import prepare
-
-
-@pytest.fixture
-async def database(tmp_path):
-    async with Database(prepare(tmp_path / "platform.db")) as opened:
-        yield opened
 
 
 async def take(one):
@@ -168,7 +160,7 @@ async def test_a_database_that_is_away_kills_nobody(database):
     a, b = await joined(database, "a", "b")
     write = database.write
 
-    def away(_work):
+    def away(_work, **_options):
         raise StorageError("away")
 
     b._database.write = away

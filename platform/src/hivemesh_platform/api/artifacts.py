@@ -58,7 +58,7 @@ def router(
     async def grant(request: Request) -> Response:
         identity = require(request, "artifacts:grant").id
         asked = await decoded(request, GrantRequest)
-        ticket = ticket_of(request, tickets, identity, asked.step, asked.attempt)
+        ticket = await ticket_of(request, tickets, identity, asked.step, asked.attempt)
         granted = await artifacts.grant(asked, identity, ticket)
         granted.headers[TICKET_HEADER] = request.headers[TICKET_HEADER]
         return Response(msgspec.json.encode(granted), media_type="application/json")
@@ -68,7 +68,7 @@ def router(
         sha256: str, request: Request, step: Step, attempt: int, name: Name = None
     ) -> ArtifactView:
         identity = require(request, "artifacts:transfer").id
-        ticket = ticket_of(request, tickets, identity, step, attempt)
+        ticket = await ticket_of(request, tickets, identity, step, attempt)
         use = Use(identity=identity, step=step, attempt=attempt, ticket=ticket)
         info = await artifacts.put(
             request.stream(), sha256, use, name=name, media_type=_media_type(request)
@@ -79,7 +79,7 @@ def router(
     async def download(
         sha256: str, request: Request, step: Step = "", attempt: int = 0
     ) -> StreamingResponse:
-        use = _use(request, tickets, step, attempt)
+        use = await _use(request, tickets, step, attempt)
         if use is None:
             await work.check_artifact(request, sha256)
             await recorded(request, audit, "export:artifact", sha256)
@@ -102,12 +102,12 @@ def view(info: ArtifactInfo) -> ArtifactView:
     )
 
 
-def _use(request: Request, tickets: StepTickets, step: str, attempt: int) -> Use | None:
+async def _use(request: Request, tickets: StepTickets, step: str, attempt: int) -> Use | None:
     """On whose behalf the caller reads: a worker always for a step that it holds."""
     principal = principal_of(request)
     if principal.kind == "worker":
         require(request, "artifacts:transfer")
-        ticket = ticket_of(request, tickets, principal.id, step, attempt)
+        ticket = await ticket_of(request, tickets, principal.id, step, attempt)
         return Use(identity=principal.id, step=step, attempt=attempt, ticket=ticket)
     require_some(request, "read:artifact", "create:artifact", "read:dataset", "read:run")
     return None

@@ -43,7 +43,7 @@ def router(
     async def resolve(request: Request) -> Response:
         actor = _actor(request, require(request, "secrets:resolve"))
         wanted = await decoded(request, SecretRequest)
-        ticket = ticket_of(request, tickets, actor.id, wanted.step, wanted.attempt)
+        ticket = await ticket_of(request, tickets, actor.id, wanted.step, wanted.attempt)
         lease = await lending.resolve(wanted.path, ticket, actor, holders)
         body = msgspec.json.encode(lease)
         return Response(body, media_type="application/json", headers=NO_STORE)

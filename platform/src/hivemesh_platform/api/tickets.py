@@ -20,14 +20,14 @@ def router(tickets: StepTickets, clock: Clock) -> APIRouter:
     async def exchange(request: Request) -> Response:
         require(request, "tickets:exchange")
         asked = await decoded(request, ExchangeRequest)
-        reply = tickets.exchange(asked, peer_of(request).id, clock.now().timestamp())
+        reply = await tickets.exchange(asked, peer_of(request).id, clock.now().timestamp())
         headers = {"cache-control": "no-store"}
         return Response(msgspec.json.encode(reply), media_type="application/json", headers=headers)
 
     return routes
 
 
-def ticket_of(
+async def ticket_of(
     request: Request, tickets: StepTickets, identity: str, step: str, attempt: int
 ) -> Ticket:
     """The ticket that a request under a step shows.
@@ -36,4 +36,4 @@ def ticket_of(
         TicketRefusedError: it shows none, or one of something else.
         StaleAttemptError: the attempt is over.
     """
-    return tickets.check(request.headers.get(TICKET_HEADER, ""), identity, step, attempt)
+    return await tickets.check(request.headers.get(TICKET_HEADER, ""), identity, step, attempt)

@@ -37,6 +37,10 @@ UNKNOWN_TYPE = "application/octet-stream"
 class StepHolders(Protocol):
     """Who holds which step at the moment."""
 
+    async def look_up(self, key: str) -> None:
+        """Learn how a step stands now, wherever it is held."""
+        ...
+
     def holding(self, key: str) -> Holding | None:
         """Return the step with this key, if a worker runs it."""
         ...
@@ -197,6 +201,7 @@ class ArtifactService:
         """
         self._held(use)
         stored = await self._artifacts.put_stream(chunks, sha256)
+        await self._holders.look_up(_root(use))
         holding = self._held(use)  # the step may have gone elsewhere meanwhile
         info = ArtifactInfo(
             sha256=stored.sha256,
@@ -259,10 +264,10 @@ class ArtifactService:
         return await self._database.read(lambda tx: store.referenced(tx, digests))
 
     def _held(self, use: Use) -> Holding:
-        step, identity = use.step, use.identity
+        identity = use.identity
         if use.ticket is not None and use.ticket.act:  # called by the worker that holds the step
-            step, identity = use.ticket.step.rsplit(".", len(use.ticket.act))[0], use.ticket.act[-1]
-        holding = self._holders.holding(step)
+            identity = use.ticket.act[-1]
+        holding = self._holders.holding(_root(use))
         if holding is None or holding.identity != identity or holding.attempt != use.attempt:
             self._holders.refuse_ended(use.step, use.attempt, use.identity)
             message = f"the caller does not hold attempt {use.attempt} of {use.step!r}"
@@ -303,6 +308,13 @@ class ArtifactService:
 
     def _now(self) -> int:
         return round(self._clock.now().timestamp() * 1000)
+
+
+def _root(use: Use) -> str:
+    """The key of the step that the platform dispatched: without the names of calls below it."""
+    if use.ticket is None or not use.ticket.act:
+        return use.step
+    return use.ticket.step.rsplit(".", len(use.ticket.act))[0]
 
 
 def _standings(

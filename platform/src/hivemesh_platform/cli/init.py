@@ -6,11 +6,14 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hivemesh_platform.cli import output
+
+if TYPE_CHECKING:
+    from hivemesh_platform.settings import Settings
 
 IMAGE_UID = 10001  # the user of the shipped images
 STATE, CREDENTIALS, BUNDLE = "platform", "credentials", "bundle.pem"
@@ -91,7 +94,7 @@ async def _make_missing(folder: Path, workers: list[str]) -> list[str]:
     clock = SystemClock()
     _log_warnings_only()
     settings = load(Surroundings.of_process()).settings
-    authority = open_trust(settings, state, clock)
+    authority = open_trust(settings, _keys(settings, state), clock)
     if not bundle.exists():
         bundle.write_bytes(pem(authority.bundle().roots))
         made.append(BUNDLE)
@@ -118,7 +121,7 @@ def _follow_root(folder: Path) -> list[str]:
     from hivemesh_platform.configuration import Surroundings, load
 
     settings = load(Surroundings.of_process()).settings
-    authority = open_trust(settings, folder / STATE, SystemClock())
+    authority = open_trust(settings, _keys(settings, folder / STATE), SystemClock())
     written = []
     if (folder / BUNDLE).read_bytes() != (roots := pem(authority.bundle().roots)):
         (folder / BUNDLE).write_bytes(roots)
@@ -153,3 +156,9 @@ def _give(folder: Path, uid: int) -> bool:
             # The containers write here: a link of theirs must not give another file away.
             os.chown(path, uid, uid, follow_symlinks=False)
     return True
+
+
+def _keys(settings: "Settings", state: Path) -> Path:
+    """The folder below which the keys of the authority are."""
+    shared = settings.replica.shared_folder
+    return state if shared is None else shared.expanduser().absolute()

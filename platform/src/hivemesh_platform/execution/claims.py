@@ -6,7 +6,7 @@ second, because a row may have been delayed or queued by another process.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 import structlog
@@ -18,6 +18,7 @@ from hivemesh_platform.execution.ledger import Claim
 from hivemesh_platform.execution.parts import Parts, milliseconds
 from hivemesh_platform.execution.ports import Choice, NoCandidate, Requirement
 from hivemesh_platform.execution.spec import JobSpec
+from hivemesh_platform.replicas.model import StaleReplicaError
 from hivemesh_platform.storage.errors import StorageFullError
 from hivemesh_platform.storage.transaction import Transaction
 
@@ -50,10 +51,20 @@ class Claimer:
             await self._parts.placement.wait_for_change()
             self._parts.work.give()
 
-    async def recover(self) -> None:
-        """Once, at the start: take over what a former process held."""
-        now = milliseconds(self._parts.clock)
-        sources = await self._parts.database.write(lambda tx: self._parts.ledger.recover(tx, now))
+    async def recover(
+        self, of: str | None = None, fence: Callable[[Transaction], bool] = lambda _tx: True
+    ) -> bool:
+        """Take over the rows of a replica (None: of any), this one's at the start included.
+
+        `fence` sees to it, in the same transaction, that the replica commits nothing more; False
+        where that was not possible, and nothing was taken over.
+        """
+        now, ledger = milliseconds(self._parts.clock), self._parts.ledger
+        sources = await self._parts.database.write(
+            lambda tx: ledger.recover(tx, now, of) if fence(tx) else None
+        )
+        if sources is None:
+            return False
         for claim in sources:
             endpoint = msgspec.json.decode(claim.endpoint, type=Endpoint)
             explanation = {"reason": "went on with the execution that was running"}
@@ -61,6 +72,8 @@ class Claimer:
             self._spawn(claim, choice, resume=True)
         if sources:
             _log.info("sources_resumed", count=len(sources))
+        self._parts.work.give()
+        return True
 
     async def stop(self) -> None:
         """Let go of the running steps; their rows stay as they are for the next start."""
@@ -77,6 +90,8 @@ class Claimer:
             await self._explain()
         except StorageFullError as error:
             _log.error("storage_full", detail=error.detail)
+        except StaleReplicaError as error:  # the next heartbeat joins again
+            _log.warning("claim_refused", detail=error.detail)
 
     async def _claim(self) -> None:
         room = MAX_STEPS - len(self._steps)

@@ -19,3 +19,5 @@ class ExecutionCounters:
     pauses: int = 0  # rows that found the disk full
     tickets_refused: Counter[str] = field(default_factory=Counter)  # by reason
     stale_results: int = 0  # dropped: the row had gone to a later attempt or reader
+    commits_fenced: int = 0  # refused: this replica had been declared dead
+    replicas_taken_over: int = 0

@@ -16,12 +16,18 @@ from hivemesh_sdk.errors import HivemeshError
 from hivemesh_platform.execution.exchange import Exchange
 from hivemesh_platform.execution.given import Given
 from hivemesh_platform.execution.held import HeldStep, Verdict
-from hivemesh_platform.execution.ledger import Claim, Failure, StaleAttemptError
+from hivemesh_platform.execution.ledger import (
+    Claim,
+    Failure,
+    StaleAttemptError,
+    StaleReaderError,
+)
 from hivemesh_platform.execution.model import Again, AttemptOutcome, after_failure, is_loss
 from hivemesh_platform.execution.pages import StepFailedError
 from hivemesh_platform.execution.parts import Parts
 from hivemesh_platform.execution.ports import Choice, Outcome, UnreachableError
 from hivemesh_platform.execution.requests import given_to, granted, not_written, visible
+from hivemesh_platform.replicas.model import StaleReplicaError
 from hivemesh_platform.storage.errors import StorageFullError
 from hivemesh_platform.storage.transaction import Transaction
 
@@ -53,6 +59,9 @@ class Dispatcher:
         outcome = Outcome.CANCELLED
         try:
             outcome = await self._guarded(step, choice, resume=resume)
+        except StaleReplicaError as error:  # others go on with all that was held here
+            self._parts.counters.commits_fenced += 1
+            _log.warning("commit_refused", step=str(claim.key), detail=error.detail)
         finally:
             self._parts.held.remove(step)
             self._parts.secrets.step_ended(str(claim.key), claim.fence.attempt)
@@ -60,7 +69,7 @@ class Dispatcher:
             self._parts.placement.report(choice, outcome, seconds)
             self._parts.work.give()
 
-    async def _readable(self, claim: Claim) -> tuple[frozenset[str], frozenset[str]]:
+    async def readable(self, claim: Claim) -> tuple[frozenset[str], frozenset[str]]:
         """Name the artifacts that the step may read, and the folders among them."""
         named, trees = visible(claim)
         if claim.spec is not None:  # what a job names was checked when it was accepted
@@ -95,7 +104,7 @@ class Dispatcher:
         )
         return inputs | found | more, opened
 
-    async def _lendable(self, claim: Claim) -> frozenset[str]:
+    async def lendable(self, claim: Claim) -> frozenset[str]:
         """Name the secrets that the step's options name, and data did not bring."""
         named = self._parts.tickets.secrets_of(claim)
         if claim.spec is not None or not named:
@@ -111,12 +120,15 @@ class Dispatcher:
 
     async def _guarded(self, step: HeldStep, choice: Choice, *, resume: bool) -> Outcome:
         try:
-            step.digests, step.trees = await self._readable(step.claim)
-            step.secrets = await self._lendable(step.claim)
+            step.digests, step.trees = await self.readable(step.claim)
+            step.secrets = await self.lendable(step.claim)
             await self._until_verdict(step, choice, resume=resume)
-        except StaleAttemptError:
+        except StaleReplicaError:
+            raise
+        except StaleAttemptError as error:
             self._parts.counters.stale_results += 1
-            self._forget(step)
+            if not isinstance(error, StaleReaderError):
+                self._forget(step)
             return Outcome.CANCELLED
         except StepFailedError as error:
             return await self._failed(step, error.document)
@@ -156,6 +168,8 @@ class Dispatcher:
             detail = f"the step took longer than {step.claim.deadline_ms} ms"
             return StepFailedError(problem("deadline-exceeded", detail))
         verdict, document = step.verdict.result()
+        if verdict is Verdict.MOVED:
+            return StaleReaderError(f"{step.claim.key} has gone to another replica")
         self._forget(step, tries=FORGET_TRIES if verdict is Verdict.LOST else 1)
         if verdict is Verdict.CANCELLED or document is None:
             return StaleAttemptError(f"{step.claim.key} was cancelled")

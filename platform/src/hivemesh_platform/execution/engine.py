@@ -77,6 +77,10 @@ class RunEngine(Protocol):
         """Whether the workflow of a run was ever started."""
         ...
 
+    async def take_over(self, replica: str) -> None:
+        """Go on with the runs of a replica that is gone. Repeatable, by several at once too."""
+        ...
+
 
 class DbosEngine:
     """DBOS on a SQLite file of its own, or in a schema of its own on a server.
@@ -149,6 +153,17 @@ class DbosEngine:
         from dbos import DBOS  # noqa: PLC0415 - see __aenter__
 
         return await DBOS.get_workflow_status_async(run) is not None
+
+    async def take_over(self, replica: str) -> None:
+        """Go on with the runs of a replica that is gone.
+
+        Each is queued again by an update that names the executor it is taken from, so it is
+        taken once; whoever takes it from the queue runs it.
+        """
+        from dbos import DBOS  # noqa: PLC0415 - see __aenter__
+
+        recover = DBOS._recover_pending_workflows  # noqa: SLF001 - no public call is fenced
+        await asyncio.to_thread(recover, [replica])
 
     async def _run_pipeline(self, run: str, nodes: list[str]) -> str:
         """The workflow: all nodes drain at the same time."""

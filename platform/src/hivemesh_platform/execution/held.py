@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -15,6 +15,7 @@ from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.ledger import Claim, StaleAttemptError
 
 ENDED_KEPT = 4096  # attempts whose late calls are told apart from those of strangers
+ELSEWHERE_KEPT = 4096
 
 
 class Verdict(StrEnum):
@@ -23,6 +24,7 @@ class Verdict(StrEnum):
     LOST = "lost"  # the worker is gone
     STUCK = "stuck"  # the worker is there, the execution does not move
     CANCELLED = "cancelled"
+    MOVED = "moved"  # another replica goes on with the execution
 
 
 @dataclass(eq=False, slots=True)
@@ -49,6 +51,9 @@ class HeldStep:
             self.verdict.set_result((verdict, problem))
 
 
+LookUp = Callable[[str, HeldStep | None], Awaitable[HeldStep | None]]
+
+
 class HeldSteps:
     """All steps that run for this process, by key and by instance."""
 
@@ -57,6 +62,23 @@ class HeldSteps:
         self._by_key: dict[str, HeldStep] = {}
         self._ended: OrderedDict[tuple[str, int, str], None] = OrderedDict()
         self._by_instance: defaultdict[str, set[str]] = defaultdict(set)
+        self._elsewhere: OrderedDict[str, HeldStep] = OrderedDict()  # as they were looked up last
+        self._look_up: LookUp | None = None
+
+    def follow(self, look_up: LookUp) -> None:
+        """Have steps that are not held here looked up among those of other replicas."""
+        self._look_up = look_up
+
+    async def look_up(self, key: str) -> None:
+        """Learn how a step stands now, wherever it is held; `find` and `holding` then tell it."""
+        known = self._elsewhere.pop(key, None)
+        if self._look_up is None or key in self._by_key:
+            return
+        found = await self._look_up(key, known)
+        if found is not None:
+            self._elsewhere[key] = found
+        if len(self._elsewhere) > ELSEWHERE_KEPT:
+            self._elsewhere.popitem(last=False)
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -82,8 +104,8 @@ class HeldSteps:
             del self._by_instance[step.endpoint.instance]
 
     def find(self, key: str) -> HeldStep | None:
-        """Return the step with this key, if it runs."""
-        return self._by_key.get(key)
+        """Return the step with this key, if it runs here or was looked up."""
+        return self._by_key.get(key) or self._elsewhere.get(key)
 
     def endpoints(self) -> list[Endpoint]:
         """Return the instances that run steps."""
@@ -95,7 +117,7 @@ class HeldSteps:
 
     def holding(self, key: str) -> Holding | None:
         """Return who holds the step and what it may read (the port of artifacts)."""
-        step = self._by_key.get(key)
+        step = self.find(key)
         if step is None:
             return None
         claim = step.claim
@@ -128,6 +150,10 @@ class HeldSteps:
                 f"attempt {attempt} of {key!r} has ended; what it stores or asks for is refused"
             )
             raise StaleAttemptError(message)
+
+    def all(self) -> list[HeldStep]:
+        """Return every step that is held here."""
+        return list(self._by_key.values())
 
     def of_run(self, run: str) -> Iterator[HeldStep]:
         """Yield the steps of a run."""

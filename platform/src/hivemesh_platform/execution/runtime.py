@@ -16,12 +16,14 @@ from hivemesh_platform.artifacts.trees import Trees
 from hivemesh_platform.execution.claims import Claimer
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.dispatch import Dispatcher
+from hivemesh_platform.execution.elsewhere import StepsElsewhere
 from hivemesh_platform.execution.engine import RunEngine, RunSteps
 from hivemesh_platform.execution.held import HeldSteps
 from hivemesh_platform.execution.jobs import JobService
 from hivemesh_platform.execution.ledger_sql import SqlLedger
 from hivemesh_platform.execution.lost_steps import LostStepWatch
 from hivemesh_platform.execution.nodes import Answers, NodeRunner
+from hivemesh_platform.execution.others import Others
 from hivemesh_platform.execution.parts import Parts, milliseconds
 from hivemesh_platform.execution.pipelines import PipelineService
 from hivemesh_platform.execution.ports import Catalogue, Placement, StepTransport
@@ -31,6 +33,7 @@ from hivemesh_platform.execution.shown import StepTickets
 from hivemesh_platform.execution.signals import RunSignals, Signal
 from hivemesh_platform.execution.tickets import Signer, TicketMint
 from hivemesh_platform.knowledge.service import DatasetService, DatasetWriter
+from hivemesh_platform.replicas.service import Replicas
 from hivemesh_platform.settings import ExecutionSettings
 from hivemesh_platform.storage.database import Database
 
@@ -54,6 +57,7 @@ class ExecutionPorts:
     signer: Signer
     reader: TicketReader
     policies: Policies
+    replicas: Replicas
     secrets: SecretNames = NO_SECRETS
     leases: StepLeases = NO_SECRETS
 
@@ -80,7 +84,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
     next start.
     """
     writer = DatasetWriter()
-    ledger = SqlLedger(writer)
+    ledger = SqlLedger(writer, ports.replicas.standing)
     counters, answers = ExecutionCounters(), Answers(ports.artifacts)
     tickets = TicketMint(ports.issuer, ports.signer, ports.catalogue, ports.clock, ports.policies)
     secrets = SecretGate(ports.secrets, ports.leases, ports.catalogue)
@@ -126,10 +130,15 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
             clock=ports.clock,
         )
         runs = RunService(run_parts)
-        claimer = Claimer(parts, Dispatcher(parts))
+        dispatcher = Dispatcher(parts)
+        claimer = Claimer(parts, dispatcher)
+        others = Others(parts, ports.replicas, claimer, engine, runs)
+        if not ports.replicas.alone:
+            held.follow(StepsElsewhere(parts, dispatcher).look_up)
         watch = LostStepWatch(held, ports.transport, ports.settings, ports.clock)
         await runs.reconcile()
-        async with _background(claimer, watch, runs):
+        await claimer.recover(None if ports.replicas.alone else ports.replicas.own.id)
+        async with _background(claimer, watch, runs, others):
             yield Execution(
                 runs=runs,
                 jobs=JobService(run_parts, runs, ports.catalogue),
@@ -144,11 +153,16 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
 
 @asynccontextmanager
 async def _background(
-    claimer: Claimer, watch: LostStepWatch, runs: RunService
+    claimer: Claimer, watch: LostStepWatch, runs: RunService, others: Others
 ) -> AsyncIterator[None]:
     """Run the loops beside the block; none of them ends before it."""
-    await claimer.recover()
-    loops = (claimer.run, claimer.follow_directory, watch.run, runs.keep_submitting)
+    loops = (
+        claimer.run,
+        claimer.follow_directory,
+        watch.run,
+        runs.keep_submitting,
+        *others.loops(),
+    )
     tasks = [asyncio.create_task(_forever(loop)) for loop in loops]
     try:
         yield

@@ -45,13 +45,14 @@ class StepTickets:
         self._mint = mint
         self._catalogue = catalogue
 
-    def check(self, token: str, identity: str, step: str, attempt: int) -> Ticket:
+    async def check(self, token: str, identity: str, step: str, attempt: int) -> Ticket:
         """The claims of a ticket that a worker shows for a step of its own.
 
         Raises:
             TicketRefusedError: there is none, or it is not its own, or of something else.
             StaleAttemptError: the attempt is over.
         """
+        await self._held.look_up(root_of(step))
         with self._counted(identity):
             return self._checked(token, identity, step, attempt)
 
@@ -66,13 +67,16 @@ class StepTickets:
         self._check_current(ticket)
         return ticket
 
-    def exchange(self, request: ExchangeRequest, asker: SpiffeId, now: float) -> ExchangeReply:
+    async def exchange(
+        self, request: ExchangeRequest, asker: SpiffeId, now: float
+    ) -> ExchangeReply:
         """A ticket of the asker's own for one that it was shown as the callee.
 
         Raises:
             TicketRefusedError: it was not shown to the asker, or does not allow the call.
             StaleAttemptError: the attempt is over.
         """
+        await self._held.look_up(root_of(request.step))
         with self._counted(str(asker)):
             return self._exchanged(request, asker, now)
 

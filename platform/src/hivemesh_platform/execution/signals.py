@@ -45,9 +45,19 @@ class RunSignals:
         self._first = self._last = first
         self._changes: dict[str, int] = {}
         self._listeners: defaultdict[str, set[Signal]] = defaultdict(set)
+        self._untold: dict[str, bool] = {}
+        self.shared = False  # whether other replicas are to be told
+        self.told = Signal()
 
     def give(self, run: str) -> None:
         """The run has changed."""
+        if self.shared:
+            self._untold.setdefault(run, False)
+            self.told.give()
+        self.hear(run)
+
+    def hear(self, run: str) -> None:
+        """The run has changed, here or at another replica."""
         self._last += 1
         self._changes.pop(run, None)
         self._changes[run] = self._last
@@ -58,13 +68,25 @@ class RunSignals:
 
     def give_end(self, run: str) -> None:
         """A node of the run, or the run itself, has ended."""
-        self.give(run)
-        self.give(ends_of(run))
+        if self.shared:
+            self._untold[run] = True
+            self.told.give()
+        self.hear_end(run)
+
+    def hear_end(self, run: str) -> None:
+        """A node of the run has ended, here or at another replica."""
+        self.hear(run)
+        self.hear(ends_of(run))
+
+    def untold(self) -> dict[str, bool]:
+        """The runs that have changed here since the last call, and whether nodes have ended."""
+        untold, self._untold = self._untold, {}
+        return untold
 
     def give_all(self) -> None:
         """All runs that somebody follows may have changed."""
         for run in tuple(self._listeners):
-            self.give(run)
+            self.hear(run)
 
     def version(self, run: str) -> int:
         """Return the number of the run's last change."""

@@ -36,6 +36,15 @@ class ReplicaKeysDifferError(ConfigurationError):
     slug = "replica-keys-differ"
 
 
+@dataclass(frozen=True, slots=True)
+class Urls:
+    """Where a replica's listeners are reached; empty before they listen."""
+
+    mesh: str = ""
+    enrolment: str = ""
+    people: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
     """One row of the replicas' table."""
@@ -47,8 +56,7 @@ class Replica:
     settled: bool
     folder: str
     shared: str
-    mesh_url: str
-    people_url: str
+    urls: Urls
     version: str
     started_at: int
     seen_at: int

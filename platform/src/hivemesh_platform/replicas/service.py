@@ -24,6 +24,7 @@ from hivemesh_platform.replicas.model import (
     Replica,
     ReplicaIdInUseError,
     ReplicaKeysDifferError,
+    Urls,
     Watch,
     is_vacant,
 )
@@ -82,7 +83,7 @@ class Replicas:
         self._singletons = tuple(singletons)
         self._watch = Watch(own.id)
         self._snapshot = Snapshot()
-        self._urls = ("", "")
+        self._urls = Urls()
         self._confirmed = float("-inf")  # monotonic: when a heartbeat came through last
         self._gone: dict[str, Replica] = {}
         self._changed = asyncio.Event()
@@ -104,11 +105,11 @@ class Replicas:
         _log.info("replica_joined", replica=self.own.id, epoch=self.standing.epoch)
         await self.tick()
 
-    async def announce(self, mesh_url: str, people_url: str) -> None:
+    async def announce(self, urls: Urls) -> None:
         """Tell the others, and through them the workers, where this replica is reached."""
-        self._urls = (mesh_url, people_url)
+        self._urls = urls
         await self._database.write(
-            lambda tx: store.announce(tx, self.own.id, self.standing.epoch, *self._urls)
+            lambda tx: store.announce(tx, self.own.id, self.standing.epoch, urls)
         )
         await self.tick()
 
@@ -201,7 +202,7 @@ class Replicas:
         epoch = store.join(
             tx, own.id, folder=own.folder, shared=own.shared, version=own.version, now=now
         )
-        store.announce(tx, own.id, epoch, *self._urls)
+        store.announce(tx, own.id, epoch, self._urls)
         return epoch
 
     async def _join_again(self) -> None:

@@ -1,15 +1,14 @@
 """The tables of replicas and leaders; one function per statement."""
 
-from hivemesh_platform.replicas.model import Leadership, Replica, ReplicaState
+from hivemesh_platform.replicas.model import Leadership, Replica, ReplicaState, Urls
 from hivemesh_platform.storage.transaction import Row, Transaction, Value
 
 _JOIN = """
-INSERT INTO replica (id, epoch, state, beats, settled, folder, shared, mesh_url, people_url,
-                     version, started_at, seen_at)
-VALUES (:id, 1, 'live', 1, 0, :folder, :shared, '', '', :version, :now, :now)
+INSERT INTO replica (id, epoch, state, beats, settled, folder, shared, version, started_at, seen_at)
+VALUES (:id, 1, 'live', 1, 0, :folder, :shared, :version, :now, :now)
 ON CONFLICT (id) DO UPDATE SET epoch = replica.epoch + 1, state = 'live',
        beats = replica.beats + 1, settled = 0, folder = excluded.folder, shared = excluded.shared,
-       mesh_url = excluded.mesh_url, people_url = excluded.people_url,
+       mesh_url = '', enrolment_url = '', people_url = '',
        version = excluded.version, started_at = excluded.started_at, seen_at = excluded.seen_at
 RETURNING epoch
 """
@@ -38,11 +37,12 @@ def join(tx: Transaction, replica: str, *, folder: str, shared: str, version: st
     return int(row["epoch"])
 
 
-def announce(tx: Transaction, replica: str, epoch: int, mesh_url: str, people_url: str) -> None:
+def announce(tx: Transaction, replica: str, epoch: int, urls: Urls) -> None:
     """Write where a replica is reached."""
     tx.execute(
-        "UPDATE replica SET mesh_url = ?, people_url = ? WHERE id = ? AND epoch = ?",
-        (mesh_url, people_url, replica, epoch),
+        """UPDATE replica SET mesh_url = ?, enrolment_url = ?, people_url = ?
+            WHERE id = ? AND epoch = ?""",
+        (urls.mesh, urls.enrolment, urls.people, replica, epoch),
     )
 
 
@@ -139,8 +139,7 @@ def _replica(row: Row) -> Replica:
         settled=bool(row["settled"]),
         folder=row["folder"],
         shared=row["shared"],
-        mesh_url=row["mesh_url"],
-        people_url=row["people_url"],
+        urls=Urls(row["mesh_url"], row["enrolment_url"], row["people_url"]),
         version=row["version"],
         started_at=row["started_at"],
         seen_at=row["seen_at"],

@@ -25,6 +25,7 @@ def upgrade() -> None:
         _text("folder"),  # id of its state folder: one process at a time runs on it
         _text("shared"),  # id of the folder with the keys that all replicas use
         _text("mesh_url"),
+        _text("enrolment_url"),
         _text("people_url"),
         _text("version"),
         _number("started_at"),

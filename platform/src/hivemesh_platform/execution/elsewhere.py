@@ -1,0 +1,95 @@
+"""Steps that another replica holds, as their rows tell: for what their workers ask here."""
+
+import asyncio
+
+import structlog
+from hivemesh_sdk.contracts.instances import Endpoint
+
+from hivemesh_platform.execution.claim_sql import claim_of
+from hivemesh_platform.execution.dispatch import Dispatcher
+from hivemesh_platform.execution.held import HeldStep
+from hivemesh_platform.execution.ledger import Claim
+from hivemesh_platform.execution.parts import Parts
+from hivemesh_platform.storage.transaction import Transaction
+
+PLACED_WITHIN_S = 2.0  # where an attempt runs is written while its request is under way
+POLL_S = 0.02
+PARTS_OF_KEY = 3
+
+_FOUND = """
+SELECT work.*, attempt.identity AS identity
+  FROM work LEFT JOIN attempt
+       ON attempt.run = work.run AND attempt.node = work.node AND attempt.seq = work.seq
+      AND attempt.attempt = work.attempt
+ WHERE work.run = ? AND work.node = ? AND work.seq = ? AND work.state = 'running'
+"""
+
+_log = structlog.get_logger("hivemesh.execution")
+
+
+class StepsElsewhere:
+    """Looks up steps in the ledger; what a step may read is found out once per attempt."""
+
+    def __init__(self, parts: Parts, dispatcher: Dispatcher) -> None:
+        self._parts = parts
+        self._dispatcher = dispatcher
+
+    async def look_up(self, key: str, known: HeldStep | None) -> HeldStep | None:
+        """Return the step with this key if any replica holds it now.
+
+        `known` is the answer before, which holds for as long as its attempt runs.
+        """
+        where = _split(key)
+        if where is None:
+            return None
+        until = self._parts.clock.monotonic() + PLACED_WITHIN_S
+        while True:
+            found = await self._parts.database.read(lambda tx: _find(tx, where))
+            if found is None:
+                return None
+            claim, identity = found
+            if known is not None and known.claim.fence == claim.fence:
+                return known
+            if identity:
+                return await self._held(claim, identity)
+            if self._parts.clock.monotonic() >= until:
+                _log.warning("step_not_placed", step=key)
+                return None
+            await asyncio.sleep(POLL_S)
+
+    async def _held(self, claim: Claim, identity: str) -> HeldStep:
+        digests, trees = await self._dispatcher.readable(claim)
+        return HeldStep(
+            claim,
+            _endpoint(identity),
+            digests,
+            trees,
+            self._parts.clock.monotonic(),
+            self._parts.tickets.clearance(claim.capability),
+            await self._dispatcher.lendable(claim),
+        )
+
+
+def _find(tx: Transaction, where: tuple[str, str, int]) -> tuple[Claim, str] | None:
+    row = tx.one(_FOUND, where)
+    return None if row is None else (claim_of(tx, row), row["identity"] or "")
+
+
+def _split(key: str) -> tuple[str, str, int] | None:
+    parts = key.split(".")
+    if len(parts) != PARTS_OF_KEY or not parts[2].isdecimal() or len(parts[2]) > 18:
+        return None
+    return parts[0], parts[1], int(parts[2])
+
+
+def _endpoint(identity: str) -> Endpoint:
+    """Whoever holds the step; how it is reached, the replica that holds the step knows."""
+    return Endpoint(
+        instance=identity.rpartition("/")[2],
+        worker="",
+        version="",
+        identity=identity,
+        host="",
+        port=0,
+        capabilities=[],
+    )
