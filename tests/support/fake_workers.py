@@ -113,11 +113,11 @@ def adder(request, inputs):
         case "add":
             for record in parse(b"".join(inputs)):
                 state = {"count": state["count"] + 1, "sum": state["sum"] + record["n"]}
-        case "merge":
+        case "merge" | "result":
             for other in map(json.loads, inputs):
                 state = {name: state[name] + other[name] for name in state}
-        case "result":
-            state = {**json.loads(inputs[0]), "options": request.parameters}
+    if request.kind == "result":
+        state = {**state, "options": request.parameters}
     yield result_frame(1, state)
 
 

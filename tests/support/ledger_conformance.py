@@ -28,6 +28,7 @@ from hivemesh_sdk.contracts.problems import problem
 NOW = 1_000_000
 READ, DOUBLE, SUM = "test.read@1", "test.double@1", "test.sum@1"
 BROKEN = problem("step-failed", "broken", retryable=True)
+LOST = problem("worker-lost")
 
 
 def batch(number, count=10):
@@ -189,7 +190,7 @@ class LedgerConformance:
         assert claim.last_instance == "w1"
 
     async def test_a_lost_attempt_is_counted_as_a_loss(self, ledger, write, run):
-        failure = Failure(BROKEN, AttemptOutcome.LOST, NOW)
+        failure = Failure(LOST, AttemptOutcome.LOST, NOW)
         await write(lambda tx: ledger.retry(tx, run.key, run.fence, failure, NOW))
         [claim] = await write(lambda tx: ledger.claim(tx, READ, 10, NOW))
         assert (claim.retries, claim.losses) == (0, 1)
@@ -199,7 +200,7 @@ class LedgerConformance:
     ):
         page = recorded(batch(1), checkpoint='{"offset": 7}')
         await write(lambda tx: ledger.record(tx, run.key, run.fence, page, NOW))
-        failure = Failure(BROKEN, AttemptOutcome.LOST, NOW)
+        failure = Failure(LOST, AttemptOutcome.LOST, NOW)
         await write(lambda tx: ledger.retry(tx, run.key, run.fence, failure, NOW))
         [claim] = await write(lambda tx: ledger.claim(tx, READ, 10, NOW))
         assert (claim.checkpoint, claim.execution, claim.after) == ('{"offset": 7}', "", 0)
@@ -295,7 +296,7 @@ class LedgerConformance:
     async def test_rejected_records_behind_the_checkpoint_are_forgotten(self, ledger, write, run):
         page = recorded(batch(1), rejected=refused(5), settled=2)
         await write(lambda tx: ledger.record(tx, run.key, run.fence, page, NOW))
-        failure = Failure(BROKEN, AttemptOutcome.LOST, NOW)
+        failure = Failure(LOST, AttemptOutcome.LOST, NOW)
         await write(lambda tx: ledger.retry(tx, run.key, run.fence, failure, NOW))
         [claim] = await write(lambda tx: ledger.claim(tx, READ, 10, NOW))
         again = recorded(batch(2), rejected=refused(3), settled=3, checkpoint="2")

@@ -33,6 +33,7 @@ from hivemesh_platform.api import (
     capabilities,
     config,
     datasets,
+    dead_letters,
     denials,
     enrolment,
     errors,
@@ -49,6 +50,7 @@ from hivemesh_platform.api import (
     workers,
 )
 from hivemesh_platform.api.requests import RequestIds
+from hivemesh_platform.api.work import Work
 from hivemesh_platform.artifacts.local import LocalArtifactStore
 from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.audit.ports import AuditTrail
@@ -260,6 +262,9 @@ def _work_routers(
     return [
         runs.router(execution.runs, files, trail),
         jobs.router(execution.jobs, execution.runs, files),
+        dead_letters.router(
+            Work(execution.runs, files), execution.letters, execution.history, trail
+        ),
         pipelines.router(execution.pipelines, execution.runs, files),
         datasets.router(execution.datasets, trail),
         artifacts.router(files, execution.runs, trail, execution.tickets),

@@ -25,6 +25,11 @@ def new_job_id() -> JobId:
     return JobId(f"job_{_uuid7_hex()}")
 
 
+def new_letter_id() -> str:
+    """Make the id of a dead letter."""
+    return f"dl_{_uuid7_hex()}"
+
+
 def _uuid7_hex() -> str:
     """RFC 9562 section 5.7: 48 bits of milliseconds, then random bits."""
     milliseconds = time.time_ns() // 1_000_000

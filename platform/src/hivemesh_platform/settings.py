@@ -175,8 +175,26 @@ class WorkersSettings(Section):
     )
 
 
+class RetrySettings(Section):
+    """What bounds repetitions, whatever a manifest or pipeline asks for."""
+
+    max_s: Seconds = Field(
+        default=300.0, description="Seconds that the gap between two attempts grows to."
+    )
+    budget_ratio: Annotated[float, Field(ge=0, le=10)] = Field(
+        default=0.2,
+        description="Retries of a capability per first attempt, so that a failing callee does not "
+        "meet a multiple of its load.",
+    )
+    budget_per_s: Annotated[float, Field(gt=0, le=100_000)] = Field(
+        default=10.0, description="Retries of a capability per second beside that."
+    )
+
+
 class ExecutionSettings(Section):
     """How runs are cut and repeated."""
+
+    retry: RetrySettings = RetrySettings()
 
     log_class_max: DataClass = Field(
         default=DataClass.INTERNAL,

@@ -40,6 +40,13 @@ from hivemesh_sdk.contracts.api import (
     WorkerView,
 )
 from hivemesh_sdk.contracts.audit_api import AuditHashView, AuditRecordView, AuditReportView
+from hivemesh_sdk.contracts.dead_letter_api import (
+    AttemptView,
+    DeadLetterView,
+    LostStepView,
+    ReplayedView,
+    ReplayView,
+)
 from hivemesh_sdk.contracts.policy_api import (
     PolicyExplanation,
     PolicyReview,
@@ -487,6 +494,61 @@ class Client:
         }
         return self._view(RunView, "POST", "/v1/jobs", body)
 
+    # -- failures ---------------------------------------------------------------------------
+
+    def attempts(self, run_id: str, step: str = "", seq: int = -1) -> list[AttemptView]:
+        """Every attempt of a run or job, of one step or batch where it is named."""
+        query = {"step": step, "seq": seq}
+        return self._offsets(AttemptView, f"/v1/runs/{quote(run_id, safe='')}/attempts", query)
+
+    def lost_steps(self, *, ended: bool = False) -> list[LostStepView]:
+        """Steps whose worker went away; with `ended` those too that have come to an end since."""
+        query = urlencode({"ended": str(ended).lower()})
+        return self._page(LostStepView, self._read("GET", f"/v1/lost-steps?{query}"))
+
+    def dead_letters(
+        self, *, state: str = "open", run: str = "", capability: str = "", limit: int = 100
+    ) -> list[DeadLetterView]:
+        """Inputs that were given up, newest first; `state` is open, retried, discarded or all."""
+        wanted = {"state": state, "run": run, "capability": capability, "limit": min(limit, 500)}
+        items: list[DeadLetterView] = []
+        after: str | None = ""
+        while after is not None and len(items) < limit:
+            path = f"/v1/dead-letters?{urlencode({**wanted, 'after': after})}"
+            page = Page[DeadLetterView].model_validate_json(self._read("GET", path))
+            items += page.items
+            after = page.next
+        return items[:limit]
+
+    def dead_letter(self, letter: str) -> DeadLetterView:
+        """One of them."""
+        return self._view(DeadLetterView, "GET", _letter(letter))
+
+    def dead_letter_input(self, letter: str) -> Iterator[bytes]:
+        """What was given up: JSON of a job, NDJSON of a batch. Audited."""
+        yield from self._stream(_letter(letter, "/input"))
+
+    def retry_dead_letter(self, letter: str) -> ReplayView:
+        """Run it again as it is."""
+        return self._view(ReplayView, "POST", _letter(letter, "/retry"), {})
+
+    def retry_dead_letters(self, *, run: str = "", capability: str = "") -> list[ReplayView]:
+        """Run all open ones again that fit."""
+        body: dict[str, JsonValue] = {"run": run, "capability": capability}
+        return self._view(ReplayedView, "POST", "/v1/dead-letters/retry", body).items
+
+    def edit_dead_letter(self, letter: str, changes: Mapping[str, JsonValue]) -> ReplayView:
+        """Run it again as a new job with another `input`, other `options`, or both."""
+        return self._view(ReplayView, "POST", _letter(letter, "/edit"), dict(changes))
+
+    def discard_dead_letter(self, letter: str) -> DeadLetterView:
+        """Put it away; `reopen_dead_letter` takes that back."""
+        return self._view(DeadLetterView, "POST", _letter(letter, "/discard"), {})
+
+    def reopen_dead_letter(self, letter: str) -> DeadLetterView:
+        """Take a discard back."""
+        return self._view(DeadLetterView, "POST", _letter(letter, "/reopen"), {})
+
     # -- data -----------------------------------------------------------------------------
 
     def datasets(self) -> list[DatasetView]:
@@ -571,6 +633,16 @@ class Client:
     def _page(self, kind: type[V], answer: bytes) -> list[V]:
         return Page[kind].model_validate_json(answer).items  # type: ignore[valid-type]  # as below
 
+    def _offsets(self, kind: type[V], path: str, query: Mapping[str, object]) -> list[V]:
+        items: list[V] = []
+        after: str | None = "0"
+        while after is not None:
+            asked = f"{path}?{urlencode({**query, 'after': after})}"
+            page = Page[kind].model_validate_json(self._read("GET", asked))  # type: ignore[valid-type]  # a type chosen at run time
+            items.extend(page.items)
+            after = page.next
+        return items
+
     def _all(self, kind: type[V], path: str) -> list[V]:
         items: list[V] = []
         after = ""
@@ -649,6 +721,10 @@ class Client:
             detail = f"the certificate {str(which)!r} cannot be used: {error}"
             raise RemoteError(problem("credential-missing", detail)) from error
         return context
+
+
+def _letter(letter: str, rest: str = "") -> str:
+    return f"/v1/dead-letters/{quote(letter, safe='')}{rest}"
 
 
 def _secret(path: str) -> str:

@@ -8,8 +8,13 @@ from hivemesh_platform.execution.model import (
     Again,
     GiveUp,
     RetryPolicy,
+    Split,
     after_failure,
+    cause_of,
+    is_crash,
     is_legal,
+    is_letter,
+    is_no_fault,
     next_tree_rows,
     node_state,
 )
@@ -50,37 +55,95 @@ def test_no_transition_leaves_an_ended_state():
 
 @pytest.mark.parametrize(("retries", "delay"), [(0, 1.0), (1, 2.0), (2, 4.0)])
 def test_retries_come_after_one_two_and_four_seconds(retries, delay):
-    decision = after_failure(RETRYABLE, RetryPolicy(), retries=retries, losses=0, jitter=0.5)
+    decision = after_failure(RETRYABLE, RetryPolicy(), retries=retries, crashes=0, jitter=0.5)
     assert decision == Again(pytest.approx(delay))
 
 
-def test_the_delay_is_spread_by_a_fifth_to_each_side():
-    delays = [
-        after_failure(RETRYABLE, RetryPolicy(), retries=0, losses=0, jitter=jitter).delay_s
+def test_the_gap_is_spread_by_half_to_each_side():
+    gaps = [
+        after_failure(RETRYABLE, RetryPolicy(), retries=0, crashes=0, jitter=jitter).delay_s
         for jitter in (0.0, 1.0)
     ]
-    assert delays == [pytest.approx(0.8), pytest.approx(1.2)]
+    assert gaps == [pytest.approx(0.5), pytest.approx(1.5)]
+
+
+def test_the_gap_grows_no_further_than_its_bound():
+    policy = RetryPolicy(max_retries=100, max_s=30)
+    for retries in (5, 20, 99):
+        decision = after_failure(RETRYABLE, policy, retries=retries, crashes=0, jitter=0.5)
+        assert decision == Again(pytest.approx(30))
 
 
 def test_a_longer_wait_that_the_worker_asks_for_is_respected():
     asked = problem("step-failed", retryable=True, retry_after_s=30)
-    assert after_failure(asked, RetryPolicy(), retries=0, losses=0, jitter=0.5) == Again(30)
+    assert after_failure(asked, RetryPolicy(), retries=0, crashes=0, jitter=0.5) == Again(30)
 
 
 def test_the_fourth_failure_is_the_last():
-    assert after_failure(RETRYABLE, RetryPolicy(), retries=3, losses=0, jitter=0) == GiveUp()
+    assert after_failure(RETRYABLE, RetryPolicy(), retries=3, crashes=0, jitter=0) == GiveUp()
 
 
 def test_a_fatal_problem_is_never_repeated():
-    assert after_failure(FATAL, RetryPolicy(), retries=0, losses=0, jitter=0) == GiveUp()
+    assert after_failure(FATAL, RetryPolicy(), retries=0, crashes=0, jitter=0) == GiveUp()
 
 
-def test_a_lost_worker_costs_no_retry_and_no_delay():
-    assert after_failure(LOST, RetryPolicy(), retries=3, losses=0, jitter=0) == Again(0.0)
+CRASHES = ("worker-lost", "worker-unreachable", "execution-unknown", "executor-crashed")
 
 
-def test_a_row_that_loses_worker_after_worker_is_given_up():
-    assert after_failure(LOST, RetryPolicy(), retries=0, losses=20, jitter=0) == GiveUp()
+@pytest.mark.parametrize("slug", CRASHES)
+def test_a_crash_costs_no_retry_and_no_gap(slug):
+    decision = after_failure(problem(slug), RetryPolicy(), retries=3, crashes=0, jitter=0)
+    assert decision == Again(0.0)
+
+
+@pytest.mark.parametrize("slug", CRASHES)
+@pytest.mark.parametrize(
+    ("crashes", "records", "halved", "decision"),
+    [
+        (1, 500, False, Again(0.0)),
+        (2, 1, False, GiveUp()),  # the third crash
+        (2, 500, False, Split()),
+        (0, 250, True, Split()),  # its batch has crashed often enough
+        (5, 2, True, Split()),
+        (5, 1, True, GiveUp()),
+    ],
+)
+def test_the_third_crash_is_the_last_of_an_input(slug, crashes, records, halved, decision):
+    found = after_failure(
+        problem(slug),
+        RetryPolicy(),
+        retries=0,
+        crashes=crashes,
+        jitter=0,
+        records=records,
+        halved=halved,
+    )
+    assert found == decision
+
+
+def test_a_drained_worker_costs_neither_a_retry_nor_a_crash():
+    drained = problem("draining")
+    assert is_no_fault(drained)
+    assert not is_crash(drained)
+    found = after_failure(drained, RetryPolicy(0), retries=9, crashes=9, jitter=0, halved=True)
+    assert found == Again(0.0)
+
+
+@pytest.mark.parametrize(
+    ("slug", "retryable", "cause"),
+    [
+        ("executor-crashed", True, "crashes"),
+        ("step-failed", True, "retries"),
+        ("step-fatal", False, "refused"),
+    ],
+)
+def test_the_cause_of_a_dead_letter(slug, retryable, cause):
+    assert cause_of(problem(slug, retryable=retryable)) == cause
+
+
+@pytest.mark.parametrize("slug", ["cancelled", "skipped"])
+def test_what_nobody_wanted_is_no_dead_letter(slug):
+    assert not is_letter(problem(slug))
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,11 @@ def process(action: str) -> Needs:
 KNOWN = Needs(everybody=True)
 RUN = one_of("read:run", on="its pipeline or capability; or its submitter")
 CANCEL = one_of("write:run", on="its pipeline or capability; or its submitter")
+REPLAY = all_of(
+    "write:run",
+    "run:capability",
+    on="its pipeline or capability, and the capability that is run; or its submitter",
+)
 
 ROUTES: dict[str, Needs] = {
     "GET /v1/health": KNOWN,
@@ -105,6 +110,22 @@ ROUTES: dict[str, Needs] = {
     "GET /v1/runs/{run}/rejected": RUN,
     "GET /v1/runs/{run}/explain": RUN,
     "POST /v1/runs/{run}/cancel": CANCEL,
+    "GET /v1/runs/{run}/attempts": RUN,
+    "GET /v1/lost-steps": one_of(
+        "read:run", "run:pipeline", "run:capability", on="those that are listed"
+    ),
+    "GET /v1/dead-letters": one_of(
+        "read:run", "run:pipeline", "run:capability", on="those that are listed"
+    ),
+    "GET /v1/dead-letters/{letter}": RUN,
+    "GET /v1/dead-letters/{letter}/input": RUN,
+    "POST /v1/dead-letters/retry": one_of(
+        "write:run", "run:capability", on="those that are retried"
+    ),
+    "POST /v1/dead-letters/{letter}/retry": REPLAY,
+    "POST /v1/dead-letters/{letter}/edit": REPLAY,
+    "POST /v1/dead-letters/{letter}/discard": CANCEL,
+    "POST /v1/dead-letters/{letter}/reopen": CANCEL,
     "GET /v1/runs/{run}/outputs/{name}": all_of(
         "read:run", "read:dataset", on="the run, and the dataset where the output is one"
     ),

@@ -118,6 +118,14 @@ class Work:
         for tree in sorted(given.trees):
             await self._check_digests(principal, sorted(await self._artifacts.entries(tree)))
 
+    async def check_given(self, request: Request, given: Given) -> None:
+        """Refuse work that names artifacts which the caller may not read.
+
+        Raises:
+            ArtifactMissingError: there is no such artifact, or it is invisible.
+        """
+        await self._check_given(principal_of(request), given)
+
     async def check_artifact(self, request: Request, sha256: str) -> None:
         """Refuse bytes that the caller has not stored and may not read by any of his rights.
 

@@ -21,6 +21,10 @@ GROUPS = {
     "pipeline": ("hivemesh_platform.cli.pipeline", "Pipelines: list, validate, run."),
     "policy": ("hivemesh_platform.cli.policy", "Who may call what: show, test, apply, explain."),
     "run": ("hivemesh_platform.cli.run", "Runs: list, show, watch, cancel, output, explain."),
+    "dead-letter": (
+        "hivemesh_platform.cli.dead_letter",
+        "Inputs that were given up: list, show, retry, edit, discard.",
+    ),
     "dataset": ("hivemesh_platform.cli.dataset", "Datasets: list, show, export."),
     "artifact": ("hivemesh_platform.cli.artifact", "Artifacts: put and get bytes."),
     "secret": (
@@ -48,6 +52,7 @@ EXAMPLES = {
     "pipeline": "hivemesh pipeline run email-insights -p archive=@mail.mbox",
     "policy": "hivemesh policy explain parser classifier email.classify@1",
     "run": "hivemesh run list · hivemesh run show RUN_ID",
+    "dead-letter": "hivemesh dead-letter list · hivemesh dead-letter retry --all",
     "dataset": "hivemesh dataset export email-insights.messages --as csv --file mail.csv",
     "artifact": "hivemesh artifact put mail.mbox",
     "secret": "hivemesh secret set mail.password --file password.txt · hivemesh secret list",

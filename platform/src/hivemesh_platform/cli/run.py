@@ -125,6 +125,66 @@ def rejected(id_: Id, fmt: output.Format = "table", state: session.State = None)
 
 
 @app.command()
+def attempts(
+    id_: Id,
+    step: Annotated[str, typer.Option("--step", help="Only those of this step.")] = "",
+    seq: Annotated[int, typer.Option("--seq", min=-1, help="Only those of this batch.")] = -1,
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> None:
+    """Show every attempt: where it ran, how it ended, and how long it was waited before.
+
+    Example:  hivemesh run attempts run_0193a5… --step classify
+    """
+    with session.client(state) as client:
+        output.show_list(
+            client.attempts(id_, step, seq),
+            [
+                ("key", "key"),
+                ("attempt", "attempt"),
+                ("instance", "instance"),
+                ("outcome", "outcome"),
+                ("took", lambda one: f"{one.elapsed_s:.2f}s"),
+                ("gap", lambda one: "-" if one.gap_s is None else f"{one.gap_s:.2f}s"),
+                ("problem", lambda one: str((one.problem or {}).get("detail") or "-")),
+            ],
+            fmt,
+            wide=[("worker", "worker"), ("started", "started_at"), ("ended", "ended_at")],
+            empty="nothing has been placed yet",
+        )
+
+
+@app.command()
+def lost(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also those that have come to an end since.")
+    ] = False,
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> None:
+    """Show steps whose worker went away, after how long, and where they run now.
+
+    Examples:  hivemesh run lost  ·  hivemesh run lost --all -o json
+    """
+    with session.client(state) as client:
+        output.show_list(
+            client.lost_steps(ended=everything),
+            [
+                ("key", "key"),
+                ("attempt", "attempt"),
+                ("lost at", "instance"),
+                ("elapsed", lambda one: f"{one.elapsed_s:.1f}s"),
+                ("state", "state"),
+                ("now attempt", "now_attempt"),
+                ("now at", "now_instance"),
+            ],
+            fmt,
+            wide=[("capability", "capability"), ("found", "lost_at")],
+            empty="no step is without its worker",
+        )
+
+
+@app.command()
 def explain(id_: Id, fmt: output.Format = "table", state: session.State = None) -> None:
     """Show why each attempt was placed where it was, with every candidate's score.
 

@@ -4,6 +4,7 @@ import msgspec
 from hivemesh_sdk.contracts.artifacts import DataClass
 
 from hivemesh_platform.artifacts.model import BatchRef
+from hivemesh_platform.execution import part_sql
 from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.event_sql import log_event
 from hivemesh_platform.execution.ledger import Claim
@@ -20,11 +21,17 @@ _decode_behalf = msgspec.json.Decoder(Behalf).decode
 
 
 class _Right(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of a job's spec, or of a node, that its ticket is made of."""
+    """The part of a job's spec, or of a node, that its ticket and its limits are made of."""
 
     behalf: Behalf = Behalf()
     data_class: DataClass = DataClass.INTERNAL
     output_class: DataClass = DataClass.INTERNAL
+    deadline_ms: int = 0
+    idle_timeout_ms: int = 0
+    max_retries: int = 3
+    retry_base_s: float = 1.0
+    retry_max_s: float = 300.0
+    lines: tuple[int, int] | None = None
 
 
 _decode_right = msgspec.json.Decoder(_Right).decode
@@ -132,6 +139,11 @@ def claim_of(tx: Transaction, row: Row) -> Claim:
             behalf=_decode_behalf(node["behalf"]),
             data_class=DataClass(node["data_class"]),
             output_class=DataClass(node["output_class"]),
+            deadline_ms=node["deadline_ms"],
+            idle_timeout_ms=node["idle_timeout_ms"],
+            max_retries=node["max_retries"],
+            retry_base_s=node["retry_base_s"],
+            retry_max_s=node["retry_max_s"],
         )
     elif row["spec"] is not None:
         right = _decode_right(row["spec"])
@@ -148,14 +160,15 @@ def claim_of(tx: Transaction, row: Row) -> Claim:
         spec=row["spec"],
         options="{}" if node is None else node["options"] or "{}",
         labels="{}" if node is None else node["labels"],
-        policy=RetryPolicy()
-        if node is None
-        else RetryPolicy(node["max_retries"], node["retry_base_s"]),
-        deadline_ms=0 if node is None else node["deadline_ms"],
-        idle_timeout_ms=0 if node is None else node["idle_timeout_ms"],
+        policy=RetryPolicy(right.max_retries, right.retry_base_s, right.retry_max_s),
+        deadline_ms=right.deadline_ms,
+        idle_timeout_ms=right.idle_timeout_ms,
         retries=row["retries"],
         losses=row["crashes"],
         last_instance=row["instance"],
+        suspect=bool(row["suspect"]),
+        lines=part_sql.next_open(tx, row) if row["halved"] else right.lines,
+        halved=bool(row["halved"]),
         behalf=right.behalf,
         data_class=right.data_class,
         output_class=right.output_class,

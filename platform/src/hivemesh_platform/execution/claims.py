@@ -16,7 +16,7 @@ from hivemesh_platform import crash
 from hivemesh_platform.execution.dispatch import Dispatcher
 from hivemesh_platform.execution.ledger import Claim
 from hivemesh_platform.execution.parts import Parts, milliseconds
-from hivemesh_platform.execution.ports import Choice, NoCandidate, Requirement
+from hivemesh_platform.execution.ports import Choice, NoCandidate, Outcome, Requirement
 from hivemesh_platform.execution.spec import JobSpec
 from hivemesh_platform.replicas.model import StaleReplicaError
 from hivemesh_platform.storage.errors import StorageFullError
@@ -25,6 +25,9 @@ from hivemesh_platform.storage.transaction import Transaction
 POLL_S = 1.0
 NO_CANDIDATE_MS = 250  # until a row is tried again that nobody could take after all
 MAX_STEPS = 256  # at once in this process: bounds memory whatever the directory says
+
+# Of the steps that ran when a worker died one is the cause: apart from each other they tell which.
+_APART = "its last worker died; it waits to run apart from others whose worker died"
 
 _log = structlog.get_logger("hivemesh.execution")
 
@@ -36,6 +39,7 @@ class Claimer:
         self._parts = parts
         self._dispatcher = dispatcher
         self._steps: set[asyncio.Task[None]] = set()
+        self._suspects: dict[asyncio.Task[None], str] = {}  # and the instance that has it
         self._reasons: dict[str, str] = {}
         self._explained_at = 0.0
 
@@ -128,6 +132,13 @@ class Claimer:
                 )
             )
             return
+        if claim.suspect and choice.endpoint.instance in self._suspects.values():
+            self._parts.placement.report(choice, Outcome.CANCELLED, 0.0)
+            until = milliseconds(self._parts.clock) + NO_CANDIDATE_MS
+            await self._parts.database.write(
+                lambda tx: self._parts.ledger.release(tx, claim.key, claim.fence, _APART, until)
+            )
+            return
         self._spawn(claim, choice, resume=False)
 
     def _spawn(self, claim: Claim, choice: Choice, *, resume: bool) -> None:
@@ -135,11 +146,14 @@ class Claimer:
             self._dispatcher.run(claim, choice, resume=resume), name=str(claim.key)
         )
         self._steps.add(task)
+        if claim.suspect:
+            self._suspects[task] = choice.endpoint.instance
         self._parts.runs.give(claim.key.run)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._steps.discard(task)
+        self._suspects.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("dispatch_broken", step=task.get_name(), exc_info=error)
 

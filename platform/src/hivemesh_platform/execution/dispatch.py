@@ -13,6 +13,8 @@ import structlog
 from hivemesh_sdk.contracts.problems import Problem, problem, slug_of
 from hivemesh_sdk.errors import HivemeshError
 
+from hivemesh_platform.execution import halves
+from hivemesh_platform.execution.budget import RetryBudget
 from hivemesh_platform.execution.exchange import Exchange
 from hivemesh_platform.execution.given import Given
 from hivemesh_platform.execution.held import HeldStep, Verdict
@@ -22,7 +24,15 @@ from hivemesh_platform.execution.ledger import (
     StaleAttemptError,
     StaleReaderError,
 )
-from hivemesh_platform.execution.model import Again, AttemptOutcome, after_failure, is_loss
+from hivemesh_platform.execution.model import (
+    Again,
+    AttemptOutcome,
+    Split,
+    after_failure,
+    is_crash,
+    is_lost_worker,
+    is_no_fault,
+)
 from hivemesh_platform.execution.pages import StepFailedError
 from hivemesh_platform.execution.parts import Parts
 from hivemesh_platform.execution.ports import Choice, Outcome, UnreachableError
@@ -38,7 +48,8 @@ FORGET_TRIES = 24  # two minutes: a worker that is alone for longer ends by itse
 PAUSE_S = 5.0  # before a row is tried again that found the disk full
 BUSY_S = 0.2  # before a row is tried again whose worker was full and did not say for how long
 SEALED_S = 1.0  # before a row is tried again whose secrets were sealed
-_OVERLOADED = frozenset({"overloaded", "overloaded-server"})
+_OVERLOADED = frozenset({"overloaded", "overloaded-server", "draining"})
+UNSENT_S = 0.25  # before a row is tried again that could not even be sent
 
 _log = structlog.get_logger("hivemesh.execution")
 
@@ -48,6 +59,8 @@ class Dispatcher:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        retry = parts.settings.retry
+        self._budget = RetryBudget(retry.budget_ratio, retry.budget_per_s)
         self._forgetting: set[asyncio.Task[None]] = set()
 
     async def run(self, claim: Claim, choice: Choice, *, resume: bool = False) -> None:
@@ -56,6 +69,8 @@ class Dispatcher:
         clearance = self._parts.tickets.clearance(claim.capability)
         step = HeldStep(claim, choice.endpoint, frozenset(), frozenset(), started, clearance)
         self._parts.held.add(step)
+        if not claim.retries:
+            self._budget.began(claim.capability, started)
         outcome = Outcome.CANCELLED
         try:
             outcome = await self._guarded(step, choice, resume=resume)
@@ -130,18 +145,26 @@ class Dispatcher:
             if not isinstance(error, StaleReaderError):
                 self._forget(step)
             return Outcome.CANCELLED
-        except StepFailedError as error:
-            return await self._failed(step, error.document)
         except StorageFullError as error:
             return await self._paused(step, error)
-        except HivemeshError as error:
-            return await self._failed(step, error.problem())
         except Exception as error:  # noqa: BLE001 - a row must never be left held
-            _log.exception("dispatch_broken", step=str(step.claim.key))
-            return await self._failed(step, problem("internal", type(error).__name__))
+            return await self._not_done(step, error)
         if step.claim.kind != "call":  # a unary answer of a call needs no acknowledgement
             self._forget(step)
         return Outcome.COMPLETED
+
+    async def _not_done(self, step: HeldStep, error: Exception) -> Outcome:
+        match error:
+            case StepFailedError():
+                return await self._failed(step, error.document)
+            case UnreachableError(sent=False):  # nothing has begun, so nothing has failed
+                await self._release(step, error.detail, UNSENT_S)
+                return Outcome.UNREACHABLE
+            case HivemeshError():
+                return await self._failed(step, error.problem())
+            case _:
+                _log.error("dispatch_broken", step=str(step.claim.key), exc_info=error)
+                return await self._failed(step, problem("internal", type(error).__name__))
 
     async def _until_verdict(self, step: HeldStep, choice: Choice, *, resume: bool) -> None:
         """Run the exchange until it ends, a verdict falls or the deadline passes."""
@@ -178,7 +201,7 @@ class Dispatcher:
     async def _failed(self, step: HeldStep, document: Problem) -> Outcome:
         """Decide between a further attempt and the end of the row."""
         slug = slug_of(document)
-        if slug in _OVERLOADED:
+        if slug in _OVERLOADED and not step.begun:
             await self._release(step, document.title, document.retry_after_s or BUSY_S)
             return Outcome.OVERLOADED
         sealed = (
@@ -197,22 +220,31 @@ class Dispatcher:
             document,
             claim.policy,
             retries=0 if step.advanced else claim.retries,
-            losses=0 if step.advanced else claim.losses,
+            crashes=0 if step.advanced else claim.losses,
             jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
+            records=claim.divisible,
+            halved=claim.halved,
         )
         try:
-            if isinstance(decision, Again):
-                await self._retry(step, document, decision)
-            else:
-                await self._give_up(step, document)
+            match decision:
+                case Again():
+                    await self._retry(step, document, decision)
+                case Split():
+                    await self._split(step, document)
+                case _:
+                    await self._give_up(step, document)
         except StaleAttemptError:
             self._parts.counters.stale_results += 1
         return _outcome(document)
 
     async def _retry(self, step: HeldStep, document: Problem, again: Again) -> None:
         claim, ledger, now = step.claim, self._parts.ledger, self._parts.now()
-        outcome = AttemptOutcome.LOST if is_loss(document) else AttemptOutcome.FAILED
-        failure = Failure(document, outcome, now + round(again.delay_s * 1000))
+        outcome = _ended_as(document)
+        delay_s = again.delay_s
+        if outcome is AttemptOutcome.FAILED and not is_crash(document):
+            monotonic = self._parts.clock.monotonic()
+            delay_s = max(delay_s, self._budget.take(claim.capability, monotonic))
+        failure = Failure(document, outcome, now + round(delay_s * 1000))
         await self._surely(lambda tx: ledger.retry(tx, claim.key, claim.fence, failure, now))
         lost = outcome is AttemptOutcome.LOST
         self._parts.counters.attempts_lost += int(lost)
@@ -224,11 +256,28 @@ class Dispatcher:
             instance=step.endpoint.instance,
             problem=slug_of(document),
             detail=document.detail,
-            again_in_s=round(again.delay_s, 2),
+            again_in_s=round(delay_s, 2),
+        )
+        self._parts.runs.give(claim.key.run)
+
+    async def _split(self, step: HeldStep, document: Problem) -> None:
+        claim, ledger, now = step.claim, self._parts.ledger, self._parts.now()
+        await self._surely(lambda tx: ledger.split(tx, claim.key, claim.fence, document, now))
+        self._parts.counters.attempts_lost += 1
+        _log.warning(
+            "batch_halved",
+            step=str(claim.key),
+            attempt=claim.fence.attempt,
+            records=claim.divisible,
+            problem=slug_of(document),
+            detail=document.detail,
         )
         self._parts.runs.give(claim.key.run)
 
     async def _give_up(self, step: HeldStep, document: Problem) -> None:
+        if step.claim.halved:
+            await self._give_part_up(step, document)
+            return
         claim, ledger, now = step.claim, self._parts.ledger, self._parts.now()
         effects = await self._surely(
             lambda tx: ledger.fail(tx, claim.key, claim.fence, document, now)
@@ -242,6 +291,24 @@ class Dispatcher:
             detail=document.detail,
         )
         self._parts.wake(claim, effects)
+        self._forget(step)
+
+    async def _give_part_up(self, step: HeldStep, document: Problem) -> None:
+        """Only some records are given up: the others of the batch go on."""
+        claim, ledger, now = step.claim, self._parts.ledger, self._parts.now()
+        effects, last = await self._surely(
+            lambda tx: ledger.drop_part(tx, claim.key, claim.fence, document, now)
+        )
+        _log.error(
+            "records_given_up",
+            step=str(claim.key),
+            lines=claim.lines,
+            problem=slug_of(document),
+            detail=document.detail,
+        )
+        self._parts.wake(claim, effects)
+        if last:
+            await halves.finish(self._parts, claim)
         self._forget(step)
 
     async def _paused(self, step: HeldStep, error: StorageFullError) -> Outcome:
@@ -289,6 +356,12 @@ class Dispatcher:
                 return
             if left:
                 await asyncio.sleep(FORGET_EVERY_S)
+
+
+def _ended_as(document: Problem) -> AttemptOutcome:
+    if is_lost_worker(document):
+        return AttemptOutcome.LOST
+    return AttemptOutcome.INTERRUPTED if is_no_fault(document) else AttemptOutcome.FAILED
 
 
 def _outcome(document: Problem) -> Outcome:

@@ -14,8 +14,9 @@ from hivemesh_sdk.contracts.steps import MAX_WAIT_S
 from hivemesh_platform import crash
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.artifacts.store import stored_by_run
+from hivemesh_platform.execution import halves
 from hivemesh_platform.execution.held import HeldStep
-from hivemesh_platform.execution.ledger import Finished, Placed, Recorded
+from hivemesh_platform.execution.ledger import Effects, Finished, Placed, Recorded
 from hivemesh_platform.execution.pages import PageReader, StepFailedError, Taken
 from hivemesh_platform.execution.parts import Parts
 from hivemesh_platform.execution.ports import Choice, Page, Place, UnreachableError
@@ -60,7 +61,9 @@ class Exchange:
             StaleAttemptError: the row has gone to a later attempt or reader.
             StorageFullError: there is no space for what the worker answered.
         """
-        if self._claim.kind == "source":
+        if self._claim.halved and self._claim.lines is None:  # all that is left is to join them
+            await halves.finish(self._parts, self._claim)
+        elif self._claim.kind == "source":
             await self._read_source(resume=resume)
         else:
             await self._call()
@@ -74,21 +77,24 @@ class Exchange:
             page = await self._next(page.execution, taken.last)
             await self._reader.take(page.body, taken)
         end = Finished(
-            batch=await self._joined(taken.batches),
+            batch=await halves.join(self._parts, taken.batches),
             output=None if taken.output is None else _encode(taken.output).decode(),
             rejected=tuple(taken.rejected),
         )
-        await self._finish(end)
+        if self._claim.halved:
+            await self._end_part(end)
+        else:
+            await self._finish(end)
 
-    async def _joined(self, batches: Sequence[BatchRef]) -> BatchRef | None:
-        """One answer is one batch, in however many parts the worker gave it."""
-        if len(batches) <= 1:
-            return batches[0] if batches else None
-        store = self._parts.artifacts
-        data = b"".join([await store.read(one.sha256) for one in batches])
-        stored = await store.put(data, "")
-        count = sum(one.count for one in batches)
-        return BatchRef(stored.sha256, count, stored.size, batches[0].encoding)
+    async def _end_part(self, end: Finished) -> None:
+        parts, claim, now = self._parts, self._claim, self._parts.now()
+        last = await parts.database.write(
+            lambda tx: parts.ledger.end_part(tx, claim.key, claim.fence, end, now)
+        )
+        if last:
+            await halves.finish(parts, claim)
+        else:
+            parts.wake(claim, Effects(queued=True))
 
     async def _read_source(self, *, resume: bool) -> None:
         """Read page by page; the next page is asked for before there is room to record it."""
@@ -127,8 +133,8 @@ class Exchange:
         run = self._claim.key.run
         return await self._parts.database.read(lambda tx: stored_by_run(tx, run, sha256))
 
-    def _place(self) -> None:
-        """Keep where the attempt runs; the write is ordered before the row's end, not awaited."""
+    def _place(self) -> "asyncio.Future[None]":
+        """Keep where the attempt runs, while the worker is asked."""
         endpoint = self._choice.endpoint
         placed = Placed(
             instance=endpoint.instance,
@@ -142,18 +148,23 @@ class Exchange:
             lambda tx: ledger.placed(tx, claim.key, claim.fence, placed, now)
         )
         written.add_done_callback(_swallow)
+        return written
 
     async def _put(self) -> Page:
         parts, step, key = self._parts, self._step, str(self._claim.key)
         body = await request_of(self._claim, parts.artifacts, parts.settings)
-        self._place()
-        crash.reach("dispatch.before")
-        page = await _reconnecting(
-            lambda: parts.transport.put_step(
-                step.endpoint, key, body, ticket=parts.tickets.of(step), wait_s=MAX_WAIT_S
+        placed = self._place()
+        try:
+            crash.reach("dispatch.before")
+            page = await _reconnecting(
+                lambda: parts.transport.put_step(
+                    step.endpoint, key, body, ticket=parts.tickets.of(step), wait_s=MAX_WAIT_S
+                )
             )
-        )
+        finally:
+            await asyncio.wait([placed])  # before the row's end is written
         crash.reach("dispatch.after")
+        step.begun = True
         return page
 
     async def _next(self, execution: str, after: int) -> Page:
@@ -232,12 +243,18 @@ async def _reconnecting(ask: Callable[[], Awaitable[Page]]) -> Page:
     Raises:
         UnreachableError: it is not back in time.
     """
+    sent = False
     for waited in range(RECONNECTS):
         try:
             return await ask()
-        except UnreachableError:
+        except UnreachableError as error:
+            sent = sent or error.sent
             await asyncio.sleep(RECONNECT_S * 2**waited)
-    return await ask()
+    try:
+        return await ask()
+    except UnreachableError as error:
+        error.sent = error.sent or sent
+        raise
 
 
 def _swallow(future: "asyncio.Future[None]") -> None:

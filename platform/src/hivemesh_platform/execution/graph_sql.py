@@ -271,7 +271,7 @@ class Change:
                     WHERE run = ? AND name = ?""",
                 (end.output, run, name),
             )
-            self._end_node(node, node_state(completed=1, failed=0, rejected=self._count(node)))
+            self._end_node(node, node_state(completed=1, failed=node["batches_failed"], rejected=self._count(node)))
             return
         if row["kind"] == "add":
             inputs = msgspec.json.decode(row["input"], type=list[BatchRef])
@@ -292,11 +292,11 @@ class Change:
         known = frozenset(int(row["seq"]) for row in rows)
         done = frozenset(int(row["seq"]) for row in rows if row["state"] == "completed")
         for new in next_tree_rows(done, known, total):
-            states = tuple(self._state(run, name, seq) for seq in new.children)
+            states = tuple(one for seq in new.children for one in self._states(run, name, seq))
             enqueue(self._tx, row_of_node(node, new.seq, new.kind, states), self._now)
             self._queued = True
 
-    def _state(self, run: str, name: str, seq: int) -> BatchRef:
+    def _states(self, run: str, name: str, seq: int) -> tuple[BatchRef, ...]:
         row = self._tx.one(
             "SELECT output FROM work WHERE run = ? AND node = ? AND seq = ?", (run, name, seq)
         )
@@ -304,7 +304,7 @@ class Change:
         if output.artifact is None:
             message = f"the state of {run}.{name}.{seq} was not stored"
             raise AssertionError(message)
-        return output.artifact
+        return (output.artifact, *output.more)
 
     def _end_map_if_done(self, run: str, name: str) -> None:
         node = self._tx.one("SELECT * FROM node WHERE run = ? AND name = ?", (run, name))

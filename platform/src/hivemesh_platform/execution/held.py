@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import OrderedDict, defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from hivemesh_sdk.contracts.artifacts import DataClass, highest
 from hivemesh_sdk.contracts.instances import Endpoint
 from hivemesh_sdk.contracts.problems import Problem
+from hivemesh_sdk.contracts.steps import Member
 
 from hivemesh_platform.artifacts.model import Holding
 from hivemesh_platform.execution.counters import ExecutionCounters
@@ -37,7 +38,9 @@ class HeldStep:
     trees: frozenset[str]  # those of them that are folders
     started: float  # monotonic
     clearance: DataClass = DataClass.PERSONAL  # of its capability
+    members: Mapping[str, Claim] = field(default_factory=dict)  # small jobs of one request
     secrets: frozenset[str] = frozenset()  # paths that its options name, as they were written
+    begun: bool = False  # the worker has taken it
     advanced: bool = False  # a batch was recorded: what failed before does not count any more
     ticket: str = ""  # the one that was last sent with a request
     ticket_until: float = 0.0  # wall time from which another one is made
@@ -54,6 +57,13 @@ class HeldStep:
 LookUp = Callable[[str, HeldStep | None], Awaitable[HeldStep | None]]
 
 
+def members_of(step: HeldStep) -> list[Member]:
+    """The small jobs of one request, as the worker is told of them."""
+    return [
+        Member(key=key, attempt=claim.fence.attempt) for key, claim in step.members.items()
+    ]
+
+
 class HeldSteps:
     """All steps that run for this process, by key and by instance."""
 
@@ -64,6 +74,7 @@ class HeldSteps:
         self._by_instance: defaultdict[str, set[str]] = defaultdict(set)
         self._elsewhere: OrderedDict[str, HeldStep] = OrderedDict()  # as they were looked up last
         self._look_up: LookUp | None = None
+        self._by_member: dict[str, HeldStep] = {}  # small jobs that travel with others
 
     def follow(self, look_up: LookUp) -> None:
         """Have steps that are not held here looked up among those of other replicas."""
@@ -72,7 +83,7 @@ class HeldSteps:
     async def look_up(self, key: str) -> None:
         """Learn how a step stands now, wherever it is held; `find` and `holding` then tell it."""
         known = self._elsewhere.pop(key, None)
-        if self._look_up is None or key in self._by_key:
+        if self._look_up is None or key in self._by_key or key in self._by_member:
             return
         found = await self._look_up(key, known)
         if found is not None:
@@ -88,10 +99,14 @@ class HeldSteps:
         key = str(step.claim.key)
         self._by_key[key] = step
         self._by_instance[step.endpoint.instance].add(key)
+        self._by_member.update(dict.fromkeys(step.members, step))
 
     def remove(self, step: HeldStep) -> None:
         """A step has ended, for whatever reason."""
         key = str(step.claim.key)
+        for member in step.members:
+            if self._by_member.get(member) is step:
+                del self._by_member[member]
         self._ended[key, step.claim.fence.attempt, step.endpoint.identity] = None
         if len(self._ended) > ENDED_KEPT:
             self._ended.popitem(last=False)
@@ -107,6 +122,10 @@ class HeldSteps:
         """Return the step with this key, if it runs here or was looked up."""
         return self._by_key.get(key) or self._elsewhere.get(key)
 
+    def with_member(self, key: str) -> HeldStep | None:
+        """Return the request with which a small job travels, if it does."""
+        return self._by_member.get(key)
+
     def endpoints(self) -> list[Endpoint]:
         """Return the instances that run steps."""
         return [steps[0].endpoint for steps in map(self.at, tuple(self._by_instance)) if steps]
@@ -117,10 +136,10 @@ class HeldSteps:
 
     def holding(self, key: str) -> Holding | None:
         """Return who holds the step and what it may read (the port of artifacts)."""
-        step = self.find(key)
+        step = self._by_member.get(key) or self.find(key)
         if step is None:
             return None
-        claim = step.claim
+        claim = step.members.get(key, step.claim)
         return Holding(
             run=claim.key.run,
             node=claim.key.node,

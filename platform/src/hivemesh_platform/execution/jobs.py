@@ -3,6 +3,7 @@
 import msgspec
 from hivemesh_sdk.contracts.api import JobRequest, RunView
 from hivemesh_sdk.contracts.artifacts import DataClass, highest
+from hivemesh_sdk.contracts.pipeline import Retry
 from hivemesh_sdk.contracts.problems import FieldProblem
 from hivemesh_sdk.contracts.references import references_in
 from hivemesh_sdk.errors import InvalidError, NotFoundError
@@ -14,6 +15,7 @@ from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.classes import check_clearance, output_class
 from hivemesh_platform.execution.ledger import NewJob
 from hivemesh_platform.execution.parts import milliseconds
+from hivemesh_platform.execution.policies import policy_of
 from hivemesh_platform.execution.ports import Catalogue
 from hivemesh_platform.execution.secrets import secret_problems
 from hivemesh_platform.execution.service import RunParts, RunService
@@ -45,17 +47,7 @@ class JobService:
             InvalidError: the capability is no call and no map.
             DataClassError: the data is above the clearance of the capability.
         """
-        inputs = await self._class_of(request)
-        spec = self._spec(request, effective(submitter), inputs)
-        await self._check_secrets(request, effective(submitter))
-        job = NewJob(
-            id=new_job_id(),
-            capability=request.capability,
-            submitter=submitter.sub,
-            tenant=submitter.tenant,
-            priority=0,
-            spec=msgspec.json.encode(spec).decode(),
-        )
+        job = await self.prepare(request, submitter)
         now = milliseconds(self._parts.clock)
         crash.reach("accept.before")
         await self._parts.database.write(lambda tx: self._parts.ledger.add_job(tx, job, now))
@@ -63,14 +55,43 @@ class JobService:
         self._parts.work.give()
         return await self._wait(job.id, request.wait_s)
 
-    async def _check_secrets(self, request: JobRequest, behalf: Behalf) -> None:
-        known = self._catalogue.find(request.capability)
+    async def prepare(
+        self, request: JobRequest, submitter: Behalf, *, replay_of: str = ""
+    ) -> NewJob:
+        """Check a job and make it ready to be accepted.
+
+        Raises:
+            UnknownCapabilityError, InvalidError, DataClassError: as `start` has it.
+        """
+        inputs = await self._class_of(request)
+        spec = self._spec(request, effective(submitter), inputs)
+        await self.check_secrets(request.capability, request.options, effective(submitter))
+        if replay_of:
+            spec = msgspec.structs.replace(spec, replay_of=replay_of)
+        return NewJob(
+            id=new_job_id(),
+            capability=request.capability,
+            submitter=submitter.sub,
+            tenant=submitter.tenant,
+            priority=0,
+            spec=msgspec.json.encode(spec).decode(),
+        )
+
+    async def check_secrets(
+        self, capability: str, options: dict[str, JsonValue], behalf: Behalf
+    ) -> None:
+        """Refuse options that name secrets which the principal may not use.
+
+        Raises:
+            InvalidError: with a pointer for each.
+        """
+        known = self._catalogue.find(capability)
         if known is None:
             return
-        problems = list(secret_problems(request.options, known, "/options"))
+        problems = list(secret_problems(options, known, "/options"))
         if problems:
             raise InvalidError(problems[0].message, slug="options-invalid", errors=problems)
-        uses = references_in(request.options, known.declared.options, "/options")
+        uses = references_in(options, known.declared.options, "/options")
         await self._parts.secrets.refuse(uses, behalf, "options-invalid")
 
     async def _wait(self, job: str, wait_s: float) -> RunView:
@@ -107,13 +128,16 @@ class JobService:
         check_clearance(inputs, declared)
         options: dict[str, JsonValue] = request.options
         deadline_s = request.deadline_s or declared.timeout_s
+        idle_s = request.idle_timeout_s or declared.idle_timeout_s
+        policy = policy_of(declared, self._parts.settings, Retry(max_retries=request.max_retries))
         return JobSpec(
             input=msgspec.Raw(msgspec.json.encode(request.input)),
             options=dict(options),
             deadline_ms=round(deadline_s * 1000),
-            idle_timeout_ms=round(declared.idle_timeout_s * 1000),
-            max_retries=declared.max_retries,
-            retry_base_s=self._parts.settings.retry_delay_s,
+            idle_timeout_ms=round(idle_s * 1000),
+            max_retries=policy.max_retries,
+            retry_base_s=policy.base_s,
+            retry_max_s=policy.max_s,
             behalf=behalf,
             data_class=inputs,
             output_class=output_class(inputs, declared),

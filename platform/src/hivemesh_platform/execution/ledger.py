@@ -16,6 +16,7 @@ from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution.behalf import NOBODY, Behalf
 from hivemesh_platform.execution.graph import Edge
 from hivemesh_platform.execution.model import (
+    JOB_NODE,
     AttemptOutcome,
     Fence,
     NodeKind,
@@ -90,6 +91,8 @@ class NewJob:
     priority: int
     spec: str
     tenant: str = "default"
+    kind: StepKind = "call"
+    inputs: tuple[BatchRef, ...] = ()  # of a dead letter; otherwise the spec has the input
     limit_key: str = ""
     together: str = ""  # jobs with the same value may travel in one request
 
@@ -112,6 +115,9 @@ class Claim:
     retries: int
     losses: int
     last_instance: str
+    suspect: bool = False  # a worker was lost with it: it is kept apart from others of the kind
+    lines: tuple[int, int] | None = None  # of its input, where only a part is tried
+    halved: bool = False  # its input has crashed too often and is tried in parts
     behalf: Behalf = NOBODY
     data_class: DataClass = DataClass.INTERNAL  # of its inputs
     output_class: DataClass = DataClass.INTERNAL
@@ -120,6 +126,15 @@ class Claim:
     after: int = 0
     checkpoint: str = "null"
     endpoint: str = ""
+
+    @property
+    def divisible(self) -> int:
+        """Of how many records the attempt consists, where it can be tried in parts; else 1."""
+        if self.kind not in {"map", "add"} or self.key.node == JOB_NODE:
+            return 1
+        if self.lines is not None:
+            return self.lines[1] - self.lines[0]
+        return sum(one.count for one in self.inputs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +280,36 @@ class Ledger(Protocol):
 
     def left_out(self, tx: Transaction, run: str, node: str, reason: str, now: int) -> Effects:
         """Go on without an optional node that nobody can serve."""
+        ...
+
+    def split(
+        self, tx: Transaction, key: WorkKey, fence: Fence, problem: Problem, now: int
+    ) -> None:
+        """End an attempt that killed its worker, and try halves of what it was given.
+
+        Raises:
+            StaleAttemptError: the fence is not the row's.
+        """
+        ...
+
+    def end_part(
+        self, tx: Transaction, key: WorkKey, fence: Fence, end: Finished, now: int
+    ) -> bool:
+        """End a part well; True where it was the last one, and the row is still held.
+
+        Raises:
+            StaleAttemptError: the fence is not the row's.
+        """
+        ...
+
+    def drop_part(
+        self, tx: Transaction, key: WorkKey, fence: Fence, problem: Problem, now: int
+    ) -> tuple[Effects, bool]:
+        """Give a part up: its lines go to the dead letters. True as for `end_part`.
+
+        Raises:
+            StaleAttemptError: the fence is not the row's.
+        """
         ...
 
     def fail_node(

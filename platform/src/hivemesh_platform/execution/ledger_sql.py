@@ -4,11 +4,13 @@ What follows from a row's end (rows of later nodes, ends of nodes and runs) is i
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 from hivemesh_sdk.contracts.problems import Problem
 
-from hivemesh_platform.execution import claim_sql
+from hivemesh_platform.artifacts.model import BatchRef
+from hivemesh_platform.execution import claim_sql, letter_sql, part_sql
 from hivemesh_platform.execution.event_sql import log_event
 from hivemesh_platform.execution.graph import Edge
 from hivemesh_platform.execution.graph_sql import Change, DatasetParts, lock_run
@@ -30,8 +32,11 @@ from hivemesh_platform.execution.model import (
     JOB_NODE,
     AttemptOutcome,
     Fence,
+    Output,
     WorkKey,
     fails_every_row,
+    is_crash,
+    is_lost_worker,
 )
 from hivemesh_platform.execution.queue_sql import NewRow, enqueue, enqueue_all, row_of_node
 from hivemesh_platform.execution.rejected_sql import (
@@ -225,7 +230,8 @@ class SqlLedger:
         )
         if page.batches:
             tx.execute(
-                "UPDATE work SET crashes = 0, retries = 0 WHERE run = ? AND node = ? AND seq = ?",
+                """UPDATE work SET crashes = 0, retries = 0, suspect = 0
+                    WHERE run = ? AND node = ? AND seq = ?""",
                 (key.run, key.node, key.seq),
             )
             tx.execute(
@@ -241,6 +247,11 @@ class SqlLedger:
     ) -> Effects:
         """End a row well, add its part to the dataset, and create what follows from it."""
         row = _hold(tx, key, fence)
+        if key.node == JOB_NODE and end.batch is not None:  # that of a dead letter
+            kept = msgspec.json.encode(Output(artifact=end.batch)).decode()
+            end = replace(end, output=kept)
+        if row["halved"]:
+            part_sql.forget(tx, key)
         tx.execute(
             """UPDATE work SET state = 'completed', ended_at = ?, output = ?, problem = NULL
                 WHERE run = ? AND node = ? AND seq = ?""",
@@ -260,18 +271,19 @@ class SqlLedger:
     ) -> None:
         """End the attempt and queue the row for another one."""
         _hold(tx, key, fence)
-        problem, lost = failure.problem, failure.outcome is AttemptOutcome.LOST
+        problem, crashed = failure.problem, is_crash(failure.problem)
         document = msgspec.json.encode(problem).decode()
         tx.execute(
             """UPDATE work SET state = 'queued', not_before = ?, problem = ?, reason = ?,
-                      retries = retries + ?, crashes = crashes + ?
+                      retries = retries + ?, crashes = crashes + ?, suspect = ?
                 WHERE run = ? AND node = ? AND seq = ?""",
             (
                 failure.not_before,
                 document,
                 problem.detail or problem.title,
-                int(not lost),
-                int(lost),
+                int(failure.outcome is AttemptOutcome.FAILED and not crashed),
+                int(crashed),
+                int(is_lost_worker(problem)),
                 key.run,
                 key.node,
                 key.seq,
@@ -279,7 +291,7 @@ class SqlLedger:
         )
         _end_attempt(tx, key, fence, failure.outcome, document, now)
         if key.node != JOB_NODE:
-            kind = "attempt_lost" if lost else "attempt_failed"
+            kind = "attempt_lost" if crashed else "attempt_failed"
             data = {"seq": key.seq, "attempt": fence.attempt, "detail": problem.detail}
             log_event(tx, key.run, kind, now, node=key.node, data=data)
 
@@ -294,12 +306,86 @@ class SqlLedger:
                 WHERE run = ? AND node = ? AND seq = ?""",
             (now, document, key.run, key.node, key.seq),
         )
-        _end_attempt(tx, key, fence, AttemptOutcome.FAILED, document, now)
+        _end_attempt(tx, key, fence, _outcome(problem), document, now)
         if key.node == JOB_NODE:
+            letter_sql.keep(tx, row, None, problem, None, now)
             return Effects(ended_runs=(key.run,))
+        node = _node(tx, key)
+        if row["halved"]:  # its part is a letter already
+            part_sql.forget(tx, key)
+        else:
+            letter_sql.keep(tx, row, node, problem, None, now)
         change = Change(tx, self._datasets, now)
-        change.row_failed(_node(tx, key), row, document, every=fails_every_row(problem))
+        change.row_failed(node, row, document, every=fails_every_row(problem))
         return change.effects()
+
+    def split(
+        self, tx: Transaction, key: WorkKey, fence: Fence, problem: Problem, now: int
+    ) -> None:
+        """End an attempt that killed its worker, and try halves of what it was given."""
+        row = _hold(tx, key, fence)
+        document = msgspec.json.encode(problem).decode()
+        lines = part_sql.next_open(tx, row) if row["halved"] else (0, _count(row))
+        if lines is not None:
+            part_sql.halve(tx, key, lines)
+        tx.execute(
+            """UPDATE work SET state = 'queued', not_before = 0, problem = ?, reason = ?,
+                      halved = 1, crashes = crashes + 1, suspect = ?
+                WHERE run = ? AND node = ? AND seq = ?""",
+            (
+                document,
+                problem.detail or problem.title,
+                int(is_lost_worker(problem)),
+                key.run,
+                key.node,
+                key.seq,
+            ),
+        )
+        _end_attempt(tx, key, fence, _outcome(problem), document, now)
+        halved: dict[str, object] = {"seq": key.seq, "attempt": fence.attempt, "lines": lines}
+        log_event(tx, key.run, "batch_halved", now, node=key.node, data=halved)
+
+    def end_part(
+        self, tx: Transaction, key: WorkKey, fence: Fence, end: Finished, now: int
+    ) -> bool:
+        """End a part well; True where it was the last one, and the row is still held."""
+        row = _hold(tx, key, fence)
+        lines = part_sql.next_open(tx, row)
+        if lines is None:
+            return True
+        keep_rejected(tx, _node(tx, key), key.seq, end.rejected)
+        batch = None if end.batch is None else msgspec.json.encode(end.batch).decode()
+        last = part_sql.end(tx, key, lines, state="done", batch=batch, output=end.output)
+        if not last:
+            _end_attempt(tx, key, fence, AttemptOutcome.COMPLETED, None, now)
+            _queue_again(tx, key)
+        return last
+
+    def drop_part(
+        self, tx: Transaction, key: WorkKey, fence: Fence, problem: Problem, now: int
+    ) -> tuple[Effects, bool]:
+        """Give a part up: its lines go to the dead letters. True as for `end_part`."""
+        row = _hold(tx, key, fence)
+        node = _node(tx, key)
+        lines = part_sql.next_open(tx, row)
+        if lines is None:
+            return Effects(), True
+        letter_sql.keep(tx, row, node, problem, lines, now)
+        if node["kind"] != "map" and node["on_error"] != "dead_letter":
+            return self.fail(tx, key, fence, problem, now), False
+        document = msgspec.json.encode(problem).decode()
+        tx.execute(
+            """UPDATE node SET batches_failed = batches_failed + 1,
+                      problem = coalesce(problem, ?) WHERE run = ? AND name = ?""",
+            (document, key.run, key.node),
+        )
+        dropped: dict[str, object] = {"seq": key.seq, "lines": lines}
+        log_event(tx, key.run, "row_failed", now, node=key.node, data=dropped)
+        last = part_sql.end(tx, key, lines, state="dead")
+        if not last:
+            _end_attempt(tx, key, fence, _outcome(problem), document, now)
+            _queue_again(tx, key)
+        return Effects(queued=not last), last
 
     def fail_node(
         self, tx: Transaction, run: str, node: str, problem: Problem, now: int
@@ -371,11 +457,11 @@ class SqlLedger:
 def _add_node(tx: Transaction, run: NewRun, node: NewNode) -> None:
     tx.execute(
         """INSERT INTO node (run, name, position, capability, kind, upstream, options, labels,
-                             submitter, priority, max_retries, retry_base_s, deadline_ms,
+                             submitter, priority, max_retries, retry_base_s, retry_max_s, deadline_ms,
                              idle_timeout_ms, dataset, dataset_version, state, behalf,
                              data_class, output_class, tenant, condition, on_error, optional,
                              gives)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         (
             run.id,
             node.name,
@@ -389,6 +475,7 @@ def _add_node(tx: Transaction, run: NewRun, node: NewNode) -> None:
             run.priority if node.priority is None else node.priority,
             node.policy.max_retries,
             node.policy.base_s,
+            node.policy.max_s,
             node.deadline_ms,
             node.idle_timeout_ms,
             node.dataset,
@@ -420,7 +507,8 @@ def _upstream_edge(node: NewNode) -> list[Edge]:
 def _row_of_job(job: NewJob) -> NewRow:
     return NewRow(
         key=WorkKey(job.id, JOB_NODE, 0),
-        kind="call",
+        kind=job.kind,
+        inputs=job.inputs,
         capability=job.capability,
         submitter=job.submitter,
         priority=job.priority,
@@ -472,6 +560,23 @@ def _node(tx: Transaction, key: WorkKey) -> Row:
         message = f"attempt of {key}: its run is gone"
         raise StaleAttemptError(message)
     return row
+
+
+def _queue_again(tx: Transaction, key: WorkKey) -> None:
+    """The next part of the row is tried at once; what it costs is not counted against it."""
+    tx.execute(
+        """UPDATE work SET state = 'queued', not_before = 0, retries = 0, suspect = 0
+            WHERE run = ? AND node = ? AND seq = ?""",
+        (key.run, key.node, key.seq),
+    )
+
+
+def _count(row: Row) -> int:
+    return sum(one.count for one in msgspec.json.decode(row["input"], type=list[BatchRef]))
+
+
+def _outcome(problem: Problem) -> AttemptOutcome:
+    return AttemptOutcome.LOST if is_lost_worker(problem) else AttemptOutcome.FAILED
 
 
 def _end_attempt(

@@ -94,7 +94,7 @@ class MeshStepTransport:
             )
         except TransportError as error:
             message = f"{endpoint.instance}: {error.detail}"
-            raise UnreachableError(message) from error
+            raise UnreachableError(message, sent=error.sent) from error
         if response.status >= 400:
             raise StepRefusedError(_problem(response))
         return response

@@ -68,10 +68,14 @@ NO_VALUE = msgspec.Raw(b"null")
 
 
 class Output(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The answer of a unary step: the JSON itself, or the artifact that holds it."""
+    """The answer of a unary step: the JSON itself, or the artifact that holds it.
+
+    A reducer's row that was tried in parts has as many states as parts: `more` are the others.
+    """
 
     value: msgspec.Raw = NO_VALUE
     artifact: BatchRef | None = None
+    more: tuple[BatchRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +99,19 @@ class AttemptOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how soon a failed attempt is repeated: base, 2x, 4x … seconds."""
+    """How often and how soon a failed attempt is repeated: base, 2x, 4x … seconds, at most `max_s`.
+
+    `max_crashes` is how often a worker or executor may die of an input with nothing recorded in
+    between, before the input itself is taken for the cause.
+    """
 
     max_retries: int = 3
     base_s: float = 1.0
-    max_losses: int = 20  # workers that died while they held the row; bounds a poisoned input
+    max_s: float = 300.0
+    max_crashes: int = 3
+
+
+JITTER = 0.5  # of a gap, to each side: those that failed together do not come back together
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,27 +123,75 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """The row ends with its problem."""
+    """The row ends with its problem, and its input goes to the dead letters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Somewhere in the row's records is one that kills: try halves of them."""
 
 
 def after_failure(
-    problem: Problem, policy: RetryPolicy, *, retries: int, losses: int, jitter: float
-) -> Again | GiveUp:
-    """Decide what follows a failed attempt; `jitter` lies in 0..1 and spreads the delay.
+    problem: Problem,
+    policy: RetryPolicy,
+    *,
+    retries: int,
+    crashes: int,
+    jitter: float,
+    records: int = 1,
+    halved: bool = False,
+) -> Again | GiveUp | Split:
+    """Decide what follows a failed attempt; `jitter` lies in 0..1 and spreads the gap.
 
-    A lost worker costs no retry: the input is not to blame until it has happened often.
+    A crash costs no retry. `retries` and `crashes` count what has happened before this attempt,
+    `records` is what it was given, `halved` says that this is part of a batch that has crashed
+    often enough already.
     """
-    if is_loss(problem):
-        return Again(0.0) if losses < policy.max_losses else GiveUp()
+    if is_no_fault(problem):
+        return Again(problem.retry_after_s or 0.0)
+    if is_crash(problem):
+        if not halved and crashes + 1 < policy.max_crashes:
+            return Again(0.0)
+        return Split() if records > 1 else GiveUp()
     if not problem.retryable or retries >= policy.max_retries:
         return GiveUp()
     delay = policy.base_s * 2**retries * (0.8 + 0.4 * jitter)
     return Again(max(delay, problem.retry_after_s or 0.0))
 
+def gap(policy: RetryPolicy, retries: int, jitter: float) -> float:
+    """The seconds before the next attempt after so many retries."""
+    doubled = policy.base_s * 2.0 ** min(retries, 60)
+    return min(doubled, policy.max_s) * (1.0 + JITTER * (2.0 * jitter - 1.0))
 
-def is_loss(problem: Problem) -> bool:
-    """Whether the worker went away, as opposed to the step going wrong."""
+
+def is_crash(problem: Problem) -> bool:
+    """Whether the worker or its executor went away, as opposed to the step going wrong."""
+    return slug_of(problem) in _CRASHES
+
+
+def is_lost_worker(problem: Problem) -> bool:
+    """Whether the whole worker went away: any of the steps that it ran may have been the cause."""
     return slug_of(problem) in _LOSSES
+
+
+def is_no_fault(problem: Problem) -> bool:
+    """Whether the attempt ended for reasons that lie neither in the input nor in the worker."""
+    return slug_of(problem) in _NO_FAULT
+
+
+Cause = Literal["crashes", "retries", "refused"]
+
+
+def cause_of(problem: Problem) -> Cause:
+    """Why an input went to the dead letters."""
+    if is_crash(problem):
+        return "crashes"
+    return "retries" if problem.retryable else "refused"
+
+
+def is_letter(problem: Problem) -> bool:
+    """Whether the input that ended with this problem is kept as a dead letter."""
+    return slug_of(problem) not in {"cancelled", "skipped"}
 
 
 def fails_every_row(problem: Problem) -> bool:
@@ -140,6 +200,8 @@ def fails_every_row(problem: Problem) -> bool:
 
 
 _LOSSES = frozenset({"worker-lost", "worker-unreachable", "execution-unknown"})
+_CRASHES = _LOSSES | {"executor-crashed"}
+_NO_FAULT = frozenset({"draining"})
 _CONFIGURATION = frozenset(
     {
         "options-invalid",

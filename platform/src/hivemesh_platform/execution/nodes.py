@@ -160,8 +160,11 @@ class Answers:
         self._artifacts = artifacts
 
     async def value(self, output: str | None) -> JsonValue:
-        """Return the answer as a JSON value; null where there is none."""
+        """Return the answer as a JSON value; null where there is none, a list of records of a batch."""
         data = await self.data(output)
+        if output is not None and _is_batch(output):
+            records: JsonValue = [msgspec.json.decode(line) for line in data.splitlines()]
+            return records
         answer: JsonValue = msgspec.json.decode(data)
         return answer
 
@@ -175,6 +178,12 @@ class Answers:
         return bytes(kept.value)
 
 
+def _is_batch(output: str) -> bool:
+    kept = msgspec.json.decode(output, type=Output)
+    return kept.artifact is not None and kept.artifact.count > 0
+
+
+def _run_and_nodes(tx: Transaction, run: str) -> tuple[Row, list[Row]]:
 def _run_and_nodes(tx: Transaction, run: str, name: str) -> tuple[Row, list[Row]] | None:
     """Return a run and its nodes, or None while something that the node waits for has not ended."""
     row = store.run(tx, run)

@@ -104,9 +104,16 @@ class Catalogue(Protocol):
 
 
 class UnreachableError(RetryableError):
-    """No answer came: refused, reset, timed out, or the peer is not who it should be."""
+    """No answer came: refused, reset, timed out, or the peer is not who it should be.
+
+    `sent` says whether the worker may have seen the request.
+    """
 
     slug = "worker-unreachable"
+
+    def __init__(self, detail: str = "", *, sent: bool = True) -> None:
+        super().__init__(detail)
+        self.sent = sent
 
 
 class StepRefusedError(RetryableError):

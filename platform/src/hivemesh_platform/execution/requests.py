@@ -37,6 +37,7 @@ async def request_of(
         records=settings.batch_records,
         bytes=settings.batch_bytes,
         seconds=settings.batch_seconds,
+        lines=claim.lines,
     )
     request = StepRequest(
         capability=claim.capability,
@@ -127,7 +128,7 @@ def _parameters(claim: Claim, spec: JobSpec | None) -> dict[str, object]:
 async def _inputs(
     claim: Claim, spec: JobSpec | None, artifacts: ArtifactStore
 ) -> tuple[list[InputPart], list[bytes]]:
-    if spec is not None:
+    if spec is not None and not claim.inputs:
         body = bytes(spec.input)
         return [InputPart(bytes=len(body), count=1)], [body]
     if sum(one.bytes for one in claim.inputs) > MAX_PAGE_BYTES:

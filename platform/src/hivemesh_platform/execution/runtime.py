@@ -19,8 +19,10 @@ from hivemesh_platform.execution.dispatch import Dispatcher
 from hivemesh_platform.execution.elsewhere import StepsElsewhere
 from hivemesh_platform.execution.engine import RunEngine, RunSteps
 from hivemesh_platform.execution.held import HeldSteps
+from hivemesh_platform.execution.history import History
 from hivemesh_platform.execution.jobs import JobService
 from hivemesh_platform.execution.ledger_sql import SqlLedger
+from hivemesh_platform.execution.letters import DeadLetters
 from hivemesh_platform.execution.lost_steps import LostStepWatch
 from hivemesh_platform.execution.nodes import Answers, NodeRunner
 from hivemesh_platform.execution.others import Others
@@ -68,6 +70,8 @@ class Execution:
 
     runs: RunService
     jobs: JobService
+    letters: DeadLetters
+    history: History
     pipelines: PipelineService
     datasets: DatasetService
     held: HeldSteps
@@ -136,12 +140,15 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
         if not ports.replicas.alone:
             held.follow(StepsElsewhere(parts, dispatcher).look_up)
         watch = LostStepWatch(held, ports.transport, ports.settings, ports.clock)
+        jobs = JobService(run_parts, runs, ports.catalogue)
         await runs.reconcile()
         await claimer.recover(None if ports.replicas.alone else ports.replicas.own.id)
         async with _background(claimer, watch, runs, others):
             yield Execution(
                 runs=runs,
-                jobs=JobService(run_parts, runs, ports.catalogue),
+                jobs=jobs,
+                letters=DeadLetters(run_parts, jobs, ports.catalogue, ports.artifacts),
+                history=History(ports.database, ports.clock),
                 pipelines=pipelines,
                 datasets=datasets,
                 held=held,

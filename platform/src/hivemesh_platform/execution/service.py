@@ -10,7 +10,7 @@ from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.api import ExplainView, RejectedView, RunRequest, RunView
 from hivemesh_sdk.contracts.artifacts import DataClass, highest
 from hivemesh_sdk.contracts.names import NDJSON_MEDIA_TYPE
-from hivemesh_sdk.contracts.pipeline import Pipeline, Retry
+from hivemesh_sdk.contracts.pipeline import Pipeline
 from hivemesh_sdk.errors import ConflictError, InvalidError, NotFoundError
 from pydantic import JsonValue
 
@@ -28,11 +28,11 @@ from hivemesh_platform.execution.engine import RunEngine
 from hivemesh_platform.execution.given import Given, filled, given_by
 from hivemesh_platform.execution.held import HeldSteps, Verdict
 from hivemesh_platform.execution.ledger import Ledger, NewNode, NewRun
-from hivemesh_platform.execution.model import RetryPolicy
 from hivemesh_platform.execution.nodes import Answers
 from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.pipelines import PipelineService
 from hivemesh_platform.execution.plan import Node, Plan, bind_parameters, secret_uses
+from hivemesh_platform.execution.policies import policy_of
 from hivemesh_platform.execution.references import (
     PARAMETERS,
     look_up,
@@ -369,9 +369,6 @@ class RunService:
             options = msgspec.json.encode(
                 resolve(node.step.with_, {PARAMETERS: accepted.parameters})
             )
-        retry = node.step.retry or Retry(
-            max_retries=node.declared.max_retries, base_s=self._parts.settings.retry_delay_s
-        )
         deadline_s = node.step.deadline_s
         if deadline_s is None:
             deadline_s = 0.0 if node.kind == "source" else node.declared.timeout_s
@@ -383,9 +380,11 @@ class RunService:
             upstream=node.upstream,
             options=None if options is None else options.decode(),
             labels=msgspec.json.encode(node.step.labels).decode(),
-            policy=RetryPolicy(retry.max_retries, retry.base_s),
+            policy=policy_of(node.declared, self._parts.settings, node.step.retry),
             deadline_ms=round(deadline_s * 1000),
-            idle_timeout_ms=round(node.declared.idle_timeout_s * 1000),
+            idle_timeout_ms=round(
+                (node.step.idle_timeout_s or node.declared.idle_timeout_s) * 1000
+            ),
             dataset=node.dataset,
             dataset_version=version,
             data_class=classes.inputs,

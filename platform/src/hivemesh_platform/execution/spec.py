@@ -17,6 +17,9 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     idle_timeout_ms: int = 0
     max_retries: int = 3
     retry_base_s: float = 1.0
+    retry_max_s: float = 300.0
+    lines: tuple[int, int] | None = None  # of the input, where it is that of a dead letter
+    replay_of: str = ""  # the dead letter that it was made from
     behalf: Behalf = Behalf()
     data_class: DataClass = DataClass.INTERNAL  # of its inputs
     output_class: DataClass = DataClass.INTERNAL

@@ -37,7 +37,7 @@ def event(row: Row) -> RunEvent:
         at=iso(row["at"]) or "",
         type=row["type"],
         node=row["node"],
-        data=_json(row["data"]),
+        data=json_of(row["data"]),
     )
 
 
@@ -59,12 +59,12 @@ def run_view(run: Row, nodes: list[Row], outputs: dict[str, JsonValue]) -> RunVi
         created_at=iso(run["created_at"]) or "",
         started_at=iso(run["started_at"]),
         ended_at=iso(run["ended_at"]),
-        parameters=_json(run["parameters"]),
+        parameters=json_of(run["parameters"]),
         nodes=views,
         outputs=outputs,
         rejected=sum(view.rejected for view in views),
         submitter=run["submitter"],
-        problem=_json(run["problem"]),
+        problem=json_of(run["problem"]),
     )
 
 
@@ -90,7 +90,7 @@ def node_view(node: Row) -> NodeView:
         done=node["done"],
         total=node["total"],
         unit=node["unit"],
-        problem=_json(node["problem"]),
+        problem=json_of(node["problem"]),
     )
 
 
@@ -99,7 +99,7 @@ def job_view(row: Row, result: JsonValue) -> RunView:
     state = RunState(row["state"])
     if state is RunState.QUEUED and row["reason"]:
         state = RunState.WAITING
-    problem = _json(row["problem"]) if state is not RunState.COMPLETED else None
+    problem = json_of(row["problem"]) if state is not RunState.COMPLETED else None
     node = NodeView(
         name=JOB_NODE,
         use=row["capability"],
@@ -134,14 +134,14 @@ def rejected_view(row: Row) -> RejectedView:
         seq=row["seq"],
         reason=row["reason"],
         detail=row["detail"],
-        position=_json(row["position"]),
+        position=json_of(row["position"]),
         data_class=DataClass(row["data_class"]),
     )
 
 
 def explain_view(row: Row) -> ExplainView:
     """Make the view of an attempt's placement."""
-    explanation = _json(row["explanation"])
+    explanation = json_of(row["explanation"])
     return ExplainView(
         key=step_key(row["run"], row["node"], row["seq"]),
         attempt=row["attempt"],
@@ -159,5 +159,6 @@ def _run_state(state: RunState, nodes: list[NodeView]) -> tuple[RunState, str]:
     return (state, "") if waiting is None else (RunState.WAITING, waiting.reason)
 
 
-def _json(text: str | None) -> Any:
+def json_of(text: str | None) -> Any:
+    """Decode JSON of a row; None where there is none."""
     return None if text is None else msgspec.json.decode(text)

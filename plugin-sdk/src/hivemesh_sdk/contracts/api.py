@@ -207,6 +207,8 @@ class JobRequest(Body):
     options: dict[str, JsonValue] = {}
     wait_s: float = Field(default=0.0, ge=0, le=20)
     deadline_s: float | None = Field(default=None, gt=0)
+    idle_timeout_s: float | None = Field(default=None, gt=0)
+    max_retries: int | None = Field(default=None, ge=0, le=100)
     data_class: DataClass = DataClass.INTERNAL  # of input and options
 
 

@@ -68,6 +68,8 @@ class Capability(Written):
     timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 300
     idle_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 300
     max_retries: Annotated[int, Field(ge=0, le=100)] = 3
+    retry_base_s: Annotated[float, Field(gt=0, le=3600)] | None = None  # None: as the platform says
+    retry_max_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
     data_class: DataClass = DataClass.INTERNAL
     data_class_max: DataClass = DataClass.PERSONAL
     declassifies: tuple[DataClass, ...] = ()

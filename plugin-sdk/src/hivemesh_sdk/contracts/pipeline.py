@@ -35,7 +35,7 @@ OnError = Literal["fail", "skip", "dead_letter"]
 
 
 class Retry(Written):
-    """How often and how soon a failed attempt is repeated: delay, 2x, 4x … seconds."""
+    """How often and how soon a failed attempt is repeated: base, 2x, 4x … seconds, at most `max_s`.
 
     max_retries: Annotated[int, Field(ge=0, le=100)] = 3
     base_s: Annotated[float, Field(gt=0, le=3600)] = 1.0
@@ -66,6 +66,7 @@ class Step(Written):
     priority: Annotated[int, Field(ge=0, le=10)] | None = None  # None: that of the run
     retry: Retry | None = None
     deadline_s: Annotated[float, Field(gt=0)] | None = None
+    idle_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
     labels: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -358,6 +358,27 @@ _ROWS = (
         "repeat after `retry_after_s`: the answer is then the one of the first",
         retryable=True,
     ),
+    _type(
+        1240,
+        "dead-letter-settled",
+        409,
+        "the dead letter was retried or discarded before",
+        "see what became of it: `hivemesh dead-letter show ID`",
+    ),
+    _type(
+        1241,
+        "replay-impossible",
+        409,
+        "this input cannot be run by itself",
+        "see `detail`; the run as a whole is repeated with `hivemesh run retry RUN`",
+    ),
+    _type(
+        1242,
+        "payload-damaged",
+        500,
+        "the stored request of a job does not match its digest",
+        "restore the database from a backup, or submit the job again",
+    ),
     # 13xx: registry and routing
     _type(
         1301,

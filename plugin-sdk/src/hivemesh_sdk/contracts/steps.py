@@ -23,11 +23,16 @@ NO_CHECKPOINT = msgspec.Raw(b"null")  # JSON null: from the beginning
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a source's batches are cut, whatever comes first."""
+    """Where a source's batches are cut, whatever comes first; and which part of an input is meant.
+
+    `lines` are those from the first up to the second number, counted from 0 over all inputs of a
+    `map` or `add`: its batch has crashed too often and is tried in parts.
+    """
 
     records: int = 500
     bytes: int = MAX_RECORD_BYTES
     seconds: float = 1.0
+    lines: tuple[int, int] | None = None
 
 
 class InputPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -167,6 +167,21 @@ def read_batch(codec: Codec, data: bytes) -> tuple[list[Any], list[int], list[Re
     return records, list(range(len(records))), []
 
 
+def cut_lines(data: bytes, first: int, last: int) -> bytes:
+    """The lines of a batch from `first` up to `last`, counted from 0; the others stay unread."""
+    start = _line_start(data, 0, first)
+    return data[start : _line_start(data, start, last - first)]
+
+
+def _line_start(data: bytes, start: int, count: int) -> int:
+    for _ in range(count):
+        found = data.find(b"\n", start)
+        if found < 0:
+            return len(data)
+        start = found + 1
+    return start
+
+
 def join_answers(
     answers: Sequence[object], positions: Sequence[int]
 ) -> tuple[Batch, list[Rejected]]:

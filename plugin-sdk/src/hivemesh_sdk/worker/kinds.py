@@ -17,6 +17,7 @@ from hivemesh_sdk.worker.batches import (
     MAX_ANSWER_BYTES,
     Batch,
     Cutter,
+    cut_lines,
     join_answers,
     read_batch,
     ticking,
@@ -193,7 +194,7 @@ class Capability:
     def _take(self, job: Job) -> "_Taken":
         data = b"".join(job.inputs)
         if job.kind == "map":
-            return _Taken(*read_batch(self._input, data))
+            return _read(self._input, data, job.limits.lines, 0)
         value = self._document(self._input, data or NOTHING)
         return _Taken([value] if self.kind == "map" else value, None, ())
 
@@ -215,17 +216,23 @@ class Capability:
         for other in states:
             state.merge(other)
         if job.kind == "add":
+            before = 0
             for data in job.inputs:
-                taken = _Taken(*read_batch(self._input, data))
+                taken = _read(self._input, data, job.limits.lines, before)
+                before += data.count(b"\n") if job.limits.lines is not None else 0
                 sink.emit(taken.rejected, None)
-                state.add(**self._arguments(taken.value, None, context))
+                if taken.value or job.limits.lines is None:
+                    state.add(**self._arguments(taken.value, None, context))
         return state
 
     def _states(self, job: Job) -> Iterator[Any]:
         return (self._document(self._state, data) for data in job.inputs)
 
     def _result(self, job: Job, options: object, context: Context | None) -> object:
-        state: Any = next(self._states(job), None) or self._target()
+        states = self._states(job)
+        state: Any = next(states, None) or self._target()
+        for other in states:  # of a row that was tried in parts
+            state.merge(other)
         values: dict[Role, object] = {"options": options, "context": context}
         return state.result(**{name: values[role] for name, role in self._result_roles})
 
@@ -267,6 +274,21 @@ class _Taken(NamedTuple):
     value: Any
     positions: Sequence[int] | None  # None: one record, given as a call
     rejected: Sequence[Rejected]
+
+
+def _read(codec: Codec, data: bytes, lines: tuple[int, int] | None, before: int) -> _Taken:
+    """Decode a batch, or those of its lines that are meant; `before` lie in other inputs."""
+    if lines is None:
+        return _Taken(*read_batch(codec, data))
+    first, last = max(0, lines[0] - before), max(0, lines[1] - before)
+    records, positions, rejected = read_batch(codec, cut_lines(data, first, last))
+    moved = [
+        msgspec.structs.replace(one, position=one.position + first)
+        if isinstance(one.position, int)
+        else one
+        for one in rejected
+    ]
+    return _Taken(records, [place + first for place in positions], moved)
 
 
 class _Blocking:

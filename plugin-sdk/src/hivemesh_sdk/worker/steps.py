@@ -241,6 +241,8 @@ class StepTable:
         if not _is_same_caller(present.right, right):
             message = f"{present.key!r} belongs to another caller"
             raise NotAuthorizedError(message)
+        if request.attempt > present.attempt and _is_other_part(present.fingerprint, fingerprint):
+            return None
         if present.fingerprint != fingerprint:
             message = f"attempt {present.attempt} of {present.key!r} had another body"
             raise FatalError(message, slug="idempotency-mismatch")
@@ -365,7 +367,7 @@ class _Waiting:
 
 
 def fingerprint_of(request: StepRequest, bodies: Bodies) -> Fingerprint:
-    """What makes two requests the same: capability, kind, parameters and digests of the inputs.
+    """What makes two requests the same: lines, capability, kind, parameters, digests of the inputs.
 
     An input counts by its content, so it may come inline once and by reference the next time.
 
@@ -374,7 +376,9 @@ def fingerprint_of(request: StepRequest, bodies: Bodies) -> Fingerprint:
     """
     parameters = request.parameters
     known = msgspec.json.encode(parameters, order="sorted") if parameters else b""
-    parts = [request.capability, request.kind, _digest(known) if known else ""]
+    lines = request.limits.lines
+    which = "" if lines is None else f"{lines[0]}-{lines[1]}"
+    parts = [which, request.capability, request.kind, _digest(known) if known else ""]
     for part, body in zip(request.inputs, bodies, strict=True):
         if body is not None:
             parts.append(_digest(body))
@@ -386,6 +390,11 @@ def fingerprint_of(request: StepRequest, bodies: Bodies) -> Fingerprint:
     if request.members:
         parts.append(digest_of_members(request.members))
     return tuple(parts)
+
+
+def _is_other_part(first: Fingerprint, now: Fingerprint) -> bool:
+    """Whether both mean the same input and only other lines of it."""
+    return first[0] != now[0] and first[1:] == now[1:]
 
 
 def _check_members(request: StepRequest, bodies: Bodies) -> None:

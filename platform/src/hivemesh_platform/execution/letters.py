@@ -1,0 +1,378 @@
+"""Dead letters: shown, run again as they are or edited, discarded.
+
+A job that is retried goes on under its own key, so that an effect which it has had is not had twice.
+A part of a run becomes a job of its own: its run has ended without it. Either way it asks anew what
+the work may do: what its submitter might, less what the one who retries it may not.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import msgspec
+from hivemesh_sdk.contracts.api import JobRequest
+from hivemesh_sdk.contracts.artifacts import DataClass, highest
+from hivemesh_sdk.contracts.dead_letter_api import DeadLetterView, ReplayRequest
+from hivemesh_sdk.contracts.names import NDJSON_MEDIA_TYPE, step_key
+from hivemesh_sdk.contracts.references import written_secrets
+from hivemesh_sdk.errors import ConflictError, NotFoundError
+from pydantic import JsonValue
+
+from hivemesh_platform.access.model import Principal
+from hivemesh_platform.artifacts.model import BatchRef
+from hivemesh_platform.artifacts.ports import ArtifactStore
+from hivemesh_platform.execution import letter_sql
+from hivemesh_platform.execution.behalf import Behalf, effective
+from hivemesh_platform.execution.classes import check_clearance, output_class
+from hivemesh_platform.execution.given import Given
+from hivemesh_platform.execution.jobs import JobService, UnknownCapabilityError
+from hivemesh_platform.execution.ledger import NewJob
+from hivemesh_platform.execution.letter_sql import LetterFilter
+from hivemesh_platform.execution.model import JOB_NODE
+from hivemesh_platform.execution.parts import milliseconds
+from hivemesh_platform.execution.policies import policy_of
+from hivemesh_platform.execution.ports import Catalogue, KnownCapability
+from hivemesh_platform.execution.service import JSON, OutputStream, RunParts
+from hivemesh_platform.execution.spec import JobSpec, artifact_digests
+from hivemesh_platform.execution.subjects import RunSubject
+from hivemesh_platform.execution.views import iso
+from hivemesh_platform.ids import new_job_id
+from hivemesh_platform.storage.transaction import Row, Transaction
+
+SCANNED = 500  # letters read at once while a page is filled
+
+
+class LetterSettledError(ConflictError):
+    """Somebody has retried or discarded it."""
+
+    slug = "dead-letter-settled"
+
+
+class ReplayImpossibleError(ConflictError):
+    """It cannot be run by itself."""
+
+    slug = "replay-impossible"
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter and what those who decide about it need to know."""
+
+    row: Row
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return str(self.row["id"])
+
+    @property
+    def is_job(self) -> bool:
+        """Whether it is a job of its own, not a part of a run."""
+        return bool(self.row["node"] == JOB_NODE)
+
+    @property
+    def options(self) -> dict[str, JsonValue]:
+        """The options of its step."""
+        found: dict[str, JsonValue] = msgspec.json.decode(self.row["options"])
+        return found
+
+    @property
+    def behalf(self) -> Behalf:
+        """On whose behalf it was run."""
+        return msgspec.json.decode(self.row["behalf"], type=Behalf)
+
+    @property
+    def inputs(self) -> tuple[BatchRef, ...]:
+        """Where its records are."""
+        return msgspec.json.decode(self.row["input"], type=tuple[BatchRef, ...])
+
+    @property
+    def lines(self) -> tuple[int, int] | None:
+        """Which of them are meant, where not all are."""
+        return (self.row["first"], self.row["last"]) if self.row["last"] else None
+
+    def subject(self) -> RunSubject:
+        """What rights ask for: its pipeline, or the capability of a job."""
+        row = self.row
+        name = row["capability"] if self.is_job else row["pipeline"]
+        kind = "capability" if self.is_job else "pipeline"
+        return RunSubject(row["run"], kind, name, row["submitter"], row["tenant"])  # type: ignore[arg-type]  # one of the two
+
+    def given(self) -> Given:
+        """The artifacts that its options and input name."""
+        named: list[object] = [self.options]
+        if self.row["spec"] is not None:
+            spec = msgspec.json.decode(self.row["spec"], type=JobSpec)
+            named.append(msgspec.json.decode(spec.input))
+        return Given(*artifact_digests(named))
+
+    def view(self) -> DeadLetterView:
+        """What people are shown."""
+        row = self.row
+        return DeadLetterView(
+            id=row["id"],
+            key=step_key(row["run"], row["node"], row["seq"]),
+            run=row["run"],
+            step=row["node"],
+            seq=row["seq"],
+            kind=row["kind"],
+            capability=row["capability"],
+            pipeline=row["pipeline"],
+            state=row["state"],
+            cause=row["cause"],
+            records=row["records"],
+            lines=self.lines,
+            position=msgspec.json.decode(row["position"]),
+            attempts=row["attempts"],
+            problem=msgspec.json.decode(row["problem"]),
+            data_class=DataClass(row["data_class"]),
+            submitter=row["submitter"],
+            created_at=iso(row["created_at"]) or "",
+            replayed_as=row["replayed_as"],
+            settled_by=row["settled_by"],
+            settled_at=iso(row["settled_at"]),
+        )
+
+
+class DeadLetters:
+    """What the API offers on dead letters; its routes decide who may."""
+
+    def __init__(
+        self, parts: RunParts, jobs: JobService, catalogue: Catalogue, artifacts: ArtifactStore
+    ) -> None:
+        self._artifacts = artifacts
+        self._parts = parts
+        self._jobs = jobs
+        self._catalogue = catalogue
+
+    async def get(self, letter: str) -> Letter:
+        """Return a letter.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        row = await self._parts.database.read(lambda tx: letter_sql.find(tx, letter))
+        if row is None:
+            raise no_letter(letter)
+        return Letter(row)
+
+    async def page(
+        self, principal: Principal, wanted: LetterFilter, before: str, limit: int
+    ) -> list[Letter]:
+        """Return the letters that the principal may see, newest first."""
+
+        def read(tx: Transaction) -> list[Letter]:
+            found: list[Letter] = []
+            place = before
+            while len(found) < limit:
+                rows = letter_sql.newest(tx, principal.tenant, wanted, place, SCANNED)
+                found += [one for one in map(Letter, rows) if one.subject().seen_by(principal)]
+                if len(rows) < SCANNED:
+                    break
+                place = rows[-1]["id"]
+            return found[:limit]
+
+        return await self._parts.database.read(read)
+
+    async def input(self, letter: Letter) -> OutputStream:
+        """Open the input: JSON of a job, NDJSON of what a batch has lost.
+
+        Raises:
+            ArtifactDamagedError: a stored batch does not match its digest.
+        """
+        if letter.is_job and not letter.inputs:
+            spec = msgspec.json.decode(letter.row["spec"], type=JobSpec)
+            return OutputStream(JSON, _once(bytes(spec.input)))
+        return OutputStream(NDJSON_MEDIA_TYPE, self._records(letter))
+
+    async def retry(self, letter: Letter, who: Behalf) -> str:
+        """Run an open letter again as it is; returns the job that it is now.
+
+        Raises:
+            LetterSettledError: somebody was faster.
+            ReplayImpossibleError: it cannot be run by itself.
+            InvalidError, DataClassError: it may not be run any more.
+        """
+        known = self._known(letter)
+        behalf = effective(who, letter.behalf)
+        check_clearance(DataClass(letter.row["data_class"]), known.declared)
+        await self._check_secrets(letter, behalf)
+        if letter.is_job:
+            return await self._same_job(letter, behalf, who)
+        job = self._job_of_batch(letter, behalf, known)
+        await self._accept(letter, job, who)
+        return job.id
+
+    async def edit(self, letter: Letter, request: ReplayRequest, who: Behalf) -> str:
+        """Run one changed input as a new job; returns its id.
+
+        Raises:
+            LetterSettledError: somebody was faster.
+            ReplayImpossibleError: it is more than one record.
+            InvalidError, DataClassError: as for any job.
+        """
+        asked = await self.edited(letter, request)
+        lent = effective(who, letter.behalf)
+        job = await self._jobs.prepare(asked, lent, replay_of=letter.id)
+        await self._accept(letter, job, who)
+        return job.id
+
+    async def edited(self, letter: Letter, request: ReplayRequest) -> JobRequest:
+        """The job that an edit makes, for those who decide about it.
+
+        Raises:
+            ReplayImpossibleError: it is more than one record.
+        """
+        if letter.row["records"] != 1 or letter.row["kind"] not in {"call", "map"}:
+            message = f"{letter.id} is a {letter.row['kind']} of {letter.row['records']} records; "
+            message += "a single record can be edited"
+            raise ReplayImpossibleError(message)
+        value = request.input
+        if "input" not in request.model_fields_set:
+            stream = await self.input(letter)
+            data = b"".join([block async for block in stream.chunks])
+            value = msgspec.json.decode(data)
+        return JobRequest(
+            capability=letter.row["capability"],
+            input=value,
+            options=letter.options if request.options is None else request.options,
+            data_class=highest((request.data_class, DataClass(letter.row["data_class"]))),
+        )
+
+    async def discard(self, letter: Letter, who: Behalf) -> None:
+        """Do not retry it any more; `reopen` takes that back.
+
+        Raises:
+            LetterSettledError: somebody was faster.
+        """
+        now = milliseconds(self._parts.clock)
+        done = await self._parts.database.write(
+            lambda tx: letter_sql.settle(tx, letter.id, "discarded", who.sub, now)
+        )
+        if not done:
+            raise _settled(letter)
+
+    async def reopen(self, letter: Letter) -> None:
+        """Take a discard back.
+
+        Raises:
+            LetterSettledError: it is not discarded.
+        """
+        if not await self._parts.database.write(lambda tx: letter_sql.reopen(tx, letter.id)):
+            raise _settled(letter)
+
+    def _known(self, letter: Letter) -> KnownCapability:
+        capability = letter.row["capability"]
+        known = self._catalogue.find(capability)
+        if known is None:
+            message = f"no installed worker has {capability!r}; `hivemesh capability list`"
+            raise UnknownCapabilityError(message)
+        if not letter.is_job and letter.row["kind"] != "map":
+            raise _part_of_run(letter, f"it is the {letter.row['kind']} of a run")
+        return known
+
+    async def _check_secrets(self, letter: Letter, behalf: Behalf) -> None:
+        """Options of a run may hold references that data has brought; nobody was asked for them."""
+        if not letter.is_job and written_secrets(letter.options):
+            raise _part_of_run(letter, "the options of its step name secrets")
+        await self._jobs.check_secrets(letter.row["capability"], letter.options, behalf)
+
+    async def _same_job(self, letter: Letter, behalf: Behalf, who: Behalf) -> str:
+        spec = msgspec.json.decode(letter.row["spec"], type=JobSpec)
+        again = msgspec.structs.replace(spec, behalf=behalf, replay_of=letter.id)
+        text = msgspec.json.encode(again).decode()
+        now, job = milliseconds(self._parts.clock), letter.row["run"]
+
+        def write(tx: Transaction) -> str:
+            same = letter_sql.set_going_again(tx, job, text)
+            new = NewJob(
+                id=job if same else new_job_id(),
+                capability=letter.row["capability"],
+                submitter=letter.row["submitter"],
+                tenant=letter.row["tenant"],
+                priority=0,
+                spec=text,
+                kind=letter.row["kind"],
+                inputs=letter.inputs,
+            )
+            if not letter_sql.settle(tx, letter.id, "retried", who.sub, now, new.id):
+                raise _settled(letter)
+            if not same:
+                self._parts.ledger.add_job(tx, new, now)
+            return new.id
+
+        found = await self._parts.database.write(write)
+        self._wake(found)
+        return found
+
+    def _job_of_batch(self, letter: Letter, behalf: Behalf, known: KnownCapability) -> NewJob:
+        row, declared = letter.row, known.declared
+        policy = policy_of(declared, self._parts.settings)
+        inputs = DataClass(row["data_class"])
+        spec = JobSpec(
+            options=dict(letter.options),
+            labels=msgspec.json.decode(row["labels"]),
+            deadline_ms=round(declared.timeout_s * 1000),
+            idle_timeout_ms=round(declared.idle_timeout_s * 1000),
+            max_retries=policy.max_retries,
+            retry_base_s=policy.base_s,
+            retry_max_s=policy.max_s,
+            behalf=behalf,
+            data_class=inputs,
+            output_class=output_class(inputs, declared),
+            lines=letter.lines,
+            replay_of=letter.id,
+        )
+        return NewJob(
+            id=new_job_id(),
+            capability=row["capability"],
+            submitter=behalf.sub,
+            tenant=row["tenant"],
+            priority=0,
+            spec=msgspec.json.encode(spec).decode(),
+            kind=row["kind"],
+            inputs=letter.inputs,
+        )
+
+    async def _accept(self, letter: Letter, job: NewJob, who: Behalf) -> None:
+        """Settle the letter and accept its job in one transaction, so that it is run once."""
+        now = milliseconds(self._parts.clock)
+
+        def write(tx: Transaction) -> None:
+            if not letter_sql.settle(tx, letter.id, "retried", who.sub, now, job.id):
+                raise _settled(letter)
+            self._parts.ledger.add_job(tx, job, now)
+
+        await self._parts.database.write(write)
+        self._wake(job.id)
+
+    def _wake(self, job: str) -> None:
+        self._parts.work.give()
+        self._parts.runs.give(job)
+
+    async def _records(self, letter: Letter) -> AsyncIterator[bytes]:
+        """The lines that are meant, batch by batch."""
+        first, last = letter.lines or (0, letter.row["records"])
+        before = 0
+        for one in letter.inputs:
+            lines = (await self._artifacts.read(one.sha256)).splitlines(keepends=True)
+            meant = lines[max(0, first - before) : max(0, last - before)]
+            before += len(lines)
+            if meant:
+                yield b"".join(meant)
+
+
+def no_letter(letter: str) -> NotFoundError:
+    """What is answered where there is no such letter, or none that the caller may see."""
+    return NotFoundError(f"there is no dead letter {letter!r}")
+
+
+def _settled(letter: Letter) -> LetterSettledError:
+    return LetterSettledError(f"{letter.id} is no open letter any more")
+
+
+def _part_of_run(letter: Letter, why: str) -> ReplayImpossibleError:
+    return ReplayImpossibleError(f"{why}; `hivemesh run retry {letter.row['run']}`")
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data

@@ -1,0 +1,96 @@
+"""What the API says of dead letters and of attempts."""
+
+from pydantic import Field, JsonValue
+
+from hivemesh_sdk.contracts.api import Body, View
+from hivemesh_sdk.contracts.artifacts import DataClass
+
+
+class DeadLetterView(View):
+    """An input that was given up: its last problem, and where the input came from.
+
+    The input itself is read at `/v1/dead-letters/{id}/input`, which is audited.
+    """
+
+    id: str
+    key: str  # of the step that gave it up
+    run: str
+    step: str
+    seq: int
+    kind: str
+    capability: str
+    pipeline: str = ""  # "" for a job
+    state: str  # open, retried, discarded
+    cause: str  # crashes, retries, refused
+    records: int
+    lines: tuple[int, int] | None = None  # of the batch, where only some of it was given up
+    position: JsonValue = None  # of a source: the checkpoint before it
+    attempts: int
+    problem: dict[str, JsonValue]
+    data_class: DataClass
+    submitter: str
+    created_at: str
+    replayed_as: str = ""  # the job that it became
+    settled_by: str = ""
+    settled_at: str | None = None
+
+
+class ReplayRequest(Body):
+    """`POST /v1/dead-letters/{id}/edit`: another input or other options; what is left out stays."""
+
+    input: JsonValue = None
+    options: dict[str, JsonValue] | None = None
+    data_class: DataClass = DataClass.PUBLIC  # never below that of the letter
+
+
+class ReplayManyRequest(Body):
+    """`POST /v1/dead-letters/retry`: all open letters that fit, up to a number."""
+
+    run: str = ""
+    capability: str = ""
+    limit: int = Field(default=1000, ge=1, le=10_000)
+
+
+class ReplayView(View):
+    """What became of one letter."""
+
+    letter: str
+    job: str = ""  # "" where it stays a letter
+    problem: dict[str, JsonValue] | None = None  # why
+
+
+class ReplayedView(View):
+    """What became of many letters."""
+
+    items: list[ReplayView]
+
+
+class AttemptView(View):
+    """One attempt of a step: where it ran, how it ended, and how long it was waited before."""
+
+    key: str
+    attempt: int
+    instance: str
+    worker: str
+    started_at: str
+    ended_at: str | None = None
+    outcome: str = ""  # completed, failed, lost, interrupted, cancelled; "" while it runs
+    elapsed_s: float
+    gap_s: float | None = None  # since the attempt before it ended
+    problem: dict[str, JsonValue] | None = None
+
+
+class LostStepView(View):
+    """A step whose worker went away, and what became of it."""
+
+    key: str
+    attempt: int
+    instance: str  # that was lost
+    capability: str
+    started_at: str
+    lost_at: str
+    elapsed_s: float  # from its start until it was found lost
+    state: str  # of the step now
+    now_attempt: int
+    now_instance: str = ""
+    problem: dict[str, JsonValue] | None = None

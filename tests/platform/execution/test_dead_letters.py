@@ -1,0 +1,257 @@
+"""Inputs that are given up: kept, run again once, edited, discarded; the others go on."""
+
+import json
+
+import pytest
+from execution_support import PIPELINE, TESTER, core, double, numbers, worker
+from fake_workers import FakeWorkerFleet, adder, failing, mapper, parse, source
+from hivemesh_platform.access.model import Principal
+from hivemesh_platform.execution.behalf import Behalf
+from hivemesh_platform.execution.letter_sql import LetterFilter
+from hivemesh_platform.execution.letters import LetterSettledError, ReplayImpossibleError
+from hivemesh_sdk.contracts.api import JobRequest, RunState
+from hivemesh_sdk.contracts.dead_letter_api import ReplayRequest
+from hivemesh_sdk.contracts.problems import problem
+from hivemesh_sdk.errors import NotFoundError
+
+ADMIN = Principal(id="tester", roles=("admin",), grants=("admin:*",))
+CRASH = failing(problem("executor-crashed", "it died"))
+RECORDS = 64
+
+
+def lines_of(request, inputs):
+    records = parse(b"".join(inputs))
+    first, last = request.limits.lines or (0, len(records))
+    return records[first:last]
+
+
+def killed_by(poison, behaviour):
+    """Dies wherever a poisoned record is among those that are meant."""
+
+    def run(request, inputs):
+        meant = lines_of(request, inputs) if request.kind in {"map", "add"} else []
+        if any(record["n"] in poison for record in meant):
+            yield from CRASH(request, inputs)
+            return
+        body = b"".join(json.dumps(record).encode() + b"\n" for record in meant)
+        yield from behaviour(request, [body] if request.kind in {"map", "add"} else inputs)
+
+    return run
+
+
+def going_on():
+    """The pipeline whose reducer goes on without what it has given up, as maps do."""
+    summed = {**PIPELINE["steps"]["sum"], "on_error": "dead_letter"}
+    return {**PIPELINE, "steps": {**PIPELINE["steps"], "sum": summed}}
+
+
+def poisoned_worker(poison, instance="w1", *, step="test.double@1", **options):
+    behaviour = adder if step == "test.sum@1" else mapper(double)
+    behaviours = {
+        step: killed_by(poison, behaviour),
+        "test.read@1": source(numbers(RECORDS), batch=16),
+    }
+    return worker(instance, behaviours=behaviours, **options)
+
+
+async def open_letters(platform, **wanted):
+    return await platform.execution.letters.page(ADMIN, LetterFilter(**wanted), "", 100)
+
+
+async def job_of(platform, **fields):
+    request = JobRequest(capability="test.echo@1", wait_s=10, max_retries=0, **fields)
+    return await platform.execution.jobs.start(request, TESTER)
+
+
+@pytest.mark.parametrize("poison", [{5}, {0, 63}, {16, 17, 40}])
+async def test_only_the_records_that_kill_end_as_dead_letters(tmp_path, poison):
+    async with core(tmp_path, poisoned_worker(poison)) as platform:
+        view = await platform.run()
+        assert view.state is RunState.PARTIAL, view.problem
+        found = [record["n"] for record in await platform.records(view.id)]
+        assert found == [2 * n for n in range(RECORDS) if n not in poison]
+        assert await platform.output(view.id, "total") == str(sum(found)).encode()
+        letters = await open_letters(platform)
+        assert {(one.row["cause"], one.row["records"]) for one in letters} == {("crashes", 1)}
+        kept = set()
+        for one in letters:
+            stream = await platform.execution.letters.input(one)
+            [record] = parse(b"".join([block async for block in stream.chunks]))
+            kept.add(record["n"])
+        assert kept == poison
+
+
+async def test_a_poisoned_batch_keeps_its_key_and_its_input(tmp_path):
+    fleet = FakeWorkerFleet(poisoned_worker({5}))
+    async with core(tmp_path, fleet) as platform:
+        view = await platform.run()
+        tries = [attempt for _, key, attempt in fleet.puts if key == f"{view.id}.double.1"]
+        assert tries == list(range(1, len(tries) + 1))
+        assert len(tries) <= 3 + 2 * 4 + 1  # three crashes, then halves of sixteen
+
+
+async def test_a_reducer_goes_on_without_the_record_that_kills(tmp_path):
+    poison = poisoned_worker({12}, step="test.sum@1")
+    async with core(tmp_path, poison) as platform:
+        view = await platform.run(going_on())
+        left = 2 * sum(n for n in range(RECORDS) if 2 * n != 12)
+        assert view.state is RunState.PARTIAL, view.problem
+        assert await platform.output(view.id, "total") == str(left).encode()
+        [letter] = await open_letters(platform)
+        assert (letter.row["node"], letter.row["kind"]) == ("sum", "add")
+
+
+async def test_a_reducer_that_may_not_leave_anything_out_fails_by_one_record(tmp_path):
+    async with core(tmp_path, poisoned_worker({12}, step="test.sum@1")) as platform:
+        view = await platform.run()
+        assert view.state is RunState.FAILED
+        [letter] = await open_letters(platform)
+        assert letter.lines == (6, 7)
+
+
+async def test_a_restart_in_the_middle_goes_on_with_the_halves(tmp_path):
+    fleet = FakeWorkerFleet(poisoned_worker({5}))
+    async with core(tmp_path, fleet) as platform:
+        run = await platform.start()
+        await platform.until(lambda: len(fleet.puts) > 7)
+    async with core(tmp_path, fleet) as platform:
+        view = await platform.end(run)
+        assert view.state is RunState.PARTIAL
+        left = [2 * n for n in range(RECORDS) if n != 5]
+        assert [record["n"] for record in await platform.records(run)] == left
+        assert len(await open_letters(platform)) == 1
+
+
+async def test_a_source_that_always_dies_keeps_its_place(tmp_path):
+    def dying(request, inputs):
+        yield from CRASH(request, inputs)
+
+    async with core(tmp_path, worker(behaviours={"test.read@1": dying})) as platform:
+        view = await platform.run()
+        assert view.state is RunState.FAILED
+        [letter] = await open_letters(platform)
+        assert (letter.row["kind"], letter.view().position) == ("source", None)
+        with pytest.raises(ReplayImpossibleError):
+            await platform.execution.letters.retry(letter, TESTER)
+
+
+async def test_a_job_is_given_up_after_its_third_crash(tmp_path):
+    fleet = FakeWorkerFleet(worker(behaviours={"test.echo@1": CRASH}))
+    async with core(tmp_path, fleet) as platform:
+        view = await job_of(platform, input={"n": 1})
+        assert view.state is RunState.FAILED
+        assert len(fleet.puts) == 3
+        [letter] = await open_letters(platform)
+        assert (letter.row["cause"], letter.row["attempts"]) == ("crashes", 3)
+
+
+async def test_a_job_that_is_retried_keeps_its_key_and_works_once(tmp_path):
+    fleet = FakeWorkerFleet(worker(behaviours={"test.echo@1": CRASH}))
+    async with core(tmp_path, fleet) as platform:
+        view = await job_of(platform, input={"n": 1})
+        [letter] = await open_letters(platform)
+        fleet.workers["w1"].behaviours = worker().behaviours
+        assert await platform.execution.letters.retry(letter, TESTER) == view.id
+        ended = await platform.end(view.id)
+        assert ended.state is RunState.COMPLETED
+        assert ended.outputs["result"]["value"] == {"n": 1}
+        assert {key for _, key, _ in fleet.puts} == {f"{view.id}.job.0"}
+        assert await open_letters(platform) == []
+        with pytest.raises(LetterSettledError):
+            await platform.execution.letters.retry(letter, TESTER)
+
+
+async def test_an_edited_input_is_a_new_job_that_knows_where_it_comes_from(tmp_path):
+    fleet = FakeWorkerFleet(worker(behaviours={"test.echo@1": failing(problem("step-fatal"))}))
+    async with core(tmp_path, fleet) as platform:
+        view = await job_of(platform, input={"n": 1}, options={"a": 1})
+        [letter] = await open_letters(platform)
+        assert letter.row["cause"] == "refused"
+        fleet.workers["w1"].behaviours = worker().behaviours
+        request = ReplayRequest(input={"n": 2})
+        job = await platform.execution.letters.edit(letter, request, TESTER)
+        ended = await platform.end(job)
+        assert job != view.id
+        assert ended.outputs["result"] == {"value": {"n": 2}, "options": {"a": 1}}
+        [settled] = await open_letters(platform, state="retried")
+        assert settled.view().replayed_as == job
+
+
+async def test_the_lost_record_of_a_run_is_replayed_as_a_job(tmp_path):
+    fleet = FakeWorkerFleet(poisoned_worker({5}))
+    async with core(tmp_path, fleet) as platform:
+        await platform.run()
+        [letter] = await open_letters(platform)
+        fleet.workers["w1"].behaviours["test.double@1"] = killed_by(set(), mapper(double))
+        job = await platform.execution.letters.retry(letter, TESTER)
+        ended = await platform.end(job)
+        assert ended.state is RunState.COMPLETED, ended.problem
+        assert ended.outputs["result"] == [{"n": 10}]
+
+
+async def test_an_edited_record_of_a_run_is_one_call(tmp_path):
+    fleet = FakeWorkerFleet(poisoned_worker({5}))
+    async with core(tmp_path, fleet) as platform:
+        await platform.run()
+        [letter] = await open_letters(platform)
+        asked = await platform.execution.letters.edited(letter, ReplayRequest(options={"b": 2}))
+        assert (asked.input, asked.options) == ({"n": 5}, {"b": 2})
+
+
+async def test_two_who_retry_at_once_run_it_once(tmp_path):
+    fleet = FakeWorkerFleet(worker(behaviours={"test.echo@1": failing(problem("step-fatal"))}))
+    async with core(tmp_path, fleet) as platform:
+        await job_of(platform)
+        [letter] = await open_letters(platform)
+        letters = platform.execution.letters
+        await letters.edit(letter, ReplayRequest(input=1), TESTER)
+        with pytest.raises(LetterSettledError):
+            await letters.edit(letter, ReplayRequest(input=2), TESTER)
+
+
+async def test_a_discard_can_be_taken_back(tmp_path):
+    async with core(tmp_path, worker(behaviours={"test.echo@1": CRASH})) as platform:
+        await job_of(platform)
+        [letter] = await open_letters(platform)
+        letters = platform.execution.letters
+        await letters.discard(letter, TESTER)
+        assert await open_letters(platform) == []
+        with pytest.raises(LetterSettledError):
+            await letters.retry(letter, TESTER)
+        await letters.reopen(letter)
+        assert [one.id for one in await open_letters(platform)] == [letter.id]
+
+
+async def test_a_letter_is_seen_by_those_who_see_its_work(tmp_path):
+    async with core(tmp_path, worker(behaviours={"test.echo@1": CRASH})) as platform:
+        await job_of(platform)
+        letters = platform.execution.letters
+        page = lambda who: letters.page(who, LetterFilter(), "", 10)  # noqa: E731 - said thrice
+        assert len(await page(ADMIN)) == 1
+        assert await page(Principal(id="other", grants=("read:run/another",))) == []
+        assert await page(Principal(id="tester", tenant="acme", grants=("admin:*",))) == []
+        with pytest.raises(NotFoundError):
+            await letters.get("dl_0")
+
+
+async def test_what_nobody_wanted_any_more_is_no_letter(tmp_path):
+    async with core(tmp_path, worker()) as platform:
+        platform.fleet.workers["w1"].hang_once = {"test.echo@1"}
+        request = JobRequest(capability="test.echo@1", input=1)
+        view = await platform.execution.jobs.start(request, TESTER)
+        await platform.execution.runs.cancel(view.id)
+        assert await open_letters(platform) == []
+
+
+async def test_who_retries_lends_no_more_than_he_has(tmp_path):
+    async with core(tmp_path, worker(behaviours={"test.echo@1": CRASH})) as platform:
+        view = await job_of(platform)
+        [letter] = await open_letters(platform)
+        who = Behalf(sub="vi", roles=("viewer",), grants=("read:run",))
+        await platform.execution.letters.retry(letter, who)
+        [row] = await platform.database.read(
+            lambda tx: tx.all("SELECT spec, submitter FROM work WHERE run = ?", (view.id,))
+        )
+        behalf = json.loads(row["spec"])["behalf"]
+        assert (behalf["sub"], behalf["roles"]) == ("vi", ["viewer"])
+        assert row["submitter"] == "tester"
