@@ -155,8 +155,8 @@ def after_failure(
         return Split() if records > 1 else GiveUp()
     if not problem.retryable or retries >= policy.max_retries:
         return GiveUp()
-    delay = policy.base_s * 2**retries * (0.8 + 0.4 * jitter)
-    return Again(max(delay, problem.retry_after_s or 0.0))
+    return Again(max(gap(policy, retries, jitter), problem.retry_after_s or 0.0))
+
 
 def gap(policy: RetryPolicy, retries: int, jitter: float) -> float:
     """The seconds before the next attempt after so many retries."""

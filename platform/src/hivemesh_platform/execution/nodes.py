@@ -183,7 +183,6 @@ def _is_batch(output: str) -> bool:
     return kept.artifact is not None and kept.artifact.count > 0
 
 
-def _run_and_nodes(tx: Transaction, run: str) -> tuple[Row, list[Row]]:
 def _run_and_nodes(tx: Transaction, run: str, name: str) -> tuple[Row, list[Row]] | None:
     """Return a run and its nodes, or None while something that the node waits for has not ended."""
     row = store.run(tx, run)

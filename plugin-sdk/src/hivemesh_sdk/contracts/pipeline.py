@@ -37,8 +37,12 @@ OnError = Literal["fail", "skip", "dead_letter"]
 class Retry(Written):
     """How often and how soon a failed attempt is repeated: base, 2x, 4x … seconds, at most `max_s`.
 
-    max_retries: Annotated[int, Field(ge=0, le=100)] = 3
-    base_s: Annotated[float, Field(gt=0, le=3600)] = 1.0
+    What is left out is as the capability's manifest says, or else the platform's settings.
+    """
+
+    max_retries: Annotated[int, Field(ge=0, le=100)] | None = None
+    base_s: Annotated[float, Field(gt=0, le=3600)] | None = None
+    max_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
 
 
 PIPELINE_USE = re.compile(
