@@ -1,6 +1,5 @@
 """Users, groups, roles and tokens: given, taken away, in force with the next request."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -12,7 +11,7 @@ from hivemesh_platform.access.service import AccessService, TokenRefusedError
 from hivemesh_platform.access.store import Subject
 from hivemesh_platform.access.tokens import ApiToken
 from hivemesh_platform.audit.model import AuditEvent
-from hivemesh_platform.storage.sqlite import SqliteDatabase
+from hivemesh_platform.storage.database import Database
 from hivemesh_sdk.errors import (
     ConfigurationError,
     ConflictError,
@@ -23,7 +22,6 @@ from hivemesh_sdk.errors import (
 )
 from hivemesh_sdk.testing.clock import ManualClock
 from hivemesh_sdk.trust.identity import SpiffeId
-from storage_support import prepare
 
 DOMAIN = "test.hivemesh.internal"
 ANNA = Subject("user", "anna")
@@ -70,10 +68,9 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-async def people(tmp_path, clock: ManualClock) -> AsyncIterator[People]:
-    async with SqliteDatabase(prepare(tmp_path / "platform.db")) as database:
-        access, trail = AccessService(database, clock, DOMAIN), Trail()
-        yield People(access, PeopleService(access, trail), trail)
+def people(database: Database, clock: ManualClock) -> People:
+    access, trail = AccessService(database, clock, DOMAIN), Trail()
+    return People(access, PeopleService(access, trail), trail)
 
 
 async def test_who_was_never_named_may_do_nothing(people: People) -> None:

@@ -1,7 +1,6 @@
 """The policy at the platform: versions, consent, tests before a change counts, the signed document."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -14,8 +13,8 @@ from hivemesh_platform.access.policy_service import (
 from hivemesh_platform.access.policy_store import PolicyChangedError, PolicyStore, PolicyVersion
 from hivemesh_platform.access.workload_policy import FIRST_DOCUMENT, InstalledWorker, Question
 from hivemesh_platform.audit.model import AuditEvent
+from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.errors import StorageFullError
-from hivemesh_platform.storage.sqlite import SqliteDatabase
 from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.policy import REISSUE_S, DenyList
 from hivemesh_sdk.errors import HivemeshError, InvalidError, NotFoundError
@@ -24,7 +23,6 @@ from hivemesh_sdk.safeio.problems import MalformedError
 from hivemesh_sdk.testing.clock import ManualClock
 from hivemesh_sdk.trust.jws import SigningKey
 from hivemesh_sdk.trust.policy import CompiledPolicy, Facts, open_policy
-from storage_support import prepare
 
 TD = "test.hivemesh.internal"
 PLATFORM = f"spiffe://{TD}/platform/p1"
@@ -71,7 +69,7 @@ class Trail:
 
 
 class Scene:
-    def __init__(self, database: SqliteDatabase) -> None:
+    def __init__(self, database: Database) -> None:
         self.database = database
         self.key = SigningKey(Ed25519PrivateKey.generate())
         self.clock = ManualClock()
@@ -102,11 +100,10 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(tmp_path: Path):
-    async with SqliteDatabase(prepare(tmp_path / "platform.db")) as database:
-        found = Scene(database)
-        await found.policies.open()
-        yield found
+async def scene(database):
+    found = Scene(database)
+    await found.policies.open()
+    return found
 
 
 async def test_the_first_policy_lets_the_platform_call_and_workers_what_they_asked_for(scene):
@@ -461,7 +458,7 @@ async def test_a_destination_that_names_none_is_refused_with_its_place(scene):
         "when:\n      tenants: same\n      ticket: required",
     ],
 )
-async def test_documents_with_a_condition_of_earlier_versions_stay_readable(tmp_path, when):
+async def test_documents_with_a_condition_of_earlier_versions_stay_readable(database, when):
     text = f"""version: 1
 rules:
   - id: p
@@ -469,17 +466,16 @@ rules:
     to: {{worker: "*"}}
     {when}
 """
-    async with SqliteDatabase(prepare(tmp_path / "platform.db")) as database:
-        store = PolicyStore(database)
-        await store.add(
-            PolicyVersion(
-                version=1,
-                document=text,
-                consented="[]",
-                author="a",
-                reason="",
-                created_at=ManualClock().now(),
-            )
+    store = PolicyStore(database)
+    await store.add(
+        PolicyVersion(
+            version=1,
+            document=text,
+            consented="[]",
+            author="a",
+            reason="",
+            created_at=ManualClock().now(),
         )
-        (found,) = await store.all()
-        assert [rule.id for rule in parse_policy(found.document).rules] == ["p"]
+    )
+    (found,) = await store.all()
+    assert [rule.id for rule in parse_policy(found.document).rules] == ["p"]

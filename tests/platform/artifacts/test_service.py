@@ -9,12 +9,10 @@ from hivemesh_platform.artifacts.errors import ArtifactMissingError, RangeInvali
 from hivemesh_platform.artifacts.local import LocalArtifactStore
 from hivemesh_platform.artifacts.model import Holding
 from hivemesh_platform.artifacts.service import ArtifactService, Use
-from hivemesh_platform.storage.sqlite import SqliteDatabase
 from hivemesh_sdk.contracts.artifacts import GrantRequest
 from hivemesh_sdk.contracts.names import TREE_MEDIA_TYPE
 from hivemesh_sdk.errors import HivemeshError
 from hivemesh_sdk.testing.clock import ManualClock
-from storage_support import prepare
 
 HOLDER = "spiffe://test.hivemesh.internal/worker/parser/w1"
 OTHER = "spiffe://test.hivemesh.internal/worker/parser/w2"
@@ -57,13 +55,8 @@ def clock():
 
 
 @pytest.fixture
-async def service(tmp_path, holders, clock):
-    path = tmp_path / "platform.db"
-    prepare(path)
-    async with (
-        SqliteDatabase(path) as database,
-        LocalArtifactStore(tmp_path / "artifacts") as store,
-    ):
+async def service(tmp_path, database, holders, clock):
+    async with LocalArtifactStore(tmp_path / "artifacts") as store:
         yield ArtifactService(database, store, holders, clock)
 
 

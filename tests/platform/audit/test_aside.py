@@ -8,21 +8,11 @@ from audit_support import Place, event
 from hivemesh_platform.audit.aside import AsideTrail, left
 from hivemesh_platform.audit.errors import AuditUnavailableError
 from hivemesh_platform.audit.service import AuditOptions, open_audit
-from hivemesh_platform.storage.migrate import ensure_schema
-from hivemesh_platform.storage.sqlite import SqliteDatabase
 
 
 @pytest.fixture
 def place(tmp_path):
     return Place(tmp_path)
-
-
-@pytest.fixture
-async def database(tmp_path):
-    path = tmp_path / "platform.db"
-    ensure_schema(path)
-    async with SqliteDatabase(path) as opened:
-        yield opened
 
 
 async def test_events_are_taken_up_in_their_order_with_their_time(place, database):

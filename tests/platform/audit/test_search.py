@@ -6,8 +6,6 @@ import pytest
 from audit_support import OPERATOR, Place, event, write
 from hivemesh_platform.audit.index import AuditIndex, Query
 from hivemesh_platform.audit.segments import segments
-from hivemesh_platform.storage.migrate import ensure_schema
-from hivemesh_platform.storage.sqlite import SqliteDatabase
 from hivemesh_sdk.errors import InvalidError
 
 WORKER = "spiffe://test.hivemesh.internal/worker/echo/i1"
@@ -23,14 +21,6 @@ async def place(tmp_path):
         await trail.record(event(decision="deny", reason="no rule", tenant="other"))
         await trail.record(event(actor="token:t1", on_behalf_of=OPERATOR, target="x[1]?"))
     return found
-
-
-@pytest.fixture
-async def database(tmp_path):
-    path = tmp_path / "platform.db"
-    ensure_schema(path)
-    async with SqliteDatabase(path) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -13,11 +13,9 @@ from hivemesh_platform.credentials.errors import (
     SecretsSealedError,
 )
 from hivemesh_platform.credentials.lending import Lending
-from hivemesh_platform.storage.sqlite import SqliteDatabase
 from hivemesh_sdk.redaction import REDACTOR
 from hivemesh_sdk.testing.clock import ManualClock
 from secret_support import STEP, TICKET, WORKER, MemoryStore, Steps, Trail
-from storage_support import prepare
 
 VALUE = "correct-horse-battery"
 ACTOR = Actor(id=WORKER, serial="cd", address="127.0.0.1")
@@ -48,13 +46,10 @@ class Parts:
 
 
 @pytest.fixture
-async def parts(tmp_path):
-    path = tmp_path / "platform.db"
-    prepare(path)
-    async with SqliteDatabase(path) as database:
-        found = Parts(database)
-        yield found
-        await found.lending.close()
+async def parts(database):
+    found = Parts(database)
+    yield found
+    await found.lending.close()
     REDACTOR.clear()
 
 

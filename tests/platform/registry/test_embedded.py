@@ -1,30 +1,20 @@
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from hivemesh_platform.registry.embedded import EmbeddedDirectory
 from hivemesh_platform.registry.model import InstanceState
-from hivemesh_platform.storage.migrate import ensure_schema
-from hivemesh_platform.storage.sqlite import SqliteDatabase
+from hivemesh_platform.storage.database import Database
 from hivemesh_sdk.testing.clock import ManualClock
 from registry_support import InstanceDirectoryConformance, heartbeat, instance
 
 
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
-    ensure_schema(tmp_path / "platform.db")
-    async with SqliteDatabase(tmp_path / "platform.db") as found:
-        yield found
-
-
 class TestStoredDirectory(InstanceDirectoryConformance):
     @pytest.fixture
-    def directory(self, clock: ManualClock, database: SqliteDatabase) -> EmbeddedDirectory:
+    def directory(self, clock: ManualClock, database: Database) -> EmbeddedDirectory:
         return EmbeddedDirectory(clock, database)
 
     async def test_a_restarted_platform_knows_the_instances(
-        self, directory: EmbeddedDirectory, clock: ManualClock, database: SqliteDatabase
+        self, directory: EmbeddedDirectory, clock: ManualClock, database: Database
     ) -> None:
         await directory.put(instance(clock))
         again = EmbeddedDirectory(clock, database)
@@ -34,7 +24,7 @@ class TestStoredDirectory(InstanceDirectoryConformance):
         assert found.capabilities == frozenset({"echo.say@1"})
 
     async def test_a_known_instance_is_live_once_it_beats(
-        self, directory: EmbeddedDirectory, clock: ManualClock, database: SqliteDatabase
+        self, directory: EmbeddedDirectory, clock: ManualClock, database: Database
     ) -> None:
         await directory.put(instance(clock))
         again = EmbeddedDirectory(clock, database)
@@ -44,7 +34,7 @@ class TestStoredDirectory(InstanceDirectoryConformance):
         assert again.all()[0].state(clock.monotonic()) is InstanceState.LIVE
 
     async def test_who_left_is_not_known_after_a_restart(
-        self, directory: EmbeddedDirectory, clock: ManualClock, database: SqliteDatabase
+        self, directory: EmbeddedDirectory, clock: ManualClock, database: Database
     ) -> None:
         await directory.put(instance(clock))
         await directory.remove("i1")

@@ -5,12 +5,12 @@ from datetime import timedelta
 import pytest
 from enrolment_support import NOW, MemoryEnrolmentStore, issued
 from hivemesh_platform.audit.model import Actor
-from hivemesh_platform.storage.sqlite import SqliteDatabase
 from hivemesh_platform.trust.model import Denial, DenialKind
 from hivemesh_platform.trust.revocation import Decision, Revocation
 from hivemesh_platform.trust.store import SqlEnrolmentStore
 from hivemesh_sdk.errors import HivemeshError, InvalidError, NotAuthorizedError, NotFoundError
 from hivemesh_sdk.testing.clock import ManualClock
+from storage_support import DIALECTS, open_prepared
 
 TD = "td.test"
 ECHO = f"spiffe://{TD}/worker/echo"
@@ -46,12 +46,12 @@ def trail():
     return Trail()
 
 
-@pytest.fixture(params=["memory", "sql"])
-async def store(request, database_path):
+@pytest.fixture(params=["memory", *DIALECTS])
+async def store(request, tmp_path):
     if request.param == "memory":
         yield MemoryEnrolmentStore()
         return
-    async with SqliteDatabase(database_path) as database:
+    async with open_prepared(request, tmp_path) as database:
         yield SqlEnrolmentStore(database)
 
 

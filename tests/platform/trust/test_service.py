@@ -7,7 +7,6 @@ import pytest
 from enrolment_support import MemoryEnrolmentStore
 from hivemesh_platform.audit.model import Actor
 from hivemesh_platform.audit.ports import NoAudit
-from hivemesh_platform.storage.sqlite import SqliteDatabase
 from hivemesh_platform.trust import failures
 from hivemesh_platform.trust.authority import open_authority
 from hivemesh_platform.trust.failures import FailureLimit
@@ -29,6 +28,7 @@ from hivemesh_sdk.trust.identity import SpiffeId, peer_identity
 from hivemesh_sdk.trust.keys import certificate_request, new_key, svid
 from hivemesh_sdk.trust.tokens import Token, TokenKind
 from hivemesh_sdk.trust.wire import EnrolRequest
+from storage_support import DIALECTS, open_prepared
 from structlog.testing import capture_logs
 
 ADDRESS = "127.0.0.1"
@@ -44,12 +44,12 @@ def authority(tmp_path, clock):
     return open_authority(tmp_path / "trust", clock, Lifetimes())
 
 
-@pytest.fixture(params=["memory", "sql"])
-async def store(request, database_path):
+@pytest.fixture(params=["memory", *DIALECTS])
+async def store(request, tmp_path):
     if request.param == "memory":
         yield MemoryEnrolmentStore()
         return
-    async with SqliteDatabase(database_path) as database:
+    async with open_prepared(request, tmp_path) as database:
         yield SqlEnrolmentStore(database)
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 from enrolment_support import EnrolmentStoreConformance, MemoryEnrolmentStore
-from hivemesh_platform.storage.sqlite import SqliteDatabase
 from hivemesh_platform.trust.store import SqlEnrolmentStore
 
 
@@ -14,6 +13,5 @@ class TestMemoryStore(EnrolmentStoreConformance):
 
 class TestSqlStore(EnrolmentStoreConformance):
     @pytest.fixture
-    async def store(self, database_path):
-        async with SqliteDatabase(database_path) as database:
-            yield SqlEnrolmentStore(database)
+    def store(self, database):
+        return SqlEnrolmentStore(database)

@@ -88,7 +88,7 @@ class PolicyStore:
                 ),
             )
 
-        await self._database.write(work)
+        await self._database.write(work, alone=True)
 
     async def next_issue(self, now: datetime) -> int:
         """The time of the next signature in milliseconds: always later than the last one."""
@@ -100,7 +100,7 @@ class PolicyStore:
             tx.execute("INSERT INTO policy_issue (issued_at) VALUES (?)", (issued_at,))
             return issued_at
 
-        return await self._database.write(work)
+        return await self._database.write(work, alone=True)
 
 
 def _newest(tx: Transaction) -> PolicyVersion | None:

@@ -30,8 +30,8 @@ class SqlEnrolmentStore:
         self._database = database
 
     async def write(self, work: Callable[[EnrolmentRecords], T]) -> T:
-        """Run `work` in a transaction."""
-        return await self._database.write(lambda tx: work(SqlEnrolmentRecords(tx)))
+        """Run `work` in a transaction; it decides by what it reads, so it runs alone."""
+        return await self._database.write(lambda tx: work(SqlEnrolmentRecords(tx)), alone=True)
 
     async def read(self, work: Callable[[EnrolmentRecords], T]) -> T:
         """Run `work` on what is committed."""
