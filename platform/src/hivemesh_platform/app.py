@@ -69,6 +69,7 @@ from hivemesh_platform.people import People, names_of
 from hivemesh_platform.registry.embedded import EmbeddedDirectory
 from hivemesh_platform.registry.model import InstanceState
 from hivemesh_platform.registry.service import RegistryService
+from hivemesh_platform.registry.shared import SharedDirectory
 from hivemesh_platform.registry.types import WorkerTypes
 from hivemesh_platform.replicas.service import Own, Replicas, folder_id
 from hivemesh_platform.routing.model import Weights
@@ -187,7 +188,7 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings.database, place))
         replicas = await stack.enter_async_context(open_replicas(loaded, database, clock))
-        directory = EmbeddedDirectory(clock, database)
+        directory = open_directory(clock, database, replicas)
         await directory.load()
         records = await stack.enter_async_context(open_records(loaded, database, clock, authority))
         base = _Base(authority, sources, database, directory, records.trail, records, replicas)
@@ -352,6 +353,9 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
         people_app=_nothing,
     )
     platform.background += [("directory", base.directory.watch), ("routing", routing.run)]
+    if isinstance(base.directory, SharedDirectory):
+        base.directory.on_beat(platform.rotation.hear)
+        platform.background.append(("exchange", base.directory.keep_exchanging))
     platform.background.append(("audit", base.records.run))
     platform.background.append(("rotation", platform.rotation.run))
     platform.background.append(("denials", lambda: enforcement.keep(revocation, enroller, clock)))
@@ -449,6 +453,13 @@ def open_trust(settings: Settings, folder: Path, clock: Clock) -> Authority:
         trust_domain=trust.trust_domain,
         passphrase=passphrase,
     )
+
+
+def open_directory(clock: Clock, database: Database, replicas: Replicas) -> EmbeddedDirectory:
+    """The directory of one replica, or of several."""
+    if replicas.alone:
+        return EmbeddedDirectory(clock, database)
+    return SharedDirectory(clock, database)
 
 
 @asynccontextmanager

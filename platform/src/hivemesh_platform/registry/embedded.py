@@ -69,28 +69,21 @@ class EmbeddedDirectory:
         if known is None or heartbeat.incarnation not in {"", known.incarnation}:
             message = f"instance {instance_id!r} is not registered"
             raise InstanceUnknownError(message)
-        now = self._clock.monotonic()
-        instance = known.beaten(heartbeat, now, expires_at)
-        self._instances[instance_id] = instance
-        self._updates[instance_id] = None
-        state = instance.state(now)
-        if state is not self._states[instance_id] or instance.slots != known.slots:
-            self._states[instance_id] = state
-            self._bump()
+        instance = known.beaten(heartbeat, self._clock.monotonic(), expires_at)
+        self._replace(instance)
         return instance
 
     async def remove(self, instance_id: str) -> None:
         """Forget an instance; no error where it is not there."""
-        if self._instances.pop(instance_id, None) is None:
-            return
-        del self._states[instance_id]
-        self._updates[instance_id] = None
-        self._bump()
-        if self._database is not None:
+        if self._drop(instance_id) and self._database is not None:
             await self._database.write(lambda tx: store.delete(tx, instance_id))
 
     def get(self, instance_id: str) -> Instance | None:
         """One instance, whatever its state."""
+        return self._instances.get(instance_id)
+
+    async def find(self, instance_id: str) -> Instance | None:
+        """One instance, also one that registered elsewhere a moment ago: there is no elsewhere."""
         return self._instances.get(instance_id)
 
     def all(self) -> Sequence[Instance]:
@@ -148,6 +141,28 @@ class EmbeddedDirectory:
         self._updates[instance.id] = None
         self._states[instance.id] = instance.state(self._clock.monotonic())
         self._bump()
+
+    def _replace(self, instance: Instance) -> None:
+        """Take over a newer form of an instance; one that is not known is added."""
+        known = self._instances.get(instance.id)
+        if known is None or known.incarnation != instance.incarnation:
+            self._add(instance)
+            return
+        self._instances[instance.id] = instance
+        self._updates[instance.id] = None
+        state = instance.state(self._clock.monotonic())
+        if state is not self._states[instance.id] or instance.slots != known.slots:
+            self._states[instance.id] = state
+            self._bump()
+
+    def _drop(self, instance_id: str) -> bool:
+        """Forget an instance; False where it is not there."""
+        if self._instances.pop(instance_id, None) is None:
+            return False
+        del self._states[instance_id]
+        self._updates[instance_id] = None
+        self._bump()
+        return True
 
     def _next_change(self) -> float | None:
         now = self._clock.monotonic()

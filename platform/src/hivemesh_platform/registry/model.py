@@ -151,6 +151,10 @@ class Instance:
             heartbeat_at=now,
         )
 
+    def seen_at(self, now: float) -> "Instance":
+        """The instance with a sign of life of this monotonic time."""
+        return replace(self, heartbeat_at=now)
+
 
 def _fraction(value: float) -> float:
     """A figure that came over the wire, forced into 0..1; NaN counts as fully loaded."""

@@ -43,6 +43,10 @@ class InstanceDirectory(Protocol):
         """One instance, whatever its state."""
         ...
 
+    async def find(self, instance_id: str) -> Instance | None:
+        """One instance, also one that registered at another replica a moment ago."""
+        ...
+
     def all(self) -> Sequence[Instance]:
         """Every instance that has not been forgotten."""
         ...

@@ -74,7 +74,7 @@ class RegistryService:
         if not reason:
             check_registration(registration, manifest, self._installed(registration))
         now = self._clock.monotonic()
-        check_incarnation(self._directory.get(instance_id), registration.incarnation, now)
+        check_incarnation(await self._directory.find(instance_id), registration.incarnation, now)
         instance = self._instance(peer, instance_id, registration, manifest, reason)
         await self._directory.put(instance)
         self._log.info(
@@ -95,7 +95,7 @@ class RegistryService:
             NotAuthorizedError: the peer is not that very instance.
             InstanceUnknownError: it has to register again.
         """
-        self._check_known(peer, instance_id)
+        await self._check_known(peer, instance_id)
         await self._directory.beat(instance_id, heartbeat, peer.not_after)
         return HeartbeatReply(bundle_sequence=bundle_sequence)
 
@@ -106,7 +106,7 @@ class RegistryService:
             NotAuthorizedError: the peer is not that very instance.
             InstanceUnknownError: it is not registered.
         """
-        self._check_known(peer, instance_id)
+        await self._check_known(peer, instance_id)
         await self._directory.remove(instance_id)
         self._log.info("instance_deregistered", instance=instance_id)
 
@@ -158,8 +158,8 @@ class RegistryService:
         """Wait for a change of the directory; returns its version."""
         return await self._directory.changed(after, timeout_s)
 
-    def _check_known(self, peer: Peer, instance_id: str) -> None:
-        known = self._directory.get(instance_id)
+    async def _check_known(self, peer: Peer, instance_id: str) -> None:
+        known = await self._directory.find(instance_id)
         if known is None:
             if peer.id.kind is not Kind.WORKER or peer.id.instance != instance_id:
                 raise _not_yours(peer, instance_id)
