@@ -63,3 +63,18 @@ def test_module_uses_no_raw_form(path):
 
 def test_sources_are_found():
     assert len(SOURCES) > 200
+
+
+def waits(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if (node.value.id, node.attr) == ("asyncio", "wait_for"):
+                yield node.lineno
+        elif isinstance(node, ast.ImportFrom) and node.module == "asyncio":
+            yield from (node.lineno for one in node.names if one.name == "wait_for")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_module_waits_by_a_timeout_that_loses_no_cancel(path):
+    """`asyncio.wait_for` of 3.11 loses a cancel that meets its result; then a stop never ends."""
+    assert list(waits(path)) == []

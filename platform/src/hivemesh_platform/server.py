@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 PORTS = "ports.json"
 MAX_UPLOAD = 1 << 46  # what an operator uploads is bounded by the quota, and streamed to disk
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - compared only
+CANCEL_AGAIN_S = 1.0  # where a task of the background does not end
 DRAIN_S = 2.0  # for requests that run when the platform ends; those that only wait end at once
 _log = structlog.get_logger("hivemesh.serve")
 
@@ -208,8 +209,18 @@ async def _background(platform: "Platform", operator: OperatorFiles) -> AsyncIte
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(run(), name=name) for name, run in jobs]
         yield
-        for task in tasks:
+        await _end(tasks)
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended: one that a library swallowed is asked again, and named."""
+    left = set(tasks)
+    while left:
+        for task in left:
             task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+        if left:
+            _log.warning("tasks_not_ended", tasks=sorted(task.get_name() for task in left))
 
 
 @asynccontextmanager

@@ -145,7 +145,7 @@ class PolicyService:
         """Sign again what has changed, and what is five minutes old, until cancelled."""
         while True:
             left = max(self._signed_at + REISSUE_S - self._clock.monotonic(), 0.0)
-            with suppress(TimeoutError):  # `wait_for` of 3.11 may swallow that we are cancelled
+            with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._unsigned.wait()
             self._unsigned.clear()
@@ -174,7 +174,8 @@ class PolicyService:
             self._note_asked()
         if self._issued_at <= after and not self._closed:
             try:
-                await asyncio.wait_for(self._changed.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._changed.wait()
             except TimeoutError:
                 return None
         return self._token if self._issued_at > after else None
@@ -232,7 +233,8 @@ class PolicyService:
             _refuse_failed(self._review(text, name))
             version = await self._append("policy:apply", text, present.consented, author)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._everywhere(), REACHES_S)
+            async with asyncio.timeout(REACHES_S):
+                await self._everywhere()
         return self._view(version)
 
     async def _append(

@@ -92,7 +92,8 @@ class FakePolicies:
         if self._foreign or self.issued_at > after:
             return self.token
         try:
-            await asyncio.wait_for(self._changed.wait(), wait_s)
+            async with asyncio.timeout(wait_s):
+                await self._changed.wait()
         except TimeoutError:
             return None
         return self.token

@@ -111,11 +111,13 @@ class Listener:
     async def _close_connections(self) -> None:
         self._note_closed()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._empty.wait(), FLUSH_S)
+            async with asyncio.timeout(FLUSH_S):
+                await self._empty.wait()
         for connection in self._connections.all():
             connection.transport.abort()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._empty.wait(), FLUSH_S)
+            async with asyncio.timeout(FLUSH_S):
+                await self._empty.wait()
 
     def _note_closed(self) -> None:
         if self._connections.all():
