@@ -66,7 +66,7 @@ class StepsElsewhere:
             trees,
             self._parts.clock.monotonic(),
             self._parts.tickets.clearance(claim.capability),
-            await self._dispatcher.lendable(claim),
+            secrets=await self._dispatcher.lendable(claim),
         )
 
 

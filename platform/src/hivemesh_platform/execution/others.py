@@ -12,11 +12,12 @@ import structlog
 from hivemesh_platform.execution.claims import Claimer
 from hivemesh_platform.execution.engine import RunEngine
 from hivemesh_platform.execution.held import HeldStep, Verdict
+from hivemesh_platform.execution.ledger import Claim
 from hivemesh_platform.execution.parts import Parts
 from hivemesh_platform.execution.service import RunService
 from hivemesh_platform.replicas.model import Replica
 from hivemesh_platform.replicas.service import Replicas
-from hivemesh_platform.storage.transaction import Row, Transaction
+from hivemesh_platform.storage.transaction import Transaction
 
 GATHER_S = 0.02  # changes that are told together: a busy run changes a hundred times a second
 TOLD_AT_ONCE = 100  # runs in one notice: PostgreSQL takes 8,000 bytes
@@ -154,14 +155,19 @@ class Others:
     def _verdicts(self, tx: Transaction, steps: Sequence[HeldStep]) -> dict[HeldStep, Verdict]:
         found: dict[HeldStep, Verdict] = {}
         for step in steps:
-            key, fence = step.claim.key, step.claim.fence
-            row = tx.one(_HELD, (key.run, key.node, key.seq))
-            if row is None or row["attempt"] != fence.attempt:
-                found[step] = Verdict.CANCELLED
-            elif _is_elsewhere(row, fence.epoch, self._replicas.own.id):
-                found[step] = Verdict.MOVED
+            claims = list(step.members.values()) or [step.claim]
+            verdicts = [self._verdict(tx, claim) for claim in claims]
+            ours = any(verdict is None for verdict in verdicts)
+            if not ours and verdicts[0] is not None:
+                found[step] = verdicts[0]
         return found
 
-
-def _is_elsewhere(row: Row, epoch: int, own: str) -> bool:
-    return bool(row["epoch"] != epoch or row["replica"] != own)
+    def _verdict(self, tx: Transaction, claim: Claim) -> Verdict | None:
+        """How the exchange of a claim has to end; None where it is still ours."""
+        key, fence = claim.key, claim.fence
+        row = tx.one(_HELD, (key.run, key.node, key.seq))
+        if row is None or row["attempt"] != fence.attempt:
+            return Verdict.CANCELLED
+        if row["epoch"] != fence.epoch or row["replica"] != self._replicas.own.id:
+            return Verdict.MOVED
+        return None

@@ -5,8 +5,8 @@ a step is taken.
 """
 
 import secrets
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from hivemesh_sdk.trust.identity import Kind, SpiffeId, check_trust_domain
 from hivemesh_sdk.trust.keys import Svid, new_key, read_private_file, write_private_file
 from hivemesh_sdk.trust.profile import PublicKey, Signer, new_root_key
 
+from hivemesh_platform.trust.folder import FolderLock, signature
 from hivemesh_platform.trust.keyring import (
     CaKey,
     KeyKind,
@@ -87,6 +88,7 @@ class Authority:
         lifetimes: Lifetimes,
         sealer: Sealer,
         limit: SignLimit,
+        lock: FolderLock,
     ) -> None:
         self.signing = signing
         self.lifetimes = lifetimes
@@ -95,7 +97,8 @@ class Authority:
         self._clock = clock
         self._sealer = sealer
         self._limit = limit
-        self._lock = threading.RLock()
+        self._lock = lock
+        self._read = signature(path)
         self._others: tuple[bytes, ...] = ()
         self._signed: Signed | None = None
         self._unheard: list[tuple[SpiffeId, Issued]] = []
@@ -128,9 +131,15 @@ class Authority:
         others = tuple(root for root in self._others if root not in own.roots)
         return replace(own, roots=(*own.roots, *others), signers=self.signing.announced)
 
+    def reload(self) -> None:
+        """Take over what another replica has changed, all of it or nothing."""
+        if signature(self._path) != self._read or self.signing.is_outdated:
+            with self._changing():
+                pass
+
     def trust_also(self, roots: tuple[bytes, ...]) -> None:
         """Announce the roots of another issuer of this trust domain beside the own ones."""
-        with self._lock:
+        with self._changing():
             if roots != self._others:
                 self._others = roots
                 self._store(replace(self._ring, sequence=self._ring.sequence + 1))
@@ -222,7 +231,7 @@ class Authority:
             CaBusyError: another change is under way.
             RootExpiredError: an issuer would have nobody to sign it.
         """
-        with self._lock:
+        with self._changing():
             busy = self.changing(kind)
             if busy is not None:
                 message = f"the {busy[0]} is being changed ({busy[1]}); see `hivemesh ca status`"
@@ -242,7 +251,7 @@ class Authority:
         Raises:
             CaBusyError: none was prepared.
         """
-        with self._lock:
+        with self._changing():
             now, sequence = self._clock.now(), self._ring.sequence + 1
             if kind is KeyKind.SIGNER:
                 self._store(replace(self._ring, sequence=sequence))
@@ -270,7 +279,7 @@ class Authority:
 
     def revoke_tainted(self) -> None:
         """Trust the roots and issuers no longer whose successors everybody uses."""
-        with self._lock:
+        with self._changing():
             now, sequence = self._clock.now(), self._ring.sequence + 1
             keys = [
                 key.moved(KeyState.REVOKED, now, sequence) if key.state is KeyState.TAINTED else key
@@ -281,13 +290,13 @@ class Authority:
 
     def drop_signers(self, before: datetime) -> None:
         """Announce signing keys no longer that were tainted before this moment."""
-        with self._lock:
+        with self._changing():
             self._store(replace(self._ring, sequence=self._ring.sequence + 1))
             self.signing.drop(before)
 
     def start_over(self) -> None:
         """Break glass: new root, issuer and signing key now; nothing before them is trusted."""
-        with self._lock:
+        with self._changing():
             now, sequence = self._clock.now(), self._ring.sequence + 1
             old = [
                 key if key.state is KeyState.REVOKED else key.moved(KeyState.REVOKED, now, sequence)
@@ -301,13 +310,17 @@ class Authority:
 
     def _usable_issuer(self, now: datetime) -> Signer:
         """The issuer in use; replaced here only where no rotation did in time."""
-        with self._lock:
-            active = self._ring.active(KeyKind.ISSUER)
-            margin = max(self.lifetimes.issuer / 4, self.lifetimes.svid)
-            # An issuer that its root cuts short has no better successor.
-            if now >= active.not_after - margin and not self._cut_short(active):
-                self._replace_issuer(now)
-            return self._ring.active(KeyKind.ISSUER).signer()
+        if self._is_late(now):
+            with self._changing():
+                if self._is_late(now):  # no other replica was faster
+                    self._replace_issuer(now)
+        return self._ring.active(KeyKind.ISSUER).signer()
+
+    def _is_late(self, now: datetime) -> bool:
+        active = self._ring.active(KeyKind.ISSUER)
+        margin = max(self.lifetimes.issuer / 4, self.lifetimes.svid)
+        # An issuer that its root cuts short has no better successor.
+        return now >= active.not_after - margin and not self._cut_short(active)
 
     def _cut_short(self, issuer: CaKey) -> bool:
         root = self._ring.active(KeyKind.ROOT)
@@ -334,9 +347,23 @@ class Authority:
         issuer = build_issuer(self.trust_domain, new_key(), root, now, self.lifetimes)
         return _ca_key(KeyKind.ISSUER, state, issuer, now, sequence)
 
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Change the keys while no other replica does, on top of what it has changed before."""
+        with self._lock:
+            if self._lock.is_outermost:
+                self._read_again()
+            yield
+
+    def _read_again(self) -> None:
+        found = signature(self._path)
+        if found != self._read:
+            self._ring, self._read = _loaded(self._path, self._sealer), found
+        self.signing.read_again()
+
     def _store(self, ring: Keyring) -> None:
         write_private_file(self._path, self._sealer.seal(FILE, encode(ring)))
-        self._ring = ring
+        self._ring, self._read = ring, signature(self._path)
 
 
 def open_authority(
@@ -354,7 +381,25 @@ def open_authority(
         ConfigurationError: the file can be read by others, is damaged, or is of another domain.
     """
     path, sealer = folder / FILE, Sealer(passphrase)
-    now = clock.now()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = FolderLock(folder)
+    with lock:  # of replicas that start together one makes the keys
+        ring, signing = _opened(path, sealer, clock.now(), lifetimes, trust_domain)
+    return Authority(
+        path,
+        ring,
+        signing=signing,
+        clock=clock,
+        lifetimes=lifetimes,
+        sealer=sealer,
+        limit=limit or SignLimit(clock),
+        lock=lock,
+    )
+
+
+def _opened(
+    path: Path, sealer: Sealer, now: datetime, lifetimes: Lifetimes, trust_domain: str
+) -> tuple[Keyring, Signing]:
     if path.exists():
         ring = _loaded(path, sealer)
         if trust_domain not in {"", ring.trust_domain}:
@@ -364,19 +409,9 @@ def open_authority(
             )
             raise ConfigurationError(message)
     else:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         ring = _first(trust_domain, now, lifetimes)
         write_private_file(path, sealer.seal(FILE, encode(ring)))
-    signing = open_signing(folder, now, sealer)
-    return Authority(
-        path,
-        ring,
-        signing=signing,
-        clock=clock,
-        lifetimes=lifetimes,
-        sealer=sealer,
-        limit=limit or SignLimit(clock),
-    )
+    return ring, open_signing(path.parent, now, sealer)
 
 
 def _loaded(path: Path, sealer: Sealer) -> Keyring:

@@ -17,7 +17,7 @@ from hivemesh_sdk.clock import Clock
 from hivemesh_platform.audit.model import Actor, AuditEvent
 from hivemesh_platform.audit.ports import AuditTrail
 from hivemesh_platform.trust.authority import Authority
-from hivemesh_platform.trust.keyring import KeyKind, KeyState
+from hivemesh_platform.trust.keyring import KeyKind, KeyState, fingerprint
 
 TICK_S = 1.0
 LINGER = timedelta(seconds=5)  # for requests on connections of the certificate before
@@ -54,7 +54,17 @@ class KeyStatus:
 class Rotation:
     """The one who changes the authority's keys."""
 
-    def __init__(self, authority: Authority, live: Live, clock: Clock, audit: AuditTrail) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        live: Live,
+        clock: Clock,
+        audit: AuditTrail,
+        *,
+        leads: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._leads = leads  # of several replicas one changes the keys
+        self._root = authority.root_sha256  # as this process saw it last
         self._authority = authority
         self._live = live
         self._clock = clock
@@ -91,9 +101,7 @@ class Rotation:
         """
         await self._audit.record(AuditEvent.of(by, "ca:start-over", "all"))
         await asyncio.to_thread(self._authority.start_over)
-        self._heard.clear()
-        for started_over in tuple(self._after_glass):
-            await started_over()
+        await self._started_over()
 
     async def run(self) -> None:
         """Take every step when it is time, until cancelled."""
@@ -107,9 +115,29 @@ class Rotation:
             await asyncio.sleep(TICK_S)
 
     async def tick(self) -> None:
-        """Take the steps that are due."""
-        await self._change_ca()
-        await self._change_signer()
+        """Take the steps that are due; follow those that other replicas have taken."""
+        await self._follow()
+        if self._leads():
+            await self._change_ca()
+            await self._change_signer()
+
+    async def _follow(self) -> None:
+        """Take over what others changed; when one of them has started over, do here as there."""
+        await asyncio.to_thread(self._authority.reload)
+        trusted = [
+            key
+            for key in self._authority.ring.keys
+            if key.kind is KeyKind.ROOT and key.state is not KeyState.REVOKED
+        ]
+        if self._root not in {fingerprint(key.der) for key in trusted}:
+            await self._started_over()
+        self._root = self._authority.root_sha256
+
+    async def _started_over(self) -> None:
+        self._heard.clear()
+        self._root = self._authority.root_sha256
+        for started_over in tuple(self._after_glass):
+            await started_over()
 
     def status(self) -> Sequence[KeyStatus]:
         """Every key with its state and what its next step waits for."""

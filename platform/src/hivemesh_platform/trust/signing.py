@@ -19,6 +19,7 @@ from hivemesh_sdk.errors import ConfigurationError
 from hivemesh_sdk.trust.jws import Seal, SignatureInvalidError, SigningKey, verify_key
 from hivemesh_sdk.trust.keys import read_private_file, write_private_file
 
+from hivemesh_platform.trust.folder import signature
 from hivemesh_platform.trust.keyring import KeyState
 from hivemesh_platform.trust.sealing import Sealer
 
@@ -84,6 +85,7 @@ class Signing:
         self._path = path
         self._sealer = sealer
         self._keys = keys
+        self._read = signature(path) if keys else None
         self._sealed_before: Seal | None = None  # of the key before; what it sealed still lives
 
     @property
@@ -111,6 +113,33 @@ class Signing:
         Raises:
             SignatureInvalidError: it has not.
         """
+        try:
+            return self._unseal(token)
+        except SignatureInvalidError:
+            if not self.is_outdated:
+                raise
+        self.read_again()  # another replica seals with the next key already
+        return self._unseal(token)
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether another replica has changed the keys."""
+        return signature(self._path) != self._read
+
+    def read_again(self) -> None:
+        """Take over what another replica has changed."""
+        if not self.is_outdated:
+            return
+        self._read = signature(self._path)
+        keys = _read(self._path, self._sealer, self._keys[0].since)
+        present = self.one(KeyState.ACTIVE)
+        if present is not None and not any(
+            key.public == present.public and key.state is KeyState.ACTIVE for key in keys
+        ):
+            self._sealed_before = self._active.sealing
+        self._keys = keys
+
+    def _unseal(self, token: str) -> bytes:
         try:
             return self._active.unseal(token)
         except SignatureInvalidError:
@@ -170,7 +199,7 @@ class Signing:
             ]
         )
         write_private_file(self._path, self._sealer.seal(FILE, msgspec.json.encode(document)))
-        self._keys = keys
+        self._keys, self._read = keys, signature(self._path)
 
 
 def open_signing(folder: Path, now: datetime, sealer: Sealer) -> Signing:
@@ -185,6 +214,10 @@ def open_signing(folder: Path, now: datetime, sealer: Sealer) -> Signing:
         signing = Signing(path, [], sealer)
         signing.replace_all(now, 1)
         return signing
+    return Signing(path, _read(path, sealer, now), sealer)
+
+
+def _read(path: Path, sealer: Sealer, now: datetime) -> list[SignerKey]:
     try:
         keys = _decode(sealer.open(FILE, read_private_file(path)), now)
     except (msgspec.DecodeError, ValueError) as error:
@@ -193,7 +226,7 @@ def open_signing(folder: Path, now: datetime, sealer: Sealer) -> Signing:
     if not any(key.state is KeyState.ACTIVE and key.private for key in keys):
         message = f"{FILE} holds no key that signs; restore it from a backup"
         raise ConfigurationError(message)
-    return Signing(path, keys, sealer)
+    return keys
 
 
 def _decode(content: bytes, now: datetime) -> list[SignerKey]:

@@ -28,6 +28,8 @@ from hivemesh_sdk.trust.keys import (
     write_private_file,
 )
 
+from hivemesh_platform.trust.folder import FolderLock
+
 KEY_FILE = "web.json"
 ROOT_FILE = "web-root.pem"  # for --ca-file, and for the trust store of a browser
 ROOT_LIFETIME = timedelta(days=3650)
@@ -76,12 +78,14 @@ class WebIssuer:
             ConfigurationError: the key's file is damaged, or others may read it.
         """
         path = self._folder / KEY_FILE
-        if path.exists():
-            issuer = _decoded(read_private_file(path))
-            if self._clock.now() + LIFETIME > issuer.certificate.not_valid_after_utc:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with FolderLock(self._folder):  # of replicas that start together one makes it
+            issuer = _decoded(read_private_file(path)) if path.exists() else None
+            if (
+                issuer is None
+                or self._clock.now() + LIFETIME > issuer.certificate.not_valid_after_utc
+            ):
                 issuer = self._new_issuer(path)
-        else:
-            issuer = self._new_issuer(path)
         self._issuer = issuer
         self.root_file.write_bytes(issuer.certificate.public_bytes(_PEM))
         self.renew()
@@ -103,7 +107,6 @@ class WebIssuer:
         return True
 
     def _new_issuer(self, path: Path) -> _Issuer:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         key = ec.generate_private_key(ec.SECP384R1())
         issuer = _Issuer(_root(key, self._installation, self._clock.now()), key)
         document = _Document(
