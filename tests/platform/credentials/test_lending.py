@@ -104,6 +104,25 @@ async def test_what_is_not_allowed_is_denied_written_down_and_not_read(parts):
     assert await parts.open() == 0
 
 
+async def test_refusals_of_one_identity_beyond_five_a_minute_are_noted_together(parts):
+    """Each answer is the same; a note is bounded and counted, and nobody waits for its disk."""
+    noted = []
+    parts.trail.note = noted.append
+
+    async def refused():
+        with pytest.raises(SecretDeniedError):
+            await parts.resolve("mail.other")
+
+    for _ in range(8):
+        await refused()
+    assert (len(parts.trail.events), len(noted)) == (5, 3)
+    assert {one.decision for one in noted} == {"deny"}
+    assert (await parts.resolve()).value == VALUE  # what is allowed is never limited
+    parts.clock.advance(61)
+    await refused()
+    assert len(noted) == 3
+
+
 async def test_what_does_not_exist_is_written_down_too(parts):
     parts.store.values.clear()
     with pytest.raises(SecretMissingError):

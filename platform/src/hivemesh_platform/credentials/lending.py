@@ -1,7 +1,8 @@
 """Lends secrets to steps: to the worker that holds the step, until the step ends.
 
 What is lent is masked in the platform's own log while the lease lasts. Every answer, given or
-refused, is written down before it leaves.
+refused, is written down before it leaves; of refusals, five a minute of one identity. Its further ones
+are noted, many as one, so that nobody fills the trail or keeps its disk busy by being refused.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import structlog
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.secrets import SecretLease
 from hivemesh_sdk.contracts.tickets import Ticket
-from hivemesh_sdk.errors import HivemeshError
+from hivemesh_sdk.errors import HivemeshError, RetryableError
 from hivemesh_sdk.redaction import REDACTOR
 
 from hivemesh_platform.audit.model import Actor, AuditEvent, Decision
@@ -28,6 +29,7 @@ from hivemesh_platform.credentials.model import Lease, StepSecrets, StoredSecret
 from hivemesh_platform.credentials.ports import SecretStore, StepHolders
 from hivemesh_platform.credentials.rules import refusal, scoped
 from hivemesh_platform.storage.database import Database
+from hivemesh_platform.trust.failures import FailureLimit
 
 KEEP_S = 30 * 86_400.0  # rows of ended leases; the audit trail keeps who had what
 
@@ -55,6 +57,7 @@ class Lending:
         self._found_sealed = found_sealed
         self._lent: dict[tuple[str, int], list[str]] = {}  # values by step and attempt, to mask
         self._ending: set[asyncio.Task[None]] = set()
+        self._refusals = FailureLimit(clock, what="refused secrets")
 
     async def resolve(
         self, path: str, ticket: Ticket, actor: Actor, holders: StepHolders
@@ -70,7 +73,7 @@ class Lending:
         step = _running(ticket, holders)
         rule, why = refusal(step, path)
         if why:
-            await self._record(step, actor, path, "deny", why, rule=rule)
+            await self._refused(step, actor, path, why, rule)
             raise SecretDeniedError(why)
         try:
             found = await self._store.read(
@@ -80,10 +83,10 @@ class Lending:
             self._found_sealed(error.detail)
             raise
         except (SecretMissingError, SecretDeniedError) as error:
-            await self._record(step, actor, path, "deny", error.detail, rule="store")
+            await self._refused(step, actor, path, error.detail, "store")
             raise
         lease = self._lease(step, path, found)
-        await self._record(step, actor, path, "allow", "", version=found.version)
+        await self._audit.record(_event(step, actor, path, version=found.version))
         REDACTOR.add(found.value)
         self._lent.setdefault((step.key, step.attempt), []).append(found.value)
         await self._database.write(lambda tx: leases.insert(tx, lease))
@@ -133,32 +136,16 @@ class Lending:
             tenant=step.tenant,
         )
 
-    async def _record(  # noqa: PLR0913 - the members of the record
-        self,
-        step: StepSecrets,
-        actor: Actor,
-        path: str,
-        decision: Decision,
-        why: str,
-        *,
-        rule: str = "",
-        version: int = 0,
+    async def _refused(
+        self, step: StepSecrets, actor: Actor, path: str, why: str, rule: str
     ) -> None:
-        event = AuditEvent(
-            actor=actor.id,
-            action="secrets:resolve",
-            target=path,
-            decision=decision,
-            reason=why or f"for step {step.key}, attempt {step.attempt}",
-            rule=rule,
-            on_behalf_of=step.on_behalf_of,
-            run=step.run,
-            serial=actor.serial,
-            address=actor.address,
-            tenant=step.tenant,
-            parameters={"version": version, "step": step.key} if version else {"step": step.key},
-        )
-        await self._audit.record(event)
+        event = _event(step, actor, path, "deny", why, rule)
+        try:
+            self._refusals.add(actor.id)
+        except RetryableError:
+            self._audit.note(event)
+        else:
+            await self._audit.record(event)
 
     async def _end(self, key: str, attempt: int, lent: list[str]) -> None:
         now = self._now()
@@ -197,3 +184,29 @@ def _running(ticket: Ticket, holders: StepHolders) -> StepSecrets:
         message = f"attempt {ticket.attempt} of {ticket.step!r} has ended"
         raise LeaseEndedError(message)
     return step
+
+
+def _event(  # noqa: PLR0913 - the members of the record
+    step: StepSecrets,
+    actor: Actor,
+    path: str,
+    decision: Decision = "allow",
+    why: str = "",
+    rule: str = "",
+    *,
+    version: int = 0,
+) -> AuditEvent:
+    return AuditEvent(
+        actor=actor.id,
+        action="secrets:resolve",
+        target=path,
+        decision=decision,
+        reason=why or f"for step {step.key}, attempt {step.attempt}",
+        rule=rule,
+        on_behalf_of=step.on_behalf_of,
+        run=step.run,
+        serial=actor.serial,
+        address=actor.address,
+        tenant=step.tenant,
+        parameters={"version": version, "step": step.key} if version else {"step": step.key},
+    )
