@@ -23,6 +23,10 @@ DATASET_ROW = """INSERT INTO dataset (name, version, state, run, node, created_a
                  VALUES ('name', 1, 'complete', 'run', 'node', 0)"""
 RUN_ROW = """INSERT INTO run (id, pipeline, version, document, parameters, labels, submitter, state,
              created_at, tenant) VALUES (?, 'name', 1, '{}', '{}', '{}', 'x', 'queued', 0, ?)"""
+LETTER_ROW = """INSERT INTO dead_letter (id, run, node, seq, kind, capability, submitter, input, spec,
+                problem, cause, attempts, data_class, output_class, created_at)
+                VALUES ('dl_1', ?, 'job', 0, 'call', 'echo.say@1', 'x', '[]', '{}', '{}', 'crashes',
+                3, 'internal', 'internal', 0)"""
 # What is not there for anybody here, so that those who may are told so.
 ABSENT = {
     "POST /v1/enrolment/credentials/{credential_id}/revoke",
@@ -87,7 +91,8 @@ async def furnish(found: Platform) -> dict[str, str]:
     job = await ask("POST", "/v1/jobs", {"capability": "echo.say@1"})
     artifact = await ask("POST", "/v1/artifacts", b"bytes")
     await found.people.access.database.write(lambda tx: tx.execute(DATASET_ROW))
-    return {"run": run["id"], "job": job["id"], "sha256": artifact["sha256"]}
+    await found.people.access.database.write(lambda tx: tx.execute(LETTER_ROW, (job["id"],)))
+    return {"run": run["id"], "job": job["id"], "sha256": artifact["sha256"], "letter": "dl_1"}
 
 
 def filled(path: str, known: dict[str, str] | None = None) -> str:
@@ -160,7 +165,7 @@ async def test_another_tenant_meets_nothing_of_this_one(found: Platform, role: s
     here = user(found, name)
     for route in ROUTES:
         method, _, path = route.partition(" ")
-        parts = set(re.findall(r"\{(\w+)\}", path)) & {"run", "job", "sha256"}
+        parts = set(re.findall(r"\{(\w+)\}", path)) & {"run", "job", "sha256", "letter"}
         named = path.startswith(("/v1/datasets/{", "/v1/auth/users/{"))
         if not parts and not named:
             continue
@@ -171,7 +176,7 @@ async def test_another_tenant_meets_nothing_of_this_one(found: Platform, role: s
         nowhere = await call(
             found.mesh_app,
             method,
-            filled(path, {"run": "run_0", "job": "job_0", "sha256": "f" * 64}).replace(
+            filled(path, {"run": "run_0", "job": "job_0", "sha256": "f" * 64, "letter": "dl_0"}).replace(
                 "/name", "/nothing"
             ),
             as_=here,
@@ -179,7 +184,7 @@ async def test_another_tenant_meets_nothing_of_this_one(found: Platform, role: s
         )
         assert there.status in {403, 404}, (route, there.body)
         assert slug(there) == slug(nowhere), (route, there.body, nowhere.body)
-    for path in ("/v1/runs", "/v1/datasets", "/v1/auth/users", "/v1/tokens"):
+    for path in ("/v1/runs", "/v1/dead-letters", "/v1/datasets", "/v1/auth/users", "/v1/tokens"):
         answer = await call(found.mesh_app, "GET", path, as_=here)
         assert answer.status == 403 or all(
             item["name"] == name for item in answer.json()["items"]

@@ -9,9 +9,12 @@ import msgspec
 import pytest
 from execution_support import PIPELINE, core, worker
 from fake_workers import FakeWorkerFleet
+from hivemesh_platform.access.model import Principal
 from hivemesh_platform.execution.behalf import NOBODY, Behalf, effective
+from hivemesh_platform.execution.letter_sql import LetterFilter
 from hivemesh_platform.execution.ports import StepRefusedError
 from hivemesh_sdk.contracts.api import JobRequest, RunRequest, RunState
+from hivemesh_sdk.contracts.dead_letter_api import ReplayRequest
 from hivemesh_sdk.contracts.policy import PolicyDocument, SignedPolicy
 from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.contracts.tickets import TICKET_TYPE, Ticket
@@ -22,6 +25,7 @@ DOMAIN = "test.hivemesh.internal"
 PLATFORM = f"spiffe://{DOMAIN}/platform/p1"
 VIEWER = Behalf(sub=f"spiffe://{DOMAIN}/user/vi", roles=("viewer",), grants=("read:run",))
 ADMIN = Behalf(sub=f"spiffe://{DOMAIN}/user/ad", roles=("admin",), grants=("admin:*",))
+PRINCIPAL = Principal(id=ADMIN.sub, roles=("admin",), grants=("admin:*",))
 CAPABILITIES = ["test.read@1", "test.double@1", "test.sum@1", "test.echo@1"]
 
 
@@ -80,12 +84,35 @@ async def stored_pipeline(platform, who):
     return await platform.end(view.id)
 
 
+async def letter_of_an_admin(platform):
+    """A job that an admin has submitted and that was given up."""
+    platform.fleet.refuse = [problem("step-fatal")]
+    view = await job(platform, ADMIN)
+    platform.fleet.reached.clear()
+    [letter] = await platform.execution.letters.page(PRINCIPAL, LetterFilter(), "", 1)
+    return view.id, letter
+
+
+async def replay(platform, who):
+    run, letter = await letter_of_an_admin(platform)
+    await platform.execution.letters.retry(letter, who)
+    return await platform.end(run)
+
+
+async def edited(platform, who):
+    _, letter = await letter_of_an_admin(platform)
+    found = await platform.execution.letters.edit(letter, ReplayRequest(input={"n": 2}), who)
+    return await platform.end(found)
+
+
 PATHS = {  # which capability is guarded, and how it is tried to reach it
     "a direct call": ("test.echo@1", job),
     "a source of a pipeline": ("test.read@1", inline_pipeline),
     "the children of a map": ("test.double@1", inline_pipeline),
     "the tree of a reduce": ("test.sum@1", inline_pipeline),
     "a pipeline that an admin stored": ("test.double@1", stored_pipeline),
+    "the dead letter of an admin": ("test.echo@1", replay),
+    "the dead letter of an admin, edited": ("test.echo@1", edited),
 }
 
 

@@ -51,8 +51,8 @@ class _Parts:
 
     async def seen(self, request: Request, letter: str) -> Letter:
         """The letter, if the caller may see it."""
-        found = await self.letters.get(letter)
         principal = person_of(request)
+        found = await self.letters.get(letter)
         if not found.subject().seen_by(principal):
             noted(request, principal, "read:run", found.subject().id, denied="invisible")
             raise no_letter(letter)
