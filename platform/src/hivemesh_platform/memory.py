@@ -1,7 +1,9 @@
 """Keeps the C heap small: sets its allocator up, and gives freed memory back to the system.
 
 Measured: 8 MiB of a platform that has just started; after runs of 15,000 messages 205 MiB
-resident by default, 154 MiB with these settings. They belong to glibc; elsewhere nothing is done.
+resident by default, 154 MiB with these settings. While a run passes pages on, free memory between
+used pieces grows by 17 MiB in two minutes; trimming takes it back. They belong to glibc; elsewhere
+nothing is done.
 """
 
 import asyncio
@@ -9,7 +11,8 @@ import ctypes
 import gc
 
 FIRST_S = 2.0  # after the start
-EVERY_S = 60.0
+EVERY_S = 5.0
+COLLECTED = 12  # at every so many of them garbage is collected too, which everything waits for
 ARENAS = 2  # each thread would get an arena of its own, and keep in it what it ever needed
 LARGE = 1024 * 1024  # mapped and unmapped by itself; a fixed size keeps glibc from raising it
 TRIM = 4 * 1024 * 1024
@@ -28,16 +31,17 @@ def settle() -> bool:
 
 
 async def give_back_regularly() -> None:
-    """Trim soon after the start and then each minute; runs until it is cancelled."""
+    """Trim soon after the start and then every few seconds; runs until it is cancelled."""
     await asyncio.sleep(FIRST_S)
     while True:
-        await asyncio.to_thread(give_back)
-        await asyncio.sleep(EVERY_S)
+        await asyncio.to_thread(gc.collect)
+        for _ in range(COLLECTED):
+            await asyncio.to_thread(give_back)
+            await asyncio.sleep(EVERY_S)
 
 
 def give_back() -> None:
-    """Collect garbage and trim the heap. Does nothing without glibc."""
-    gc.collect()
+    """Trim the heap. Does nothing without glibc."""
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError):
