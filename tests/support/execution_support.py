@@ -86,15 +86,15 @@ class DirectEngine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def submit(self, run, nodes):
+    async def submit(self, run, nodes, turn=0):
         drains = [asyncio.create_task(self._steps.drain(run, node)) for node in nodes]
-        self._tasks[run] = drains
+        self._tasks[run] = [*self._tasks.get(run, ()), *drains]
 
-    async def cancel(self, run):
+    async def cancel(self, run, turn=0):
         for task in self._tasks.get(run, ()):
             task.cancel()
 
-    async def is_known(self, run):
+    async def is_known(self, run, turn=0):
         return run in self._tasks
 
     async def take_over(self, replica):

@@ -220,6 +220,11 @@ class ExecutionSettings(Section):
         default=1.0,
         description="Seconds before the first repetition; doubled for each further one.",
     )
+    optional_wait_s: Seconds = Field(
+        default=10.0,
+        description="Seconds without a live instance after which a run goes on without an "
+        "`optional` step: longer than a lost worker takes to be replaced.",
+    )
     status_interval_s: Seconds = Field(
         default=2.0, description="Seconds between two status questions to a worker with steps."
     )

@@ -120,7 +120,7 @@ async def test_a_pipeline_survives_a_restart_of_platform_and_engine(tmp_path):
 
 async def test_a_run_that_was_accepted_and_never_started_is_started_at_the_next_start(tmp_path):
     class Forgetful(DbosEngine):
-        async def submit(self, run, nodes):
+        async def submit(self, run, nodes, turn=0):
             return None
 
     fleet = FakeWorkerFleet(worker(records=20))

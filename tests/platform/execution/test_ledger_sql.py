@@ -14,6 +14,9 @@ class Parts:
     def add_part(self, tx, name, version, seq, batch, tenant="default"):
         self.added.append((name, version, seq, batch.sha256))
 
+    def clear(self, tx, name, version, tenant="default"):
+        self.added[:] = [one for one in self.added if one[:2] != (name, version)]
+
     def close(self, tx, name, version, state, tenant="default"):
         return
 

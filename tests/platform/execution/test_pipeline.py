@@ -300,12 +300,12 @@ async def test_a_run_whose_workflow_cannot_be_started_at_first_is_started_later(
     class Failing(DirectEngine):
         failures = 2
 
-        async def submit(self, run, nodes):
+        async def submit(self, run, nodes, turn=0):
             if self.failures:
                 self.failures -= 1
                 message = "the disk is full"
                 raise OSError(message)
-            await super().submit(run, nodes)
+            await super().submit(run, nodes, turn)
 
     async with core(tmp_path, worker(), engine=Failing) as platform:
         assert (await platform.run()).state == "completed"

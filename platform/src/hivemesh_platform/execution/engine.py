@@ -65,16 +65,16 @@ class RunEngine(Protocol):
         """Let go of the runs; they are gone on with at the next start."""
         ...
 
-    async def submit(self, run: str, nodes: Sequence[str]) -> None:
-        """Start the workflow of a run; a second time is fine."""
+    async def submit(self, run: str, nodes: Sequence[str], turn: int = 0) -> None:
+        """Start the workflow of a run, one for each turn; a second time is fine."""
         ...
 
-    async def cancel(self, run: str) -> None:
-        """End the workflow of a run."""
+    async def cancel(self, run: str, turn: int = 0) -> None:
+        """End the workflow of a run's turn."""
         ...
 
-    async def is_known(self, run: str) -> bool:
-        """Whether the workflow of a run was ever started."""
+    async def is_known(self, run: str, turn: int = 0) -> bool:
+        """Whether the workflow of a run's turn was ever started."""
         ...
 
     async def take_over(self, replica: str) -> None:
@@ -134,25 +134,25 @@ class DbosEngine:
         if self._engine is not None:
             self._engine.dispose()
 
-    async def submit(self, run: str, nodes: Sequence[str]) -> None:
-        """Start the workflow of a run; a second time is fine."""
+    async def submit(self, run: str, nodes: Sequence[str], turn: int = 0) -> None:
+        """Start the workflow of a run, one for each turn; a second time is fine."""
         from dbos import DBOS, SetWorkflowID  # noqa: PLC0415 - see __aenter__
 
         crash.reach("engine.submit")
-        with SetWorkflowID(run):
+        with SetWorkflowID(_workflow(run, turn)):
             await DBOS.start_workflow_async(self._workflow, run, list(nodes))
 
-    async def cancel(self, run: str) -> None:
-        """End the workflow of a run."""
+    async def cancel(self, run: str, turn: int = 0) -> None:
+        """End the workflow of a run's turn."""
         from dbos import DBOS  # noqa: PLC0415 - see __aenter__
 
-        await DBOS.cancel_workflow_async(run)
+        await DBOS.cancel_workflow_async(_workflow(run, turn))
 
-    async def is_known(self, run: str) -> bool:
-        """Whether the workflow of a run was ever started."""
+    async def is_known(self, run: str, turn: int = 0) -> bool:
+        """Whether the workflow of a run's turn was ever started."""
         from dbos import DBOS  # noqa: PLC0415 - see __aenter__
 
-        return await DBOS.get_workflow_status_async(run) is not None
+        return await DBOS.get_workflow_status_async(_workflow(run, turn)) is not None
 
     async def take_over(self, replica: str) -> None:
         """Go on with the runs of a replica that is gone.
@@ -236,6 +236,11 @@ class DbosEngine:
                 connection.execute(pragma)
 
         return engine
+
+
+def _workflow(run: str, turn: int) -> str:
+    """A run that is set going again has a workflow more: those that have ended stay as they are."""
+    return f"{run}.{turn}" if turn else run
 
 
 def _json_serializer() -> Any:

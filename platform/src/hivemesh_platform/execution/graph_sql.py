@@ -16,10 +16,11 @@ from hivemesh_platform.execution.model import (
     FAN_IN,
     LEVEL,
     Output,
+    WorkKey,
     next_tree_rows,
     node_state,
 )
-from hivemesh_platform.execution.queue_sql import enqueue, row_of_node
+from hivemesh_platform.execution.queue_sql import NewRow, enqueue, row_of_node
 from hivemesh_platform.storage.transaction import Row, Transaction
 
 ADD_BYTES = 4 * 1024 * 1024  # in one `add`: with TLS and pages in flight, what memory is bounded by
@@ -40,6 +41,10 @@ class DatasetParts(Protocol):
 
     def close(self, tx: Transaction, name: str, version: int, state: str, tenant: str) -> None:
         """End the writing of a version."""
+        ...
+
+    def clear(self, tx: Transaction, name: str, version: int, tenant: str) -> None:
+        """Take the parts of a version away."""
         ...
 
 
@@ -190,6 +195,45 @@ class Change:
             self._end_run(run, RunState.CANCELLED)
         self._ended_runs.append(run)
 
+    def go_on(self, run: str, name: str) -> None:
+        """Give a node that was set going again what it has not had, or end it as its fate is."""
+        node = self._node(run, name)
+        found = fate(edges_of(self._tx, run, name))
+        if found.state is not None:
+            self._end_node(node, found.state, found)
+            return
+        self._queued = True
+        if not node["upstream"]:
+            return
+        for row in self._tx.all(
+            """SELECT * FROM batch AS given WHERE run = ? AND node = ?
+                  AND NOT EXISTS (SELECT 1 FROM batch WHERE run = given.run AND node = ?
+                                     AND seq = given.seq)
+                  AND NOT EXISTS (SELECT 1 FROM work WHERE run = given.run AND node = ?
+                                     AND seq = given.seq AND kind = 'map')
+                ORDER BY seq""",
+            (run, node["upstream"], name, name),
+        ):
+            self._feed(node, row["seq"], _ref(row))
+        if node["kind"] == "map":
+            self._end_map_if_done(run, name)
+        elif self._node(run, node["upstream"])["ended_at"] is not None:
+            self._group(node, closed=True)
+
+    def _node(self, run: str, name: str) -> Row:
+        node = self._tx.one("SELECT * FROM node WHERE run = ? AND name = ?", (run, name))
+        if node is None:
+            message = f"{run} has no node {name!r}"
+            raise AssertionError(message)
+        return node
+
+    def _enqueue(self, node: Row, row: NewRow) -> None:
+        """Queue a row; one that is made anew counts its attempts on."""
+        enqueue(self._tx, row, self._now)
+        self._queued = True
+        if node["fresh"]:
+            count_on(self._tx, row.key)
+
     def _children(self, run: str, name: str) -> list[Row]:
         return self._tx.all(
             "SELECT * FROM node WHERE run = ? AND upstream = ? AND ended_at IS NULL", (run, name)
@@ -207,8 +251,7 @@ class Change:
         elif child["passing"]:
             self._passed(child, seq, batch)
         elif batch.count:
-            enqueue(self._tx, row_of_node(child, seq, "map", (batch,)), self._now)
-            self._queued = True
+            self._enqueue(child, row_of_node(child, seq, "map", (batch,)))
         else:
             self._tx.execute(
                 "UPDATE node SET batches_done = batches_done + 1 WHERE run = ? AND name = ?",
@@ -250,12 +293,10 @@ class Change:
         for group, last in _cut(batches, grouped, closed=closed):
             adds += 1
             grouped = last
-            enqueue(self._tx, row_of_node(node, adds, "add", group), self._now)
-            self._queued = True
+            self._enqueue(node, row_of_node(node, adds, "add", group))
         if closed and not adds:
             adds = 1
-            enqueue(self._tx, row_of_node(node, 1, "add", ()), self._now)
-            self._queued = True
+            self._enqueue(node, row_of_node(node, 1, "add", ()))
         self._tx.execute(
             "UPDATE node SET grouped = ?, adds = ? WHERE run = ? AND name = ?",
             (grouped, adds, run, name),
@@ -271,7 +312,10 @@ class Change:
                     WHERE run = ? AND name = ?""",
                 (end.output, run, name),
             )
-            self._end_node(node, node_state(completed=1, failed=node["batches_failed"], rejected=self._count(node)))
+            self._end_node(
+                node,
+                node_state(completed=1, failed=node["batches_failed"], rejected=self._count(node)),
+            )
             return
         if row["kind"] == "add":
             inputs = msgspec.json.decode(row["input"], type=list[BatchRef])
@@ -293,8 +337,7 @@ class Change:
         done = frozenset(int(row["seq"]) for row in rows if row["state"] == "completed")
         for new in next_tree_rows(done, known, total):
             states = tuple(one for seq in new.children for one in self._states(run, name, seq))
-            enqueue(self._tx, row_of_node(node, new.seq, new.kind, states), self._now)
-            self._queued = True
+            self._enqueue(node, row_of_node(node, new.seq, new.kind, states))
 
     def _states(self, run: str, name: str, seq: int) -> tuple[BatchRef, ...]:
         row = self._tx.one(
@@ -488,6 +531,21 @@ def _dataset_state(run: RunState, node: Row) -> str:
             return "abandoned"
 
 
+def count_on(tx: Transaction, key: WorkKey) -> None:
+    """Let the attempts of a row follow those that its key has had before."""
+    where = (key.run, key.node, key.seq)
+    tx.execute(
+        """UPDATE work SET attempt = (SELECT coalesce(max(attempt.attempt), 0) FROM attempt
+                                       WHERE run = ? AND node = ? AND seq = ?)
+            WHERE run = ? AND node = ? AND seq = ?""",
+        (*where, *where),
+    )
+
+
+def _ref(row: Row) -> BatchRef:
+    return BatchRef(row["sha256"], row["count"], row["bytes"], row["encoding"])
+
+
 def _records_in(row: Row) -> int:
     return sum(one.count for one in msgspec.json.decode(row["input"], type=list[BatchRef]))
 
@@ -503,7 +561,7 @@ def _cut(
     for row in batches:
         if int(row["seq"]) != expected:
             break
-        batch = BatchRef(row["sha256"], row["count"], row["bytes"], row["encoding"])
+        batch = _ref(row)
         if taken == FAN_IN or (group and size + batch.bytes > ADD_BYTES):
             groups.append((tuple(group), expected - 1))
             group, size, taken = [], 0, 0

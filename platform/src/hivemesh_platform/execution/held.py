@@ -59,9 +59,7 @@ LookUp = Callable[[str, HeldStep | None], Awaitable[HeldStep | None]]
 
 def members_of(step: HeldStep) -> list[Member]:
     """The small jobs of one request, as the worker is told of them."""
-    return [
-        Member(key=key, attempt=claim.fence.attempt) for key, claim in step.members.items()
-    ]
+    return [Member(key=key, attempt=claim.fence.attempt) for key, claim in step.members.items()]
 
 
 class HeldSteps:

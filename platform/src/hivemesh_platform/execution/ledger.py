@@ -312,6 +312,21 @@ class Ledger(Protocol):
         """
         ...
 
+    def run_again(
+        self, tx: Transaction, run: str, first: str, by: Behalf, now: int
+    ) -> tuple[int, list[str], Effects]:
+        """Set a run going again; returns its turn, the steps to be set going, and effects.
+
+        Raises:
+            NothingToRetryError: nothing of it has failed.
+            NotFoundError: there is no step `first`.
+        """
+        ...
+
+    def job_again(self, tx: Transaction, job: str, by: Behalf) -> bool:
+        """Queue a job that has ended badly once more; False where it has not."""
+        ...
+
     def fail_node(
         self, tx: Transaction, run: str, node: str, problem: Problem, now: int
     ) -> Effects:

@@ -10,10 +10,11 @@ import msgspec
 from hivemesh_sdk.contracts.problems import Problem
 
 from hivemesh_platform.artifacts.model import BatchRef
-from hivemesh_platform.execution import claim_sql, letter_sql, part_sql
+from hivemesh_platform.execution import again_sql, claim_sql, letter_sql, part_sql
+from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.event_sql import log_event
 from hivemesh_platform.execution.graph import Edge
-from hivemesh_platform.execution.graph_sql import Change, DatasetParts, lock_run
+from hivemesh_platform.execution.graph_sql import Change, DatasetParts, count_on, lock_run
 from hivemesh_platform.execution.ledger import (
     Claim,
     Effects,
@@ -387,6 +388,17 @@ class SqlLedger:
             _queue_again(tx, key)
         return Effects(queued=not last), last
 
+    def run_again(
+        self, tx: Transaction, run: str, first: str, by: Behalf, now: int
+    ) -> tuple[int, list[str], Effects]:
+        """Set a run going again; returns its turn, the steps to be set going, and effects."""
+        lock_run(tx, run)
+        return again_sql.retry(tx, self._datasets, run, first, by, now)
+
+    def job_again(self, tx: Transaction, job: str, by: Behalf) -> bool:
+        """Queue a job that has ended badly once more; False where it has not."""
+        return again_sql.retry_job(tx, job, by)
+
     def fail_node(
         self, tx: Transaction, run: str, node: str, problem: Problem, now: int
     ) -> Effects:
@@ -527,6 +539,8 @@ def _add_first_row(tx: Transaction, node: Row, now: int) -> None:
     if node["kind"] == "source":
         tx.execute("INSERT INTO source (run, node) VALUES (?, ?)", (key.run, key.node))
     enqueue(tx, row_of_node(node, 0, node["kind"], ()), now)
+    if node["fresh"]:
+        count_on(tx, key)
 
 
 def _hold(tx: Transaction, key: WorkKey, fence: Fence) -> Row:

@@ -13,6 +13,7 @@ from hivemesh_sdk.trust.tickets import TicketReader
 
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.artifacts.trees import Trees
+from hivemesh_platform.execution.again import RunsAgain
 from hivemesh_platform.execution.claims import Claimer
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.dispatch import Dispatcher
@@ -25,6 +26,7 @@ from hivemesh_platform.execution.ledger_sql import SqlLedger
 from hivemesh_platform.execution.letters import DeadLetters
 from hivemesh_platform.execution.lost_steps import LostStepWatch
 from hivemesh_platform.execution.nodes import Answers, NodeRunner
+from hivemesh_platform.execution.optional import OptionalSteps
 from hivemesh_platform.execution.others import Others
 from hivemesh_platform.execution.parts import Parts, milliseconds
 from hivemesh_platform.execution.pipelines import PipelineService
@@ -70,6 +72,7 @@ class Execution:
 
     runs: RunService
     jobs: JobService
+    again: RunsAgain
     letters: DeadLetters
     history: History
     pipelines: PipelineService
@@ -141,12 +144,22 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
             held.follow(StepsElsewhere(parts, dispatcher).look_up)
         watch = LostStepWatch(held, ports.transport, ports.settings, ports.clock)
         jobs = JobService(run_parts, runs, ports.catalogue)
+        optional = OptionalSteps(
+            ports.database,
+            ledger,
+            ports.placement,
+            work,
+            signals,
+            ports.settings.optional_wait_s,
+            ports.clock,
+        )
         await runs.reconcile()
         await claimer.recover(None if ports.replicas.alone else ports.replicas.own.id)
-        async with _background(claimer, watch, runs, others):
+        async with _background(claimer, watch, runs, optional, others):
             yield Execution(
                 runs=runs,
                 jobs=jobs,
+                again=RunsAgain(run_parts, runs),
                 letters=DeadLetters(run_parts, jobs, ports.catalogue, ports.artifacts),
                 history=History(ports.database, ports.clock),
                 pipelines=pipelines,
@@ -160,7 +173,11 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
 
 @asynccontextmanager
 async def _background(
-    claimer: Claimer, watch: LostStepWatch, runs: RunService, others: Others
+    claimer: Claimer,
+    watch: LostStepWatch,
+    runs: RunService,
+    optional: OptionalSteps,
+    others: Others,
 ) -> AsyncIterator[None]:
     """Run the loops beside the block; none of them ends before it."""
     loops = (
@@ -168,6 +185,7 @@ async def _background(
         claimer.follow_directory,
         watch.run,
         runs.keep_submitting,
+        optional.run,
         *others.loops(),
     )
     tasks = [asyncio.create_task(_forever(loop)) for loop in loops]

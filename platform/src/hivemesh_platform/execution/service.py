@@ -117,7 +117,7 @@ class RunService:
 
     def __init__(self, parts: RunParts) -> None:
         self._parts = parts
-        self._unsubmitted: dict[str, list[str]] = {}
+        self._unsubmitted: dict[str, tuple[list[str], int]] = {}
 
     async def start(
         self, request: RunRequest, submitter: Behalf, demands: Demands | None = None
@@ -150,33 +150,33 @@ class RunService:
         )
         await self._parts.database.write(lambda tx: self._accept(tx, accepted))
         crash.reach("accept.after")
-        self._parts.counters.open_runs.add(run)
-        await self._submit(run, [node.name for node in plan.nodes])
+        await self.submit(run, [node.name for node in plan.nodes])
         _log.info("run_accepted", run_id=run, pipeline=plan.pipeline.metadata.name)
         return await self.get(run)
 
     async def reconcile(self) -> None:
         """Start the workflows of runs that were accepted and never started."""
-        for run, nodes in await self._parts.database.read(store.unfinished):
+        for run, turn, nodes in await self._parts.database.read(store.unfinished):
             self._parts.counters.open_runs.add(run)
-            if not await self._parts.engine.is_known(run):
+            if not await self._parts.engine.is_known(run, turn):
                 _log.info("run_reconciled", run_id=run)
-                await self._submit(run, nodes)
+                await self.submit(run, nodes, turn)
 
     async def keep_submitting(self) -> None:
         """Try again, until cancelled, to start the workflows that could not be started."""
         while True:
             await asyncio.sleep(SUBMIT_AGAIN_S)
-            for run, nodes in list(self._unsubmitted.items()):
-                await self._submit(run, nodes)
+            for run, (nodes, turn) in list(self._unsubmitted.items()):
+                await self.submit(run, nodes, turn)
 
-    async def _submit(self, run: str, nodes: list[str]) -> None:
+    async def submit(self, run: str, nodes: list[str], turn: int = 0) -> None:
         """Start a workflow; the run is accepted, so a failure only delays it."""
+        self._parts.counters.open_runs.add(run)
         try:
-            await self._parts.engine.submit(run, nodes)
+            await self._parts.engine.submit(run, nodes, turn)
         except Exception:  # noqa: BLE001 - logged, and tried again
             _log.exception("run_not_started", run_id=run)
-            self._unsubmitted[run] = nodes
+            self._unsubmitted[run] = nodes, turn
         else:
             self._unsubmitted.pop(run, None)
 
@@ -247,14 +247,22 @@ class RunService:
             message = f"{run} is {view.state}"
             raise RunEndedError(message)
         now = milliseconds(self._parts.clock)
-        await self._parts.database.write(lambda tx: self._parts.ledger.cancel(tx, run, now))
+        effects = await self._parts.database.write(
+            lambda tx: self._parts.ledger.cancel(tx, run, now)
+        )
+        for ended in dict.fromkeys((*effects.ended_runs, run)):
+            await self._stop(ended)
+        return await self.get(run)
+
+    async def _stop(self, run: str) -> None:
+        """End what is going on of a run that was cancelled."""
         self._parts.counters.open_runs.discard(run)
         for step in self._parts.held.of_run(run):
             step.end(Verdict.CANCELLED)
-        if view.pipeline:
-            await self._parts.engine.cancel(run)
+        row = await self._parts.database.read(lambda tx: store.run(tx, run))
+        for turn in range(0 if row is None else int(row["turn"]) + 1):
+            await self._parts.engine.cancel(run, turn)
         self._parts.runs.give_end(run)
-        return await self.get(run)
 
     async def output(self, run: str, name: str) -> OutputStream:
         """Open an output: NDJSON for a dataset, JSON for a value.

@@ -48,16 +48,26 @@ def has_rows(tx: Transaction, run_id: str, name: str) -> bool:
     return found is not None
 
 
-def unfinished(tx: Transaction) -> list[tuple[str, list[str]]]:
-    """Return id and node names (in order) of the runs that have not ended."""
+def unfinished(tx: Transaction) -> list[tuple[str, int, list[str]]]:
+    """Return id, turn and node names (in order) of the runs that have not ended."""
     rows = tx.all(
-        """SELECT run.id, node.name FROM run JOIN node ON node.run = run.id
+        """SELECT run.id, run.turn, node.name FROM run JOIN node ON node.run = run.id
             WHERE run.ended_at IS NULL ORDER BY run.id, node.position"""
     )
     return [
-        (run, [row["name"] for row in group])
-        for run, group in groupby(rows, key=lambda row: str(row["id"]))
+        (run, turn, [row["name"] for row in group])
+        for (run, turn), group in groupby(rows, key=lambda row: (str(row["id"]), int(row["turn"])))
     ]
+
+
+def optional_waiting(tx: Transaction) -> list[Row]:
+    """Return run, name and capability of the optional nodes that have queued rows."""
+    return tx.all(
+        """SELECT run, name, capability FROM node
+            WHERE optional = 1 AND ended_at IS NULL AND passing = 0
+              AND EXISTS (SELECT 1 FROM work WHERE work.run = node.run
+                             AND work.node = node.name AND work.state = 'queued')"""
+    )
 
 
 def rejected(tx: Transaction, run_id: str, after: int, limit: int) -> list[Row]:

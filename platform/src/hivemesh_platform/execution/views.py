@@ -65,6 +65,11 @@ def run_view(run: Row, nodes: list[Row], outputs: dict[str, JsonValue]) -> RunVi
         rejected=sum(view.rejected for view in views),
         submitter=run["submitter"],
         problem=json_of(run["problem"]),
+        labels=json_of(run["labels"]),
+        missing=json_of(run["missing"]),
+        parent=run["parent"],
+        parent_step=run["parent_node"],
+        backfill_of=run["backfill_of"],
     )
 
 
@@ -90,6 +95,11 @@ def node_view(node: Row) -> NodeView:
         done=node["done"],
         total=node["total"],
         unit=node["unit"],
+        condition=node["condition"],
+        on_error=node["on_error"],
+        optional=bool(node["optional"]),
+        missing=bool(node["missing"]),
+        child=node["child"],
         problem=json_of(node["problem"]),
     )
 

@@ -82,6 +82,10 @@ class DatasetWriter:
         """End the writing of a version."""
         store.set_state(tx, name, version, DatasetState(state), tenant)
 
+    def clear(self, tx: Transaction, name: str, version: int, tenant: str = "default") -> None:
+        """Take the parts of a version away: what made it is done afresh."""
+        store.clear(tx, name, version, tenant)
+
 
 class DatasetService:
     """Lists dataset versions and streams their records."""

@@ -68,6 +68,17 @@ def set_state(tx: Transaction, name: str, version: int, state: DatasetState, ten
     )
 
 
+def clear(tx: Transaction, name: str, version: int, tenant: str) -> None:
+    """Take the parts of a version away."""
+    which = (name, version, tenant)
+    tx.execute("DELETE FROM dataset_part WHERE name = ? AND version = ? AND tenant = ?", which)
+    tx.execute(
+        """UPDATE dataset SET records = 0, bytes = 0
+            WHERE name = ? AND version = ? AND tenant = ?""",
+        which,
+    )
+
+
 def find(tx: Transaction, name: str, version: int | None, tenant: str) -> DatasetVersion | None:
     """Return a version; without a number the newest that is not abandoned, else the newest."""
     if version is not None:

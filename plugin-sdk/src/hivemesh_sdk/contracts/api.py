@@ -167,6 +167,11 @@ class NodeView(View):
     done: float = 0.0  # of `total`, in `unit`: as the source tells it
     total: float = 0.0
     unit: str = ""
+    condition: str = ""  # it runs only where this holds
+    on_error: str = "fail"
+    optional: bool = False
+    missing: bool = False  # the run went on without what it gives, or without some of it
+    child: str = ""  # the run of a step that is a pipeline
     problem: dict[str, JsonValue] | None = None
 
 
@@ -187,6 +192,11 @@ class RunView(View):
     rejected: int = 0
     submitter: str = ""
     problem: dict[str, JsonValue] | None = None
+    labels: dict[str, str] = {}
+    missing: list[str] = []  # fields and steps that it went on without
+    parent: str = ""  # the run whose step it is
+    parent_step: str = ""
+    backfill_of: str = ""  # the run whose missing parts it gives
 
 
 class RunRequest(Body):

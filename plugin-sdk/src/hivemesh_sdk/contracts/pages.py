@@ -18,7 +18,11 @@ from hivemesh_sdk.contracts.steps import (
 
 MAX_LINE_BYTES = 1024 * 1024
 
-_WITH_BODY = (RecordsEvent, MemberEvent, ResultEvent)  # a tuple: a union is taken apart at each check
+_WITH_BODY = (
+    RecordsEvent,
+    MemberEvent,
+    ResultEvent,
+)  # a tuple: a union is taken apart at each check
 _encode = msgspec.json.Encoder().encode
 _decode_event = msgspec.json.Decoder(Event).decode
 _decode_request = msgspec.json.Decoder(StepRequest).decode

@@ -337,6 +337,20 @@ _ROWS = (
         "ask exists(STEP.field) before, and compare values of one type",
     ),
     _type(
+        1222,
+        "nothing-to-retry",
+        409,
+        "nothing of it has failed",
+        "name a step to do it afresh from there: `hivemesh run retry RUN --from STEP`",
+    ),
+    _type(
+        1223,
+        "nothing-missing",
+        409,
+        "the run has gone on without nothing",
+        "only a run that is `partial` for want of an optional step is back-filled",
+    ),
+    _type(
         1230,
         "limit-invalid",
         422,

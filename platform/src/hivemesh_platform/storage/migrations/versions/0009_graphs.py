@@ -17,7 +17,7 @@ _RUN = (
     ("depth", "number", "0"),  # of runs inside runs
     ("backfill_of", "text", ""),  # the run whose missing parts it gives
     ("missing", "text", "[]"),  # names of fields and steps that it went on without
-    ("round", "number", "0"),  # how often it was set going again
+    ("turn", "number", "0"),  # how often it was set going again
 )
 _NODE = (
     ("condition", "text", ""),  # as it is written; "" where there is none
@@ -27,6 +27,7 @@ _NODE = (
     ("gives", "text", "[]"),  # the fields that an optional step adds
     ("missing", "number", "0"),  # it was left out, and the run goes on
     ("passing", "number", "0"),  # an optional map hands batches on as they come
+    ("fresh", "number", "0"),  # how often its rows were made anew
     ("child", "text", ""),  # the run of a step that is a pipeline
 )
 

@@ -1,0 +1,184 @@
+"""A run that has ended is set going again: what failed, or everything from one step on.
+
+What is recorded is kept: batches, answers and parts of datasets are neither asked for nor added a
+second time. Rows that are made anew count their attempts on, so a superseded one stays refused.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+from hivemesh_sdk.errors import ConflictError, NotFoundError
+
+from hivemesh_platform.execution.behalf import Behalf, effective
+from hivemesh_platform.execution.event_sql import log_event
+from hivemesh_platform.execution.graph_sql import Change, DatasetParts
+from hivemesh_platform.execution.ledger import Effects
+from hivemesh_platform.storage.transaction import Row, Transaction
+
+
+class NothingToRetryError(ConflictError):
+    """No step of the run has failed, was blocked or cancelled."""
+
+    slug = "nothing-to-retry"
+
+
+def retry(
+    tx: Transaction,
+    datasets: DatasetParts,
+    run: str,
+    first: str,
+    by: Behalf,
+    now: int,
+) -> tuple[int, list[str], Effects]:
+    """Set a run going again; returns its turn, the steps that wait to be set going, and effects.
+
+    With `first` that step and all behind it are done afresh, whatever they gave. The rights are
+    those of who submitted the run, less what `by` may not.
+
+    Raises:
+        NothingToRetryError: nothing has failed.
+        NotFoundError: there is no such step.
+    """
+    nodes = tx.all("SELECT * FROM node WHERE run = ? ORDER BY position", (run,))
+    fresh = _behind(tx, run, first, nodes) if first else set()
+    chosen = [node for node in nodes if node["name"] in fresh or _has_failed(node)]
+    if not chosen:
+        message = f"no step of {run} has failed; name one to start from"
+        raise NothingToRetryError(message)
+    change = Change(tx, datasets, now)
+    names = [str(node["name"]) for node in chosen]
+    for node in chosen:
+        _open_run_again(tx, datasets, node, afresh=node["name"] in fresh)
+        _narrow(tx, node, by)
+    turn = _begin_turn(tx, run, by, now, names)
+    for name in names:
+        change.go_on(run, name)
+    return turn, names, change.effects()
+
+
+def retry_job(tx: Transaction, job: str, by: Behalf) -> bool:
+    """Queue the row of a job that has ended badly; False where it has not."""
+    row = tx.one(
+        """SELECT spec FROM work WHERE run = ? AND node = 'job' AND seq = 0
+              AND state IN ('failed', 'cancelled')""",
+        (job,),
+    )
+    if row is None:
+        return False
+    spec = msgspec.json.decode(row["spec"])
+    behalf = msgspec.convert(spec.get("behalf", {}), Behalf)
+    spec["behalf"] = msgspec.to_builtins(effective(behalf, by))
+    tx.execute(
+        """UPDATE work SET state = 'queued', ended_at = NULL, problem = NULL, reason = '',
+                  not_before = 0, retries = 0, crashes = 0, epoch = epoch + 1, spec = ?
+            WHERE run = ? AND node = 'job' AND seq = 0""",
+        (msgspec.json.encode(spec).decode(), job),
+    )
+    return True
+
+
+def _has_failed(node: Row) -> bool:
+    """A step that its condition has left out has not failed, one that something optional has not."""
+    if node["ended_at"] is None or node["missing"]:
+        return False
+    if node["state"] == "skipped":
+        return int(node["decided"]) >= 0
+    return node["state"] in {"failed", "blocked", "cancelled"}
+
+
+def _behind(tx: Transaction, run: str, first: str, nodes: Iterable[Row]) -> set[str]:
+    known = {node["name"] for node in nodes}
+    if first not in known:
+        message = f"{run} has no step {first!r}; it has: {', '.join(sorted(known))}"
+        raise NotFoundError(message)
+    edges = tx.all("SELECT node, upstream FROM edge WHERE run = ?", (run,))
+    found = {first}
+    while more := {e["node"] for e in edges if e["upstream"] in found} - found:
+        found |= more
+    return found
+
+
+def _open_run_again(tx: Transaction, datasets: DatasetParts, node: Row, *, afresh: bool) -> None:
+    run, name = where = node["run"], node["name"]
+    if afresh or node["kind"] == "reduce":
+        _forget(tx, node)
+    else:
+        tx.execute(
+            """UPDATE work SET state = ?, ended_at = NULL, problem = NULL, output = NULL,
+                      reason = '', not_before = 0, retries = 0, crashes = 0, epoch = epoch + 1
+                WHERE run = ? AND node = ? AND state IN ('failed', 'cancelled')""",
+            ("blocked" if node["options"] is None else "queued", *where),
+        )
+    if node["kind"] == "map":
+        tx.execute(
+            """DELETE FROM batch WHERE run = ? AND node = ? AND seq NOT IN (
+                  SELECT seq FROM work WHERE run = ? AND node = ? AND state = 'completed')""",
+            (*where, *where),
+        )
+    if node["dataset"]:
+        if afresh:
+            datasets.clear(tx, node["dataset"], node["dataset_version"], node["tenant"])
+        datasets.close(tx, node["dataset"], node["dataset_version"], "writing", node["tenant"])
+    _reset_node(tx, node, afresh=afresh)
+    tx.execute(
+        """UPDATE node SET
+              batches_done = (SELECT count(*) FROM work WHERE run = node.run
+                                 AND node = node.name AND state = 'completed'
+                                 AND kind IN ('map', 'add')),
+              batches_known = (SELECT count(*) FROM work WHERE run = node.run
+                                  AND node = node.name AND kind = 'map'),
+              records_out = (SELECT coalesce(sum(count), 0) FROM batch
+                              WHERE run = node.run AND node = node.name)
+            WHERE run = ? AND name = ? AND kind IN ('map', 'reduce')""",
+        (run, name),
+    )
+
+
+def _forget(tx: Transaction, node: Row) -> None:
+    """Drop the rows and batches of a node; their attempts are kept and counted on."""
+    where = (node["run"], node["name"])
+    tx.execute("DELETE FROM work WHERE run = ? AND node = ?", where)
+    tx.execute("DELETE FROM batch WHERE run = ? AND node = ?", where)
+    tx.execute("DELETE FROM source WHERE run = ? AND node = ?", where)
+    tx.execute("DELETE FROM rejected WHERE run = ? AND node = ?", where)
+    tx.execute(
+        """UPDATE node SET fresh = fresh + 1, grouped = 0, adds = 0, rejected = 0, records_in = 0,
+                  records_out = 0, batches_known = 0, batches_done = 0, done = 0, output = NULL
+            WHERE run = ? AND name = ?""",
+        where,
+    )
+
+
+def _reset_node(tx: Transaction, node: Row, *, afresh: bool) -> None:
+    where = (node["run"], node["name"])
+    waits = node["condition"] or tx.one(
+        "SELECT 1 FROM edge WHERE run = ? AND node = ? AND kind != 'stream'", where
+    )
+    if afresh and waits:
+        tx.execute("UPDATE node SET options = NULL, decided = 0 WHERE run = ? AND name = ?", where)
+    tx.execute(
+        """UPDATE node SET state = CASE WHEN options IS NULL THEN 'blocked' ELSE 'queued' END,
+                  reason = '', problem = NULL, ended_at = NULL, missing = 0, passing = 0,
+                  batches_failed = 0
+            WHERE run = ? AND name = ?""",
+        where,
+    )
+
+
+def _narrow(tx: Transaction, node: Row, by: Behalf) -> None:
+    behalf = effective(msgspec.json.decode(node["behalf"], type=Behalf), by)
+    tx.execute(
+        "UPDATE node SET behalf = ? WHERE run = ? AND name = ?",
+        (msgspec.json.encode(behalf).decode(), node["run"], node["name"]),
+    )
+
+
+def _begin_turn(tx: Transaction, run: str, by: Behalf, now: int, names: list[str]) -> int:
+    row = tx.one(
+        """UPDATE run SET turn = turn + 1, problem = NULL, missing = '[]', reason = '',
+                  state = CASE WHEN ended_at IS NULL THEN state ELSE 'queued' END, ended_at = NULL
+            WHERE id = ? RETURNING turn""",
+        (run,),
+    )
+    log_event(tx, run, "run_retried", now, data={"steps": names, "by": by.sub})
+    return 0 if row is None else int(row["turn"])
