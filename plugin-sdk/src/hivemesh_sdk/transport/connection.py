@@ -366,29 +366,32 @@ def request_head(
     Raises:
         ValueError: a part of it would end its line.
     """
-    varying, repeated = [], []
-    for name, value in headers.items() if headers else ():
-        if name not in VARYING:
-            repeated.append((name, value))
-        elif name != DEADLINE_HEADER:
-            varying.append(f"{name}: {value}")
-    varying.append(f"{DEADLINE_HEADER}: {int(deadline_s * 1000)}")
     if " " in path or not (method.isalpha() and path.isprintable()):
         message = "method or path holds a space or control character"
         raise ValueError(message)
-    start = "\r\n".join((f"{method} {path} HTTP/1.1", f"content-length: {length}", *varying, ""))
-    return _checked(start, len(varying) + 2) + _repeated_lines(target.server_name, tuple(repeated))
+    varying = ""
+    repeated = []
+    for line in headers.items() if headers else ():
+        if line[0] not in VARYING:
+            repeated.append(line)
+        elif line[0] != DEADLINE_HEADER:
+            varying += _checked(f"{line[0]}: {line[1]}\r\n", 1)
+    start = (
+        f"{method} {path} HTTP/1.1\r\ncontent-length: {length}\r\n{varying}"
+        f"{DEADLINE_HEADER}: {int(deadline_s * 1000)}\r\n"
+    )
+    return start.encode("latin-1") + _repeated_lines(target.server_name, tuple(repeated))
 
 
 @lru_cache(maxsize=256)
 def _repeated_lines(server_name: str, headers: tuple[tuple[str, str], ...]) -> bytes:
     lines = [("host", server_name), *headers]
     text = "".join([f"{name}: {value}\r\n" for name, value in lines])
-    return _checked(f"{text}\r\n", len(lines) + 1)
+    return _checked(f"{text}\r\n", len(lines) + 1).encode("latin-1")
 
 
-def _checked(lines: str, count: int) -> bytes:
+def _checked(lines: str, count: int) -> str:
     if lines.count("\n") != count or lines.count("\r") != count or "\0" in lines:
         message = "a header holds a line break or NUL"
         raise ValueError(message)
-    return lines.encode("latin-1")
+    return lines

@@ -7,8 +7,9 @@ connection; from another worker its signature counts. Then the policy decides wi
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
+import msgspec
 import structlog
 
 from hivemesh_sdk.clock import Clock
@@ -50,7 +51,7 @@ class Caller(Protocol):
     def uri(self) -> str: ...
 
 
-class Right(NamedTuple):
+class Right(msgspec.Struct, frozen=True):
     """On what right an execution runs: who asked for it, with which ticket."""
 
     caller: str
@@ -63,7 +64,7 @@ class Right(NamedTuple):
         return self.claims.azp == self.caller
 
 
-class _Grant(NamedTuple):
+class _Grant(msgspec.Struct, frozen=True):
     """What was found out about one ticket in the hands of one worker, for one capability.
 
     It holds as long as keys and policy are the same; what depends on the time, the step and the

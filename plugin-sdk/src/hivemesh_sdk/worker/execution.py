@@ -121,11 +121,11 @@ class Execution(msgspec.Struct, eq=False):
     last_no: int = 0
     buffered: int = 0
     _events: list[Buffered] = []
-    _waiters: list[Waiter] = []
+    _waiters: tuple[Waiter, ...] = ()
     _ready: int = 0  # the last event that wakes a reader
     _suspended: bool = False
     _unseen_progress: bool = False
-    members: list[Member] = []
+    members: Sequence[Member] = ()
     answered: int = 0  # members that have ended
     each_s: float = 0.0  # what one member may take
 
@@ -161,7 +161,7 @@ class Execution(msgspec.Struct, eq=False):
             listener,
         )
 
-    def has_members(self, members: list[Member], deadline_ms: int) -> None:
+    def has_members(self, members: Sequence[Member], deadline_ms: int) -> None:
         """It is several small calls; the deadline is that of each."""
         self.members = members
         self.each_s = deadline_ms / 1000
@@ -213,12 +213,11 @@ class Execution(msgspec.Struct, eq=False):
 
     def wake(self, waiter: Waiter) -> None:
         """Let it be told of the next event; `forget` it where it leaves before."""
-        self._waiters.append(waiter)
+        self._waiters = (*self._waiters, waiter)
 
     def forget(self, waiter: Waiter) -> None:
         """The reader waits no more."""
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
+        self._waiters = tuple(one for one in self._waiters if one is not waiter)
 
     def page(self, after: int) -> list[bytes]:
         """The next events after this number, up to the size of a page and at least one."""
@@ -395,9 +394,9 @@ class Execution(msgspec.Struct, eq=False):
     def _wake(self, number: int, now: float) -> None:
         self._ready = number
         self._woke_at = now
-        waiters = self._waiters
-        while waiters:
-            waiters.pop().wake()
+        waiters, self._waiters = self._waiters, ()
+        for waiter in waiters:
+            waiter.wake()
 
     def _state(self) -> ExecutionState:
         if self.ended:

@@ -7,7 +7,7 @@ Time only passes in `tick`.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -105,7 +105,20 @@ class StepTable:
             found = self._present(present, request, fingerprint, right)
             if found is not None:
                 return found
-        return self._create(_New(key, request, bodies, fingerprint, right), slots, present)
+        previous = self._admit(key, request, right, slots, present)
+        execution = Execution.begin(key, request, fingerprint, right, self._clock, self)
+        if request.members:
+            execution.has_members(request.members, request.deadline_ms)
+        self._spent.add(right.claims, key)
+        self._entries[key] = execution
+        if present is not None:
+            self._kept.discard(present)
+        if previous is None:
+            self._start(execution, request, bodies, slots)
+        else:
+            self._waiting[previous] = _Waiting(execution, request, bodies)
+            self.stop(previous, "stale-attempt", f"attempt {request.attempt} has begun")
+        return execution
 
     def find(self, key: str, execution_id: str, epoch: int) -> Execution:
         """The execution that a reader goes on with.
@@ -182,9 +195,9 @@ class StepTable:
     def stop_all(self) -> None:
         """End everything: the process is about to leave."""
         for execution in tuple(self._running):
-            self.stop(execution, "cancelled", "the worker stops")
+            self.stop(execution, "draining", "the worker stops")
         for waiting in tuple(self._waiting.values()):
-            self.stop(waiting.execution, "cancelled", "the worker stops")
+            self.stop(waiting.execution, "draining", "the worker stops")
 
     def tick(self) -> None:
         """Let time pass: deadlines, graces, idle and orphaned executions, expired answers."""
@@ -231,9 +244,12 @@ class StepTable:
         if execution in self._running:
             del self._running[execution]
             self._slots[execution.capability].active -= 1
+        if not self._waiting:
+            return
         waiting = self._waiting.pop(execution, None)
         if waiting is not None and not waiting.execution.ended:
-            self._start(waiting.execution, waiting.request, waiting.bodies)
+            slots = self._slots[waiting.execution.capability]
+            self._start(waiting.execution, waiting.request, waiting.bodies, slots)
 
     def _present(
         self, present: Execution, request: StepRequest, fingerprint: Fingerprint, right: Right
@@ -263,12 +279,14 @@ class StepTable:
             raise FatalError(message, slug="stale-reader")
         execution.epoch = epoch
 
-    def _create(self, new: "_New", slots: Slots, present: Execution | None) -> Execution:
-        key, request, bodies = new.key, new.request, new.bodies
+    def _admit(
+        self, key: str, request: StepRequest, right: Right, slots: Slots, present: Execution | None
+    ) -> Execution | None:
+        """Refuse what may not begin; an attempt that has to stop before is answered."""
         if self.draining:
             message = "call another instance"
             raise RetryableError(message, slug="draining", delay_s=RETRY_AFTER_S)
-        if self._spent.has(new.right.claims, key):
+        if self._spent.has(right.claims, key):
             message = f"{key!r} was begun with it before"
             raise TicketRefusedError(message, reason="replayed", slug="ticket-replayed")
         previous = None if present is None else self._holder(present)
@@ -276,19 +294,7 @@ class StepTable:
             slots.metrics.refused()
             message = f"all {slots.total} slots of {request.capability} are taken"
             raise RetryableError(message, slug="overloaded", delay_s=RETRY_AFTER_S)
-        execution = Execution.begin(key, request, new.fingerprint, new.right, self._clock, self)
-        if request.members:
-            execution.has_members(request.members, request.deadline_ms)
-        self._spent.add(new.right.claims, key)
-        self._entries[key] = execution
-        if present is not None:
-            self._kept.discard(present)
-        if previous is None:
-            self._start(execution, request, bodies)
-            return execution
-        self._waiting[previous] = _Waiting(execution, request, bodies)
-        self.stop(previous, "stale-attempt", f"attempt {request.attempt} has begun")
-        return execution
+        return previous
 
     def _holder(self, present: Execution) -> Execution | None:
         """The execution whose code must stop before another attempt of the key may begin."""
@@ -301,8 +307,9 @@ class StepTable:
                 return previous
         return None
 
-    def _start(self, execution: Execution, request: StepRequest, bodies: Bodies) -> None:
-        slots = self._slots[execution.capability]
+    def _start(
+        self, execution: Execution, request: StepRequest, bodies: Bodies, slots: Slots
+    ) -> None:
         slots.active += 1
         slots.metrics.starts += 1
         self._running[execution] = None
@@ -347,16 +354,6 @@ class StepTable:
         elif idle >= limit:
             message = f"neither an event nor CPU time for {limit:.3g} s"
             self.stop(execution, "deadline-exceeded", message)
-
-
-class _New(NamedTuple):
-    """What a new execution is made of."""
-
-    key: str
-    request: StepRequest
-    bodies: Bodies
-    fingerprint: Fingerprint
-    right: Right
 
 
 @dataclass(frozen=True, slots=True)
