@@ -13,6 +13,7 @@ import msgspec
 import psutil
 import pytest
 from hivemesh_sdk.clock import SystemClock
+from hivemesh_sdk.contracts.steps import Limits
 from hivemesh_sdk.testing.artifacts import FolderPlatform
 from hivemesh_sdk.worker.executor_process import Executor, ExecutorSettings
 from hivemesh_sdk.worker.platform import ArtifactService
@@ -182,6 +183,80 @@ async def test_a_higher_attempt_ends_the_old_one_first(sample):
     await new
 
 
+async def test_a_sleeping_step_is_ended_after_the_grace_and_its_neighbour_goes_on(sample):
+    flag = sample.folder / "flag"
+    neighbour = asyncio.create_task(
+        sample.put("sample.obedient@1", key="run.x.2", parameters={"path": str(flag)})
+    )
+    asleep = asyncio.create_task(sample.put("sample.sleep@1", key="run.x.1"))
+    await until(flag.exists)
+    await sample.delete("run.x.1")
+    assert (await asleep).failure.type.endswith(":cancelled")
+    await sample.idle("sample.sleep@1")
+    assert not neighbour.done()
+    await sample.delete("run.x.2")
+    await neighbour
+
+
+LINES = b"".join(b'{"id":%d,"text":"%s"}\n' % (n, b"poison" if n == 5 else b"x") for n in range(8))
+
+
+async def test_a_batch_is_computed_in_parts_and_only_the_part_with_the_poison_dies(sample):
+    async def part(attempt, lines):
+        return await sample.put(
+            "sample.poisoned@1",
+            "map",
+            [LINES],
+            attempt=attempt,
+            key="run.x.1",
+            limits=Limits(lines=lines),
+        )
+
+    assert (await part(1, None)).failure.type.endswith(":executor-crashed")
+    first, last = await part(2, (0, 4)), await part(3, (6, 8))
+    assert [json.loads(one)["id"] for one in first.frames[0].body.splitlines()] == [0, 1, 2, 3]
+    assert [json.loads(one)["id"] for one in last.frames[0].body.splitlines()] == [6, 7]
+    assert (await part(4, (5, 6))).failure.type.endswith(":executor-crashed")
+
+
+async def test_another_part_is_another_execution_and_the_same_part_is_the_same(sample):
+    async def part(attempt, lines):
+        limits = Limits(lines=lines)
+        return await sample.put(
+            "sample.total@1", "add", [LINES], key="run.x.1", attempt=attempt, limits=limits
+        )
+
+    first, second, again = await part(1, (0, 3)), await part(2, (3, 8)), await part(3, (3, 8))
+    assert [one.result["count"] for one in (first, second, again)] == [3, 5, 5]
+    assert first.execution != second.execution == again.execution
+
+
+async def test_lines_count_over_all_inputs(sample):
+    inputs = [b'{"id":1}\n{"id":2}\n', b'{"id":3}\n', b'{"id":4}\n{"id":5}\n']
+    for number, (lines, count) in enumerate([((1, 4), 3), ((0, 1), 1), ((3, 5), 2)], 1):
+        answer = await sample.put(
+            "sample.total@1", "add", inputs, key="r.s.1", attempt=number, limits=Limits(lines=lines)
+        )
+        assert answer.result["count"] == count
+
+
+async def test_a_refused_record_of_a_part_keeps_its_place_in_the_batch(sample):
+    lines = b'{"id":1,"text":"a"}\n{"id":2}\n{"id":"x"}\n{"id":4}\n'
+    answer = await sample.put("sample.poisoned@1", "map", [lines], limits=Limits(lines=(1, 3)))
+    refused = [
+        frame.event.position
+        for frame in answer.frames
+        if frame.event.__class__.__name__ == "RejectedEvent"
+    ]
+    assert sorted(refused) == [1, 2]
+
+
+async def test_several_states_are_merged_into_one_answer(sample):
+    states = [b'{"count":3}', b'{"count":4}']
+    answer = await sample.put("sample.total@1", "result", states, parameters={"width": 2})
+    assert answer.result == {"total": 14}
+
+
 async def test_memory_over_the_manifest_ends_the_executor(tmp_path):
     own = psutil.Process().memory_info().rss >> 20
     async with serving(tmp_path, resources={"memory_mb": own + 150}) as sample:
@@ -269,7 +344,7 @@ async def test_a_worker_that_cannot_start_a_process_says_so(tmp_path, monkeypatc
         with monkeypatch.context() as missing:
             missing.setattr(sys, "executable", str(tmp_path / "no-python"))
             answer = await sample.put("sample.upper@1", "call", [b'{"id":1}'])
-        assert answer.failure.type.endswith(":executor-crashed")
+        assert answer.failure.type.endswith(":step-failed")
         assert sample.server.active()["sample.upper@1"] == 0
         again = await sample.put("sample.upper@1", "call", [b'{"id":1,"text":"a"}'])
         assert again.result == {"id": 1, "text": "A"}

@@ -89,6 +89,22 @@ async def test_blocking_code_is_left_behind_after_the_grace(sample):
     )
     assert (await task).failure.type.endswith(":deadline-exceeded")
     await sample.idle("sample.block@1")
+    await until(lambda: not sample.server.stuck)  # it has stopped after all
+
+
+async def test_code_that_never_stops_makes_the_instance_one_to_replace(sample):
+    flag = sample.folder / "flag"
+    task = asyncio.create_task(
+        sample.put("sample.unyielding@1", key="r.s.1", parameters={"path": str(flag)})
+    )
+    await until(flag.exists)
+    assert not sample.server.stuck
+    await sample.delete("r.s.1")
+    assert (await task).failure.type.endswith(":cancelled")
+    await until(lambda: sample.server.stuck)
+    assert sample.server.active()["sample.unyielding@1"] == 0
+    again = await sample.put("sample.echo@1", inputs=[b'{"a":1}'])
+    assert again.result == {"a": 1}
 
 
 async def test_artifacts_are_for_processes_only(sample):

@@ -105,4 +105,4 @@ async def test_drain_ends_what_does_not_end(cold):
     task = asyncio.create_task(cold.put("sample.wait@1", parameters={"path": str(flag)}))
     await until(flag.exists)
     await cold.server.drain(0.0)
-    assert (await task).failure.type.endswith(":cancelled")
+    assert (await task).failure.type.endswith(":draining")

@@ -46,7 +46,7 @@ from hivemesh_sdk.worker.server import ServerSettings, WorkerServer, quiet_colle
 DRAIN_S = 30.0
 STOP_S = 10.0
 LONGEST_PAUSE_S = 10.0
-ENDED, ALONE = 0, 7  # exit codes: drained; the platform was unavailable for too long
+ENDED, ALONE, STUCK = 0, 7, 8  # exit codes: drained; the platform was away for too long; code is left
 
 T = TypeVar("T")
 
@@ -260,7 +260,7 @@ class WorkerProcess:
             return ALONE
         await running.membership.leave()
         _log.info("worker_ended", instance=running.source.svid().id.instance)
-        return ENDED
+        return STUCK if running.server.stuck else ENDED
 
     async def _beat_on(self, running: _Running) -> None:
         """Measure and beat until cancelled; a lone worker stops itself here."""
@@ -271,6 +271,9 @@ class WorkerProcess:
                 await running.membership.beat()
                 health.beat(self._health(running))
                 await self._refresh_bundle(running)
+                if running.server.stuck:
+                    _log.warning("stuck", reason="a step that was ended does not stop")
+                    self.stop()
                 if self._is_alone(running):
                     _log.warning("alone", seconds=round(running.membership.alone_s))
                     self.stop()

@@ -50,6 +50,7 @@ class InlineRunner:
         self._pinged_at: float | None = None
         self._reported = False
         self.blocked = 0
+        self.left_behind = 0  # executions whose code did not stop when it was told to
 
     def open(self) -> None:
         """Start the thread and its loop; called on the loop that serves."""
@@ -80,6 +81,7 @@ class InlineRunner:
             self._http,
             self._artifacts,
             self._serving,
+            abandoned=self._abandon,
         )
         secrets = capability.secrets_of(request.parameters) if request.parameters else NO_SECRETS
         if secrets or not _is_there(request):
@@ -90,6 +92,10 @@ class InlineRunner:
         else:
             self._inside.post(step.begin)
         return step
+
+    def _abandon(self, count: int) -> None:
+        """Nothing can end a thread: where its code does not stop, the process is replaced."""
+        self.left_behind += count
 
     def watch(self) -> None:
         """Report code that has held the second loop since the last look; call every 0.1 s."""

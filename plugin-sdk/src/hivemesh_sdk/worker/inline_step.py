@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NoReturn
@@ -61,6 +61,8 @@ class InlineStep(msgspec.Struct, eq=False):
     task: asyncio.Task[None] | None = None
     read_on: asyncio.Event | None = None
     vault: Vault = NO_VAULT
+    abandoned: Callable[[int], None] | None = None  # counts code that does not stop
+    left: bool = False
 
     def call(self, question: Question) -> bytes:
         """Nothing may wait on the second loop."""
@@ -81,6 +83,9 @@ class InlineStep(msgspec.Struct, eq=False):
     def kill(self) -> None:
         """A thread cannot be ended: code that does not stop is left behind and its slot freed."""
         _log.warning("inline_step_left_behind", key=self.execution.key)
+        if self.abandoned is not None:
+            self.left = True
+            self.abandoned(1)
         self.execution.release()
 
     def credit(self, count: int) -> None:
@@ -254,6 +259,9 @@ class InlineStep(msgspec.Struct, eq=False):
         self._release()
 
     def _release(self) -> None:
+        if self.left and self.abandoned is not None:  # it has stopped after all
+            self.left = False
+            self.abandoned(-1)
         if isinstance(self.vault, LeasedValues):
             self.vault.close()
         if self.context is not None and self.context.scratch_used:

@@ -99,6 +99,6 @@ class ExecutorPool:
             executor.spawn()
         except OSError as error:
             message = f"no executor can be started: {error.strerror}"
-            raise RetryableError(message, slug="executor-crashed") from error
+            raise RetryableError(message) from error
         self._executors.add(executor)
         return executor

@@ -176,6 +176,11 @@ class WorkerServer:
         return self._table.draining
 
     @property
+    def stuck(self) -> bool:
+        """Whether code is left that nothing but the end of this process stops."""
+        return self._inline is not None and self._inline.left_behind > 0
+
+    @property
     def busy(self) -> bool:
         """Whether any step runs."""
         return self._table.busy

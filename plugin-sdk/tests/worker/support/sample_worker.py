@@ -181,6 +181,25 @@ async def block(options: Flag) -> None:
     time.sleep(0.5)  # noqa: ASYNC251 - as above
 
 
+@worker.call("sample.unyielding@1", run_in="inline")
+async def unyielding(options: Flag) -> None:
+    """Hear nothing of a cancel."""
+    Path(options.path).touch()  # noqa: ASYNC240 - what the test waits for
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            continue
+
+
+@worker.map("sample.poisoned@1")
+def poisoned(records: list[Item]) -> list[Item | Rejected]:
+    """Die of the text "poison", and refuse records without a text."""
+    if any(record.text == "poison" for record in records):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [record if record.text else Rejected("empty") for record in records]
+
+
 @worker.call("sample.sleep@1")
 def sleep() -> None:
     time.sleep(60)
