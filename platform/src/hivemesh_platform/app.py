@@ -383,7 +383,11 @@ def _mesh_routers(platform: Platform, database: Database) -> list[APIRouter]:
             lambda tenant: database.read(lambda tx: active_of(tx, tenant)),
         ),
         instances.router(
-            platform.registry, platform.authority, platform.rotation.hear, platform.policy
+            platform.registry,
+            platform.authority,
+            platform.rotation.hear,
+            platform.policy,
+            lambda: [] if platform.replicas.alone else platform.replicas.mesh_urls(),
         ),
         enrolment.members(platform.enrolment, platform.authority),
         capabilities.router(platform.registry, platform.routing),

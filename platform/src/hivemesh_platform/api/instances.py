@@ -23,9 +23,16 @@ Capability = Annotated[str, Query(max_length=200)]
 
 
 def router(
-    registry: RegistryService, authority: Authority, hear: Hear, policies: Policies
+    registry: RegistryService,
+    authority: Authority,
+    hear: Hear,
+    policies: Policies,
+    platforms: Callable[[], list[str]],
 ) -> APIRouter:
-    """The routes of the registry; `hear` is told whose bundle and issuer each instance uses."""
+    """The routes of the registry; `hear` is told whose bundle and issuer each instance uses.
+
+    `platforms` are the mesh addresses of the replicas that live, this one first.
+    """
     routes = strict_router()
 
     @routes.put("/v1/instances/{instance_id}")
@@ -41,6 +48,7 @@ def router(
         peer = peer_of(request)
         beat, sequence = await decoded(request, Heartbeat), authority.bundle().sequence
         reply = await registry.heartbeat(peer, instance_id, beat, sequence)
+        reply = msgspec.structs.replace(reply, platforms=platforms())
         hear(peer.uri, beat.bundle_sequence, beat.issuer)
         return Response(msgspec.json.encode(reply), media_type=JSON)
 

@@ -191,6 +191,11 @@ class Replicas:
             one for one in self._snapshot.replicas.values() if one.is_live and one.id != self.own.id
         ]
 
+    def mesh_urls(self) -> list[str]:
+        """Where the mesh listeners of the replicas that live are reached, this one's first."""
+        urls = [self._urls, *(one.urls for one in self.others)]
+        return [one.mesh for one in urls if one.mesh]
+
     async def present(self) -> Snapshot:
         """All replicas and leaders at this moment."""
         return await self._database.read(_snapshot)

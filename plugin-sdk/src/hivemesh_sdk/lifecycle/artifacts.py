@@ -3,6 +3,7 @@
 import mmap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
@@ -12,6 +13,7 @@ from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.contracts.secrets import SecretLease, SecretRequest
 from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest
 from hivemesh_sdk.errors import RemoteError, RetryableError
+from hivemesh_sdk.lifecycle.platforms import Platforms, platforms_of
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Response, Target
 
@@ -27,9 +29,9 @@ MAX_SECRET = 1024 * 1024  # of an answer: a value of 64 KiB as JSON writes it
 class GrantedArtifacts:
     """The `PlatformPort` of a running worker; every failure is one that a retry may mend."""
 
-    def __init__(self, mesh: MeshClient, target: Target) -> None:
+    def __init__(self, mesh: MeshClient, platform: Target | Platforms) -> None:
         self._mesh = mesh
-        self._target = target
+        self._platforms = platforms_of(platform)
 
     async def grant(self, request: GrantRequest, *, ticket: str) -> Grant:
         """Ask where bytes go or come from; raises `RemoteError` where it is refused."""
@@ -98,22 +100,30 @@ class GrantedArtifacts:
         deadline_s: float,
         length: int = 0,
     ) -> Response:
-        response = await self._mesh.request(
-            self._target,
-            method,
-            path,
-            headers=headers,
-            body=body,
-            deadline_s=deadline_s,
-            max_body=max(length, 64 * 1024),
-        )
-        if response.status < 300:
+        async def ask(target: Target) -> Response:
+            response = await self._mesh.request(
+                target,
+                method,
+                path,
+                headers=headers,
+                body=body,
+                deadline_s=deadline_s,
+                max_body=max(length, 64 * 1024),
+            )
+            if response.status >= 300:
+                _refused(response)
             return response
-        try:
-            raise RemoteError(msgspec.json.decode(response.body, type=Problem))
-        except msgspec.DecodeError as error:
-            message = f"the platform answered {response.status}"
-            raise RetryableError(message, slug="artifact-unavailable") from error
+
+        return await self._platforms.ask(ask)
+
+
+def _refused(response: Response) -> NoReturn:
+    """Raise what a refusal says."""
+    try:
+        raise RemoteError(msgspec.json.decode(response.body, type=Problem))
+    except msgspec.DecodeError as error:
+        message = f"the platform answered {response.status}"
+        raise RetryableError(message, slug="artifact-unavailable") from error
 
 
 def _own_path(grant: Grant) -> str:

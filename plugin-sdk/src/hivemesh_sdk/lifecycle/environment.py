@@ -43,6 +43,8 @@ class Environment:
 
     platform: Address  # the mesh listener
     enrolment: Address
+    more_platforms: tuple[Address, ...] = ()  # of further replicas
+    more_enrolments: tuple[Address, ...] = ()
     identity: IdentityPaths | None = None  # files that somebody else keeps fresh
     platform_id: str = ""  # who must answer there; empty: any replica of the own trust domain
     token_fd: int | None = None  # a pipe or socket from the supervisor
@@ -73,10 +75,15 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         message = f"set exactly one of {TOKEN_FD}, {CREDENTIAL_FILE} and {IDENTITY_KEY}"
         raise ConfigurationError(message)
     host = variables.get(HOST) or "127.0.0.1"
-    platform = _address(variables, PLATFORM)
+    platform, *platforms = _addresses(variables, PLATFORM)
+    enrolment, *enrolments = (
+        (platform,) if identity is not None else _addresses(variables, ENROLMENT)
+    )
     return Environment(
         platform=platform,
-        enrolment=platform if identity is not None else _address(variables, ENROLMENT),
+        enrolment=enrolment,
+        more_platforms=tuple(platforms),
+        more_enrolments=tuple(enrolments),
         identity=identity,
         platform_id=_platform_id(variables),
         token_fd=token_fd,
@@ -90,11 +97,16 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
     )
 
 
-def _address(variables: Mapping[str, str], name: str) -> Address:
-    text = variables.get(name, "")
-    if not text:
+def _addresses(variables: Mapping[str, str], name: str) -> tuple[Address, ...]:
+    """One address per replica, with commas between them."""
+    texts = [text.strip() for text in variables.get(name, "").split(",") if text.strip()]
+    if not texts:
         message = f"{name} is not set; write it like https://127.0.0.1:8443"
         raise ConfigurationError(message)
+    return tuple(_address(name, text) for text in texts)
+
+
+def _address(name: str, text: str) -> Address:
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port

@@ -15,11 +15,13 @@ from hivemesh_sdk.contracts.instances import (
 )
 from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.errors import RemoteError
+from hivemesh_sdk.lifecycle.platforms import Platforms, platforms_of
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Response, Target
 from hivemesh_sdk.transport.errors import WorkerUnreachableError
 
 DEADLINE_S = 5.0
+NEXT_AFTER_S = 2.0  # without an answer to a heartbeat, where another replica can be asked
 
 T = TypeVar("T")
 
@@ -27,9 +29,10 @@ T = TypeVar("T")
 class PlatformClient:
     """The platform's instance API over the mesh; raises `TransportError` and `RemoteError`."""
 
-    def __init__(self, mesh: MeshClient, target: Target) -> None:
+    def __init__(self, mesh: MeshClient, platform: Target | Platforms) -> None:
         self._mesh = mesh
-        self._target = target
+        self._platforms = platforms_of(platform)
+        self._discovered_at: Target | None = None
 
     async def register(self, instance: str, registration: Registration) -> RegistrationReply:
         """Say where this instance listens and what it serves."""
@@ -39,8 +42,12 @@ class PlatformClient:
     async def heartbeat(self, instance: str, heartbeat: Heartbeat) -> HeartbeatReply:
         """Keep the lease."""
         body = msgspec.json.encode(heartbeat)
-        answer = await self._send("POST", f"{_path(instance)}/heartbeat", body)
-        return _decoded(answer, HeartbeatReply)
+        deadline_s = NEXT_AFTER_S if self._platforms.several else DEADLINE_S
+        path = f"{_path(instance)}/heartbeat"
+        answer = await self._send("POST", path, body, deadline_s=deadline_s)
+        reply = _decoded(answer, HeartbeatReply)
+        self._platforms.learn(reply.platforms)
+        return reply
 
     async def deregister(self, instance: str) -> None:
         """Give the lease back; an instance that is not known any more has none."""
@@ -52,9 +59,16 @@ class PlatformClient:
 
     async def discovery(self, after: int, wait_s: float) -> Discovery:
         """All live endpoints as soon as they differ from version `after`: a `Discoverer` asks it."""
-        path = f"/v1/discovery?after={after}&wait={wait_s:g}"
-        answer = await self._send("GET", path, deadline_s=wait_s + DEADLINE_S)
-        return _decoded(answer, Discovery)
+
+        async def ask(target: Target) -> Discovery:
+            known = after if target == self._discovered_at else 0  # each counts for itself
+            path = f"/v1/discovery?after={known}&wait={wait_s:g}"
+            answer = await self._ask(target, "GET", path, deadline_s=wait_s + DEADLINE_S)
+            found = _decoded(answer, Discovery)
+            self._discovered_at = target
+            return found
+
+        return await self._platforms.ask(ask)
 
     async def policy(self, after: int, wait_s: float) -> str | None:
         """The signed policy as soon as it is newer than the one signed at `after`."""
@@ -66,9 +80,16 @@ class PlatformClient:
     async def _send(
         self, method: str, path: str, body: bytes = b"", *, deadline_s: float = DEADLINE_S
     ) -> Response:
+        return await self._platforms.ask(
+            lambda target: self._ask(target, method, path, body, deadline_s=deadline_s)
+        )
+
+    async def _ask(
+        self, target: Target, method: str, path: str, body: bytes = b"", *, deadline_s: float
+    ) -> Response:
         headers = {"content-type": "application/json"} if body else {}
         return await self._mesh.request(
-            self._target, method, path, headers=headers, body=body, deadline_s=deadline_s
+            target, method, path, headers=headers, body=body, deadline_s=deadline_s
         )
 
 

@@ -24,6 +24,7 @@ from hivemesh_sdk.lifecycle.location import Location
 from hivemesh_sdk.lifecycle.logs import configure_logs
 from hivemesh_sdk.lifecycle.membership import Membership
 from hivemesh_sdk.lifecycle.platform import PlatformClient
+from hivemesh_sdk.lifecycle.platforms import Platforms
 from hivemesh_sdk.lifecycle.policy import PolicyFetcher, PolicyStore
 from hivemesh_sdk.lifecycle.private import own_path
 from hivemesh_sdk.lifecycle.tokens import FileCredential, SupervisorTokens, Tokens
@@ -40,6 +41,7 @@ from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.trust.renewal import Renewer
 from hivemesh_sdk.trust.source import IdentitySource
 from hivemesh_sdk.trust.tickets import announced_keys, own_identity
+from hivemesh_sdk.trust.tokens import Token
 from hivemesh_sdk.worker.access import Own
 from hivemesh_sdk.worker.server import ServerSettings, WorkerServer, quiet_collector
 
@@ -84,7 +86,7 @@ class _Running:
     """What exists while the worker serves."""
 
     source: IdentitySource
-    target: Target
+    platforms: Platforms
     server: WorkerServer
     membership: Membership
     renewer: "Renews"
@@ -130,8 +132,8 @@ class WorkerProcess:
     async def _run_by_files(self, paths: IdentityPaths) -> int:
         """Live on an identity that others keep fresh; the platform tells whom to trust beside."""
         source = FileIdentitySource(paths, clock=self._clock, expected=self._expect)
-        target = _platform_target(self._environment, source.trust_domain)
-        told = await self._unless_stopped(_bundle_of(source, target))
+        platforms = _platforms(self._environment, source.trust_domain)
+        told = await self._unless_stopped(_bundle_of(source, platforms))
         if told is None:
             return ENDED
         source.update(bundle=told)
@@ -149,7 +151,7 @@ class WorkerProcess:
         token = await tokens.next()
         while True:
             try:
-                return await enrol(*self._enrolment_address(), token, self._newcomer())
+                return await self._enrol(token, self._newcomer())
             except PeerRefusedError:
                 raise
             except TransportError as error:
@@ -169,16 +171,28 @@ class WorkerProcess:
         """Get a new identity after the old one has expired, as a slept laptop must."""
         _log.info("identity_expired", instance=instance)
         newcomer = self._newcomer(instance)
-        return await enrol(*self._enrolment_address(), await tokens.next(), newcomer)
+        return await self._enrol(await tokens.next(), newcomer)
+
+    async def _enrol(self, token: Token, newcomer: Newcomer) -> Identity:
+        """Enrol at the first replica that can be reached."""
+        environment = self._environment
+        for address in environment.more_enrolments:
+            try:
+                return await enrol(address.host, address.port, token, newcomer)
+            except PeerRefusedError:
+                raise
+            except TransportError as error:
+                _log.info("replica_not_reached", detail=error.detail)
+        return await enrol(environment.enrolment.host, environment.enrolment.port, token, newcomer)
 
     async def _serve(self, source: IdentitySource, tokens: Tokens | None) -> int:
         environment = self._environment
         instance = source.svid().id.instance
-        target = _platform_target(environment, source.trust_domain)
+        platforms = _platforms(environment, source.trust_domain)
         denials = Denials()
         policies = PolicyStore(source, denials, self._clock)
         async with MeshClient(source, clock=self._clock, denials=denials) as mesh:
-            platform = PlatformClient(mesh, target)
+            platform = PlatformClient(mesh, platforms)
             fetcher = PolicyFetcher(policies, platform.policy)
             if not await self._has_policy(fetcher):
                 return ENDED
@@ -187,7 +201,7 @@ class WorkerProcess:
                 discoverer = Discoverer(platform.discovery)
             server = WorkerServer(
                 self._manifest,
-                GrantedArtifacts(mesh, target),
+                GrantedArtifacts(mesh, platforms),
                 ServerSettings(
                     own=Own.of(
                         self._manifest, own_identity(source), announced_keys(source), policies
@@ -212,15 +226,19 @@ class WorkerProcess:
                     clock=self._clock,
                     denials=denials,
                 ) as listener:
-                    renewer = self._renewer(source, target, tokens)
+                    renewer = self._renewer(source, platforms, tokens)
                     membership = self._membership(platform, source, server, listener)
                     return await self._live(
-                        _Running(source, target, server, membership, renewer, fetcher, discoverer)
+                        _Running(
+                            source, platforms, server, membership, renewer, fetcher, discoverer
+                        )
                     )
             finally:
                 await _stop(server)
 
-    def _renewer(self, source: IdentitySource, target: Target, tokens: Tokens | None) -> "Renews":
+    def _renewer(
+        self, source: IdentitySource, platforms: Platforms, tokens: Tokens | None
+    ) -> "Renews":
         if tokens is None:
             if not isinstance(source, FileIdentitySource):
                 message = "without tokens an identity comes from files"
@@ -228,7 +246,7 @@ class WorkerProcess:
             return source
         return Renewer(
             source,
-            renewal_by(source, target),
+            lambda csr: platforms.ask(lambda target: renewal_by(source, target)(csr)),
             re_enrol=lambda: self._enrol_again(tokens, source.svid().id.instance),
             clock=self._clock,
         )
@@ -286,7 +304,8 @@ class WorkerProcess:
         if running.membership.bundle_sequence <= running.source.bundle().sequence:
             return
         try:
-            running.source.update(bundle=await fetch_bundle(running.source, running.target))
+            source, platforms = running.source, running.platforms
+            source.update(bundle=await platforms.ask(lambda target: fetch_bundle(source, target)))
         except HivemeshError as error:
             _log.info("bundle_not_fetched", detail=error.detail)
 
@@ -370,9 +389,6 @@ class WorkerProcess:
             instance=instance or self._environment.instance or None,
         )
 
-    def _enrolment_address(self) -> tuple[str, int]:
-        return self._environment.enrolment.host, self._environment.enrolment.port
-
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
         task = asyncio.ensure_future(work)
         stopped = asyncio.ensure_future(self._stopping.wait())
@@ -399,12 +415,12 @@ async def _stop(server: WorkerServer) -> None:
         _log.error("stop_timed_out", seconds=STOP_S)
 
 
-async def _bundle_of(source: IdentitySource, target: Target) -> Bundle:
+async def _bundle_of(source: IdentitySource, platforms: Platforms) -> Bundle:
     """Ask the platform for its bundle; one that is not there yet is waited for."""
     pause_s = 0.5
     while True:
         try:
-            return await fetch_bundle(source, target)
+            return await platforms.ask(lambda target: fetch_bundle(source, target))
         except PeerRefusedError:
             raise
         except TransportError as error:
@@ -422,7 +438,10 @@ def _tokens(environment: Environment) -> Tokens:
     return FileCredential(environment.credential_file)
 
 
-def _platform_target(environment: Environment, trust_domain: str) -> Target:
-    address = environment.platform
+def _platforms(environment: Environment, trust_domain: str) -> Platforms:
     rule = environment.platform_id or f"spiffe://{trust_domain}/platform/*"
-    return Target(address.host, address.port, rule, f"platform.{trust_domain}")
+    targets = [
+        Target(address.host, address.port, rule, f"platform.{trust_domain}")
+        for address in (environment.platform, *environment.more_platforms)
+    ]
+    return Platforms.spread(targets)
