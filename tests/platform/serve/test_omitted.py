@@ -36,9 +36,10 @@ def test_a_driver_that_is_loaded_stays():
     assert say(program) == ["True"]
 
 
-def test_the_application_loads_without_the_unused():
+def test_the_application_and_its_migrations_load_without_the_unused():
     program = (
-        "omit_unused(); from hivemesh_platform import app, server; import dbos\n"
-        "print(*[name for name in ('rich', 'pydantic.v1') if sys.modules.get(name)])"
+        "omit_unused(); from hivemesh_platform import app, server; import alembic.command, dbos\n"
+        "unused = ('rich', 'pygments', 'pydantic.v1')\n"
+        "print(*[name for name in unused if sys.modules.get(name)])"
     )
     assert say(program) == []
