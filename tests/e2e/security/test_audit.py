@@ -1,5 +1,6 @@
 """The audit trail of a running installation: whole after a kill, and what a full disk of it stops."""
 
+import json
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -62,6 +63,31 @@ def test_a_killed_platform_keeps_its_trail(installation: Installation, tmp_path:
     with installation.client() as client:
         after = client.audit(limit=1000)
     assert after[-len(before) :] == before
+
+
+def test_the_last_record_cut_off_after_a_kill_is_named_offline_and_after_the_start(
+    installation: Installation,
+) -> None:
+    installation.start()
+    with installation.client() as client:
+        client.join_token("email-parser")
+    installation.kill()
+    words = ("audit", "verify", "--folder", str(installation.state))
+    assert installation.run_command(*words).returncode == 0
+    newest = max((installation.state / "audit").glob("*.ndjson"))
+    lines = newest.read_bytes().splitlines(keepends=True)
+    newest.write_bytes(b"".join(lines[:-1]))
+    last = json.loads(lines[-1])["seq"]
+    assert f"record {last}: " in installation.run_command(*words).stderr
+    installation.start()
+    answer = installation.run_command("audit", "verify")
+    assert answer.returncode == 1
+    assert f"record {last}: " in answer.stderr
+    with installation.client() as client:
+        (told,) = client.audit({"action": "trail:damaged"})
+    assert f"{last} to {last} are missing" in told.reason
+    (installation.state / "audit-checkpoints.jws.end").unlink()
+    assert installation.run_command(*words).returncode == 1
 
 
 def test_a_full_disk_of_the_trail_stops_security_actions_alone(
