@@ -110,7 +110,7 @@ class TrustSettings(Section):
     )
     svid_lifetime_s: Seconds = Field(
         default=3600.0,
-        description="Seconds a workload certificate is valid; renewed at half of it. One hour "
+        description="Seconds a workload certificate is valid; renewed before half of it. One hour "
         "bounds what a stolen key is worth. At least 300 (10 in mode local), at most a day.",
     )
     issuer_lifetime_s: Seconds = Field(
