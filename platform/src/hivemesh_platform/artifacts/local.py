@@ -74,12 +74,12 @@ class LocalArtifactStore:
 
     async def put_stream(self, chunks: AsyncIterator[bytes], sha256: str) -> Stored:
         """Store a stream of unknown length, without holding it in memory."""
-        upload = await self._in_thread(_Upload, self._temporary)
+        upload = await self._in_thread(_Measured, self._temporary)
         try:
             async for block in _in_blocks(chunks):
                 self._check_quota(upload.size + sum(map(len, block)))
                 await self._in_thread(upload.write_all, block)
-            return await self._in_thread(self._keep, upload, sha256)
+            return await self._in_thread(self._keep_measured, upload, sha256)
         finally:
             await self._in_thread(upload.discard)
 
@@ -136,22 +136,25 @@ class LocalArtifactStore:
         return self._folder / sha256[:2] / sha256[2:]
 
     def _put(self, data: bytes, announced: str) -> Stored:
-        digest = hashlib.sha256(data).hexdigest()
-        _check_digest(digest, announced)
-        path = self._path(digest)
-        if self._touch(path):
-            return Stored(digest, len(data))
+        stored = Stored(hashlib.sha256(data).hexdigest(), len(data))
+        _check_digest(stored.sha256, announced)
+        if self._touch(self._path(stored.sha256)):
+            return stored
         self._check_quota(len(data))
         upload = _Upload(self._temporary)
         try:
             upload.write(data)
-            return self._keep(upload, announced)
+            return self._keep(upload, stored, _sums(data) if len(data) > SMALL else b"")
         finally:
             upload.discard()
 
-    def _keep(self, upload: "_Upload", announced: str) -> Stored:
-        stored, sums = upload.finish()
+    def _keep_measured(self, upload: "_Measured", announced: str) -> Stored:
+        stored = upload.stored
         _check_digest(stored.sha256, announced)
+        return self._keep(upload, stored, upload.sums)
+
+    def _keep(self, upload: "_Upload", stored: Stored, sums: bytes) -> Stored:
+        upload.finish()
         path = self._path(stored.sha256)
         if self._touch(path):
             return stored
@@ -246,10 +249,6 @@ class _Upload:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / secrets.token_hex(16)
-        self._hash = hashlib.sha256()
-        self._sums: list[int] = []
-        self._block = 0  # CRC of the block that is being filled
-        self.size = 0
         with _disk_errors():
             descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
             self._file: BinaryIO | None = os.fdopen(descriptor, "wb", buffering=0)
@@ -258,27 +257,18 @@ class _Upload:
         """Add bytes."""
         if self._file is None:
             return
-        self._hash.update(chunk)
-        self._sum(chunk)
         with _disk_errors():
             view = memoryview(chunk)
             while view:
                 view = view[self._file.write(view) :]
 
-    def write_all(self, chunks: list[bytes]) -> None:
-        """Add bytes that came in several pieces."""
-        for chunk in chunks:
-            self.write(chunk)
-
-    def finish(self) -> tuple[Stored, bytes]:
-        """Sync the file; returns what it is, and the sums of its blocks."""
+    def finish(self) -> None:
+        """Sync the file."""
         if self._file is not None:
             with _disk_errors():
                 os.fsync(self._file.fileno())
                 self._file.close()
         self._file = None
-        sums = [*self._sums, self._block] if self.size % BLOCK else self._sums
-        return Stored(self._hash.hexdigest(), self.size), struct.pack(f"<{len(sums)}I", *sums)
 
     def move_to(self, path: Path) -> None:
         """Give the synced file its name, durably."""
@@ -292,16 +282,68 @@ class _Upload:
             self._file = None
         self._path.unlink(missing_ok=True)
 
-    def _sum(self, chunk: bytes) -> None:
+
+class _Measured(_Upload):
+    """An upload of which nothing is known before it has come to its end."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._hash = hashlib.sha256()
+        self._blocks = _BlockSums()
+
+    @property
+    def size(self) -> int:
+        """Bytes that were written."""
+        return self._blocks.size
+
+    @property
+    def stored(self) -> Stored:
+        """What it is."""
+        return Stored(self._hash.hexdigest(), self.size)
+
+    @property
+    def sums(self) -> bytes:
+        """The sums of its blocks."""
+        return self._blocks.packed()
+
+    def write_all(self, chunks: list[bytes]) -> None:
+        """Add bytes that came in several pieces."""
+        for chunk in chunks:
+            self._hash.update(chunk)
+            self._blocks.add(chunk)
+            self.write(chunk)
+
+
+class _BlockSums:
+    """CRC-32 of each block of bytes that come in pieces."""
+
+    def __init__(self) -> None:
+        self._whole: list[int] = []
+        self._open = 0  # of the block that is being filled
+        self.size = 0
+
+    def add(self, chunk: bytes) -> None:
+        """Add bytes."""
         view = memoryview(chunk)
         while view:
             room = BLOCK - self.size % BLOCK
             part, view = view[:room], view[room:]
-            self._block = zlib.crc32(part, self._block)
+            self._open = zlib.crc32(part, self._open)
             self.size += len(part)
             if self.size % BLOCK == 0:
-                self._sums.append(self._block)
-                self._block = 0
+                self._whole.append(self._open)
+                self._open = 0
+
+    def packed(self) -> bytes:
+        """The sums as they are stored."""
+        sums = [*self._whole, self._open] if self.size % BLOCK else self._whole
+        return struct.pack(f"<{len(sums)}I", *sums)
+
+
+def _sums(data: bytes) -> bytes:
+    blocks = _BlockSums()
+    blocks.add(data)
+    return blocks.packed()
 
 
 async def _in_blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
