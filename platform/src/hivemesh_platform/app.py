@@ -263,9 +263,7 @@ def _work_routers(
     return [
         runs.router(execution.runs, files, trail),
         jobs.router(execution.jobs, execution.runs, files),
-        dead_letters.router(
-            Work(execution.runs, files), execution.letters, execution.history, trail
-        ),
+        dead_letters.router(execution, Work(execution.runs, files), trail),
         pipelines.router(execution.pipelines, execution.runs, files),
         datasets.router(execution.datasets, trail),
         artifacts.router(files, execution.runs, trail, execution.tickets),

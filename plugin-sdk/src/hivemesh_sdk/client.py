@@ -496,6 +496,12 @@ class Client:
 
     # -- failures ---------------------------------------------------------------------------
 
+    def cancel_step(self, run_id: str, step: str, seq: int | None = None) -> RunView:
+        """Cancel one step of a run, or one of its batches; the others go on."""
+        query = "" if seq is None else f"?seq={seq}"
+        run, name = quote(run_id, safe=""), quote(step, safe="")
+        return self._view(RunView, "POST", f"/v1/runs/{run}/steps/{name}/cancel{query}", {})
+
     def attempts(self, run_id: str, step: str = "", seq: int = -1) -> list[AttemptView]:
         """Every attempt of a run or job, of one step or batch where it is named."""
         query = {"step": step, "seq": seq}

@@ -141,9 +141,14 @@ def test_the_cause_of_a_dead_letter(slug, retryable, cause):
     assert cause_of(problem(slug, retryable=retryable)) == cause
 
 
-@pytest.mark.parametrize("slug", ["cancelled", "skipped"])
-def test_what_nobody_wanted_is_no_dead_letter(slug):
-    assert not is_letter(problem(slug))
+def test_what_had_nothing_to_do_is_no_dead_letter():
+    assert not is_letter(problem("skipped"))
+
+
+def test_what_a_worker_cancels_by_itself_is_repeated():
+    unasked = problem("cancelled")
+    assert isinstance(after_failure(unasked, RetryPolicy(), retries=0, crashes=0, jitter=0), Again)
+    assert after_failure(unasked, RetryPolicy(), retries=3, crashes=0, jitter=0) == GiveUp()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
-from hivemesh_sdk.contracts.api import Page
+from hivemesh_sdk.contracts.api import Page, RunView
 from hivemesh_sdk.contracts.dead_letter_api import (
     AttemptView,
     DeadLetterView,
@@ -31,9 +31,12 @@ from hivemesh_platform.api.paging import Limit, Offset, offset_page, page_of
 from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.api.work import Work
 from hivemesh_platform.audit.ports import AuditTrail
+from hivemesh_platform.execution.cancels import Cancels
 from hivemesh_platform.execution.history import History
 from hivemesh_platform.execution.letter_sql import LetterFilter
 from hivemesh_platform.execution.letters import DeadLetters, Letter, no_letter
+from hivemesh_platform.execution.runtime import Execution
+from hivemesh_platform.execution.service import RunService
 
 State = Literal["open", "retried", "discarded", "all"]
 SEES = ("read:run", "run:pipeline", "run:capability")
@@ -46,6 +49,8 @@ class _Parts:
 
     letters: DeadLetters
     history: History
+    cancels: Cancels
+    runs: RunService
     work: Work
     audit: AuditTrail
 
@@ -72,10 +77,12 @@ class _Parts:
         return await self.letters.retry(found, behalf_of_request(request))
 
 
-def router(work: Work, letters: DeadLetters, history: History, audit: AuditTrail) -> APIRouter:
+def router(execution: Execution, work: Work, audit: AuditTrail) -> APIRouter:
     """The routes."""
     routes = strict_router()
-    parts = _Parts(letters, history, work, audit)
+    parts = _Parts(
+        execution.letters, execution.history, execution.cancels, execution.runs, work, audit
+    )
     _reading(routes, parts)
     _replaying(routes, parts)
     _settling(routes, parts)
@@ -165,6 +172,14 @@ def _history(routes: APIRouter, parts: _Parts) -> None:
         await parts.work.check_seen(request, run)
         found = await parts.history.attempts(run, step, seq, after, limit + 1)
         return offset_page(found, limit, after)
+
+    @routes.post("/v1/runs/{run}/steps/{step}/cancel")
+    async def cancel_step(
+        run: str, step: str, request: Request, seq: Annotated[int | None, Query(ge=0)] = None
+    ) -> RunView:
+        await parts.work.check_changed(request, run)
+        await parts.cancels.cancel(run, step, seq)
+        return await parts.runs.get(run)
 
     @routes.get("/v1/lost-steps")
     async def list_lost(

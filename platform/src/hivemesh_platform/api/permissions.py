@@ -110,6 +110,7 @@ ROUTES: dict[str, Needs] = {
     "GET /v1/runs/{run}/rejected": RUN,
     "GET /v1/runs/{run}/explain": RUN,
     "POST /v1/runs/{run}/cancel": CANCEL,
+    "POST /v1/runs/{run}/steps/{step}/cancel": CANCEL,
     "GET /v1/runs/{run}/attempts": RUN,
     "GET /v1/lost-steps": one_of(
         "read:run", "run:pipeline", "run:capability", on="those that are listed"

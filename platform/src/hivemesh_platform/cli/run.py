@@ -70,13 +70,24 @@ def watch(id_: Id, fmt: output.Format = "table", state: session.State = None) ->
 
 
 @app.command()
-def cancel(id_: Id, fmt: output.Format = "table", state: session.State = None) -> None:
-    """Cancel a run: running steps are told to stop, and ended after five seconds.
+def cancel(
+    id_: Id,
+    step: Annotated[str, typer.Option("--step", help="Only this step; the others go on.")] = "",
+    seq: Annotated[
+        int | None, typer.Option("--seq", min=0, help="Only this batch of the step.")
+    ] = None,
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> None:
+    """Cancel a run, a step or a batch: what runs is told to stop, and ended after five seconds.
 
-    Example:  hivemesh run cancel run_0193a5…
+    Examples:  hivemesh run cancel run_0193a5…  ·  hivemesh run cancel run_0193a5… --step classify
     """
+    if seq is not None and not step:
+        message = "--seq takes --step"
+        raise typer.BadParameter(message)
     with session.client(state) as client:
-        run = client.cancel(id_)
+        run = client.cancel_step(id_, step, seq) if step else client.cancel(id_)
     if fmt == "table":
         typer.echo(f"{run.id}: {run.state}")
     else:

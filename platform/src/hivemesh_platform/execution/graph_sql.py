@@ -140,6 +140,24 @@ class Change:
         )
         self._end_node(node, RunState.FAILED)
 
+    def node_cancelled(self, node: Row) -> None:
+        """Somebody does not want a step any more; what does not need it goes on."""
+        self._end_node(node, RunState.CANCELLED, Fate(reason="cancelled"))
+
+    def row_cancelled(self, node: Row, row: Row, problem: str) -> None:
+        """Somebody does not want a batch any more: the others go on without it."""
+        self._tx.execute(
+            """UPDATE attempt SET ended_at = ?, outcome = 'cancelled'
+                WHERE run = ? AND node = ? AND seq = ? AND ended_at IS NULL""",
+            (self._now, node["run"], node["name"], row["seq"]),
+        )
+        self._tx.execute(
+            """UPDATE work SET state = 'cancelled', ended_at = ?, problem = ?
+                WHERE run = ? AND node = ? AND seq = ?""",
+            (self._now, problem, node["run"], node["name"], row["seq"]),
+        )
+        self.row_failed(node, row, problem, every=False)
+
     def node_skipped(self, node: Row, reason: str) -> None:
         """The condition of a node is false."""
         self._end_node(node, RunState.SKIPPED, Fate(reason=reason))

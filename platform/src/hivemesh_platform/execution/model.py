@@ -153,7 +153,7 @@ def after_failure(
         if not halved and crashes + 1 < policy.max_crashes:
             return Again(0.0)
         return Split() if records > 1 else GiveUp()
-    if not problem.retryable or retries >= policy.max_retries:
+    if not (problem.retryable or _is_unasked(problem)) or retries >= policy.max_retries:
         return GiveUp()
     return Again(max(gap(policy, retries, jitter), problem.retry_after_s or 0.0))
 
@@ -191,7 +191,12 @@ def cause_of(problem: Problem) -> Cause:
 
 def is_letter(problem: Problem) -> bool:
     """Whether the input that ended with this problem is kept as a dead letter."""
-    return slug_of(problem) not in {"cancelled", "skipped"}
+    return slug_of(problem) != "skipped"
+
+
+def _is_unasked(problem: Problem) -> bool:
+    """A worker has ended the step by itself: what we cancel is not asked about any more."""
+    return slug_of(problem) == "cancelled"
 
 
 def fails_every_row(problem: Problem) -> bool:

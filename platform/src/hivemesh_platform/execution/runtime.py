@@ -14,6 +14,7 @@ from hivemesh_sdk.trust.tickets import TicketReader
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.artifacts.trees import Trees
 from hivemesh_platform.execution.again import RunsAgain
+from hivemesh_platform.execution.cancels import Cancels
 from hivemesh_platform.execution.claims import Claimer
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.dispatch import Dispatcher
@@ -75,6 +76,7 @@ class Execution:
     again: RunsAgain
     letters: DeadLetters
     history: History
+    cancels: Cancels
     pipelines: PipelineService
     datasets: DatasetService
     held: HeldSteps
@@ -162,6 +164,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
                 again=RunsAgain(run_parts, runs),
                 letters=DeadLetters(run_parts, jobs, ports.catalogue, ports.artifacts),
                 history=History(ports.database, ports.clock),
+                cancels=Cancels(run_parts),
                 pipelines=pipelines,
                 datasets=datasets,
                 held=held,
