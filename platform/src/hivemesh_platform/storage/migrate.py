@@ -158,7 +158,7 @@ def engine_of(server: "Server", **options: Any) -> "sqlalchemy.Engine":
     import sqlalchemy  # noqa: PLC0415 - as above
 
     def connect() -> Any:
-        connection = server.connect(adapted=False)
+        connection = server.connect()
         connection.autocommit = False
         return connection
 

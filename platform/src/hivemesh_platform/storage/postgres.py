@@ -14,7 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import psycopg
 import structlog
@@ -22,11 +22,9 @@ import structlog
 from hivemesh_platform.storage import server as servers
 from hivemesh_platform.storage.database import Database, Write, answer, new_write, not_open
 from hivemesh_platform.storage.errors import DatabaseUnreachableError, StorageError
-from hivemesh_platform.storage.server import Server, translated, values, without_nul
+from hivemesh_platform.storage.server import Server
 from hivemesh_platform.storage.transaction import Parameters, Row, Transaction
-
-if TYPE_CHECKING:
-    from psycopg import Cursor
+from hivemesh_platform.storage.wire import Wire
 
 T = TypeVar("T")
 
@@ -35,12 +33,17 @@ READERS = 4
 CHANNEL = "hivemesh"
 MAX_NOTICE = 7900  # bytes; the server refuses 8000
 READ_WAIT_S = 10.0  # until a read gives up on a server that does not answer
-_PAUSE_S = (0.05, 1.0)  # between two tries to reach the server: first, longest
+_PAUSE_S = (0.05, 1.0)  # between two tries to reach the server: shortest, longest
 _FORGET_WRITER_MS = 7 * 86_400_000
 _BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _BEGIN = "BEGIN"
 _BEGIN_ALONE = "BEGIN ISOLATION LEVEL SERIALIZABLE"
-_MARK = "UPDATE writer SET no = $1, at = $2 WHERE id = $3 AND no < $1"
+_LET_GO = f"SET LOCAL idle_in_transaction_session_timeout = {servers.IDLE_IN_TRANSACTION_MS}"
+_MARK = """
+INSERT INTO writer (id, no, at) VALUES (:id, :no, :at)
+ON CONFLICT (id) DO UPDATE SET no = excluded.no, at = excluded.at
+"""
+_ENTER = "INSERT INTO writer (id, no, at) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING"
 
 _log = structlog.get_logger("hivemesh.storage")
 
@@ -48,53 +51,36 @@ _log = structlog.get_logger("hivemesh.storage")
 class PostgresTransaction(Transaction):
     """A transaction of PostgreSQL; others run at the same time."""
 
-    __slots__ = ("_cursor",)
+    __slots__ = ("_wire",)
 
     dialect = "postgresql"
     for_update = " FOR UPDATE"
     for_share = " FOR SHARE"
     skip_locked = " FOR UPDATE SKIP LOCKED"
 
-    def __init__(self, cursor: "Cursor[Any]") -> None:
-        self._cursor = cursor
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
 
     def execute(self, sql: str, parameters: Parameters = ()) -> int:
         """Run a written statement and return how many rows it changed."""
-        self.send(sql, parameters)
-        return self._cursor.rowcount
+        return self._wire.count(sql, parameters)
 
     def send(self, sql: str, parameters: Parameters = ()) -> None:
         """Run a written statement whose number of changed rows nobody needs."""
-        text, names = translated(sql)
-        found = values(parameters, names)
-        try:
-            self._cursor.execute(text, found)
-        except psycopg.DataError as error:
-            if "NUL" not in str(error):
-                raise
-            self._cursor.execute(text, without_nul(found))
+        self._wire.send(sql, parameters)
 
     def execute_many(self, sql: str, rows: Iterable[Parameters]) -> None:
         """Run a written statement once per row of parameters."""
-        text, names = translated(sql)
-        found = [values(one, names) for one in rows]
-        try:
-            self._cursor.executemany(text, found)
-        except psycopg.DataError as error:
-            if "NUL" not in str(error):
-                raise
-            self._cursor.executemany(text, [without_nul(one) for one in found])
+        for parameters in rows:
+            self._wire.send(sql, parameters)
 
     def all(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Run a written statement and return all of its rows."""
-        self.send(sql, parameters)
-        return self._cursor.fetchall()
+        return self._wire.rows(sql, parameters)
 
     def one(self, sql: str, parameters: Parameters = ()) -> Row | None:
         """Run a written statement and return its first row, or None where there is none."""
-        self.send(sql, parameters)
-        row: Row | None = self._cursor.fetchone()
-        return row
+        return self._wire.row(sql, parameters)
 
     @staticmethod
     def matching(column: str, pattern: str) -> tuple[str, str]:
@@ -121,15 +107,17 @@ class PostgresDatabase(Database):
     ) -> None:
         self.server = server
         self._direct = direct or server
-        self._writers = [_Writer(self, server) for _ in range(writers)]
+        self._writers = [_Writer(self) for _ in range(writers)]
         self._reader_count = readers
         self._queue: queue.SimpleQueue[Write[Any] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._readers: ThreadPoolExecutor | None = None
         self._local = threading.local()
-        self._opened: list[psycopg.Connection[Any]] = []
+        self._opened: list[Wire] = []
         self._closing = threading.Event()
         self._closed = False
+        self._away = threading.Lock()
+        self._away_since: float | None = None
 
     @property
     def writer_cpu_s(self) -> float:
@@ -165,8 +153,8 @@ class PostgresDatabase(Database):
         self._threads.clear()
         if self._readers is not None:
             await asyncio.to_thread(self._readers.shutdown)
-        for connection in self._opened:
-            connection.close()
+        for wire in self._opened:
+            wire.close()
         self._opened.clear()
 
     @property
@@ -237,7 +225,7 @@ class PostgresDatabase(Database):
         try:
             servers.check(connection)
             now = _milliseconds()
-            connection.execute("DELETE FROM writer WHERE at < $1", (now - _FORGET_WRITER_MS,))
+            connection.execute("DELETE FROM writer WHERE at < %s", (now - _FORGET_WRITER_MS,))
         except psycopg.Error as error:
             raise servers.ours(error) from error
         finally:
@@ -257,37 +245,59 @@ class PostgresDatabase(Database):
             pause = min(pause * 2, _PAUSE_S[1])
 
     def _read_once(self, work: Callable[[Transaction], T]) -> T:
-        connection: psycopg.Connection[Any] | None = getattr(self._local, "connection", None)
-        if connection is None or connection.closed:
-            connection = self.server.connect()
-            self._local.connection = connection
-            self._opened.append(connection)
-        cursor = connection.cursor(row_factory=servers.rows)
-        cursor.execute(_BEGIN_READ)
+        wire: Wire | None = getattr(self._local, "wire", None)
+        if wire is None or wire.closed:
+            wire = self.wire()
+            self._local.wire = wire
+            self._opened.append(wire)
+        wire.send(_BEGIN_READ)
         try:
-            return work(PostgresTransaction(cursor))
-        finally:
-            if not connection.closed:  # COMMIT: a ROLLBACK makes the driver forget its statements
-                cursor.execute("COMMIT")
+            value = work(PostgresTransaction(wire))
+            wire.commit()
+        except BaseException:
+            if not wire.closed:
+                wire.roll_back()
+            raise
+        return value
 
     def _forget_reader(self) -> None:
-        connection: psycopg.Connection[Any] | None = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._opened.remove(connection)
-            self._local.connection = None
+        wire: Wire | None = getattr(self._local, "wire", None)
+        if wire is not None:
+            wire.close()
+            self._opened.remove(wire)
+            self._local.wire = None
+
+    def wire(self) -> Wire:
+        """Open a connection; raises the driver's errors."""
+        server = self.server
+        given_up = self._closing.is_set
+        return Wire(server.connect(), prepare=not server.pooled, given_up=given_up)
+
+    def note_away(self, error: BaseException) -> None:
+        """Tell once that the server does not answer."""
+        with self._away:
+            if self._away_since is not None:
+                return
+            self._away_since = time.monotonic()
+        _log.warning("database_away", server=str(self.server), error=_first_line(error))
+
+    def note_back(self) -> None:
+        """Tell once that the server answers again."""
+        with self._away:
+            if self._away_since is None:
+                return
+            away, self._away_since = time.monotonic() - self._away_since, None
+        _log.info("database_back", server=str(self.server), away_s=round(away, 1))
 
 
 class _Writer:
     """One thread with a connection of its own; takes writes from the queue that all share."""
 
-    def __init__(self, database: PostgresDatabase, server: Server) -> None:
+    def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
-        self._server = server
         self._id = uuid.uuid4().hex
         self._no = 0  # of the last transaction
-        self._connection: psycopg.Connection[Any] | None = None
-        self._away_since: float | None = None
+        self._wire: Wire | None = None
         self.cpu_s = 0.0
 
     def run(self, waiting: "queue.SimpleQueue[Write[Any] | None]") -> None:
@@ -307,14 +317,14 @@ class _Writer:
         repeats, unsure = 0, False
         while True:
             try:
-                cursor = self._cursor()
-                if unsure and self._has_counted(cursor):
+                wire = self._connected()
+                if unsure and self._has_counted(wire):
                     return write.value  # type: ignore[return-value]  # set before the commit
                 unsure = False
-                self._begin(cursor, write)
-                write.value = write.work(PostgresTransaction(cursor))
+                self._begin(wire, write)
+                write.value = write.work(PostgresTransaction(wire))
                 unsure = True
-                _commit(cursor)
+                _commit(wire)
             except psycopg.Error as error:
                 if servers.is_gone(error) or servers.is_standby(error):
                     self._wait_for_server(error)
@@ -331,47 +341,34 @@ class _Writer:
             else:
                 return write.value
 
-    def _begin(self, cursor: "Cursor[Any]", write: Write[Any]) -> None:
-        cursor.execute(_BEGIN_ALONE if write.alone else _BEGIN, prepare=False)
-        if self._server.pooled:
-            cursor.execute(
-                f"SET LOCAL idle_in_transaction_session_timeout = {servers.IDLE_IN_TRANSACTION_MS}"
-            )
-        cursor.execute(_MARK, (self._no, _milliseconds(), self._id))
-        if cursor.rowcount == 0:  # an idle week: the row was forgotten
-            cursor.execute("ROLLBACK", prepare=False)
-            self._enter(cursor)
-            self._begin(cursor, write)
+    def _begin(self, wire: Wire, write: Write[Any]) -> None:
+        wire.send(_BEGIN_ALONE if write.alone else _BEGIN)
+        if self._database.server.pooled:
+            wire.send(_LET_GO)
+        wire.send(_MARK, {"id": self._id, "no": self._no, "at": _milliseconds()})
 
-    def _enter(self, cursor: "Cursor[Any]") -> None:
-        """Have the row before the first transaction, so that it can be waited for."""
-        cursor.execute(
-            "INSERT INTO writer (id, no, at) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING",
-            (self._id, self._no - 1, _milliseconds()),
-        )
-
-    def _has_counted(self, cursor: "Cursor[Any]") -> bool:
+    def _has_counted(self, wire: Wire) -> bool:
         """Whether the transaction whose commit nobody answered has taken place.
 
         Waits for the server to end that transaction, if it still runs there: it holds our row.
         """
-        cursor.execute("SELECT no FROM writer WHERE id = $1 FOR UPDATE", (self._id,))
-        row = cursor.fetchone()
+        wire.send(_BEGIN)
+        row = wire.row("SELECT no FROM writer WHERE id = ? FOR UPDATE", (self._id,))
+        wire.commit()
         if row is None:
             message = "nobody knows whether a transaction has taken place: its writer's row is gone"
             raise StorageError(message)
         return bool(row["no"] >= self._no)
 
-    def _cursor(self) -> "Cursor[Any]":
-        if self._connection is None:
-            connection = self._server.connect()
-            self._enter(connection.cursor())
-            self._connection = connection
-            if self._away_since is not None:
-                away = time.monotonic() - self._away_since
-                _log.info("database_back", server=str(self._server), away_s=round(away, 1))
-                self._away_since = None
-        return self._connection.cursor(row_factory=servers.rows)
+    def _connected(self) -> Wire:
+        if self._wire is None or self._wire.closed:
+            wire = self._database.wire()
+            wire.send(_BEGIN)
+            wire.send(_ENTER, (self._id, self._no - 1, _milliseconds()))
+            _commit(wire)
+            self._wire = wire
+            self._database.note_back()
+        return self._wire
 
     def _wait_for_server(self, error: psycopg.Error) -> None:
         """Drop the connection and wait a moment.
@@ -380,43 +377,41 @@ class _Writer:
             DatabaseUnreachableError: the platform ends meanwhile.
         """
         self._drop()
-        first = self._away_since is None
-        if first:
-            self._away_since = time.monotonic()
-            _log.warning("database_away", server=str(self._server), error=_first_line(error))
-        pause = _PAUSE_S[0] if first else random.uniform(*_PAUSE_S)  # noqa: S311 - jitter
+        self._database.note_away(error)
+        pause = random.uniform(*_PAUSE_S)  # noqa: S311 - jitter
         if self._database.is_closing.wait(pause):
             message = "the platform ended while the database server did not answer"
             raise DatabaseUnreachableError(message) from error
 
     def _roll_back(self) -> None:
-        if self._connection is None:
+        if self._wire is None:
             return
         try:
-            if not self._connection.closed:
-                self._connection.execute("ROLLBACK", prepare=False)
+            if not self._wire.closed:
+                self._wire.roll_back()
         except psycopg.Error:
             self._drop()
 
     def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
 
     def _leave(self) -> None:
         """Take the row away: after an orderly end nobody asks for it."""
         try:
-            if self._connection is not None:
-                self._connection.execute("DELETE FROM writer WHERE id = $1", (self._id,))
+            if self._wire is not None:
+                self._wire.send(_BEGIN)
+                self._wire.send("DELETE FROM writer WHERE id = ?", (self._id,))
+                self._wire.commit()
         except psycopg.Error:
             pass  # the next start forgets it after some days
         self._drop()
 
 
-def _commit(cursor: "Cursor[Any]") -> None:
+def _commit(wire: Wire) -> None:
     """Commit, and see that it was no ROLLBACK of a transaction in which a statement had failed."""
-    cursor.execute("COMMIT", prepare=False)
-    if cursor.statusmessage != "COMMIT":
+    if not wire.commit():
         message = "a statement of the transaction had failed, so nothing of it was kept"
         raise StorageError(message)
 

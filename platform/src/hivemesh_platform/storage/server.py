@@ -4,16 +4,13 @@ The only module beside `postgres` that knows the driver; both are imported where
 a server.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import psycopg
-from psycopg import RawCursor, conninfo
-from psycopg.adapt import AdaptersMap, Buffer, Loader
-from psycopg.types.numeric import Int8Dumper
+from psycopg import conninfo
 
 from hivemesh_platform.storage.errors import (
     DatabaseUnreachableError,
@@ -60,18 +57,14 @@ class Server:
         host = found.get("host", "") or found.get("hostaddr", "") or "local socket"
         return f"{found.get('dbname', '')} at {host}:{found.get('port', '5432')}"
 
-    def connect(self, *, adapted: bool = True) -> "psycopg.Connection[Any]":
+    def connect(self) -> "psycopg.Connection[Any]":
         """Open a connection without a transaction; raises the driver's errors."""
         connection = psycopg.connect(
             **self.parameters,  # type: ignore[arg-type]  # all of them are text
             autocommit=True,
-            prepare_threshold=None if self.pooled else 5,
-            context=_adapters() if adapted else None,
+            prepare_threshold=None,
         )
-        if adapted:
-            connection.cursor_factory = RawCursor
         if not self.pooled:
-            connection.prepared_max = 512
             connection.execute(
                 f"SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}"
             )
@@ -201,99 +194,3 @@ def ours(error: BaseException) -> BaseException:
         mine = StorageError(f"the database refused: {text}")
     mine.__cause__ = error
     return mine
-
-
-class _Row(tuple[Any, ...]):
-    """A row by name or place, as sqlite3.Row is; one subclass per list of columns."""
-
-    __slots__ = ()
-    places: ClassVar[dict[str, int]]
-
-    def __getitem__(self, key: Any) -> Any:
-        return tuple.__getitem__(self, self.places[key] if key.__class__ is str else key)
-
-    def keys(self) -> list[str]:
-        return list(self.places)
-
-
-@lru_cache(512)
-def _row_class(columns: tuple[str, ...]) -> type[_Row]:
-    places = {name: place for place, name in reversed(tuple(enumerate(columns)))}
-    return type("Row", (_Row,), {"__slots__": (), "places": places})
-
-
-def rows(cursor: "psycopg.Cursor[Any]") -> Any:
-    """The driver's row factory."""
-    description = cursor.description
-    if description is None:
-        return tuple
-    return _row_class(tuple(column.name for column in description))
-
-
-class _NumberLoader(Loader):
-    """A sum of integers is `numeric` to PostgreSQL and an integer to us."""
-
-    def load(self, data: Buffer) -> int | float:
-        text = bytes(data)
-        return float(text) if b"." in text or b"N" in text else int(text)
-
-
-class _TruthDumper(Int8Dumper):
-    """Truth is an integer in our tables, on every database."""
-
-    def dump(self, obj: Any) -> Buffer | None:
-        return b"1" if obj else b"0"
-
-
-@lru_cache(1)
-def _adapters() -> AdaptersMap:
-    """One type for all integers: with the driver's four, each statement is prepared four times."""
-    adapters = AdaptersMap(psycopg.adapters)
-    adapters.register_dumper(int, Int8Dumper)
-    adapters.register_dumper(bool, _TruthDumper)
-    adapters.register_loader("numeric", _NumberLoader)
-    return adapters
-
-
-@lru_cache(2048)
-def translated(sql: str) -> tuple[str, tuple[str, ...]]:
-    """A statement with `$1`, `$2` … and the names of its parameters in this order, if it has any."""
-    parts: list[str] = []
-    names: list[str] = []
-    count = place = 0
-    end = len(sql)
-    while place < end:
-        sign = sql[place]
-        if sign == "'":
-            closing = sql.index("'", place + 1) + 1
-            parts.append(sql[place:closing])
-            place = closing
-        elif sign == "?":
-            count += 1
-            parts.append(f"${count}")
-            place += 1
-        elif sign == ":" and sql[place + 1 : place + 2].isalpha() and sql[place - 1] != ":":
-            stop = place + 1
-            while stop < end and (sql[stop].isalnum() or sql[stop] == "_"):
-                stop += 1
-            name = sql[place + 1 : stop]
-            if name not in names:
-                names.append(name)
-            parts.append(f"${names.index(name) + 1}")
-            place = stop
-        else:
-            parts.append(sign)
-            place += 1
-    return "".join(parts), tuple(names)
-
-
-def values(parameters: Sequence[Any] | Mapping[str, Any], names: tuple[str, ...]) -> Sequence[Any]:
-    """The parameters in the order of the statement."""
-    if isinstance(parameters, Mapping):
-        return [parameters[name] for name in names]
-    return parameters
-
-
-def without_nul(found: Iterable[Any]) -> list[Any]:
-    """PostgreSQL keeps no NUL in a text; what strangers send may hold one."""
-    return [one.replace("\x00", "\ufffd") if isinstance(one, str) else one for one in found]
