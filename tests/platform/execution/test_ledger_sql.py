@@ -1,6 +1,7 @@
 """The ledger in SQL keeps what every ledger keeps, on both kinds of database."""
 
 import pytest
+from failure_conformance import FailureConformance
 from hivemesh_platform.execution.ledger_sql import SqlLedger
 from ledger_conformance import LedgerConformance
 
@@ -21,7 +22,7 @@ class Parts:
         return
 
 
-class TestSqlLedger(LedgerConformance):
+class TestSqlLedger(LedgerConformance, FailureConformance):
     @pytest.fixture
     async def datasets(self):
         return Parts()

@@ -5,7 +5,7 @@ from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.errors import NotFoundError
 
 from hivemesh_platform.execution import store
-from hivemesh_platform.execution.graph_sql import Change
+from hivemesh_platform.execution.graph_sql import Change, lock_run
 from hivemesh_platform.execution.held import Verdict
 from hivemesh_platform.execution.ledger import Effects
 from hivemesh_platform.execution.parts import milliseconds
@@ -37,6 +37,7 @@ class Cancels:
         now, writer = milliseconds(self._parts.clock), self._parts.writer
 
         def write(tx: Transaction) -> Effects:
+            lock_run(tx, run)
             node = _node(tx, run, step)
             change = Change(tx, writer, now)
             if seq is None or node["kind"] != "map":
