@@ -68,7 +68,7 @@ def retry_job(tx: Transaction, job: str, by: Behalf) -> bool:
     spec = msgspec.json.decode(row["spec"])
     behalf = msgspec.convert(spec.get("behalf", {}), Behalf)
     spec["behalf"] = msgspec.to_builtins(effective(behalf, by))
-    tx.execute(
+    tx.send(
         """UPDATE work SET state = 'queued', ended_at = NULL, problem = NULL, reason = '',
                   not_before = 0, retries = 0, crashes = 0, epoch = epoch + 1, spec = ?
             WHERE run = ? AND node = 'job' AND seq = 0""",
@@ -103,14 +103,14 @@ def _open_run_again(tx: Transaction, datasets: DatasetParts, node: Row, *, afres
     if afresh or node["kind"] == "reduce":
         _forget(tx, node)
     else:
-        tx.execute(
+        tx.send(
             """UPDATE work SET state = ?, ended_at = NULL, problem = NULL, output = NULL,
                       reason = '', not_before = 0, retries = 0, crashes = 0, epoch = epoch + 1
                 WHERE run = ? AND node = ? AND state IN ('failed', 'cancelled')""",
             ("blocked" if node["options"] is None else "queued", *where),
         )
     if node["kind"] == "map":
-        tx.execute(
+        tx.send(
             """DELETE FROM batch WHERE run = ? AND node = ? AND seq NOT IN (
                   SELECT seq FROM work WHERE run = ? AND node = ? AND state = 'completed')""",
             (*where, *where),
@@ -120,7 +120,7 @@ def _open_run_again(tx: Transaction, datasets: DatasetParts, node: Row, *, afres
             datasets.clear(tx, node["dataset"], node["dataset_version"], node["tenant"])
         datasets.close(tx, node["dataset"], node["dataset_version"], "writing", node["tenant"])
     _reset_node(tx, node, afresh=afresh)
-    tx.execute(
+    tx.send(
         """UPDATE node SET
               batches_done = (SELECT count(*) FROM work WHERE run = node.run
                                  AND node = node.name AND state = 'completed'
@@ -137,11 +137,11 @@ def _open_run_again(tx: Transaction, datasets: DatasetParts, node: Row, *, afres
 def _forget(tx: Transaction, node: Row) -> None:
     """Drop the rows and batches of a node; their attempts are kept and counted on."""
     where = (node["run"], node["name"])
-    tx.execute("DELETE FROM work WHERE run = ? AND node = ?", where)
-    tx.execute("DELETE FROM batch WHERE run = ? AND node = ?", where)
-    tx.execute("DELETE FROM source WHERE run = ? AND node = ?", where)
-    tx.execute("DELETE FROM rejected WHERE run = ? AND node = ?", where)
-    tx.execute(
+    tx.send("DELETE FROM work WHERE run = ? AND node = ?", where)
+    tx.send("DELETE FROM batch WHERE run = ? AND node = ?", where)
+    tx.send("DELETE FROM source WHERE run = ? AND node = ?", where)
+    tx.send("DELETE FROM rejected WHERE run = ? AND node = ?", where)
+    tx.send(
         """UPDATE node SET fresh = fresh + 1, grouped = 0, adds = 0, rejected = 0, records_in = 0,
                   records_out = 0, batches_known = 0, batches_done = 0, done = 0, output = NULL
             WHERE run = ? AND name = ?""",
@@ -155,8 +155,8 @@ def _reset_node(tx: Transaction, node: Row, *, afresh: bool) -> None:
         "SELECT 1 FROM edge WHERE run = ? AND node = ? AND kind != 'stream'", where
     )
     if afresh and waits:
-        tx.execute("UPDATE node SET options = NULL, decided = 0 WHERE run = ? AND name = ?", where)
-    tx.execute(
+        tx.send("UPDATE node SET options = NULL, decided = 0 WHERE run = ? AND name = ?", where)
+    tx.send(
         """UPDATE node SET state = CASE WHEN options IS NULL THEN 'blocked' ELSE 'queued' END,
                   reason = '', problem = NULL, ended_at = NULL, missing = 0, passing = 0,
                   batches_failed = 0
@@ -167,7 +167,7 @@ def _reset_node(tx: Transaction, node: Row, *, afresh: bool) -> None:
 
 def _narrow(tx: Transaction, node: Row, by: Behalf) -> None:
     behalf = effective(msgspec.json.decode(node["behalf"], type=Behalf), by)
-    tx.execute(
+    tx.send(
         "UPDATE node SET behalf = ? WHERE run = ? AND name = ?",
         (msgspec.json.encode(behalf).decode(), node["run"], node["name"]),
     )

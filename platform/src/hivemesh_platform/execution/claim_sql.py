@@ -111,8 +111,8 @@ def recover(tx: Transaction, now: int, standing: Standing, of: str | None = None
     No loss is counted: what was interrupted is the platform's part of the attempt.
     """
     which: dict[str, Value] = {"all": int(of is None), "of": of or ""}
-    tx.execute(_INTERRUPT, {**which, "now": now})
-    tx.execute(_QUEUE_AGAIN, which)
+    tx.send(_INTERRUPT, {**which, "now": now})
+    tx.send(_QUEUE_AGAIN, which)
     rows = tx.all(_GO_ON, {**which, "replica": standing.replica, "epoch": standing.epoch})
     return [claim_of(tx, row) for row in rows]
 
@@ -120,7 +120,7 @@ def recover(tx: Transaction, now: int, standing: Standing, of: str | None = None
 def _claimed(tx: Transaction, row: Row, now: int) -> Claim:
     names = {"run": row["run"], "node": row["node"], "now": now}
     if row["node"] != JOB_NODE:
-        tx.execute(_STARTED_NODE, names)
+        tx.send(_STARTED_NODE, names)
         if tx.execute(_STARTED_RUN, {"run": row["run"], "now": now}):
             log_event(tx, row["run"], "run_started", now)
     if row["kind"] == "source":

@@ -15,7 +15,7 @@ def log_event(
     data: dict[str, object] | None = None,
 ) -> None:
     """Append to the run's event log, which people follow by offset."""
-    tx.execute(
+    tx.send(
         """INSERT INTO run_event (run, no, at, type, node, data)
            SELECT ?, coalesce(max(no), 0) + 1, ?, ?, ?, ? FROM run_event WHERE run = ?""",
         (run, now, kind, node, msgspec.json.encode(data or {}).decode(), run),

@@ -73,10 +73,10 @@ class Change:
         """A source or map has given batch `seq` (None: that row failed and gives nothing)."""
         ref = batch or BatchRef("")
         run, name = node["run"], node["name"]
-        self._tx.execute(
+        self._tx.send(
             _INSERT_BATCH, (run, name, seq, ref.sha256, ref.count, ref.bytes, ref.encoding)
         )
-        self._tx.execute(
+        self._tx.send(
             """UPDATE node SET records_out = records_out + ?, batches_known = batches_known + ?,
                       batches_done = batches_done + ? WHERE run = ? AND name = ?""",
             (ref.count, int(node["kind"] == "source"), int(node["kind"] == "source"), run, name),
@@ -93,7 +93,7 @@ class Change:
         run, name = node["run"], node["name"]
         match node["kind"]:
             case "map":
-                self._tx.execute(
+                self._tx.send(
                     """UPDATE node SET batches_done = batches_done + 1, records_in = records_in + ?
                         WHERE run = ? AND name = ?""",
                     (_records_in(row), run, name),
@@ -105,7 +105,7 @@ class Change:
             case "source":
                 self._end_node(node, node_state(completed=1, failed=0, rejected=self._count(node)))
             case _:
-                self._tx.execute(
+                self._tx.send(
                     "UPDATE node SET output = ?, records_out = 1 WHERE run = ? AND name = ?",
                     (end.output, run, name),
                 )
@@ -114,7 +114,7 @@ class Change:
     def row_failed(self, node: Row, row: Row, problem: str, *, every: bool) -> None:
         """A row has ended badly; `every` says that no other row of the node can do better."""
         run, name = node["run"], node["name"]
-        self._tx.execute(
+        self._tx.send(
             """UPDATE node SET batches_failed = batches_failed + 1,
                       problem = coalesce(problem, ?) WHERE run = ? AND name = ?""",
             (problem, run, name),
@@ -134,7 +134,7 @@ class Change:
 
     def node_failed(self, node: Row, problem: str) -> None:
         """A node cannot be set going, or what it ran elsewhere has failed."""
-        self._tx.execute(
+        self._tx.send(
             "UPDATE node SET problem = ? WHERE run = ? AND name = ?",
             (problem, node["run"], node["name"]),
         )
@@ -146,12 +146,12 @@ class Change:
 
     def row_cancelled(self, node: Row, row: Row, problem: str) -> None:
         """Somebody does not want a batch any more: the others go on without it."""
-        self._tx.execute(
+        self._tx.send(
             """UPDATE attempt SET ended_at = ?, outcome = 'cancelled'
                 WHERE run = ? AND node = ? AND seq = ? AND ended_at IS NULL""",
             (self._now, node["run"], node["name"], row["seq"]),
         )
-        self._tx.execute(
+        self._tx.send(
             """UPDATE work SET state = 'cancelled', ended_at = ?, problem = ?
                 WHERE run = ? AND node = ? AND seq = ?""",
             (self._now, problem, node["run"], node["name"], row["seq"]),
@@ -164,7 +164,7 @@ class Change:
 
     def node_answered(self, node: Row, output: str, state: RunState) -> None:
         """A node has its answer from elsewhere."""
-        self._tx.execute(
+        self._tx.send(
             "UPDATE node SET output = ?, records_out = 1 WHERE run = ? AND name = ?",
             (output, node["run"], node["name"]),
         )
@@ -182,7 +182,7 @@ class Change:
         if node["kind"] != "map":
             self._end_node(node, RunState.SKIPPED, Fate(reason=reason, missing=True))
             return
-        self._tx.execute(
+        self._tx.send(
             "UPDATE node SET passing = 1, missing = 1, reason = ? WHERE run = ? AND name = ?",
             (reason, run, name),
         )
@@ -260,7 +260,7 @@ class Change:
     def _feed(self, child: Row, seq: int, batch: BatchRef) -> None:
         """Hand a batch on to a node that maps or reduces it."""
         run, name = child["run"], child["name"]
-        self._tx.execute(
+        self._tx.send(
             "UPDATE node SET batches_known = batches_known + 1 WHERE run = ? AND name = ?",
             (run, name),
         )
@@ -271,7 +271,7 @@ class Change:
         elif batch.count:
             self._enqueue(child, row_of_node(child, seq, "map", (batch,)))
         else:
-            self._tx.execute(
+            self._tx.send(
                 "UPDATE node SET batches_done = batches_done + 1 WHERE run = ? AND name = ?",
                 (run, name),
             )
@@ -280,13 +280,13 @@ class Change:
     def _hand_on(self, node: Row, row: Row) -> None:
         """An optional map goes without: its batch goes on as it came."""
         inputs = msgspec.json.decode(row["input"], type=list[BatchRef])
-        self._tx.execute(
+        self._tx.send(
             "UPDATE node SET missing = 1 WHERE run = ? AND name = ?", (node["run"], node["name"])
         )
         self._passed(node, int(row["seq"]), inputs[0] if inputs else BatchRef(""))
 
     def _passed(self, node: Row, seq: int, batch: BatchRef) -> None:
-        self._tx.execute(
+        self._tx.send(
             """UPDATE node SET batches_done = batches_done + 1, records_in = records_in + ?
                 WHERE run = ? AND name = ?""",
             (batch.count, node["run"], node["name"]),
@@ -315,7 +315,7 @@ class Change:
         if closed and not adds:
             adds = 1
             self._enqueue(node, row_of_node(node, 1, "add", ()))
-        self._tx.execute(
+        self._tx.send(
             "UPDATE node SET grouped = ?, adds = ? WHERE run = ? AND name = ?",
             (grouped, adds, run, name),
         )
@@ -325,7 +325,7 @@ class Change:
     def _reduced(self, node: Row, row: Row, end: Finished) -> None:
         run, name = node["run"], node["name"]
         if row["kind"] == "result":
-            self._tx.execute(
+            self._tx.send(
                 """UPDATE node SET output = ?, records_out = 1, batches_done = batches_known
                     WHERE run = ? AND name = ?""",
                 (end.output, run, name),
@@ -337,7 +337,7 @@ class Change:
             return
         if row["kind"] == "add":
             inputs = msgspec.json.decode(row["input"], type=list[BatchRef])
-            self._tx.execute(
+            self._tx.send(
                 """UPDATE node SET batches_done = batches_done + ?, records_in = records_in + ?
                     WHERE run = ? AND name = ?""",
                 (len(inputs), sum(one.count for one in inputs), run, name),
@@ -406,7 +406,7 @@ class Change:
         end = NodeEnd(state)
         if not end.well:
             self._close_rows(run, name)
-        self._tx.execute(
+        self._tx.send(
             """UPDATE node SET state = ?, reason = ?, ended_at = ?, missing = missing + ?,
                       started_at = coalesce(started_at, ?) WHERE run = ? AND name = ?""",
             (state.value, why.reason, self._now, int(missing), self._now, run, name),
@@ -464,12 +464,12 @@ class Change:
     def _close_rows(self, run: str, node: str = "") -> None:
         """End what is open of a node, or of the whole run."""
         names = (self._now, run, node, node)
-        self._tx.execute(
+        self._tx.send(
             """UPDATE attempt SET ended_at = ?, outcome = 'cancelled'
                 WHERE run = ? AND (? = '' OR node = ?) AND ended_at IS NULL""",
             names,
         )
-        self._tx.execute(
+        self._tx.send(
             """UPDATE work SET state = 'cancelled', ended_at = ?
                 WHERE run = ? AND (? = '' OR node = ?) AND ended_at IS NULL""",
             names,
@@ -490,7 +490,7 @@ class Change:
     def _end_run(self, run: str, state: RunState, problem: str | None = None) -> None:
         nodes = self._tx.all("SELECT * FROM node WHERE run = ? ORDER BY position", (run,))
         missing = sorted({one for node in nodes for one in _missing_of(node)})
-        self._tx.execute(
+        self._tx.send(
             """UPDATE run SET state = ?, reason = '', problem = ?, ended_at = ?, missing = ?
                 WHERE id = ?""",
             (state.value, problem, self._now, msgspec.json.encode(missing).decode(), run),
@@ -552,7 +552,7 @@ def _dataset_state(run: RunState, node: Row) -> str:
 def count_on(tx: Transaction, key: WorkKey) -> None:
     """Let the attempts of a row follow those that its key has had before."""
     where = (key.run, key.node, key.seq)
-    tx.execute(
+    tx.send(
         """UPDATE work SET attempt = (SELECT coalesce(max(attempt.attempt), 0) FROM attempt
                                        WHERE run = ? AND node = ? AND seq = ?)
             WHERE run = ? AND node = ? AND seq = ?""",

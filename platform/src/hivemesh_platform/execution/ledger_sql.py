@@ -77,7 +77,7 @@ class SqlLedger:
 
     def add_run(self, tx: Transaction, run: NewRun, now: int) -> None:
         """Accept a run: its nodes wait, and nothing is queued until they are activated."""
-        tx.execute(
+        tx.send(
             """INSERT INTO run (id, pipeline, version, document, parameters, labels, submitter,
                                 state, created_at, behalf, data_class, tenant)
                VALUES (?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?)""",
@@ -113,14 +113,14 @@ class SqlLedger:
         row = tx.one("SELECT * FROM node WHERE run = ? AND name = ?", (run, node))
         if row is None or row["ended_at"] is not None:
             return Effects()
-        tx.execute(
+        tx.send(
             """UPDATE node SET options = ?, state = 'queued'
                 WHERE run = ? AND name = ? AND options IS NULL""",
             (options, run, node),
         )
         if row["kind"] in {"call", "source"}:
             _add_first_row(tx, row, now)
-        tx.execute(
+        tx.send(
             """UPDATE work SET state = 'queued' WHERE run = ? AND node = ? AND state = 'blocked'
                   AND ended_at IS NULL""",
             (run, node),
@@ -135,7 +135,7 @@ class SqlLedger:
         row = tx.one(_NODE_OF_ROW, (run, node))
         if row is None or row["ended_at"] is not None or row["decided"]:
             return Effects()
-        tx.execute(
+        tx.send(
             "UPDATE node SET decided = ? WHERE run = ? AND name = ?",
             (1 if holds else -1, run, node),
         )
@@ -164,7 +164,7 @@ class SqlLedger:
     def placed(self, tx: Transaction, key: WorkKey, fence: Fence, placed: Placed, now: int) -> None:
         """Keep where the attempt runs and why."""
         where = (key.run, key.node, key.seq)
-        tx.execute(
+        tx.send(
             _PLACED,
             (
                 *where,
@@ -176,12 +176,12 @@ class SqlLedger:
                 now,
             ),
         )
-        tx.execute(
+        tx.send(
             "UPDATE work SET instance = ? WHERE run = ? AND node = ? AND seq = ? AND attempt = ?",
             (placed.instance, *where, fence.attempt),
         )
         if placed.endpoint:
-            tx.execute(
+            tx.send(
                 "UPDATE source SET endpoint = ? WHERE run = ? AND node = ?",
                 (placed.endpoint, key.run, key.node),
             )
@@ -190,16 +190,16 @@ class SqlLedger:
         self, tx: Transaction, key: WorkKey, fence: Fence, reason: str, not_before: int
     ) -> None:
         """Put a claimed row back, because nobody can take it; costs no retry."""
-        tx.execute(
+        tx.send(
             """UPDATE work SET state = 'queued', reason = ?, not_before = ?
                 WHERE run = ? AND node = ? AND seq = ? AND attempt = ? AND epoch = ?
                   AND state = 'running'""",
             (reason, not_before, key.run, key.node, key.seq, fence.attempt, fence.epoch),
         )
-        tx.execute(
+        tx.send(
             "UPDATE node SET reason = ? WHERE run = ? AND name = ?", (reason, key.run, key.node)
         )
-        tx.execute(
+        tx.send(
             "DELETE FROM attempt WHERE run = ? AND node = ? AND seq = ? AND attempt = ?",
             (key.run, key.node, key.seq, fence.attempt),
         )
@@ -217,7 +217,7 @@ class SqlLedger:
         change = Change(tx, self._datasets, now)
         for seq, batch in enumerate(page.batches, first):
             change.batch_ended(node, seq, batch)
-        tx.execute(
+        tx.send(
             """UPDATE source SET execution = ?, after = ?, checkpoint = ?, next_seq = ?
                 WHERE run = ? AND node = ?""",
             (
@@ -230,12 +230,12 @@ class SqlLedger:
             ),
         )
         if page.batches:
-            tx.execute(
+            tx.send(
                 """UPDATE work SET crashes = 0, retries = 0, suspect = 0
                     WHERE run = ? AND node = ? AND seq = ?""",
                 (key.run, key.node, key.seq),
             )
-            tx.execute(
+            tx.send(
                 "UPDATE source SET rejected = ? WHERE run = ? AND node = ?",
                 (node["rejected"] + page.settled, key.run, key.node),
             )
@@ -253,7 +253,7 @@ class SqlLedger:
             end = replace(end, output=kept)
         if row["halved"]:
             part_sql.forget(tx, key)
-        tx.execute(
+        tx.send(
             """UPDATE work SET state = 'completed', ended_at = ?, output = ?, problem = NULL
                 WHERE run = ? AND node = ? AND seq = ?""",
             (now, end.output, key.run, key.node, key.seq),
@@ -274,7 +274,7 @@ class SqlLedger:
         _hold(tx, key, fence)
         problem, crashed = failure.problem, is_crash(failure.problem)
         document = msgspec.json.encode(problem).decode()
-        tx.execute(
+        tx.send(
             """UPDATE work SET state = 'queued', not_before = ?, problem = ?, reason = ?,
                       retries = retries + ?, crashes = crashes + ?, suspect = ?
                 WHERE run = ? AND node = ? AND seq = ?""",
@@ -302,7 +302,7 @@ class SqlLedger:
         """End a row with its problem."""
         row = _hold(tx, key, fence)
         document = msgspec.json.encode(problem).decode()
-        tx.execute(
+        tx.send(
             """UPDATE work SET state = 'failed', ended_at = ?, problem = ?
                 WHERE run = ? AND node = ? AND seq = ?""",
             (now, document, key.run, key.node, key.seq),
@@ -329,7 +329,7 @@ class SqlLedger:
         lines = part_sql.next_open(tx, row) if row["halved"] else (0, _count(row))
         if lines is not None:
             part_sql.halve(tx, key, lines)
-        tx.execute(
+        tx.send(
             """UPDATE work SET state = 'queued', not_before = 0, problem = ?, reason = ?,
                       halved = 1, crashes = crashes + 1, suspect = ?
                 WHERE run = ? AND node = ? AND seq = ?""",
@@ -375,7 +375,7 @@ class SqlLedger:
         if node["kind"] != "map" and node["on_error"] != "dead_letter":
             return self.fail(tx, key, fence, problem, now), False
         document = msgspec.json.encode(problem).decode()
-        tx.execute(
+        tx.send(
             """UPDATE node SET batches_failed = batches_failed + 1,
                       problem = coalesce(problem, ?) WHERE run = ? AND name = ?""",
             (document, key.run, key.node),
@@ -453,13 +453,13 @@ class SqlLedger:
 
     def explain_waiting(self, tx: Transaction, capability: str, reason: str) -> None:
         """Show people why the rows of a capability wait; "" takes the reason away."""
-        tx.execute(
+        tx.send(
             """UPDATE node SET reason = ? WHERE capability = ? AND ended_at IS NULL
                   AND reason != ? AND (run, name) IN (
                       SELECT run, node FROM work WHERE state = 'queued' AND capability = ?)""",
             (reason, capability, reason, capability),
         )
-        tx.execute(
+        tx.send(
             """UPDATE work SET reason = ? WHERE state = 'queued' AND capability = ?
                   AND node = 'job' AND reason != ?""",
             (reason, capability, reason),
@@ -467,7 +467,7 @@ class SqlLedger:
 
 
 def _add_node(tx: Transaction, run: NewRun, node: NewNode) -> None:
-    tx.execute(
+    tx.send(
         """INSERT INTO node (run, name, position, capability, kind, upstream, options, labels,
                              submitter, priority, max_retries, retry_base_s, retry_max_s, deadline_ms,
                              idle_timeout_ms, dataset, dataset_version, state, behalf,
@@ -537,7 +537,7 @@ def _add_first_row(tx: Transaction, node: Row, now: int) -> None:
     if tx.one("SELECT 1 FROM work WHERE run = ? AND node = ? AND seq = 0", (key.run, key.node)):
         return
     if node["kind"] == "source":
-        tx.execute("INSERT INTO source (run, node) VALUES (?, ?)", (key.run, key.node))
+        tx.send("INSERT INTO source (run, node) VALUES (?, ?)", (key.run, key.node))
     enqueue(tx, row_of_node(node, 0, node["kind"], ()), now)
     if node["fresh"]:
         count_on(tx, key)
@@ -578,7 +578,7 @@ def _node(tx: Transaction, key: WorkKey) -> Row:
 
 def _queue_again(tx: Transaction, key: WorkKey) -> None:
     """The next part of the row is tried at once; what it costs is not counted against it."""
-    tx.execute(
+    tx.send(
         """UPDATE work SET state = 'queued', not_before = 0, retries = 0, suspect = 0
             WHERE run = ? AND node = ? AND seq = ?""",
         (key.run, key.node, key.seq),
@@ -601,7 +601,7 @@ def _end_attempt(
     problem: str | None,
     now: int,
 ) -> None:
-    tx.execute(
+    tx.send(
         _ATTEMPT_ENDED,
         (now, outcome.value, problem, key.run, key.node, key.seq, fence.attempt),
     )

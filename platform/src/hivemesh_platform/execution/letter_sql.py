@@ -72,7 +72,7 @@ def keep(
         _position(tx, row),
         row["attempt"],
     )
-    tx.execute(_KEEP, (*fixed, *_right(row, node), *rest, *_classes(row, node), now, row["tenant"]))
+    tx.send(_KEEP, (*fixed, *_right(row, node), *rest, *_classes(row, node), now, row["tenant"]))
 
 
 def find(tx: Transaction, letter: str) -> Row | None:

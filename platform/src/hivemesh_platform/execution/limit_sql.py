@@ -113,7 +113,7 @@ class Gate:
         if full_at is None:
             full_at = self._used(limit.scope, name)
         after, due_at = limit.rate.taken(full_at, self._now, count)
-        self._tx.execute(
+        self._tx.send(
             """INSERT INTO limit_rate (scope, name, full_at, due_at) VALUES (?, ?, ?, ?)
                ON CONFLICT (scope, name)
                DO UPDATE SET full_at = excluded.full_at, due_at = excluded.due_at""",
@@ -142,7 +142,7 @@ class Gate:
                 room = self._room(limit, key, running.get(key, 0))
                 room -= 0 if queued is None else int(queued["n"])
             if room > 0 and self._tx.execute(_SET_FREE, {**_two(names), "room": room}) < room:
-                self._tx.execute(
+                self._tx.send(
                     "DELETE FROM limit_parked WHERE capability = ? AND limit_key = ?",
                     (self._capability, key),
                 )
@@ -159,9 +159,9 @@ class Gate:
                 return
             for key, (room, reason) in over.items():
                 said: dict[str, Value] = {"key": key, "reason": reason}
-                self._tx.execute(_PARK, {**names, **said, "room": room})
-                self._tx.execute(_REASON_OF_NODES, {"capability": self._capability, **said})
-                self._tx.execute(
+                self._tx.send(_PARK, {**names, **said, "room": room})
+                self._tx.send(_REASON_OF_NODES, {"capability": self._capability, **said})
+                self._tx.send(
                     """INSERT INTO limit_parked (capability, limit_key) VALUES (?, ?)
                        ON CONFLICT DO NOTHING""",
                     (self._capability, key),
@@ -253,7 +253,7 @@ def next_start(tx: Transaction, now: int) -> int | None:
 def put(tx: Transaction, limit: Limit, now: int) -> None:
     """Set a limit; what waits for it is looked at anew by the next claim."""
     rate = limit.rate
-    tx.execute(
+    tx.send(
         """INSERT INTO work_limit (scope, name, running, starts, per_ms, burst, origin, changed_at)
            VALUES (?, ?, ?, ?, ?, ?, ?, ?)
            ON CONFLICT (scope, name) DO UPDATE SET
@@ -271,19 +271,19 @@ def put(tx: Transaction, limit: Limit, now: int) -> None:
             now,
         ),
     )
-    tx.execute("DELETE FROM limit_rate WHERE scope = ? AND name = ?", (limit.scope, limit.name))
+    tx.send("DELETE FROM limit_rate WHERE scope = ? AND name = ?", (limit.scope, limit.name))
     _release_parked(tx)
 
 
 def remove(tx: Transaction, scope: Scope, name: str) -> None:
     """Take a limit away."""
-    tx.execute("DELETE FROM work_limit WHERE scope = ? AND name = ?", (scope, name))
+    tx.send("DELETE FROM work_limit WHERE scope = ? AND name = ?", (scope, name))
     _release_parked(tx)
 
 
 def _release_parked(tx: Transaction) -> None:
-    tx.execute("UPDATE work SET state = 'queued', reason = '' WHERE state = 'waiting'")
-    tx.execute("DELETE FROM limit_parked WHERE limit_key != ''")
+    tx.send("UPDATE work SET state = 'queued', reason = '' WHERE state = 'waiting'")
+    tx.send("DELETE FROM limit_parked WHERE limit_key != ''")
 
 
 def _used_up(tx: Transaction, limit: Limit) -> int:

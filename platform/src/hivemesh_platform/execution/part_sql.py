@@ -36,7 +36,7 @@ def halve(tx: Transaction, key: WorkKey, lines: tuple[int, int]) -> None:
     first, last = lines
     middle = (first + last) // 2
     where = (key.run, key.node, key.seq)
-    tx.execute(
+    tx.send(
         "DELETE FROM work_part WHERE run = ? AND node = ? AND seq = ? AND first = ?",
         (*where, first),
     )
@@ -54,7 +54,7 @@ def end(
 ) -> bool:
     """End a part; True where it was the last one."""
     where = (key.run, key.node, key.seq)
-    tx.execute(
+    tx.send(
         """UPDATE work_part SET state = ?, batch = ?, output = ?
              WHERE run = ? AND node = ? AND seq = ? AND first = ?""",
         (state, batch, output, *where, lines[0]),
@@ -77,6 +77,6 @@ def done(tx: Transaction, key: WorkKey) -> list[Part]:
 
 def forget(tx: Transaction, key: WorkKey) -> None:
     """The row has ended."""
-    tx.execute(
+    tx.send(
         "DELETE FROM work_part WHERE run = ? AND node = ? AND seq = ?", (key.run, key.node, key.seq)
     )

@@ -84,7 +84,7 @@ def enqueue_all(tx: Transaction, rows: Sequence[NewRow], now: int) -> None:
         first, step = _take_ranks(tx, *lane, len(group))
         values = [_values(row, first + number * step, now) for number, row in enumerate(group)]
         if len(values) == 1:
-            tx.execute(_INSERT_ROW, values[0])
+            tx.send(_INSERT_ROW, values[0])
         else:
             tx.execute_many(_INSERT_ROW, values)
 
@@ -98,7 +98,7 @@ def claimed(tx: Transaction, capability: str, rank: float) -> None:
 
 def forget_shares(tx: Transaction) -> None:
     """Drop the shares that decide nothing: those of submitters who have nothing queued."""
-    tx.execute(
+    tx.send(
         """DELETE FROM queue_share WHERE last_rank <= (
                SELECT v FROM queue_clock WHERE queue_clock.capability = queue_share.capability)"""
     )
@@ -155,11 +155,11 @@ def _values(row: NewRow, rank: float, now: int) -> tuple[Value, ...]:
 
 def _rebase(tx: Transaction, capability: str, v: float) -> None:
     """Let the ranks of a queue begin anew; their order and distances stay."""
-    tx.execute(
+    tx.send(
         "UPDATE work SET rank = rank - ? WHERE capability = ? AND ended_at IS NULL",
         (v, capability),
     )
-    tx.execute(
+    tx.send(
         "UPDATE queue_share SET last_rank = last_rank - ? WHERE capability = ?", (v, capability)
     )
-    tx.execute("UPDATE queue_clock SET v = 0 WHERE capability = ?", (capability,))
+    tx.send("UPDATE queue_clock SET v = 0 WHERE capability = ?", (capability,))

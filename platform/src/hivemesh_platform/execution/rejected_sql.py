@@ -28,7 +28,7 @@ def keep_rejected(
             for no, one in enumerate(rejected[:room], first)
         ],
     )
-    tx.execute(
+    tx.send(
         "UPDATE node SET rejected = rejected + ? WHERE run = ? AND name = ?",
         (len(rejected), run, name),
     )
@@ -36,16 +36,16 @@ def keep_rejected(
 
 def start_over(tx: Transaction, key: WorkKey) -> None:
     """A new execution starts at the checkpoint and rejects again what lies behind it."""
-    tx.execute(
+    tx.send(
         "UPDATE source SET execution = '', after = 0 WHERE run = ? AND node = ?",
         (key.run, key.node),
     )
     row = tx.one("SELECT rejected FROM source WHERE run = ? AND node = ?", (key.run, key.node))
     settled = 0 if row is None else int(row["rejected"])
-    tx.execute(
+    tx.send(
         "DELETE FROM rejected WHERE run = ? AND node = ? AND no > ?", (key.run, key.node, settled)
     )
-    tx.execute(
+    tx.send(
         "UPDATE node SET rejected = ? WHERE run = ? AND name = ?", (settled, key.run, key.node)
     )
 
@@ -54,7 +54,7 @@ def count_progress(tx: Transaction, key: WorkKey, progress: Progress | None) -> 
     """Keep the last word on progress."""
     if progress is None:
         return
-    tx.execute(
+    tx.send(
         "UPDATE node SET done = ?, total = ?, unit = ? WHERE run = ? AND name = ?",
         (progress.done, progress.total, progress.unit, key.run, key.node),
     )

@@ -28,7 +28,7 @@ def class_of(tx: Transaction, name: str, tenant: str) -> DataClass | None:
 
 def insert(tx: Transaction, version: DatasetVersion) -> None:
     """Add a version without parts."""
-    tx.execute(
+    tx.send(
         """INSERT INTO dataset (name, version, state, run, node, provenance, created_at, tenant,
                                 data_class)
            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
@@ -48,12 +48,12 @@ def insert(tx: Transaction, version: DatasetVersion) -> None:
 
 def insert_part(tx: Transaction, name: str, version: int, part: Part, tenant: str) -> None:
     """Add a part and count its records."""
-    tx.execute(
+    tx.send(
         """INSERT INTO dataset_part (name, version, seq, sha256, count, bytes, encoding, tenant)
            VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
         (name, version, part.seq, part.sha256, part.count, part.bytes, part.encoding, tenant),
     )
-    tx.execute(
+    tx.send(
         """UPDATE dataset SET records = records + ?, bytes = bytes + ?
             WHERE name = ? AND version = ? AND tenant = ?""",
         (part.count, part.bytes, name, version, tenant),
@@ -62,7 +62,7 @@ def insert_part(tx: Transaction, name: str, version: int, part: Part, tenant: st
 
 def set_state(tx: Transaction, name: str, version: int, state: DatasetState, tenant: str) -> None:
     """End the writing of a version, with what its run can say of its provenance."""
-    tx.execute(
+    tx.send(
         "UPDATE dataset SET state = ? WHERE name = ? AND version = ? AND tenant = ?",
         (state.value, name, version, tenant),
     )
@@ -71,8 +71,8 @@ def set_state(tx: Transaction, name: str, version: int, state: DatasetState, ten
 def clear(tx: Transaction, name: str, version: int, tenant: str) -> None:
     """Take the parts of a version away."""
     which = (name, version, tenant)
-    tx.execute("DELETE FROM dataset_part WHERE name = ? AND version = ? AND tenant = ?", which)
-    tx.execute(
+    tx.send("DELETE FROM dataset_part WHERE name = ? AND version = ? AND tenant = ?", which)
+    tx.send(
         """UPDATE dataset SET records = 0, bytes = 0
             WHERE name = ? AND version = ? AND tenant = ?""",
         which,
