@@ -27,6 +27,7 @@ from hivemesh_platform.access.policy_service import PolicyService
 from hivemesh_platform.access.policy_store import PolicyStore
 from hivemesh_platform.access.service import AccessService
 from hivemesh_platform.api import (
+    again,
     artifacts,
     audit,
     ca,
@@ -216,7 +217,7 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
         )
         routers = [
             *_mesh_routers(platform, database),
-            *_work_routers(execution, files, platform.audit),
+            *_work_routers(platform, execution, files),
         ]
         routers.append(secrets.router(execution, InstalledCatalogue(platform.types)))
         routers.append(tickets.router(execution.tickets, clock))
@@ -258,9 +259,18 @@ def _execution_ports(
 
 
 def _work_routers(
-    execution: Execution, files: ArtifactService, trail: AuditTrail
+    platform: Platform, execution: Execution, files: ArtifactService
 ) -> list[APIRouter]:
+    trail = platform.audit
     return [
+        again.router(
+            execution.again,
+            execution.runs,
+            files,
+            lambda: capabilities.views(platform.registry, platform.routing.free_slots()),
+            trail,
+            local=platform.settings.mode == "local",
+        ),
         runs.router(execution.runs, files, trail),
         jobs.router(execution.jobs, execution.runs, files),
         dead_letters.router(execution, Work(execution.runs, files), trail),

@@ -437,9 +437,44 @@ class Client:
             {**which, "parameters": dict(parameters or {}), "data_class": data_class},
         )
 
-    def runs(self, *, limit: int = 50) -> list[RunView]:
-        """The newest runs and jobs."""
-        return self._some(RunView, "/v1/runs", limit)
+    def runs(self, filters: Mapping[str, str] | None = None, *, limit: int = 50) -> list[RunView]:
+        """The newest runs and jobs that fit.
+
+        Filters are state, capability, pipeline, since (ISO 8601), label (NAME=VALUE) and submitter.
+        """
+        return self._filtered(RunView, "/v1/runs", filters, limit)
+
+    def jobs(self, filters: Mapping[str, str] | None = None, *, limit: int = 50) -> list[RunView]:
+        """The newest jobs that fit; filters as for `runs`, but for pipeline and label."""
+        return self._filtered(RunView, "/v1/jobs", filters, limit)
+
+    def job_types(self) -> list[CapabilityView]:
+        """What can be submitted as a job, with the schemas of input and options."""
+        return self._all(CapabilityView, "/v1/job-types")
+
+    def submit(
+        self,
+        capability: str,
+        value: JsonValue = None,
+        options: Mapping[str, JsonValue] | None = None,
+        *,
+        data_class: str = "internal",
+    ) -> RunView:
+        """Submit a job and return at once; `watch` follows it."""
+        return self.call(capability, value, options, wait_s=0.0, data_class=data_class)
+
+    def retry(self, run_id: str, from_step: str = "") -> RunView:
+        """Set what has failed of a run going again; with a step, all from there on afresh."""
+        path = f"/v1/runs/{quote(run_id, safe='')}/retry"
+        return self._view(RunView, "POST", path, {"from_step": from_step})
+
+    def retry_job(self, job_id: str) -> RunView:
+        """Queue a job that has failed or was cancelled once more."""
+        return self._view(RunView, "POST", f"/v1/jobs/{quote(job_id, safe='')}/retry", {})
+
+    def process_job(self, job_id: str) -> RunView:
+        """Have a waiting job tried at once; not in production mode."""
+        return self._view(RunView, "POST", f"/v1/jobs/{quote(job_id, safe='')}/process", {})
 
     def run(self, run_id: str) -> RunView:
         """One run."""
@@ -635,6 +670,19 @@ class Client:
     def _some(self, kind: type[V], path: str, limit: int) -> list[V]:
         answer = self._read("GET", f"{path}?{urlencode({'limit': limit})}")
         return Page[kind].model_validate_json(answer).items  # type: ignore[valid-type]  # a type chosen at run time
+
+    def _filtered(
+        self, kind: type[V], path: str, filters: Mapping[str, str] | None, limit: int
+    ) -> list[V]:
+        chosen = {name: value for name, value in (filters or {}).items() if value}
+        items: list[V] = []
+        after: str | None = ""
+        while after is not None and len(items) < limit:
+            query = {**chosen, "limit": str(min(200, limit - len(items))), "after": after}
+            page = Page[kind].model_validate_json(self._read("GET", f"{path}?{urlencode(query)}"))  # type: ignore[valid-type]  # a type chosen at run time
+            items.extend(page.items)
+            after = page.next
+        return items
 
     def _page(self, kind: type[V], answer: bytes) -> list[V]:
         return Page[kind].model_validate_json(answer).items  # type: ignore[valid-type]  # as below

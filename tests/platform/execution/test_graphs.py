@@ -1,6 +1,9 @@
 """Graphs over fake workers: order, conditions, failures beside healthy branches, restarts."""
 
+import json
+
 import pytest
+from access_support import ADMIN
 from execution_support import CAPABILITIES, FAST, PIPELINE, TESTER, core, numbers, worker
 from fake_workers import (
     FakeCatalogue,
@@ -11,10 +14,15 @@ from fake_workers import (
     mapper,
     source,
 )
+from hivemesh_platform.execution.behalf import Behalf
+from hivemesh_platform.execution.subjects import Filters
+from hivemesh_sdk.contracts.api import JobRequest, RunRequest
 from hivemesh_sdk.contracts.pages import Frame
 from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.contracts.steps import ProblemEvent
+from hivemesh_sdk.contracts.tickets import TICKET_TYPE
 from hivemesh_sdk.errors import HivemeshError
+from hivemesh_sdk.trust import jws
 
 CATALOGUE = FakeCatalogue(
     *CAPABILITIES, capability("test.fail@1", "call"), capability("test.tag@1", "map")
@@ -463,3 +471,80 @@ async def test_what_needs_the_answer_of_an_optional_step_is_missing_too(tmp_path
         run = await platform.run(document)
         assert (run.state, run.missing) == ("partial", ["a", "b"])
         assert states(run) == {"a": "skipped", "b": "skipped", "c": "completed"}
+
+
+# Jobs, and lists of them.
+
+
+async def job(platform, capability="test.echo@1", wait_s=10):
+    request = JobRequest(capability=capability, wait_s=wait_s)
+    return await platform.execution.jobs.start(request, TESTER)
+
+
+async def test_a_failed_job_is_retried_under_its_own_name(tmp_path):
+    broken = workers()
+    async with open_core(tmp_path, broken) as platform:
+        failed = await job(platform, "test.fail@1")
+        assert failed.state == "failed"
+        broken.behaviours["test.fail@1"] = caller(lambda _value, _options: 7)
+        await platform.execution.again.retry_job(failed.id, TESTER)
+        view = await platform.end(failed.id)
+        assert (view.state, view.outputs) == ("completed", {"result": 7})
+        assert [attempt for _, _, attempt in platform.fleet.puts] == [1, 2]
+        with pytest.raises(HivemeshError) as refused:
+            await platform.execution.again.retry_job(failed.id, TESTER)
+        assert refused.value.slug == "nothing-to-retry"
+
+
+async def test_a_retry_lends_no_right_that_who_asks_for_it_has_not(tmp_path):
+    broken = workers()
+    viewer = Behalf(sub="viewer", roles=("viewer",), grants=("read:run",))
+    async with open_core(tmp_path, broken) as platform:
+        failed = await job(platform, "test.fail@1")
+        run = await platform.run(graph(bad=FAIL))
+        await platform.execution.again.retry_job(failed.id, viewer)
+        await platform.execution.again.retry(run.id, "", viewer)
+        await platform.end(failed.id)
+        await platform.end(run.id)
+        last = [json.loads(jws.unverified(one, TICKET_TYPE)) for one in platform.fleet.tickets[-2:]]
+        assert [(one["sub"], one["roles"]) for one in last] == [("tester", ["viewer"])] * 2
+
+
+async def listed(platform, **filters):
+    found = await platform.execution.runs.page("", 20, ADMIN, Filters(**filters))
+    return [one.id for one in found]
+
+
+async def test_runs_and_jobs_are_found_by_what_they_are(tmp_path):
+    async with open_core(tmp_path) as platform:
+        good, bad = await job(platform), await job(platform, "test.fail@1")
+        request = RunRequest(document=graph(bad=FAIL), labels={"team": "a"})
+        run = await platform.end((await platform.execution.runs.start(request, TESTER)).id)
+        assert await listed(platform) == [run.id, bad.id, good.id]
+        assert await listed(platform, state="failed") == [run.id, bad.id]
+        assert await listed(platform, kind="capability") == [bad.id, good.id]
+        assert await listed(platform, kind="pipeline", name="graph") == [run.id]
+        assert await listed(platform, name="test.echo@1") == [good.id]
+        assert await listed(platform, label="team", label_value="a") == [run.id]
+        assert await listed(platform, label="team", label_value="b") == []
+        assert await listed(platform, submitter="tester", state="completed") == [good.id]
+        assert await listed(platform, submitter="other") == []
+        assert await listed(platform, since=2**50) == []
+
+
+async def test_a_job_that_cannot_be_right_is_refused_before_it_is_accepted(tmp_path):
+    strict = capability(
+        "test.echo@1",
+        "call",
+        input={"type": "object", "required": ["n"]},
+        options={"type": "object", "properties": {"a": {}}, "additionalProperties": False},
+    )
+    async with core(tmp_path, workers(), catalogue=FakeCatalogue(strict)) as platform:
+        for request, pointer in (
+            (JobRequest(capability="test.echo@1", input={}), "/input"),
+            (JobRequest(capability="test.echo@1", input={"n": 1}, options={"b": 1}), "/options/b"),
+        ):
+            with pytest.raises(HivemeshError) as refused:
+                await platform.execution.jobs.start(request, TESTER)
+            assert refused.value.errors[0].pointer == pointer
+        assert await listed(platform) == []

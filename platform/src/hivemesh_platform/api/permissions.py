@@ -60,6 +60,11 @@ REPLAY = all_of(
     "run:capability",
     on="its pipeline or capability, and the capability that is run; or its submitter",
 )
+AGAIN = all_of(
+    "write:run",
+    "run:capability",
+    on="its pipeline or capability, and all that it calls; or its submitter",
+)
 
 ROUTES: dict[str, Needs] = {
     "GET /v1/health": KNOWN,
@@ -111,6 +116,7 @@ ROUTES: dict[str, Needs] = {
     "GET /v1/runs/{run}/explain": RUN,
     "POST /v1/runs/{run}/cancel": CANCEL,
     "POST /v1/runs/{run}/steps/{step}/cancel": CANCEL,
+    "POST /v1/runs/{run}/retry": AGAIN,
     "GET /v1/runs/{run}/attempts": RUN,
     "GET /v1/lost-steps": one_of(
         "read:run", "run:pipeline", "run:capability", on="those that are listed"
@@ -133,6 +139,10 @@ ROUTES: dict[str, Needs] = {
     "POST /v1/jobs": one_of("run:capability", on="the capability"),
     "GET /v1/jobs/{job}": RUN,
     "POST /v1/jobs/{job}/cancel": CANCEL,
+    "POST /v1/jobs/{job}/retry": AGAIN,
+    "POST /v1/jobs/{job}/process": one_of("admin:run"),
+    "GET /v1/jobs": one_of("read:run", "run:capability", on="those that are listed"),
+    "GET /v1/job-types": one_of("read:capability", on="those that are listed"),
     # pipelines and data
     "GET /v1/pipelines": one_of("read:pipeline", on="those that are listed"),
     "GET /v1/pipelines/{name}": one_of("read:pipeline", on="the pipeline"),

@@ -9,6 +9,7 @@ from hivemesh_sdk.contracts.api import ExplainView, Page, RejectedView, RunReque
 from hivemesh_platform.api.access import before_body, require_some
 from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.filters import Filtered
 from hivemesh_platform.api.paging import Limit, Offset, offset_page, page_of
 from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.api.work import Work
@@ -39,9 +40,11 @@ def router(runs: RunService, artifacts: ArtifactService, audit: AuditTrail) -> A
         return await runs.start(body, behalf_of_request(request), demands)
 
     @routes.get("/v1/runs")
-    async def list_runs(request: Request, after: str = "", limit: Limit = 50) -> Page[RunView]:
+    async def list_runs(
+        request: Request, filters: Filtered, after: str = "", limit: Limit = 50
+    ) -> Page[RunView]:
         principal = require_some(request, "read:run", "run:pipeline", "run:capability")
-        found = await runs.page(after, limit + 1, principal)
+        found = await runs.page(after, limit + 1, principal, filters.of())
         return page_of(found, limit, lambda run: run.id)
 
     @routes.get("/v1/runs/{run}")

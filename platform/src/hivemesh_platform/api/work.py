@@ -98,6 +98,19 @@ class Work:
             message = f"{run} is not a run of {principal.id}, who has no write:run/{subject.name}"
             raise NotAuthorizedError(message)
 
+    async def check_again(self, request: Request, run: str) -> None:
+        """Refuse who may not set the run going again: to change it, and to call what it calls.
+
+        Raises:
+            NotFoundError: there is none, or it is invisible.
+            NotAuthorizedError: he may see it only, or not call one of its capabilities.
+        """
+        await self.check_changed(request, run)
+        subject = await self._runs.subject(run)
+        require(request, f"run:{subject.kind}", subject.name)
+        for node in (await self._runs.get(run)).nodes:
+            require(request, "run:capability", node.use)
+
     async def check_output(self, request: Request, run: str, name: str) -> None:
         """Refuse records of a dataset that the caller may not read, though he may see the run.
 

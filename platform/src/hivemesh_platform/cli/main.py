@@ -20,6 +20,7 @@ GROUPS = {
     "capability": ("hivemesh_platform.cli.capability", "Capabilities and their schemas."),
     "pipeline": ("hivemesh_platform.cli.pipeline", "Pipelines: list, validate, run."),
     "policy": ("hivemesh_platform.cli.policy", "Who may call what: show, test, apply, explain."),
+    "job": ("hivemesh_platform.cli.job", "Jobs: submit, list, show, watch, cancel, retry, types."),
     "run": ("hivemesh_platform.cli.run", "Runs: list, show, watch, cancel, output, explain."),
     "dead-letter": (
         "hivemesh_platform.cli.dead_letter",
@@ -51,6 +52,7 @@ EXAMPLES = {
     "capability": "hivemesh capability list · hivemesh capability show email.classify@1 -o yaml",
     "pipeline": "hivemesh pipeline run email-insights -p archive=@mail.mbox",
     "policy": "hivemesh policy explain parser classifier email.classify@1",
+    "job": "hivemesh job types · hivemesh job submit email.classify@1 -i mail.json --wait",
     "run": "hivemesh run list · hivemesh run show RUN_ID",
     "dead-letter": "hivemesh dead-letter list · hivemesh dead-letter retry --all",
     "dataset": "hivemesh dataset export email-insights.messages --as csv --file mail.csv",

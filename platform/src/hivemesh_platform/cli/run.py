@@ -13,18 +13,34 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="The run's id, as `run lis
 
 
 @app.command("list")
-def list_(
+def list_(  # noqa: PLR0913, PLR0917 - one parameter an option
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 20,
+    in_state: Annotated[str, typer.Option("--in", help="Only those in this state.")] = "",
+    pipeline: Annotated[str, typer.Option(help="Only those of this pipeline.")] = "",
+    capability: Annotated[str, typer.Option(help="Only jobs of this capability.")] = "",
+    since: Annotated[str, typer.Option(help="Only those since then: 2h, or a time.")] = "",
+    label: Annotated[str, typer.Option(help="Only runs with this label, NAME=VALUE.")] = "",
+    submitter: Annotated[str, typer.Option(help="Only those of this user.")] = "",
     fmt: output.Format = "table",
     state: session.State = None,
 ) -> None:
     """Show the newest runs and jobs.
 
-    Examples:  hivemesh run list  ·  hivemesh run list --limit 5 -o json
+    Examples:  hivemesh run list  ·  hivemesh run list --in failed --since 2h -o json
     """
+    from hivemesh_platform.cli.values import since_time
+
+    filters = {
+        "state": in_state,
+        "pipeline": pipeline,
+        "capability": capability,
+        "since": since_time(since),
+        "label": label,
+        "submitter": submitter,
+    }
     with session.client(state) as client:
         output.show_list(
-            client.runs(limit=limit),
+            client.runs(filters, limit=limit),
             [
                 ("id", "id"),
                 ("pipeline", "pipeline"),
@@ -39,6 +55,7 @@ def list_(
                 ("ended", "ended_at"),
                 ("version", "version"),
                 ("submitter", "submitter"),
+                ("missing", "missing"),
             ],
             empty="no runs yet; start one with `hivemesh demo email` or `hivemesh pipeline run`",
         )
@@ -92,6 +109,34 @@ def cancel(
         typer.echo(f"{run.id}: {run.state}")
     else:
         details.show_run(run, fmt)
+
+
+@app.command()
+def retry(
+    id_: Id,
+    from_: Annotated[
+        str, typer.Option("--from", help="Do this step and all behind it afresh.")
+    ] = "",
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait and show progress.")] = False,
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> int:
+    """Set what has failed, was blocked or cancelled going again; what is recorded is kept.
+
+    Examples:  hivemesh run retry run_0193a5… --wait  ·  hivemesh run retry run_0193a5… --from insights
+    """
+    from hivemesh_platform.cli.pipeline import exit_code
+    from hivemesh_platform.cli.progress import follow
+
+    with session.client(state) as client:
+        run = client.retry(id_, from_)
+        if wait:
+            run = follow(client, id_)
+    if fmt == "table" and not wait:
+        typer.echo(f"{run.id}: {run.state}; follow it with `hivemesh run watch {run.id}`")
+    else:
+        details.show_run(run, fmt)
+    return exit_code(run.state, waited=wait)
 
 
 @app.command("output")
@@ -201,6 +246,11 @@ def explain(id_: Id, fmt: output.Format = "table", state: session.State = None) 
 
     Example:  hivemesh run explain run_0193a5… -o json
     """
+    show_placement(id_, fmt, state)
+
+
+def show_placement(id_: str, fmt: str, state: Path | None) -> None:
+    """Print where each attempt of a run or job was placed, and why."""
     with session.client(state) as client:
         output.show_list(
             client.explain(id_),

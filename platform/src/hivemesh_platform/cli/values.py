@@ -65,3 +65,12 @@ def read_json(source: str) -> "JsonValue":
         message = f"{source!r} holds no JSON document: {error}"
         raise ConfigurationError(message, slug="malformed") from error
     return value
+
+
+def since_time(text: str) -> str:
+    """A time in ISO 8601: as it is written, or so long ago as `90s`, `2h` or `7d` says."""
+    if not text or not text[:-1].isdigit() or text[-1] not in "smhd":
+        return text
+    from datetime import UTC, datetime, timedelta
+
+    return (datetime.now(UTC) - timedelta(seconds=seconds(text))).isoformat()

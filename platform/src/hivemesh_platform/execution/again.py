@@ -64,6 +64,17 @@ class RunsAgain:
         self._parts.runs.give(job)
         return await self._runs.get(job)
 
+    async def process(self, job: str) -> RunView:
+        """Let a queued job that waits for its time be tried at once.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        await self._runs.get(job)
+        await self._parts.database.write(lambda tx: self._parts.ledger.hurry_job(tx, job))
+        self._parts.work.give()
+        return await self._runs.get(job)
+
     def _wake(self, run: str, effects: Effects) -> None:
         self._parts.work.give()
         if effects.ended_nodes or effects.ended_runs:

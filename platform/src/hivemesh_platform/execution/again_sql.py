@@ -77,6 +77,17 @@ def retry_job(tx: Transaction, job: str, by: Behalf) -> bool:
     return True
 
 
+def hurry_job(tx: Transaction, job: str) -> None:
+    """Let a queued job wait for nothing but a slot, before all others of its capability."""
+    tx.execute(
+        """UPDATE work SET not_before = 0, rank = (
+                  SELECT coalesce(min(other.rank), 0) - 1 FROM work AS other
+                   WHERE other.capability = work.capability AND other.state = 'queued')
+            WHERE run = ? AND node = 'job' AND seq = 0 AND state = 'queued'""",
+        (job,),
+    )
+
+
 def _has_failed(node: Row) -> bool:
     """A step that its condition has left out has not failed, one that something optional has not."""
     if node["ended_at"] is None or node["missing"]:

@@ -13,6 +13,7 @@ from hivemesh_platform import crash
 from hivemesh_platform.artifacts.store import known_classes
 from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.classes import check_clearance, output_class
+from hivemesh_platform.execution.inputs import unfit
 from hivemesh_platform.execution.ledger import NewJob
 from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.policies import policy_of
@@ -88,7 +89,10 @@ class JobService:
         known = self._catalogue.find(capability)
         if known is None:
             return
-        problems = list(secret_problems(options, known, "/options"))
+        problems = [
+            *secret_problems(options, known, "/options"),
+            *unfit(options, known.declared.options, "/options"),
+        ]
         if problems:
             raise InvalidError(problems[0].message, slug="options-invalid", errors=problems)
         uses = references_in(options, known.declared.options, "/options")
@@ -125,6 +129,11 @@ class JobService:
             message = f"{declared.id} is a {declared.kind}; use it in a pipeline"
             pointer = FieldProblem(pointer="/capability", message=message)
             raise InvalidError(message, errors=[pointer])
+        wrong = unfit(request.input, declared.input, "/input")
+        if wrong:
+            first = wrong[0]
+            message = f"{declared.id} cannot take this: {first.pointer} {first.message}"
+            raise InvalidError(message, slug="input-invalid", errors=wrong)
         check_clearance(inputs, declared)
         options: dict[str, JsonValue] = request.options
         deadline_s = request.deadline_s or declared.timeout_s

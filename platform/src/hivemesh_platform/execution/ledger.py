@@ -327,6 +327,10 @@ class Ledger(Protocol):
         """Queue a job that has ended badly once more; False where it has not."""
         ...
 
+    def hurry_job(self, tx: Transaction, job: str) -> None:
+        """Let a queued job wait for nothing but a slot."""
+        ...
+
     def fail_node(
         self, tx: Transaction, run: str, node: str, problem: Problem, now: int
     ) -> Effects:

@@ -95,6 +95,11 @@ class SqlLedger:
                 run.behalf.tenant,
             ),
         )
+        labels = msgspec.json.decode(run.labels, type=dict[str, str])
+        tx.execute_many(
+            "INSERT INTO run_label (name, value, run, tenant) VALUES (?, ?, ?, ?)",
+            [(name, value, run.id, run.behalf.tenant) for name, value in labels.items()],
+        )
         for node in run.nodes:
             _add_node(tx, run, node)
         log_event(tx, run.id, "run_accepted", now)
@@ -398,6 +403,10 @@ class SqlLedger:
     def job_again(self, tx: Transaction, job: str, by: Behalf) -> bool:
         """Queue a job that has ended badly once more; False where it has not."""
         return again_sql.retry_job(tx, job, by)
+
+    def hurry_job(self, tx: Transaction, job: str) -> None:
+        """Let a queued job wait for nothing but a slot."""
+        again_sql.hurry_job(tx, job)
 
     def fail_node(
         self, tx: Transaction, run: str, node: str, problem: Problem, now: int

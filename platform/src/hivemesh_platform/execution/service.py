@@ -202,10 +202,18 @@ class RunService:
             raise no_run(run)
         return found
 
-    async def page(self, before: str, limit: int, principal: Principal) -> list[RunView]:
+    async def page(
+        self,
+        before: str,
+        limit: int,
+        principal: Principal,
+        filters: subjects.Filters = subjects.ALL,
+    ) -> list[RunView]:
         """Return the runs and jobs that the principal may see, newest first."""
         found = await self._parts.database.read(
-            lambda tx: [_read(tx, run) for run in subjects.newest(tx, principal, before, limit)]
+            lambda tx: [
+                _read(tx, run) for run in subjects.newest(tx, principal, before, limit, filters)
+            ]
         )
         return [await self._view(one) for one in found if one is not None]
 

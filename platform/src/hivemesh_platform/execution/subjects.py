@@ -58,7 +58,25 @@ def find(tx: Transaction, run: str) -> RunSubject | None:
     return None if row is None else _subject(row)
 
 
-def newest(tx: Transaction, principal: Principal, before: str, limit: int) -> list[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Which runs and jobs are meant; what is empty does not matter."""
+
+    kind: Literal["", "pipeline", "capability"] = ""
+    state: str = ""
+    name: str = ""  # of the pipeline or capability
+    since: int = 0
+    label: str = ""
+    label_value: str = ""
+    submitter: str = ""  # its id, or the user's name at the end of it
+
+
+ALL = Filters()
+
+
+def newest(
+    tx: Transaction, principal: Principal, before: str, limit: int, filters: Filters = ALL
+) -> list[str]:
     """Return ids of runs and jobs that the principal may see, newest first, older than `before`.
 
     An id is a prefix of four characters and a UUIDv7, so its order is that of time.
@@ -66,7 +84,7 @@ def newest(tx: Transaction, principal: Principal, before: str, limit: int) -> li
     found: list[str] = []
     place = before
     while len(found) < limit:
-        group = _group(tx, principal.tenant, place)
+        group = _group(tx, principal.tenant, place, filters)
         found += [one.id for one in group if one.seen_by(principal)]
         if len(group) < SCANNED:
             break
@@ -74,20 +92,53 @@ def newest(tx: Transaction, principal: Principal, before: str, limit: int) -> li
     return found[:limit]
 
 
-def _group(tx: Transaction, tenant: str, before: str) -> list[RunSubject]:
+_RUNS = """
+SELECT id, 'pipeline' AS kind, pipeline AS name, submitter, tenant FROM run
+ WHERE tenant = :tenant AND id < :run AND created_at >= :since
+   AND (:name = '' OR pipeline = :name)
+   AND (:submitter = '' OR submitter = :submitter OR submitter LIKE :user)
+   AND (:state = '' OR state = :state OR (:state = 'waiting' AND state IN ('queued', 'running')
+        AND EXISTS (SELECT 1 FROM node WHERE node.run = run.id AND node.ended_at IS NULL
+                       AND node.reason != '')))
+   AND (:label = '' OR EXISTS (SELECT 1 FROM run_label WHERE run_label.run = run.id
+                                  AND run_label.name = :label AND run_label.value = :value))
+ ORDER BY id DESC LIMIT :limit
+"""
+_JOBS = """
+SELECT run AS id, 'capability' AS kind, capability AS name, submitter, tenant FROM work
+ WHERE node = 'job' AND tenant = :tenant AND run < :job AND created_at >= :since
+   AND (:name = '' OR capability = :name)
+   AND (:submitter = '' OR submitter = :submitter OR submitter LIKE :user)
+   AND (:state = '' OR state = :state
+        OR (:state = 'waiting' AND state = 'queued' AND reason != ''))
+ ORDER BY run DESC LIMIT :limit
+"""
+
+
+def _group(tx: Transaction, tenant: str, before: str, filters: Filters) -> list[RunSubject]:
     place = before[4:] or "~"
-    runs = tx.all(
-        """SELECT id, 'pipeline' AS kind, pipeline AS name, submitter, tenant FROM run
-            WHERE tenant = ? AND id < ? ORDER BY id DESC LIMIT ?""",
-        (tenant, f"run_{place}", SCANNED),
-    )
-    jobs = tx.all(
-        """SELECT run AS id, 'capability' AS kind, capability AS name, submitter, tenant FROM work
-            WHERE node = 'job' AND tenant = ? AND run < ? ORDER BY run DESC LIMIT ?""",
-        (tenant, f"job_{place}", SCANNED),
-    )
-    both = [_subject(row) for row in (*runs, *jobs)]
+    names: dict[str, str | int] = {
+        "tenant": tenant,
+        "since": filters.since,
+        "name": filters.name,
+        "submitter": filters.submitter,
+        "user": f"%/user/{_plain(filters.submitter)}",
+        "state": filters.state,
+        "limit": SCANNED,
+    }
+    found: list[Row] = []
+    if filters.kind != "capability":
+        labels = {"label": filters.label, "value": filters.label_value}
+        found += tx.all(_RUNS, {**names, **labels, "run": f"run_{place}"})
+    if filters.kind != "pipeline" and not filters.label:
+        found += tx.all(_JOBS, {**names, "job": f"job_{place}"})
+    both = [_subject(row) for row in found]
     return sorted(both, key=lambda one: one.id[4:], reverse=True)[:SCANNED]
+
+
+def _plain(name: str) -> str:
+    """A name without the signs that mean something to LIKE."""
+    return name.replace("%", "").replace("_", "")
 
 
 def _subject(row: Row) -> RunSubject:

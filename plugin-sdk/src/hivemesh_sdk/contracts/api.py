@@ -209,6 +209,12 @@ class RunRequest(Body):
     data_class: DataClass = DataClass.INTERNAL  # of the parameters; artifacts have their own
 
 
+class RetryRequest(Body):
+    """`POST /v1/runs/{id}/retry`: what has failed, or everything from a step on."""
+
+    from_step: str = Field(default="", max_length=40)
+
+
 class JobRequest(Body):
     """`POST /v1/jobs`: one capability call. With `wait_s` the answer may carry the result."""
 

@@ -1,0 +1,247 @@
+"""`hivemesh job`: one call of one capability each: submit, follow, do again."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hivemesh_platform.cli import details, output, session
+from hivemesh_platform.cli.artifact import Class
+
+if TYPE_CHECKING:
+    from hivemesh_sdk.client import Client
+    from hivemesh_sdk.contracts.api import RunView
+
+app = typer.Typer(no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `job list` shows it.")]
+Wait = Annotated[
+    bool, typer.Option("--wait/--no-wait", help="Wait for the end and show the result.")
+]
+
+
+@app.command()
+def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
+    capability: Annotated[
+        str, typer.Argument(help="The capability, for example email.classify@1.")
+    ],
+    input_: Annotated[
+        str | None,
+        typer.Option("--input", "-i", help="A JSON file with the input, - for stdin."),
+    ] = None,
+    with_: Annotated[
+        list[str] | None,
+        typer.Option("--with", "-w", help="An option, key=value; a file as key=@path."),
+    ] = None,
+    data_class: Class = "internal",
+    wait: Wait = False,
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> int:
+    """Submit a job; input and options are checked against the capability before it is accepted.
+
+    Examples:  echo '{"subject": "Invoice 7"}' | hivemesh job submit email.classify@1 -i - --wait
+               hivemesh job submit email.classify@1 -i mail.json -w types='["bill"]' -o json
+    """
+    from hivemesh_platform.cli.artifact import stored
+    from hivemesh_platform.cli.values import parse_pairs, read_json
+
+    value = read_json(input_) if input_ is not None else None
+    with session.client(state) as client:
+        options = stored(client, parse_pairs(with_ or []), data_class)
+        job = client.submit(capability, value, options, data_class=data_class)
+        if wait:
+            job = _ended(client, job.id)
+    if not wait:
+        _show(job, fmt, f"{job.id}: {job.state}; follow it with `hivemesh job watch {job.id}`")
+        return 0
+    return _result(job, fmt)
+
+
+@app.command("list")
+def list_(  # noqa: PLR0913, PLR0917 - one parameter an option
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 20,
+    in_state: Annotated[str, typer.Option("--in", help="Only those in this state.")] = "",
+    capability: Annotated[str, typer.Option(help="Only those of this capability.")] = "",
+    since: Annotated[str, typer.Option(help="Only those since then: 2h, or a time.")] = "",
+    submitter: Annotated[str, typer.Option(help="Only those of this user.")] = "",
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> None:
+    """Show the newest jobs.
+
+    Examples:  hivemesh job list --in failed  ·  hivemesh job list --capability email.classify@1
+    """
+    from hivemesh_platform.cli.values import since_time
+
+    filters = {
+        "state": in_state,
+        "capability": capability,
+        "since": since_time(since),
+        "submitter": submitter,
+    }
+    with session.client(state) as client:
+        output.show_list(
+            client.jobs(filters, limit=limit),
+            [
+                ("id", "id"),
+                ("capability", lambda job: job.nodes[0].use),
+                ("state", "state"),
+                ("age", lambda job: output.age(job.created_at)),
+                ("attempts", lambda job: str(job.nodes[0].attempts)),
+                ("reason", "reason"),
+            ],
+            fmt,
+            wide=[("submitter", "submitter"), ("created", "created_at"), ("ended", "ended_at")],
+            empty="no such jobs; submit one with `hivemesh job submit CAPABILITY`",
+        )
+
+
+@app.command()
+def show(id_: Id, fmt: output.Format = "table", state: session.State = None) -> None:
+    """Show one job: its state, attempts, times, and what went wrong.
+
+    Example:  hivemesh job show job_0193a5…
+    """
+    with session.client(state) as client:
+        details.show_run(client.run(id_), fmt)
+
+
+@app.command()
+def explain(id_: Id, fmt: output.Format = "table", state: session.State = None) -> None:
+    """Show why each attempt was placed where it was, with every candidate's score.
+
+    Example:  hivemesh job explain job_0193a5… -o json
+    """
+    from hivemesh_platform.cli.run import show_placement
+
+    show_placement(id_, fmt, state)
+
+
+@app.command()
+def cancel(id_: Id, fmt: output.Format = "table", state: session.State = None) -> None:
+    """Cancel a job: it is told to stop, and ended after five seconds. Undo: `job retry`.
+
+    Example:  hivemesh job cancel job_0193a5…
+    """
+    with session.client(state) as client:
+        job = client.cancel(id_)
+    _show(job, fmt, f"{job.id}: {job.state} (undo: hivemesh job retry {job.id})")
+
+
+@app.command()
+def retry(
+    id_: Id, wait: Wait = False, fmt: output.Format = "table", state: session.State = None
+) -> int:
+    """Queue a job that has failed or was cancelled once more, with all of its retries.
+
+    Example:  hivemesh job retry job_0193a5… --wait
+    """
+    with session.client(state) as client:
+        job = client.retry_job(id_)
+        if wait:
+            job = _ended(client, id_)
+    if not wait:
+        _show(job, fmt, f"{job.id}: {job.state}")
+        return 0
+    return _result(job, fmt)
+
+
+@app.command()
+def watch(id_: Id, fmt: output.Format = "table", state: session.State = None) -> int:
+    """Follow a job to its end and print its result. Ctrl-C stops watching; the job goes on.
+
+    Example:  hivemesh job watch job_0193a5… -o json
+    """
+    from hivemesh_platform.cli.progress import follow
+
+    with session.client(state) as client:
+        job = follow(client, id_)
+    return _result(job, fmt)
+
+
+@app.command()
+def types(fmt: output.Format = "table", state: session.State = None) -> None:
+    """Show what can be submitted as a job, with the schemas of input and options (`-o yaml`).
+
+    Examples:  hivemesh job types  ·  hivemesh job types -o yaml
+    """
+    with session.client(state) as client:
+        output.show_list(
+            client.job_types(),
+            [
+                ("capability", "id"),
+                ("input", lambda one: _fields(one.input)),
+                ("options", lambda one: _fields(one.options)),
+                ("worker", "worker"),
+                ("instances", "live_instances"),
+                ("free slots", "free_slots"),
+            ],
+            fmt,
+            wide=[("description", "description")],
+            empty="nothing can be called; see `hivemesh capability list`",
+        )
+
+
+@app.command("output")
+def output_(
+    id_: Id,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Write to this file instead of stdout.")
+    ] = None,
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> None:
+    """Print or save the result of a job as JSON.
+
+    Example:  hivemesh job output job_0193a5… --file result.json
+    """
+    with session.client(state) as client:
+        output.save(client.output(id_, "result"), file, fmt)
+
+
+@app.command()
+def process(id_: Id, fmt: output.Format = "table", state: session.State = None) -> None:
+    """Try a waiting job at once, before all others of its capability; not in production mode.
+
+    Example:  hivemesh job process job_0193a5…
+    """
+    with session.client(state) as client:
+        job = client.process_job(id_)
+    _show(job, fmt, f"{job.id}: {job.state}")
+
+
+def _ended(client: "Client", job_id: str) -> "RunView":
+    """Wait for the end of a job."""
+    return list(client.watch(job_id))[-1]
+
+
+def _fields(schema: object) -> str:
+    """The names of a schema's fields, the required ones with a star."""
+    if not isinstance(schema, dict) or not isinstance(schema.get("properties"), dict):
+        return "any"
+    required = schema.get("required") or []
+    names = [f"{name}*" if name in required else str(name) for name in schema["properties"]]
+    return ", ".join(names) or "none"
+
+
+def _show(job: "RunView", fmt: str, text: str) -> None:
+    if fmt == "table":
+        typer.echo(text)
+    elif fmt == "name":
+        typer.echo(job.id)
+    else:
+        details.show_run(job, fmt)
+
+
+def _result(job: "RunView", fmt: str) -> int:
+    """Print the result, or the job where it has none."""
+    from hivemesh_platform.cli.pipeline import exit_code
+
+    if fmt == "name":
+        typer.echo(job.id)
+    elif job.state == "completed" and fmt in {"table", "json", "yaml"}:
+        output.show_document(job.outputs.get("result"), "json" if fmt == "table" else fmt)
+    else:
+        details.show_run(job, fmt)
+    return exit_code(job.state)
