@@ -45,7 +45,9 @@ imports: install ## check the dependency rules
 unit: install ## run the tests that start no other process
 	@$(PYTEST) -m "not integration and not e2e and not chaos" --timeout 120
 
-check: lint types imports unit ## what a change must pass before review
+check: install ## what a change must pass before review: lint, types, imports, unit
+	@$(MAKE) --no-print-directory -j$(JOBS) lint types imports
+	@$(MAKE) --no-print-directory unit
 
 test: install workers ## run all tests, the short form of every drill, and each worker's own
 	@failed=; for suite in $(SUITES); do echo "== $$suite"; \
