@@ -9,6 +9,7 @@ from hivemesh_platform.access.model import Principal
 from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.letter_sql import LetterFilter
 from hivemesh_platform.execution.letters import LetterSettledError, ReplayImpossibleError
+from hivemesh_platform.execution.spec import JobSpec, is_intact, written
 from hivemesh_sdk.contracts.api import JobRequest, RunState
 from hivemesh_sdk.contracts.dead_letter_api import ReplayRequest
 from hivemesh_sdk.contracts.problems import problem
@@ -241,6 +242,41 @@ async def test_what_nobody_wanted_any_more_is_no_letter(tmp_path):
         view = await platform.execution.jobs.start(request, TESTER)
         await platform.execution.runs.cancel(view.id)
         assert await open_letters(platform) == []
+
+
+@pytest.mark.parametrize("place", [12, -30, -12])
+async def test_a_flipped_bit_of_a_stored_request_is_found_and_never_sent(tmp_path, place):
+    fleet = FakeWorkerFleet(worker())
+    fleet.workers["w1"].dead = True
+    async with core(tmp_path, fleet) as platform:
+        request = JobRequest(capability="test.echo@1", input={"amount": 1000}, deadline_s=7)
+        view = await platform.execution.jobs.start(request, TESTER)
+
+        def flip(tx):
+            text = tx.one("SELECT spec FROM work WHERE run = ?", (view.id,))["spec"].encode()
+            data = bytearray(text)
+            data[place] ^= 1
+            tx.execute("UPDATE work SET spec = ? WHERE run = ?", (data.decode(), view.id))
+
+        await platform.database.write(flip)
+        fleet.workers["w1"].dead = False
+        platform.placement.changed()
+        ended = await platform.end(view.id)
+        assert ended.state is RunState.FAILED
+        assert ended.problem["type"].endswith(":payload-damaged")
+        assert fleet.puts == []
+
+
+@pytest.mark.parametrize("spec", [JobSpec(), JobSpec(options={"#crc": "00000000"}, max_retries=1)])
+def test_every_flipped_bit_of_a_request_is_found(spec):
+    text = written(spec)
+    assert is_intact(text)
+    body = text[: text.rindex('"#crc"')].encode()
+    rest = text.encode()[len(body) :]
+    for bit in range(8 * len(body)):
+        data = bytearray(body)
+        data[bit // 8] ^= 1 << bit % 8
+        assert not is_intact((bytes(data) + rest).decode(errors="surrogateescape"))
 
 
 async def test_who_retries_lends_no_more_than_he_has(tmp_path):

@@ -12,6 +12,7 @@ from hivemesh_platform.execution.limit_sql import Gate
 from hivemesh_platform.execution.model import JOB_NODE, Fence, RetryPolicy, WorkKey
 from hivemesh_platform.execution.queue_sql import claimed
 from hivemesh_platform.execution.rejected_sql import start_over
+from hivemesh_platform.execution.spec import is_intact
 from hivemesh_platform.replicas.standing import Standing
 from hivemesh_platform.storage.transaction import Row, Transaction, Value
 
@@ -131,6 +132,7 @@ def _claimed(tx: Transaction, row: Row, now: int) -> Claim:
 def claim_of(tx: Transaction, row: Row) -> Claim:
     """Make the claim of a row that is held, with everything that its step needs."""
     node = source = None
+    spec, damaged = row["spec"], False
     right = _Right()
     if row["node"] != JOB_NODE:
         node = tx.one(_NODE_OF_ROW, (row["run"], row["node"]))
@@ -145,8 +147,10 @@ def claim_of(tx: Transaction, row: Row) -> Claim:
             retry_base_s=node["retry_base_s"],
             retry_max_s=node["retry_max_s"],
         )
-    elif row["spec"] is not None:
+    elif row["spec"] is not None and is_intact(row["spec"]):
         right = _decode_right(row["spec"])
+    elif row["spec"] is not None:
+        spec, damaged = "{}", True
     if row["kind"] == "source":
         source = tx.one(
             "SELECT * FROM source WHERE run = ? AND node = ?", (row["run"], row["node"])
@@ -157,7 +161,8 @@ def claim_of(tx: Transaction, row: Row) -> Claim:
         kind=row["kind"],
         capability=row["capability"],
         inputs=_decode_inputs(row["input"]),
-        spec=row["spec"],
+        spec=spec,
+        damaged=damaged,
         options="{}" if node is None else node["options"] or "{}",
         labels="{}" if node is None else node["labels"],
         policy=RetryPolicy(right.max_retries, right.retry_base_s, right.retry_max_s),

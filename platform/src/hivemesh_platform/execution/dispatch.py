@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import structlog
 from hivemesh_sdk.contracts.problems import Problem, problem, slug_of
-from hivemesh_sdk.errors import HivemeshError
+from hivemesh_sdk.errors import FatalError, HivemeshError
 
 from hivemesh_platform.execution import halves
 from hivemesh_platform.execution.budget import RetryBudget
@@ -54,6 +54,12 @@ UNSENT_S = 0.25  # before a row is tried again that could not even be sent
 _log = structlog.get_logger("hivemesh.execution")
 
 
+class PayloadDamagedError(FatalError):
+    """The stored request of a job is not what was accepted; it is never sent."""
+
+    slug = "payload-damaged"
+
+
 class Dispatcher:
     """Runs claimed rows; one call of `run` per row."""
 
@@ -86,6 +92,8 @@ class Dispatcher:
 
     async def readable(self, claim: Claim) -> tuple[frozenset[str], frozenset[str]]:
         """Name the artifacts that the step may read, and the folders among them."""
+        if claim.damaged:
+            raise PayloadDamagedError(str(claim.key))
         named, trees = visible(claim)
         if claim.spec is not None:  # what a job names was checked when it was accepted
             return named, trees

@@ -20,7 +20,8 @@ from hivemesh_platform.execution.policies import policy_of
 from hivemesh_platform.execution.ports import Catalogue
 from hivemesh_platform.execution.secrets import secret_problems
 from hivemesh_platform.execution.service import RunParts, RunService
-from hivemesh_platform.execution.spec import JobSpec, artifact_digests
+from hivemesh_platform.execution.spec import JobSpec, artifact_digests, written
+from hivemesh_platform.execution.submit_sql import SubmitKey
 from hivemesh_platform.ids import new_job_id
 
 _CALLABLE = frozenset({"call", "map"})  # every map also answers one record
@@ -74,8 +75,10 @@ class JobService:
             capability=request.capability,
             submitter=submitter.sub,
             tenant=submitter.tenant,
-            priority=0,
-            spec=msgspec.json.encode(spec).decode(),
+            priority=request.priority,
+            spec=written(spec),
+            limit_key=key_of(submitter.tenant, request.concurrency_key),
+            together="" if replay_of else self._together(request, spec),
         )
 
     async def check_secrets(

@@ -118,6 +118,7 @@ class Claim:
     suspect: bool = False  # a worker was lost with it: it is kept apart from others of the kind
     lines: tuple[int, int] | None = None  # of its input, where only a part is tried
     halved: bool = False  # its input has crashed too often and is tried in parts
+    damaged: bool = False  # its stored request is not what was accepted
     behalf: Behalf = NOBODY
     data_class: DataClass = DataClass.INTERNAL  # of its inputs
     output_class: DataClass = DataClass.INTERNAL

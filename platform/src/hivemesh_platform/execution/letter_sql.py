@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import msgspec
+from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.problems import Problem
 
 from hivemesh_platform.artifacts.model import BatchRef
@@ -12,7 +13,7 @@ from hivemesh_platform.execution.model import (
     fails_every_row,
     is_letter,
 )
-from hivemesh_platform.execution.spec import JobSpec
+from hivemesh_platform.execution.spec import JobSpec, is_intact
 from hivemesh_platform.ids import new_letter_id
 from hivemesh_platform.storage.transaction import Row, Transaction, Value
 
@@ -165,7 +166,7 @@ def _position(tx: Transaction, row: Row) -> str:
 def _right(row: Row, node: Row | None) -> tuple[Value, Value, Value]:
     if node is not None:
         return node["options"] or "{}", node["labels"], node["behalf"]
-    spec = msgspec.json.decode(row["spec"], type=JobSpec)
+    spec = _spec_of(row)
     encode = msgspec.json.encode
     return encode(spec.options).decode(), encode(spec.labels).decode(), encode(spec.behalf).decode()
 
@@ -173,5 +174,12 @@ def _right(row: Row, node: Row | None) -> tuple[Value, Value, Value]:
 def _classes(row: Row, node: Row | None) -> tuple[Value, Value]:
     if node is not None:
         return node["data_class"], node["output_class"]
-    spec = msgspec.json.decode(row["spec"], type=JobSpec)
+    spec = _spec_of(row)
     return spec.data_class.value, spec.output_class.value
+
+
+def _spec_of(row: Row) -> JobSpec:
+    """The request of a job; one that is damaged says nothing of it."""
+    if not is_intact(row["spec"]):
+        return JobSpec(data_class=DataClass.PERSONAL, output_class=DataClass.PERSONAL)
+    return msgspec.json.decode(row["spec"], type=JobSpec)

@@ -32,7 +32,7 @@ from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.policies import policy_of
 from hivemesh_platform.execution.ports import Catalogue, KnownCapability
 from hivemesh_platform.execution.service import JSON, OutputStream, RunParts
-from hivemesh_platform.execution.spec import JobSpec, artifact_digests
+from hivemesh_platform.execution.spec import JobSpec, artifact_digests, is_intact, written
 from hivemesh_platform.execution.subjects import RunSubject
 from hivemesh_platform.execution.views import iso
 from hivemesh_platform.ids import new_job_id
@@ -192,6 +192,9 @@ class DeadLetters:
             ReplayImpossibleError: it cannot be run by itself.
             InvalidError, DataClassError: it may not be run any more.
         """
+        if letter.row["spec"] is not None and not is_intact(letter.row["spec"]):
+            message = "its stored request is damaged; submit the job again"
+            raise ReplayImpossibleError(message)
         known = self._known(letter)
         behalf = effective(who, letter.behalf)
         check_clearance(DataClass(letter.row["data_class"]), known.declared)
@@ -279,7 +282,7 @@ class DeadLetters:
     async def _same_job(self, letter: Letter, behalf: Behalf, who: Behalf) -> str:
         spec = msgspec.json.decode(letter.row["spec"], type=JobSpec)
         again = msgspec.structs.replace(spec, behalf=behalf, replay_of=letter.id)
-        text = msgspec.json.encode(again).decode()
+        text = written(again)
         now, job = milliseconds(self._parts.clock), letter.row["run"]
 
         def write(tx: Transaction) -> str:
@@ -328,7 +331,7 @@ class DeadLetters:
             submitter=behalf.sub,
             tenant=row["tenant"],
             priority=0,
-            spec=msgspec.json.encode(spec).decode(),
+            spec=written(spec),
             kind=row["kind"],
             inputs=letter.inputs,
         )

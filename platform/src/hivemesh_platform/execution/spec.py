@@ -1,5 +1,8 @@
 """What a job keeps in its row, and which artifacts a JSON document names. Pure."""
 
+import re
+from zlib import crc32
+
 import msgspec
 from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.names import SHA256, TREE_MEDIA_TYPE
@@ -23,6 +26,33 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     behalf: Behalf = Behalf()
     data_class: DataClass = DataClass.INTERNAL  # of its inputs
     output_class: DataClass = DataClass.INTERNAL
+
+
+_SEAL = re.compile(r',?"#crc":"([0-9a-f]{8})"\}\Z')
+
+
+def written(spec: JobSpec) -> str:
+    """The spec as its row keeps it, with a checksum at its end."""
+    text = msgspec.json.encode(spec).decode()
+    comma = "," if len(text) > len("{}") else ""
+    return f'{text[:-1]}{comma}"#crc":"{crc32(text.encode()):08x}"}}'
+
+
+def is_intact(text: str) -> bool:
+    """Whether a kept spec is what was written; one of an earlier version has no checksum."""
+    found = _SEAL.search(text)
+    if found is None:
+        return _is_readable(text)
+    body = text[: found.start()].encode(errors="surrogateescape") + b"}"
+    return found[1] == f"{crc32(body):08x}"
+
+
+def _is_readable(text: str) -> bool:
+    try:
+        msgspec.json.decode(text, type=JobSpec)
+    except msgspec.MsgspecError:
+        return False
+    return True
 
 
 def artifact_digests(document: object) -> tuple[frozenset[str], frozenset[str]]:
