@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import structlog
 from fastapi import APIRouter, FastAPI
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.transport.client import MeshClient
@@ -50,6 +51,7 @@ from hivemesh_platform.api import (
     whoami,
     workers,
 )
+from hivemesh_platform.api import replicas as replicas_api
 from hivemesh_platform.api.requests import RequestIds
 from hivemesh_platform.api.work import Work
 from hivemesh_platform.artifacts.local import LocalArtifactStore
@@ -57,6 +59,7 @@ from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.audit.ports import AuditTrail
 from hivemesh_platform.audit.service import AuditOptions, AuditService, open_audit
 from hivemesh_platform.configuration import Loaded
+from hivemesh_platform.credentials.lending import Lending
 from hivemesh_platform.execution.catalogue import InstalledCatalogue
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.engine import DbosEngine
@@ -78,6 +81,7 @@ from hivemesh_platform.routing.service import RoutingService
 from hivemesh_platform.secret_parts import open_secrets
 from hivemesh_platform.settings import Settings
 from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.errors import StorageError
 from hivemesh_platform.storage.opening import (
     Place,
     open_database,
@@ -103,8 +107,11 @@ OPERATOR = "operator"
 ENGINE = "engine.db"
 ARTIFACTS = "artifacts"
 COLLECT_EVERY_S = 3600.0
-SINGLETONS = ("trust", "artifacts", "policy")  # what one replica alone does
+IN_STEP_S = 1.0
+SINGLETONS = ("trust", "artifacts", "policy", "secrets")  # what one replica alone does
 UNREFERENCED_S = 86_400.0  # longer than any step: what it has stored is named by its answer
+
+_log = structlog.get_logger("hivemesh.platform")
 
 Background = Callable[[], Coroutine[None, None, None]]
 
@@ -197,9 +204,7 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
         await platform.revocation.announce()
         await platform.policy.open()
         quota = settings.storage.quota_bytes
-        store = await stack.enter_async_context(
-            LocalArtifactStore(loaded.shared_folder / ARTIFACTS, quota)
-        )
+        store = await stack.enter_async_context(open_artifacts(loaded, replicas, quota))
         mesh = MeshClient(sources.mesh, clock=clock, denials=platform.denials)
         client = await stack.enter_async_context(mesh)
         secrets = await stack.enter_async_context(open_secrets(platform, database))
@@ -224,7 +229,8 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
         routers += _access_routers(platform)
         platform.mesh_app, platform.people_app = platform.people.fronts(_routes("mesh", routers))
         platform.background += [
-            ("artifacts", lambda: _collect(files, replicas)),
+            ("artifacts", lambda: _collect(files, store, replicas)),
+            ("step", lambda: _keep_in_step(platform, secrets.lending)),
             ("memory", give_back_regularly),
             ("secrets", lambda: secrets.service.watch(execution.work.give)),
         ]
@@ -285,12 +291,29 @@ def _answer_waiting(platform: Platform, execution: Execution) -> None:
     platform.policy.close()
 
 
-async def _collect(files: ArtifactService, replicas: Replicas) -> None:
+async def _collect(files: ArtifactService, store: LocalArtifactStore, replicas: Replicas) -> None:
     """Remove unreferenced artifacts, once an hour."""
     while True:
         await asyncio.sleep(COLLECT_EVERY_S)
         if replicas.leads("artifacts"):
             await files.collect(UNREFERENCED_S)
+        if not replicas.alone:
+            await store.count_again()
+
+
+async def _keep_in_step(platform: Platform, lending: Lending) -> None:
+    """Take over, once a second, what people have decided at other replicas."""
+    while True:
+        await asyncio.sleep(IN_STEP_S)
+        if platform.replicas.alone:
+            continue
+        try:
+            platform.people.access.changed()
+            await platform.revocation.announce()
+            await platform.policy.refresh()
+            await lending.follow(leads=platform.replicas.leads("secrets"))
+        except StorageError as error:
+            _log.warning("not_in_step", detail=error.detail)
 
 
 def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
@@ -375,7 +398,7 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
     platform.background.append(("denials", lambda: enforcement.keep(revocation, enroller, clock)))
     platform.background += [
         ("policy", policies.run),
-        ("consent", lambda: consent.keep(policies)),
+        ("consent", lambda: consent.keep(policies, lambda: base.replicas.leads("policy"))),
     ]
     platform.rotation.on_start_over(policies.sign_again)
     enforcement.note_signatures(base.authority, base.audit)
@@ -403,6 +426,7 @@ def _mesh_routers(platform: Platform, database: Database) -> list[APIRouter]:
         workers.router(platform.overview, platform.supervisor),
         denials.router(platform.revocation),
         ca.router(platform.authority, platform.rotation),
+        replicas_api.router(platform.replicas),
         policy.router(platform.policy),
         audit.router(platform.audit_service),
     ]
@@ -471,6 +495,12 @@ def open_trust(settings: Settings, folder: Path, clock: Clock) -> Authority:
         trust_domain=trust.trust_domain,
         passphrase=passphrase,
     )
+
+
+def open_artifacts(loaded: Loaded, replicas: Replicas, quota: int) -> LocalArtifactStore:
+    """The artifacts of a folder that one replica uses, or several."""
+    folder = loaded.shared_folder / ARTIFACTS
+    return LocalArtifactStore(folder, quota, replica="" if replicas.alone else replicas.own.id)
 
 
 def open_directory(clock: Clock, database: Database, replicas: Replicas) -> EmbeddedDirectory:

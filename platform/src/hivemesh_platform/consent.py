@@ -4,7 +4,7 @@ What lies in the operator's folders of workers counts as consented.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hivemesh_sdk.contracts.policy import DenyList as SignedDenyList
 
@@ -35,11 +35,12 @@ def installed_workers(registry: RegistryService) -> Sequence[InstalledWorker]:
     ]
 
 
-async def keep(policy: PolicyService) -> None:
-    """Take over changed manifests, until cancelled."""
+async def keep(policy: PolicyService, leads: Callable[[], bool] = lambda: True) -> None:
+    """Take over changed manifests, until cancelled; of several replicas the leader does."""
     while True:
         await asyncio.sleep(EVERY_S)
-        await policy.consent()
+        if leads():
+            await policy.consent()
 
 
 def signed_denials(denials: DenyList) -> SignedDenyList:

@@ -42,6 +42,7 @@ def system_status(platform: "Platform") -> SystemStatus:
         quarantined=_quarantined(platform),
         audit_problem=platform.audit_service.trail.problem,
         secrets_sealed=platform.secrets_sealed(),
+        replicas=sorted([platform.replicas.own.id, *(one.id for one in platform.replicas.others)]),
     )
 
 
@@ -67,6 +68,8 @@ async def metrics(platform: "Platform", database: Database) -> Metrics:
         restarts={name: overview.restarts(name) for name in names},
         tickets_refused=counters.tickets_refused,
         stale=counters.stale_results,
+        fenced=counters.commits_fenced + platform.replicas.standing.refused,
+        taken_over=counters.replicas_taken_over,
         audit_records=trail.records,
         audit_refused=trail.refused,
         audit_dropped=trail.dropped,

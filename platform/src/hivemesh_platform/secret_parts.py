@@ -56,7 +56,7 @@ async def open_secrets(platform: "Platform", database: Database) -> AsyncIterato
         found_sealed=service.found_sealed,
     )
     platform.secrets_sealed = lambda: service.sealed
-    await lending.forget_former()
+    await lending.forget_former(alone=platform.replicas.alone)
     try:
         yield Secrets(service, lending)
     finally:

@@ -34,6 +34,7 @@ from hivemesh_sdk.contracts.api import (
     Page,
     PipelineView,
     RejectedView,
+    ReplicaView,
     RunView,
     SystemStatus,
     View,
@@ -291,6 +292,10 @@ class Client:
     def status(self) -> SystemStatus:
         """The installation at a glance."""
         return self._view(SystemStatus, "GET", "/v1/status")
+
+    def replicas(self) -> list[ReplicaView]:
+        """The replicas of the platform, those included that were declared dead or have left."""
+        return self._all(ReplicaView, "/v1/replicas")
 
     def metrics(self) -> str:
         """The platform's metrics in the Prometheus text format."""

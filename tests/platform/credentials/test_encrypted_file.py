@@ -10,6 +10,7 @@ from hivemesh_platform.credentials.errors import SecretDamagedError, SecretMissi
 from hivemesh_platform.credentials.keys import KeyFile, Passphrase
 from hivemesh_platform.credentials.ports import StoreParts
 from hivemesh_platform.settings import SecretsSettings
+from hivemesh_platform.trust.folder import FILE as LOCK
 from hivemesh_sdk.clock import SystemClock
 from hivemesh_sdk.errors import ConfigurationError
 from hivemesh_sdk.redaction import forms
@@ -48,7 +49,17 @@ async def test_the_value_stands_nowhere_in_the_folder(tmp_path, store):
         content = file.read_bytes()
         assert not [form for form in forms(VALUE) if form.encode() in content]
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert {one.name for one in (tmp_path / "secrets").iterdir()} == {FILE, KEY_FILE}
+    assert {one.name for one in (tmp_path / "secrets").iterdir()} == {FILE, KEY_FILE, LOCK}
+
+
+async def test_two_processes_write_and_each_sees_both(tmp_path, store):
+    other = opened(tmp_path)
+    await store.write("a.b", VALUE)
+    await other.write("c.d", VALUE)
+    await store.write("a.b", "next")
+    assert (await other.read("a.b")).value == "next"
+    assert (await store.read("c.d")).value == VALUE
+    assert {one.path for one in await store.entries()} == {"a.b", "c.d"}
 
 
 async def test_another_process_reads_what_was_stored(tmp_path, store):

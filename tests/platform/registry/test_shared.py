@@ -33,7 +33,7 @@ async def there(database):
 
 def state(directory, name="i1"):
     found = directory.get(name)
-    return None if found is None else found.state(directory._clock.monotonic())
+    return None if found is None else found.state(directory.now())
 
 
 async def exchange(*directories, turns=1):
@@ -53,6 +53,7 @@ async def test_a_heartbeat_renews_the_lease_everywhere(here, there, clock):
     await here.put(instance(clock))
     await exchange(here, there)
     there._clock.advance(6.0)
+    await exchange(there)
     assert state(there) is InstanceState.UNHEALTHY
     await here.beat("i1", heartbeat(cpu=0.7))
     await exchange(here, there)
@@ -75,6 +76,16 @@ async def test_who_is_silent_is_offline_everywhere(here, there, clock):
         one._clock.advance(9.0)
     await exchange(here, there, turns=3)
     assert state(here) is state(there) is InstanceState.OFFLINE
+
+
+async def test_who_was_stopped_does_not_take_the_others_for_silent(here, there, clock):
+    await here.put(instance(clock))
+    await exchange(here, there)
+    there._clock.advance(3600.0)
+    assert state(there) is InstanceState.LIVE
+    await here.beat("i1", heartbeat())
+    await exchange(here, there)
+    assert state(there) is InstanceState.LIVE
 
 
 async def test_who_has_left_is_gone_everywhere(here, there, clock):

@@ -25,6 +25,7 @@ KINDS = {
     "artifact": "SHA-256 of its bytes",
     "audit": "tenant",
     "ca": "root or issuer",
+    "replica": "name of a replica",
     "capability": "id, email.parse@1",
     "config": "key of a setting",
     "dataset": "name of the dataset",

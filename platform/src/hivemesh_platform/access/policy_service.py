@@ -141,6 +141,17 @@ class PolicyService:
         if not self._token:
             await self._issue()
 
+    async def refresh(self) -> None:
+        """Put a version into force that another replica has made."""
+        if await self._store.newest_number() <= self._in_force.version.version:
+            return
+        async with self._changing:
+            newest = await self._store.newest()
+            if newest is not None and newest.version > self._in_force.version.version:
+                self._use(newest)
+                await self._issue()
+                self._log.info("policy_followed", version=newest.version, author=newest.author)
+
     async def run(self) -> None:
         """Sign again what has changed, and what is five minutes old, until cancelled."""
         while True:

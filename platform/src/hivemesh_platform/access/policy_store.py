@@ -48,6 +48,13 @@ class PolicyStore:
         """The version in force."""
         return await self._database.read(_newest)
 
+    async def newest_number(self) -> int:
+        """The number of the version in force; 0 where there is none."""
+        row = await self._database.read(
+            lambda tx: tx.one("SELECT MAX(version) AS newest FROM policy_version")
+        )
+        return 0 if row is None else int(row["newest"] or 0)
+
     async def get(self, version: int) -> PolicyVersion | None:
         """One version."""
         row = await self._database.read(

@@ -31,6 +31,7 @@ _OPERATOR = (
     *_AUTHOR,
     "read:audit",
     "read:ca",
+    "read:replica",
     "read:config",
     "read:log",
     "read:metrics",

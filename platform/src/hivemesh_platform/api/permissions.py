@@ -170,6 +170,7 @@ ROUTES: dict[str, Needs] = {
     "GET /v1/policy/versions": one_of("read:policy"),
     "GET /v1/policy/versions/{version}": one_of("read:policy"),
     "GET /v1/policy/explain": one_of("read:policy"),
+    "GET /v1/replicas": one_of("read:replica"),
     "GET /v1/ca": one_of("read:ca"),
     "GET /v1/ca/roots": one_of("read:ca"),
     "POST /v1/ca/rotate": one_of("write:ca", on="the key; `admin:ca` in an emergency"),

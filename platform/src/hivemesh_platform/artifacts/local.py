@@ -27,6 +27,7 @@ from hivemesh_platform.artifacts.errors import (
 )
 from hivemesh_platform.artifacts.ports import Stored
 from hivemesh_platform.storage.errors import StorageFullError, is_full
+from hivemesh_platform.trust.folder import FolderLock
 
 T = TypeVar("T")
 
@@ -39,13 +40,14 @@ _THREADS = 2  # a disk is not faster with more, and each thread keeps its own he
 class LocalArtifactStore:
     """Keeps artifacts under one folder, up to `quota_bytes` (0: no limit)."""
 
-    def __init__(self, folder: Path, quota_bytes: int = 0) -> None:
+    def __init__(self, folder: Path, quota_bytes: int = 0, *, replica: str = "") -> None:
         self._folder = folder
-        self._temporary = folder / "tmp"
+        self._temporary = folder / "tmp" / replica  # of several replicas each has its own
         self._quota = quota_bytes
         self._used = 0
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="artifacts")
-        self._ages = threading.Lock()  # nothing is made young while it is being collected
+        # Nothing is made young while it is being collected, by whatever process.
+        self._ages = FolderLock(folder) if replica else threading.Lock()
         self._recent: OrderedDict[str, bytes] = OrderedDict()
         self._recent_bytes = 0
 
@@ -65,6 +67,10 @@ class LocalArtifactStore:
     def used_bytes(self) -> int:
         """What all artifacts take on disk."""
         return self._used
+
+    async def count_again(self) -> None:
+        """Measure what is used: other replicas store and remove too."""
+        await self._in_thread(self._count)
 
     async def put(self, data: bytes, sha256: str) -> Stored:
         """Store bytes under the announced digest; "" accepts any. Durable on return."""
@@ -120,9 +126,13 @@ class LocalArtifactStore:
 
     def _open(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._temporary.mkdir(mode=0o700, exist_ok=True)
+        self._temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left in self._temporary.iterdir():  # a process that was killed
-            left.unlink()
+            if left.is_file():
+                left.unlink()
+        self._count()
+
+    def _count(self) -> None:
         self._used = sum(path.stat().st_size for path in self._files())
 
     def _files(self) -> Iterator[Path]:

@@ -39,6 +39,7 @@ GROUPS = {
         "Audit trail: list, verify, export, hash.",
     ),
     "ca": ("hivemesh_platform.cli.ca", "The authority: status, rotate, export-root."),
+    "replica": ("hivemesh_platform.cli.replica", "Replicas of the platform: list."),
     "config": (
         "hivemesh_platform.cli.config",
         "Settings: show each value and its origin, validate.",
@@ -62,6 +63,7 @@ EXAMPLES = {
     "token": "hivemesh token create --name ci --role analyst --ttl 30d > ci.token",
     "audit": "hivemesh audit list --since 1h --decision deny · hivemesh audit verify",
     "ca": "hivemesh ca status · hivemesh ca rotate --root",
+    "replica": "hivemesh replica list",
     "config": "hivemesh config show --origin",
     "state": "hivemesh state show",
     "completion": "hivemesh completion install bash",

@@ -27,6 +27,8 @@ def status(fmt: output.Format = "table", state: session.State = None) -> None:
         f"{seen.runs_active} runs active · trust domain {seen.trust_domain} · "
         f"issuer until {output.local_time(seen.issuer_expires_at)}"
     )
+    if len(seen.replicas) > 1:
+        typer.echo(f"replicas {', '.join(seen.replicas)} · this is {seen.replica}")
     if seen.quarantined:
         typer.echo(f"quarantined, two keys claim it: {', '.join(seen.quarantined)}")
     if seen.audit_problem:

@@ -31,6 +31,7 @@ from hivemesh_platform.credentials.keys import (
 )
 from hivemesh_platform.credentials.model import SecretInfo, StoredSecret
 from hivemesh_platform.credentials.ports import SecretStore, StoreParts
+from hivemesh_platform.trust.folder import FolderLock, Signature, signature
 
 FORMAT = 1
 KEPT = 10
@@ -63,7 +64,7 @@ class Contents(msgspec.Struct, kw_only=True):
 
 
 class EncryptedFile:
-    """A `SecretStore` in a file that only this process writes."""
+    """A `SecretStore` in a file; of the processes that use it one writes at a time."""
 
     def __init__(self, folder: Path, keeper: KeyKeeper, clock: Clock) -> None:
         self._path = folder / FILE
@@ -72,6 +73,7 @@ class EncryptedFile:
         self._lock = asyncio.Lock()
         self._contents: Contents | None = None
         self._cipher: AESGCM | None = None
+        self._read: Signature | None = None
 
     async def sealed(self) -> str:
         """Why the key cannot be opened; a key that its keeper would not open now is forgotten."""
@@ -168,10 +170,18 @@ class EncryptedFile:
             if self._contents is None or self._cipher is None:
                 message = "the store was sealed meanwhile"
                 raise SecretsSealedError(message)
-            copy = _decode(_encode(self._contents))
-            info = change(copy, self._cipher)
-            await asyncio.to_thread(_replace, self._path, _encode(copy))
-            self._contents = copy
+            return await asyncio.to_thread(self._rewrite, change, self._cipher)
+
+    def _rewrite(
+        self, change: Callable[[Contents, AESGCM], SecretInfo], cipher: AESGCM
+    ) -> SecretInfo:
+        """Change what the file holds now, whoever wrote it last."""
+        with FolderLock(self._path.parent):
+            contents = _decode(self._path.read_bytes())
+            _decrypt(cipher, contents.check, _CHECK, "the check of the key")
+            info = change(contents, cipher)
+            _replace(self._path, _encode(contents))
+            self._contents, self._read = contents, signature(self._path)
         return info
 
     async def _open(self) -> tuple[Contents, AESGCM]:
@@ -181,15 +191,23 @@ class EncryptedFile:
             SecretsSealedError: the key cannot be opened at the moment.
             SecretDamagedError: file or key is not what was written.
         """
-        if self._contents is not None and self._cipher is not None:
+        if self._contents is not None and self._cipher is not None and not self._is_outdated():
             return self._contents, self._cipher
         async with self._lock:
-            if self._contents is None or self._cipher is None:
+            if self._contents is None or self._cipher is None or self._is_outdated():
                 contents, key = await self._read_or_make()
+                self._read = signature(self._path)
                 cipher = AESGCM(key)
                 _decrypt(cipher, contents.check, _CHECK, "the check of the key")
                 self._contents, self._cipher = contents, cipher
             return self._contents, self._cipher
+
+    def _is_outdated(self) -> bool:
+        """Whether another replica has written the file."""
+        try:
+            return signature(self._path) != self._read
+        except OSError:
+            return False  # what was read stays valid
 
     async def _read_or_make(self) -> tuple[Contents, bytes]:
         try:

@@ -160,10 +160,24 @@ class Lending:
             for value in lent:
                 REDACTOR.remove(value)
 
-    async def forget_former(self) -> None:
-        """Whoever held a lease of a former process has no step of this one."""
+    async def follow(self, *, leads: bool) -> None:
+        """End the leases of steps that have ended at other replicas; one replica gives them back."""
+        now, lent = self._now(), await self._database.read(leases.open_steps)
+        if leads and lent:
+            await self._give_back(
+                await self._database.write(lambda tx: leases.revoke_ended(tx, now))
+            )
+        if self._lent:
+            open_steps = await self._database.read(leases.open_steps)
+            for step in [step for step in self._lent if step not in open_steps]:
+                for value in self._lent.pop(step):
+                    REDACTOR.remove(value)
+
+    async def forget_former(self, *, alone: bool = True) -> None:
+        """Whoever held a lease of a former process has no step of this one, if this one is alone."""
         now = self._now()
-        given = await self._database.write(lambda tx: leases.revoke_all(tx, now))
+        revoke = leases.revoke_all if alone else leases.revoke_ended
+        given = await self._database.write(lambda tx: revoke(tx, now))
         await self._database.write(lambda tx: leases.forget_before(tx, now - round(KEEP_S * 1000)))
         await self._give_back(given)
 

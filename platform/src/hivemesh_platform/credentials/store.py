@@ -36,6 +36,22 @@ def revoke_all(tx: Transaction, now: int) -> list[str]:
     return _revoke(tx, "1 = 1", (), now)
 
 
+def revoke_ended(tx: Transaction, now: int) -> list[str]:
+    """End the leases of attempts that no replica holds any more."""
+    held = """NOT EXISTS (SELECT 1 FROM work
+                           WHERE work.run = secret_lease.run AND work.state = 'running'
+                             AND work.attempt = secret_lease.attempt
+                             AND work.run || '.' || work.node || '.' || CAST(work.seq AS TEXT)
+                                 = secret_lease.step)"""
+    return _revoke(tx, held, (), now)
+
+
+def open_steps(tx: Transaction) -> set[tuple[str, int]]:
+    """Return the attempts that have leases."""
+    rows = tx.all("SELECT DISTINCT step, attempt FROM secret_lease WHERE revoked_at IS NULL")
+    return {(row["step"], row["attempt"]) for row in rows}
+
+
 def of_run(tx: Transaction, run: str) -> list[Lease]:
     """Return the leases of a run, the oldest first."""
     rows = tx.all("SELECT * FROM secret_lease WHERE run = ? ORDER BY created_at, id", (run,))

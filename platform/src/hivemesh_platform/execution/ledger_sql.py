@@ -60,7 +60,18 @@ SELECT epoch FROM work WHERE run = ? AND node = ? AND seq = ? AND attempt = ? AN
 """
 _PLACED = """
 INSERT INTO attempt (run, node, seq, attempt, instance, identity, worker, explanation, started_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+SELECT run, node, seq, attempt, ?, ?, ?, ?, ? FROM work
+ WHERE run = ? AND node = ? AND seq = ? AND attempt = ? AND epoch = ? AND state = 'running'
+    ON CONFLICT DO NOTHING
+"""
+_PLACED_AT = """
+UPDATE work SET instance = ?
+ WHERE run = ? AND node = ? AND seq = ? AND attempt = ? AND epoch = ? AND state = 'running'
+"""
+_REACHED_AT = """
+UPDATE source SET endpoint = ? WHERE run = ? AND node = ?
+   AND EXISTS (SELECT 1 FROM work WHERE run = ? AND node = ? AND seq = ? AND attempt = ?
+                  AND epoch = ? AND state = 'running')
 """
 _ATTEMPT_ENDED = """
 UPDATE attempt SET ended_at = ?, outcome = ?, problem = ?
@@ -167,29 +178,22 @@ class SqlLedger:
         return claim_sql.claim(tx, capability, limit, now, self._standing)
 
     def placed(self, tx: Transaction, key: WorkKey, fence: Fence, placed: Placed, now: int) -> None:
-        """Keep where the attempt runs and why."""
-        where = (key.run, key.node, key.seq)
+        """Keep where the attempt runs and why, if it is still the one that runs."""
+        held = (key.run, key.node, key.seq, fence.attempt, fence.epoch)
         tx.send(
             _PLACED,
             (
-                *where,
-                fence.attempt,
                 placed.instance,
                 placed.identity,
                 placed.worker,
                 placed.explanation,
                 now,
+                *held,
             ),
         )
-        tx.send(
-            "UPDATE work SET instance = ? WHERE run = ? AND node = ? AND seq = ? AND attempt = ?",
-            (placed.instance, *where, fence.attempt),
-        )
+        tx.send(_PLACED_AT, (placed.instance, *held))
         if placed.endpoint:
-            tx.send(
-                "UPDATE source SET endpoint = ? WHERE run = ? AND node = ?",
-                (placed.endpoint, key.run, key.node),
-            )
+            tx.send(_REACHED_AT, (placed.endpoint, key.run, key.node, *held))
 
     def release(
         self, tx: Transaction, key: WorkKey, fence: Fence, reason: str, not_before: int

@@ -51,6 +51,10 @@ class EmbeddedDirectory:
         """Number of changes so far."""
         return self._version
 
+    def now(self) -> float:
+        """The monotonic time at which leases are judged."""
+        return self._clock.monotonic()
+
     async def put(self, instance: Instance) -> None:
         """Add an instance or replace the one with its id."""
         if self._database is not None:
@@ -108,7 +112,7 @@ class EmbeddedDirectory:
 
     def expire(self) -> None:
         """Notice the instances whose state silence has changed."""
-        now = self._clock.monotonic()
+        now = self.now()
         changed = False
         for key, instance in self._instances.items():
             state = instance.state(now)
@@ -131,7 +135,7 @@ class EmbeddedDirectory:
                 await self._forget_old()
 
     async def _forget_old(self) -> None:
-        now = self._clock.monotonic()
+        now = self.now()
         for instance in self.all():
             if now - instance.heartbeat_at > FORGET_AFTER_S:
                 await self.remove(instance.id)
@@ -139,7 +143,7 @@ class EmbeddedDirectory:
     def _add(self, instance: Instance) -> None:
         self._instances[instance.id] = instance
         self._updates[instance.id] = None
-        self._states[instance.id] = instance.state(self._clock.monotonic())
+        self._states[instance.id] = instance.state(self.now())
         self._bump()
 
     def _replace(self, instance: Instance) -> None:
@@ -150,7 +154,7 @@ class EmbeddedDirectory:
             return
         self._instances[instance.id] = instance
         self._updates[instance.id] = None
-        state = instance.state(self._clock.monotonic())
+        state = instance.state(self.now())
         if state is not self._states[instance.id] or instance.slots != known.slots:
             self._states[instance.id] = state
             self._bump()

@@ -21,6 +21,10 @@ class InstanceDirectory(Protocol):
         """Number of changes so far."""
         ...
 
+    def now(self) -> float:
+        """The monotonic time at which leases are judged."""
+        ...
+
     async def put(self, instance: Instance) -> None:
         """Add an instance or replace the one with its id."""
         ...

@@ -73,7 +73,7 @@ class RegistryService:
         reason = incompatibility(manifest, registration.protocol, self._platform_version)
         if not reason:
             check_registration(registration, manifest, self._installed(registration))
-        now = self._clock.monotonic()
+        now = self._directory.now()
         check_incarnation(await self._directory.find(instance_id), registration.incarnation, now)
         instance = self._instance(peer, instance_id, registration, manifest, reason)
         await self._directory.put(instance)
@@ -122,7 +122,7 @@ class RegistryService:
 
     def instances(self) -> Sequence[Listing]:
         """Every known instance with its state, by worker and id."""
-        now = self._clock.monotonic()
+        now = self._directory.now()
         known = sorted(self._directory.all(), key=lambda one: (one.worker, one.id))
         return [Listing(one, one.state(now), max(0.0, now - one.heartbeat_at)) for one in known]
 

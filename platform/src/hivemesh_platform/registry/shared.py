@@ -22,6 +22,7 @@ from hivemesh_platform.storage.errors import StorageError
 from hivemesh_platform.storage.transaction import Transaction
 
 EXCHANGE_S = 0.5
+BLIND_AFTER_S = 1.0  # without an exchange
 _log = structlog.get_logger("hivemesh.registry")
 
 Hear = Callable[[str, int, str], None]  # identity, sequence of its bundle, id of its issuer
@@ -39,6 +40,14 @@ class SharedDirectory(EmbeddedDirectory):
         self._turn = 0
         self._hear: Hear = lambda _identity, _sequence, _issuer: None
         self._away = False
+        self._exchanged_at = clock.monotonic()
+
+    def now(self) -> float:
+        """The time at which leases are judged: not later than what is known of heartbeats.
+
+        Who was stopped, or had no database for a while, does not know who is silent.
+        """
+        return min(self._clock.monotonic(), self._exchanged_at + BLIND_AFTER_S)
 
     def on_beat(self, hear: Hear) -> None:
         """Tell `hear` what the heartbeats at other replicas say of bundles and issuers."""
@@ -100,12 +109,14 @@ class SharedDirectory(EmbeddedDirectory):
         except StorageError:
             self._unwritten = {**unwritten, **self._unwritten}
             raise
+        self._exchanged_at = self._clock.monotonic()
         for stored in changed:
             if self._own.get(stored.instance.id, -1) < turn - 1:
                 self._take(stored)
         for instance_id in gone:
             if self._own.get(instance_id, -1) < turn - 1:
                 self._drop(instance_id)
+        self.expire()
         self._own = {key: when for key, when in self._own.items() if when >= turn - 1}
 
     async def keep_exchanging(self) -> None:

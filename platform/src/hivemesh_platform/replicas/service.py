@@ -212,6 +212,7 @@ class Replicas:
 
     async def _join_again(self) -> None:
         _log.error("replica_was_declared_dead", replica=self.own.id, epoch=self.standing.epoch)
+        self.standing.refused += 1
         self.standing.epoch = await self._database.write(self._join)
         self._watch = Watch(self.own.id)
         self._confirmed = self._clock.monotonic()

@@ -16,7 +16,7 @@ class Standing:
 
     replica: str = ""
     epoch: int = 0
-    refused: int = 0  # commits, since the start of the process
+    refused: int = 0  # claims, heartbeats and take-overs, since the start of the process
 
     def check(self, tx: Transaction) -> None:
         """Refuse to go on in a transaction if this replica was declared dead.

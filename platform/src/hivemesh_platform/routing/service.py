@@ -103,7 +103,7 @@ class RoutingService:
         self._suspected.set()
 
     def _update(self) -> None:
-        now = self._clock.monotonic()
+        now = self._directory.now()
         for instance_id in self._directory.updates():
             instance = self._directory.get(instance_id)
             if instance is None or instance.state(now) is not InstanceState.LIVE:

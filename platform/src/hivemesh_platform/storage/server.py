@@ -20,7 +20,7 @@ from hivemesh_platform.storage.errors import (
 )
 
 OLDEST = 13  # major version: the oldest that PostgreSQL itself still mended in 2025
-IDLE_IN_TRANSACTION_MS = 10_000  # a process that stopped inside a transaction lets go of its rows
+IDLE_IN_TRANSACTION_MS = 5_000  # a process that stopped inside a transaction lets go of its rows
 _DEFAULTS = {
     "application_name": "hivemesh",
     "connect_timeout": "5",

@@ -28,6 +28,8 @@ class Totals:
     restarts: Mapping[str, int] = field(default_factory=dict)  # by worker
     tickets_refused: Mapping[str, int] = field(default_factory=dict)  # by reason
     stale: int = 0
+    fenced: int = 0
+    taken_over: int = 0
     audit_records: int = 0
     audit_refused: int = 0
     audit_dropped: int = 0
@@ -136,6 +138,16 @@ class _TotalsCollector(Collector):
                 "hivemesh_stale_refused",
                 "Results of superseded attempts that were refused.",
                 totals.stale,
+            ),
+            (
+                "hivemesh_commits_fenced",
+                "Commits of this replica that were refused, as it had been declared dead.",
+                totals.fenced,
+            ),
+            (
+                "hivemesh_replicas_taken_over",
+                "Replicas whose work this one has taken over.",
+                totals.taken_over,
             ),
             ("hivemesh_audit_records", "Records written to the audit trail.", totals.audit_records),
             (

@@ -77,6 +77,22 @@ class SystemStatus(View):
     quarantined: list[str] = []  # identities that two keys claimed
     audit_problem: str = ""  # why the audit trail cannot be written, or what is missing of it
     secrets_sealed: str = ""  # why secrets cannot be read at the moment; "" where they can
+    replicas: list[str] = []  # those that live, this one included
+
+
+class ReplicaView(View):
+    """One replica of the platform."""
+
+    id: str
+    state: str  # live, dead (declared so by another one), left
+    epoch: int  # raised when it joins and when it is declared dead
+    leads: list[str]  # in what it does what one alone does
+    answers: bool  # whether it is the one that has answered
+    version: str
+    mesh_url: str
+    people_url: str
+    started_at: str
+    seen_at: str
 
 
 class InstanceView(View):
