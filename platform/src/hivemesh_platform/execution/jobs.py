@@ -21,7 +21,6 @@ from hivemesh_platform.execution.ports import Catalogue
 from hivemesh_platform.execution.secrets import secret_problems
 from hivemesh_platform.execution.service import RunParts, RunService
 from hivemesh_platform.execution.spec import JobSpec, artifact_digests, written
-from hivemesh_platform.execution.submit_sql import SubmitKey
 from hivemesh_platform.ids import new_job_id
 
 _CALLABLE = frozenset({"call", "map"})  # every map also answers one record
@@ -75,10 +74,8 @@ class JobService:
             capability=request.capability,
             submitter=submitter.sub,
             tenant=submitter.tenant,
-            priority=request.priority,
+            priority=0,
             spec=written(spec),
-            limit_key=key_of(submitter.tenant, request.concurrency_key),
-            together="" if replay_of else self._together(request, spec),
         )
 
     async def check_secrets(
