@@ -92,7 +92,7 @@ def test_an_upgrade_keeps_a_copy(database, monkeypatch):
     """An older schema is played by raising what this platform needs."""
     monkeypatch.setattr(migrate, "HEAD", "9998")
     upgraded = []
-    monkeypatch.setattr(migrate, "_run_migrations", upgraded.append)
+    monkeypatch.setattr(migrate, "run_migrations", upgraded.append)
     old = query(database, "SELECT version_num FROM alembic_version")[0][0]
     planned = versions.upgrade(database.parent, dry_run=True)
     assert not upgraded

@@ -29,7 +29,7 @@ def ensure_schema(where: "Path | Server") -> None:
         return
     if found is not None:
         raise StateIncompatibleError(_explain(found))
-    _run_migrations(where)
+    run_migrations(where)
 
 
 def upgrade(where: "Path | Server") -> tuple[str | None, str]:
@@ -42,7 +42,7 @@ def upgrade(where: "Path | Server") -> tuple[str | None, str]:
     if found is not None:
         check_known(found)
     if found != HEAD:
-        _run_migrations(where)
+        run_migrations(where)
     return found, HEAD
 
 
@@ -121,7 +121,8 @@ def _explain(found: str) -> str:
     return f"the state folder has schema {found!r}, which this version ({HEAD}) does not know"
 
 
-def _run_migrations(where: "Path | Server") -> None:
+def run_migrations(where: "Path | Server", to: str = "head") -> None:
+    """Run the migrations that are missing, up to a version."""
     from alembic import command  # noqa: PLC0415 - a start with a current schema needs it not
     from alembic.config import Config  # noqa: PLC0415
 
@@ -130,7 +131,7 @@ def _run_migrations(where: "Path | Server") -> None:
     config.set_main_option("path_separator", "os")
     with _connected(where) as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
 
 
 @contextmanager

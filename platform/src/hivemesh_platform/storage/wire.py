@@ -180,7 +180,9 @@ class Wire:
         found = self._layouts.get(sql)
         if found is None or len(found.loads) != result.nfields:
             columns = range(result.nfields)
-            places = {result.fname(place).decode(): place for place in reversed(columns)}
+            places: dict[str, int] = {}
+            for place in columns:
+                places.setdefault(result.fname(place).decode(), place)
             found = _Layout(places, [_LOADS.get(result.ftype(one), _text) for one in columns])
             if len(self._layouts) < PREPARED:
                 self._layouts[sql] = found
