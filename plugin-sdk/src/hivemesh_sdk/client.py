@@ -473,6 +473,10 @@ class Client:
         path = f"/v1/runs/{quote(run_id, safe='')}/retry"
         return self._view(RunView, "POST", path, {"from_step": from_step})
 
+    def backfill(self, run_id: str) -> RunView:
+        """Start a run that gives what this one went without; the rest is taken from it."""
+        return self._view(RunView, "POST", f"/v1/runs/{quote(run_id, safe='')}/backfill", {})
+
     def retry_job(self, job_id: str) -> RunView:
         """Queue a job that has failed or was cancelled once more."""
         return self._view(RunView, "POST", f"/v1/jobs/{quote(job_id, safe='')}/retry", {})

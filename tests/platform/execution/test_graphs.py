@@ -548,3 +548,19 @@ async def test_a_job_that_cannot_be_right_is_refused_before_it_is_accepted(tmp_p
                 await platform.execution.jobs.start(request, TESTER)
             assert refused.value.errors[0].pointer == pointer
         assert await listed(platform) == []
+
+
+async def test_what_is_missing_is_given_later_into_a_new_version(tmp_path):
+    async with optional_core(tmp_path, without_tags()) as platform:
+        run = await platform.run(OPTIONAL)
+        platform.fleet.workers["w2"] = workers()
+        platform.fleet.workers["w2"].instance = "w2"
+        platform.placement.changed()
+        before = len(platform.fleet.puts)
+        view = await platform.execution.runs.backfill(run.id, TESTER)
+        view = await platform.end(view.id)
+        assert (view.state, view.missing, view.backfill_of) == ("completed", [], run.id)
+        later = {key.split(".")[1] for _, key, _ in platform.fleet.puts[before:]}
+        assert later == {"tag", "sum"}
+        assert [one["tag"] for one in await platform.records(view.id)] == [True] * 35
+        assert view.outputs["records"]["version"] == 2

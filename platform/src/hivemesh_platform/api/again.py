@@ -42,6 +42,12 @@ def router(
         await recorded(request, audit, "retry:run", run, {"from": body.from_step})
         return await again.retry(run, body.from_step, behalf_of_request(request))
 
+    @routes.post("/v1/runs/{run}/backfill", status_code=202)
+    async def backfill_run(run: str, request: Request) -> RunView:
+        await work.check_backfill(request, run)
+        await recorded(request, audit, "backfill:run", run)
+        return await runs.backfill(run, behalf_of_request(request))
+
     @routes.get("/v1/jobs")
     async def list_jobs(
         request: Request, filters: Filtered, after: str = "", limit: Limit = 50

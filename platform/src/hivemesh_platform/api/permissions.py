@@ -117,6 +117,12 @@ ROUTES: dict[str, Needs] = {
     "POST /v1/runs/{run}/cancel": CANCEL,
     "POST /v1/runs/{run}/steps/{step}/cancel": CANCEL,
     "POST /v1/runs/{run}/retry": AGAIN,
+    "POST /v1/runs/{run}/backfill": all_of(
+        "write:run",
+        "run:capability",
+        "write:dataset",
+        on="its pipeline, all that it calls and its datasets; or its submitter",
+    ),
     "GET /v1/runs/{run}/attempts": RUN,
     "GET /v1/lost-steps": one_of(
         "read:run", "run:pipeline", "run:capability", on="those that are listed"

@@ -111,6 +111,19 @@ class Work:
         for node in (await self._runs.get(run)).nodes:
             require(request, "run:capability", node.use)
 
+    async def check_backfill(self, request: Request, run: str) -> None:
+        """Refuse who may not do again what the run did, and write where it wrote.
+
+        Raises:
+            NotFoundError, NotAuthorizedError: as `check_again` has it.
+        """
+        await self.check_again(request, run)
+        demands = await self._runs.demands_of(run)
+        for node in demands.plan.nodes:
+            if node.dataset:
+                require(request, "write:dataset", node.dataset)
+        await self._check_given(principal_of(request), demands.given())
+
     async def check_output(self, request: Request, run: str, name: str) -> None:
         """Refuse records of a dataset that the caller may not read, though he may see the run.
 

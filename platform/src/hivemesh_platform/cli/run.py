@@ -139,6 +139,31 @@ def retry(
     return exit_code(run.state, waited=wait)
 
 
+@app.command()
+def backfill(
+    id_: Id,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait and show progress.")] = False,
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> int:
+    """Give later what a run went on without, as a new run into a new version of its datasets.
+
+    Example:  hivemesh run backfill run_0193a5… --wait
+    """
+    from hivemesh_platform.cli.pipeline import exit_code
+    from hivemesh_platform.cli.progress import follow
+
+    with session.client(state) as client:
+        run = client.backfill(id_)
+        if wait:
+            run = follow(client, run.id)
+    if fmt == "table" and not wait:
+        typer.echo(f"{run.id} gives what {id_} went without; `hivemesh run watch {run.id}`")
+    else:
+        details.show_run(run, fmt)
+    return exit_code(run.state, waited=wait)
+
+
 @app.command("output")
 def output_(
     id_: Id,

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import msgspec
 from hivemesh_sdk.errors import ConflictError, NotFoundError
 
+from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.event_sql import log_event
 from hivemesh_platform.execution.graph_sql import Change, DatasetParts
@@ -75,6 +76,72 @@ def retry_job(tx: Transaction, job: str, by: Behalf) -> bool:
         (msgspec.json.encode(spec).decode(), job),
     )
     return True
+
+
+def take_over(tx: Transaction, datasets: DatasetParts, old: str, new: str, now: int) -> Effects:
+    """Give an accepted run what another one has recorded, but for what that went without."""
+    nodes = tx.all("SELECT * FROM node WHERE run = ? ORDER BY position", (old,))
+    again: set[str] = set()
+    for node in nodes:
+        if node["missing"]:
+            again |= _behind(tx, old, node["name"], nodes)
+    for node in nodes:
+        if node["name"] not in again:
+            _copy(tx, datasets, node, new)
+    log_event(tx, new, "run_backfills", now, data={"run": old, "steps": sorted(again)})
+    change = Change(tx, datasets, now)
+    for node in nodes:
+        if node["name"] in again:
+            change.go_on(new, node["name"])
+    return change.effects()
+
+
+def _copy(tx: Transaction, datasets: DatasetParts, node: Row, new: str) -> None:
+    """What a node has given belongs to another run too, by reference."""
+    run, name = node["run"], node["name"]
+    tx.execute(
+        f"UPDATE node SET {', '.join(f'{one} = ?' for one in _COPIED)} WHERE run = ? AND name = ?",  # noqa: S608 - our own names
+        (*(node[one] for one in _COPIED), new, name),
+    )
+    tx.execute(
+        """INSERT INTO batch (run, node, seq, sha256, count, bytes, encoding)
+           SELECT ?, node, seq, sha256, count, bytes, encoding FROM batch
+            WHERE run = ? AND node = ?""",
+        (new, run, name),
+    )
+    copy = tx.one(
+        "SELECT dataset, dataset_version FROM node WHERE run = ? AND name = ?", (new, name)
+    )
+    if copy is None or not copy["dataset"]:
+        return
+    for row in tx.all(
+        "SELECT * FROM batch WHERE run = ? AND node = ? AND count > 0 ORDER BY seq", (new, name)
+    ):
+        batch = BatchRef(row["sha256"], row["count"], row["bytes"], row["encoding"])
+        datasets.add_part(
+            tx, copy["dataset"], copy["dataset_version"], row["seq"], batch, node["tenant"]
+        )
+
+
+_COPIED = (
+    "state",
+    "reason",
+    "problem",
+    "output",
+    "options",
+    "decided",
+    "batches_known",
+    "batches_done",
+    "batches_failed",
+    "records_in",
+    "records_out",
+    "rejected",
+    "done",
+    "total",
+    "unit",
+    "started_at",
+    "ended_at",
+)
 
 
 def hurry_job(tx: Transaction, job: str) -> None:

@@ -79,6 +79,7 @@ class NewRun:
     nodes: Sequence[NewNode]
     behalf: Behalf = NOBODY
     data_class: DataClass = DataClass.INTERNAL  # of its parameters
+    backfill_of: str = ""  # the run whose missing parts it gives
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,6 +327,10 @@ class Ledger(Protocol):
 
     def job_again(self, tx: Transaction, job: str, by: Behalf) -> bool:
         """Queue a job that has ended badly once more; False where it has not."""
+        ...
+
+    def take_over(self, tx: Transaction, old: str, new: str, now: int) -> Effects:
+        """Give an accepted run what another one has recorded, but for what that went without."""
         ...
 
     def hurry_job(self, tx: Transaction, job: str) -> None:

@@ -106,6 +106,8 @@ class SqlLedger:
                 run.behalf.tenant,
             ),
         )
+        if run.backfill_of:
+            tx.execute("UPDATE run SET backfill_of = ? WHERE id = ?", (run.backfill_of, run.id))
         labels = msgspec.json.decode(run.labels, type=dict[str, str])
         tx.execute_many(
             "INSERT INTO run_label (name, value, run, tenant) VALUES (?, ?, ?, ?)",
@@ -407,6 +409,10 @@ class SqlLedger:
     def job_again(self, tx: Transaction, job: str, by: Behalf) -> bool:
         """Queue a job that has ended badly once more; False where it has not."""
         return again_sql.retry_job(tx, job, by)
+
+    def take_over(self, tx: Transaction, old: str, new: str, now: int) -> Effects:
+        """Give an accepted run what another one has recorded, but for what that went without."""
+        return again_sql.take_over(tx, self._datasets, old, new, now)
 
     def hurry_job(self, tx: Transaction, job: str) -> None:
         """Let a queued job wait for nothing but a slot."""

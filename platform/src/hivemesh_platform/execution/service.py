@@ -64,6 +64,12 @@ class RunEndedError(ConflictError):
     slug = "run-ended"
 
 
+class NothingMissingError(ConflictError):
+    """The run has gone on without nothing."""
+
+    slug = "nothing-missing"
+
+
 class OutputMissingError(NotFoundError):
     """The run has no such output, or not yet."""
 
@@ -153,6 +159,58 @@ class RunService:
         await self.submit(run, [node.name for node in plan.nodes])
         _log.info("run_accepted", run_id=run, pipeline=plan.pipeline.metadata.name)
         return await self.get(run)
+
+    async def demands_of(self, run: str) -> Demands:
+        """Return what a run did, for those who decide whether it may be done again.
+
+        Raises:
+            NotFoundError: there is no such run.
+            InvalidError: its pipeline does not fit what is installed now.
+        """
+        row = await self._parts.database.read(lambda tx: store.run(tx, run))
+        if row is None:
+            raise no_run(run)
+        plan = self._parts.pipelines.plan(Pipeline.model_validate_json(row["document"]))
+        author = msgspec.json.decode(row["behalf"], type=Behalf)
+        return Demands(plan, author, msgspec.json.decode(row["parameters"]))
+
+    async def backfill(self, run: str, submitter: Behalf) -> RunView:
+        """Start a run that gives what another one went without; the rest is taken from that one.
+
+        Raises:
+            NotFoundError: there is no such run.
+            NothingMissingError: it has not ended, or went without nothing.
+        """
+        view = await self.get(run)
+        if not view.state.ended or not view.missing:
+            message = f"{run} is {view.state} and has gone on without nothing"
+            raise NothingMissingError(message)
+        demands = await self.demands_of(run)
+        behalf = effective(submitter, demands.author)
+        await self._parts.secrets.refuse(secret_uses(demands.plan), behalf)
+        row = await self._parts.database.read(lambda tx: store.run(tx, run))
+        accepted = _Accepted(
+            run=new_run_id(),
+            plan=demands.plan,
+            parameters=demands.parameters,
+            labels=view.labels,
+            submitter=submitter,
+            author=demands.author,
+            data_class=DataClass.INTERNAL if row is None else DataClass(row["data_class"]),
+            folders=await self._folders(demands.given()),
+            now=milliseconds(self._parts.clock),
+            backfill_of=run,
+        )
+
+        def accept(tx: Transaction) -> None:
+            self._accept(tx, accepted)
+            self._parts.ledger.take_over(tx, run, accepted.run, accepted.now)
+
+        await self._parts.database.write(accept)
+        _log.info("run_backfills", run_id=accepted.run, of=run)
+        self._parts.work.give()
+        await self.submit(accepted.run, [node.name for node in demands.plan.nodes])
+        return await self.get(accepted.run)
 
     async def reconcile(self) -> None:
         """Start the workflows of runs that were accepted and never started."""
@@ -361,6 +419,7 @@ class RunService:
             submitter=accepted.submitter.sub,
             behalf=effective(accepted.submitter, accepted.author),
             data_class=parameters,
+            backfill_of=accepted.backfill_of,
             priority=0,
             nodes=[
                 self._node(tx, accepted, node, position, classes[node.name])
@@ -476,6 +535,7 @@ class _Accepted:
     data_class: DataClass  # of the parameters, as it was said
     folders: dict[str, frozenset[str]]  # what the folders hold that are given to it
     now: int
+    backfill_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
