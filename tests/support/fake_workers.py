@@ -29,6 +29,7 @@ from hivemesh_sdk.contracts.problems import Problem, problem
 from hivemesh_sdk.contracts.steps import (
     ExecutionState,
     ExecutionStatus,
+    MemberEvent,
     ProblemEvent,
     ProgressEvent,
     RecordsEvent,
@@ -270,7 +271,7 @@ class FakeWorkerFleet:
             attempt=request.attempt,
             epoch=request.epoch,
             digest=digest,
-            frames=worker.behaviours[request.capability](request, inputs),
+            frames=_frames(worker.behaviours[request.capability], request, inputs),
             request=request,
         )
         worker.executions[key] = created
@@ -285,6 +286,24 @@ class FakeWorkerFleet:
             execution.ended = isinstance(frame.event, ResultEvent | ProblemEvent)
         chunks = [chunk for frame in execution.buffer for chunk in encode_event(frame)]
         return Page(execution.id, b"".join(chunks))
+
+
+def _frames(behaviour, request, inputs):
+    """What a worker says; of several calls each is answered, and a crash ends the request."""
+    if not request.members:
+        yield from behaviour(request, inputs)
+        return
+    numbers = itertools.count(1)
+    for member, line in zip(request.members, inputs[0].split(b"\n"), strict=True):
+        *_, (event, body) = behaviour(request, [line])
+        failure = getattr(event, "problem", None)
+        if failure is not None and failure.type.endswith(":executor-crashed"):
+            yield Frame(ProblemEvent(no=next(numbers), problem=failure))
+            return
+        size = len(body) if failure is None else None
+        no = next(numbers)
+        yield Frame(MemberEvent(no=no, key=member.key, bytes=size, problem=failure), body)
+    yield Frame(ResultEvent(no=next(numbers)))
 
 
 def _status(key, execution):

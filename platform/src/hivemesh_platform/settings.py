@@ -192,8 +192,23 @@ class RetrySettings(Section):
 
 
 class ExecutionSettings(Section):
-    """How runs are cut and repeated."""
+    """How runs are cut and repeated, and how much of them runs at a time."""
 
+    limits: dict[str, Count] = Field(
+        default={},
+        description="How many rows of work run at a time: by `all`, `capability:NAME`, `key:NAME` "
+        "or `key:BEGIN*`. What `hivemesh limit set` says goes before it.",
+    )
+    rates: dict[str, str] = Field(
+        default={},
+        description="How many rows start in a time: `10/s`, `600/m`, `1000/h`, each perhaps with "
+        "` burst 50`; by the same names.",
+    )
+    submit_keys_hours: Annotated[float, Field(gt=0, le=8760)] = Field(
+        default=24.0,
+        description="Hours for which a request that is sent again under its Idempotency-Key means "
+        "the same work.",
+    )
     retry: RetrySettings = RetrySettings()
 
     log_class_max: DataClass = Field(

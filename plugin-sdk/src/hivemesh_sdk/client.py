@@ -8,7 +8,7 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Self, TypeVar
@@ -28,9 +28,11 @@ from hivemesh_sdk.contracts.access_api import (
 )
 from hivemesh_sdk.contracts.api import (
     ArtifactView,
+    BatchView,
     CapabilityView,
     DatasetView,
     ExplainView,
+    LimitView,
     Page,
     PipelineView,
     RejectedView,
@@ -47,6 +49,11 @@ from hivemesh_sdk.contracts.dead_letter_api import (
     LostStepView,
     ReplayedView,
     ReplayView,
+)
+from hivemesh_sdk.contracts.names import (
+    DEFAULT_PRIORITY,
+    IDEMPOTENCY_HEADER,
+    NDJSON_MEDIA_TYPE,
 )
 from hivemesh_sdk.contracts.policy_api import (
     PolicyExplanation,
@@ -427,10 +434,13 @@ class Client:
         parameters: Mapping[str, JsonValue] | None = None,
         *,
         data_class: str = "internal",
+        priority: int | None = None,
+        idempotency_key: str = "",
     ) -> RunView:
         """Start a stored pipeline (by name) or a whole pipeline document.
 
-        `data_class` is that of the parameters: public, internal, personal or secret.
+        `data_class` is that of the parameters: public, internal, personal or secret. The same call
+        with the same `idempotency_key` means the same run.
         """
         which: dict[str, JsonValue] = (
             {"pipeline": pipeline} if isinstance(pipeline, str) else {"document": dict(pipeline)}
@@ -439,7 +449,13 @@ class Client:
             RunView,
             "POST",
             "/v1/runs",
-            {**which, "parameters": dict(parameters or {}), "data_class": data_class},
+            {
+                **which,
+                "parameters": dict(parameters or {}),
+                "data_class": data_class,
+                "priority": priority,
+            },
+            idempotency_key,
         )
 
     def runs(self, filters: Mapping[str, str] | None = None, *, limit: int = 50) -> list[RunView]:
@@ -519,7 +535,7 @@ class Client:
         """Why each attempt of a run or job was placed where it was."""
         return self._all(ExplainView, f"/v1/runs/{quote(run_id, safe='')}/explain")
 
-    def call(
+    def call(  # noqa: PLR0913 - the fields of a job
         self,
         capability: str,
         value: JsonValue = None,
@@ -527,16 +543,76 @@ class Client:
         *,
         wait_s: float = 20.0,
         data_class: str = "internal",
+        priority: int = DEFAULT_PRIORITY,
+        concurrency_key: str = "",
+        idempotency_key: str = "",
     ) -> RunView:
-        """Call one capability as a job and wait up to `wait_s` for its end."""
+        """Call one capability as a job and wait up to `wait_s` for its end.
+
+        The same call with the same `idempotency_key` means the same job.
+        """
         body: dict[str, JsonValue] = {
             "capability": capability,
             "input": value,
             "options": dict(options or {}),
             "wait_s": wait_s,
             "data_class": data_class,
+            "priority": priority,
+            "concurrency_key": concurrency_key,
         }
-        return self._view(RunView, "POST", "/v1/jobs", body)
+        return self._view(RunView, "POST", "/v1/jobs", body, idempotency_key)
+
+    def submit_batch(  # noqa: PLR0913 - the fields of a batch
+        self,
+        capability: str,
+        values: Iterable[JsonValue],
+        options: Mapping[str, JsonValue] | None = None,
+        *,
+        data_class: str = "internal",
+        priority: int = DEFAULT_PRIORITY,
+        concurrency_key: str = "",
+        idempotency_key: str = "",
+    ) -> BatchView:
+        """Submit a job for each value, thousands in one request: all are accepted, or none."""
+        common: dict[str, JsonValue] = {
+            "capability": capability,
+            "options": dict(options or {}),
+            "data_class": data_class,
+            "priority": priority,
+            "concurrency_key": concurrency_key,
+        }
+        body = b"\n".join(map(msgspec.json.encode, (common, *values)))
+        headers = {"content-type": NDJSON_MEDIA_TYPE, **_key_header(idempotency_key)}
+        with self._exchange("POST", "/v1/jobs/batch", body, headers) as response:
+            return BatchView.model_validate_json(response.read())
+
+    def batch(self, batch_id: str) -> BatchView:
+        """How far a batch of jobs is."""
+        return self._view(BatchView, "GET", f"/v1/jobs/batch/{quote(batch_id, safe='')}")
+
+    def batch_results(self, batch_id: str) -> Iterator[dict[str, JsonValue]]:
+        """Id, state and result or problem of each job of a batch, in order."""
+        rest = b""
+        for block in self._stream(f"/v1/jobs/batch/{quote(batch_id, safe='')}/results"):
+            *lines, rest = (rest + block).split(b"\n")
+            yield from map(json.loads, lines)
+
+    # -- limits -----------------------------------------------------------------------------
+
+    def limits(self) -> list[LimitView]:
+        """What may run at a time and start in a time, and how much of it does."""
+        return self._all(LimitView, "/v1/limits")
+
+    def set_limit(
+        self, target: str, *, running: int | None = None, rate: str | None = None
+    ) -> LimitView:
+        """Limit `all`, `capability:NAME`, `key:NAME` or `key:BEGIN*`: rows at a time, and `10/s`."""
+        body: dict[str, JsonValue] = {"running": running, "rate": rate}
+        return self._view(LimitView, "PUT", f"/v1/limits/{quote(target, safe='')}", body)
+
+    def unset_limit(self, target: str) -> None:
+        """Take a limit away."""
+        self._read("DELETE", f"/v1/limits/{quote(target, safe='')}")
 
     # -- failures ---------------------------------------------------------------------------
 
@@ -672,9 +748,14 @@ class Client:
     # -- exchange -------------------------------------------------------------------------
 
     def _view(
-        self, kind: type[V], method: str, path: str, body: dict[str, JsonValue] | None = None
+        self,
+        kind: type[V],
+        method: str,
+        path: str,
+        body: dict[str, JsonValue] | None = None,
+        key: str = "",
     ) -> V:
-        return kind.model_validate_json(self._read(method, path, body))
+        return kind.model_validate_json(self._read(method, path, body, key))
 
     def _some(self, kind: type[V], path: str, limit: int) -> list[V]:
         answer = self._read("GET", f"{path}?{urlencode({'limit': limit})}")
@@ -717,9 +798,12 @@ class Client:
                 return items
             after = page.next
 
-    def _read(self, method: str, path: str, body: dict[str, JsonValue] | None = None) -> bytes:
+    def _read(
+        self, method: str, path: str, body: dict[str, JsonValue] | None = None, key: str = ""
+    ) -> bytes:
         data = None if body is None else json.dumps(body, allow_nan=False).encode()
         headers = {} if data is None else {"content-type": "application/json"}
+        headers |= _key_header(key)
         with self._exchange(method, path, data, headers) as response:
             return response.read()
 
@@ -862,6 +946,10 @@ def _document(response: http.client.HTTPResponse) -> Problem:
         return problem(
             "internal", f"the platform answered {response.status} without a problem document"
         )
+
+
+def _key_header(key: str) -> dict[str, str]:
+    return {IDEMPOTENCY_HEADER: key} if key else {}
 
 
 def _words(error: Exception) -> str:

@@ -1,23 +1,14 @@
-"""The queue on SQLite: order, fair shares, limits, and what it costs to find the next row."""
+"""The queue on both kinds of database: order, fair shares, limits, and what it costs to find the next row."""
 
 import pytest
 from hivemesh_platform.execution import claim_sql, limit_sql
 from hivemesh_platform.execution.ledger_sql import SqlLedger
 from hivemesh_platform.execution.limit_rules import Rate, key_of, scope_and_name
-from hivemesh_platform.storage.database import Database
 from hivemesh_sdk.errors import InvalidError
 from queue_conformance import QueueConformance
-from storage_support import prepare
 
 
 class TestQueue(QueueConformance):
-    @pytest.fixture
-    async def database(self, tmp_path):
-        path = tmp_path / "platform.db"
-        prepare(path)
-        async with Database(path) as opened:
-            yield opened
-
     @pytest.fixture
     async def ledger(self):
         return SqlLedger(None)
@@ -26,6 +17,7 @@ class TestQueue(QueueConformance):
     async def write(self, database):
         return database.write
 
+    @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
     @pytest.mark.parametrize(
         ("statement", "index"),
         [
@@ -38,7 +30,7 @@ class TestQueue(QueueConformance):
         ],
     )
     async def test_no_statement_of_a_claim_reads_all_rows(self, database, statement, index):
-        names = {"capability": "x", "now": 1, "limit": 1, "key": "k", "room": 1, "reason": ""}
+        names = {"capability": "x", "now": 1, "limit": 1, "key": "k", "room": 1, "reason": "", "replica": "p1", "replica_epoch": 1}
         text = statement.format(skip_locked="")
         used = {name: value for name, value in names.items() if f":{name}" in text}
         plan = await database.read(lambda tx: tx.all(f"EXPLAIN QUERY PLAN {text}", used))

@@ -36,6 +36,7 @@ _OPERATOR = (
     "read:log",
     "read:metrics",
     "read:package",
+    "write:config",
     "write:run",
     "write:worker",
     "create:enrolment",

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 from hivemesh_sdk.contracts.api import JobRequest, RunView
+from hivemesh_sdk.contracts.names import IDEMPOTENCY_HEADER
 
 from hivemesh_platform.api.access import before_body
 from hivemesh_platform.api.behalf import behalf_of_request
@@ -21,8 +22,9 @@ def router(jobs: JobService, runs: RunService, artifacts: ArtifactService) -> AP
     @before_body("run:capability")
     async def start_job(body: JobRequest, request: Request, response: Response) -> RunView:
         await work.check_job(request, body)
-        view = await jobs.start(body, behalf_of_request(request))
-        response.status_code = 200 if view.state.ended else 202
+        key = request.headers.get(IDEMPOTENCY_HEADER, "")
+        view, is_new = await jobs.start_once(body, behalf_of_request(request), key)
+        response.status_code = 202 if is_new and not view.state.ended else 200
         return view
 
     @routes.get("/v1/jobs/{job}")

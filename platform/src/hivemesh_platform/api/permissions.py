@@ -143,12 +143,18 @@ ROUTES: dict[str, Needs] = {
         "read:run", "read:dataset", on="the run, and the dataset where the output is one"
     ),
     "POST /v1/jobs": one_of("run:capability", on="the capability"),
+    "POST /v1/jobs/batch": one_of("run:capability", on="the capability"),
+    "GET /v1/jobs/batch/{batch}": RUN,
+    "GET /v1/jobs/batch/{batch}/results": RUN,
     "GET /v1/jobs/{job}": RUN,
     "POST /v1/jobs/{job}/cancel": CANCEL,
     "POST /v1/jobs/{job}/retry": AGAIN,
     "POST /v1/jobs/{job}/process": one_of("admin:run"),
     "GET /v1/jobs": one_of("read:run", "run:capability", on="those that are listed"),
     "GET /v1/job-types": one_of("read:capability", on="those that are listed"),
+    "GET /v1/limits": one_of("read:config"),
+    "PUT /v1/limits/{target}": one_of("write:config"),
+    "DELETE /v1/limits/{target}": one_of("write:config"),
     # pipelines and data
     "GET /v1/pipelines": one_of("read:pipeline", on="those that are listed"),
     "GET /v1/pipelines/{name}": one_of("read:pipeline", on="the pipeline"),

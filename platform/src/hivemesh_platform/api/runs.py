@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from hivemesh_sdk.contracts.api import ExplainView, Page, RejectedView, RunRequest, RunView, View
+from hivemesh_sdk.contracts.names import IDEMPOTENCY_HEADER
 
 from hivemesh_platform.api.access import before_body, require_some
 from hivemesh_platform.api.behalf import behalf_of_request
@@ -37,7 +38,8 @@ def router(runs: RunService, artifacts: ArtifactService, audit: AuditTrail) -> A
     @before_body("run:pipeline")
     async def start_run(body: RunRequest, request: Request) -> RunView:
         demands = await work.check_run(request, body)
-        return await runs.start(body, behalf_of_request(request), demands)
+        key = request.headers.get(IDEMPOTENCY_HEADER, "")
+        return await runs.start(body, behalf_of_request(request), demands, key)
 
     @routes.get("/v1/runs")
     async def list_runs(

@@ -6,7 +6,7 @@ pipeline lends a right.
 """
 
 from fastapi import Request
-from hivemesh_sdk.contracts.api import JobRequest, RunRequest
+from hivemesh_sdk.contracts.api import BatchRequest, JobRequest, RunRequest
 from hivemesh_sdk.errors import NotAuthorizedError
 
 from hivemesh_platform.access.model import Principal
@@ -14,6 +14,7 @@ from hivemesh_platform.api.access import may, noted, person_of, principal_of, re
 from hivemesh_platform.artifacts.service import ArtifactService, missing
 from hivemesh_platform.execution.behalf import as_principal
 from hivemesh_platform.execution.given import Given
+from hivemesh_platform.execution.job_batches import Inputs, named_by
 from hivemesh_platform.execution.plan import Plan, written_by
 from hivemesh_platform.execution.service import Demands, RunService
 from hivemesh_platform.execution.spec import artifact_digests
@@ -68,6 +69,15 @@ class Work:
         require(request, "run:capability", body.capability)
         given = Given(*artifact_digests([body.input, body.options]))
         await self._check_given(principal_of(request), given)
+
+    async def check_batch(self, request: Request, body: BatchRequest, inputs: Inputs) -> None:
+        """Refuse a batch whose capability or artifacts its submitter may not use.
+
+        Raises:
+            NotAuthorizedError, NotFoundError: as `require` has it.
+        """
+        require(request, "run:capability", body.capability)
+        await self._check_given(principal_of(request), Given(*named_by(body, inputs)))
 
     async def check_seen(self, request: Request, run: str) -> RunSubject:
         """Refuse who may not see the run, as if there were none.

@@ -26,6 +26,7 @@ GROUPS = {
         "hivemesh_platform.cli.dead_letter",
         "Inputs that were given up: list, show, retry, edit, discard.",
     ),
+    "limit": ("hivemesh_platform.cli.limit", "Limits and rates: list, set, unset."),
     "dataset": ("hivemesh_platform.cli.dataset", "Datasets: list, show, export."),
     "artifact": ("hivemesh_platform.cli.artifact", "Artifacts: put and get bytes."),
     "secret": (
@@ -56,6 +57,7 @@ EXAMPLES = {
     "job": "hivemesh job types · hivemesh job submit email.classify@1 -i mail.json --wait",
     "run": "hivemesh run list · hivemesh run show RUN_ID",
     "dead-letter": "hivemesh dead-letter list · hivemesh dead-letter retry --all",
+    "limit": "hivemesh limit set key:customer-7 --running 2 · hivemesh limit list",
     "dataset": "hivemesh dataset export email-insights.messages --as csv --file mail.csv",
     "artifact": "hivemesh artifact put mail.mbox",
     "secret": "hivemesh secret set mail.password --file password.txt · hivemesh secret list",

@@ -1,5 +1,7 @@
 """Rows are claimed, and taken over from a process that is gone."""
 
+from collections import Counter
+
 import msgspec
 from hivemesh_sdk.contracts.artifacts import DataClass
 
@@ -37,6 +39,11 @@ class _Right(msgspec.Struct, frozen=True, kw_only=True):
 
 _decode_right = msgspec.json.Decoder(_Right).decode
 
+_NEXT = """
+SELECT together, retries, crashes FROM work
+ WHERE state = 'queued' AND capability = :capability AND not_before <= :now
+ ORDER BY rank LIMIT :limit {skip_locked}
+"""
 _CLAIM = """
 WITH chosen AS MATERIALIZED (
      SELECT run, node, seq FROM work
@@ -80,14 +87,22 @@ UPDATE work SET epoch = epoch + 1, replica = :replica, replica_epoch = :epoch
 
 
 def claim(
-    tx: Transaction, capability: str, limit: int, now: int, standing: Standing
+    tx: Transaction,
+    capability: str,
+    limit: int,
+    now: int,
+    standing: Standing,
+    size: int = 1,
 ) -> list[Claim]:
     """Take up to `limit` queued rows of a capability in order of rank; each is a new attempt.
 
-    Fewer where limits say so.
+    `size` jobs that may travel together count as one. Fewer where limits say so.
     """
     gate = Gate(tx, capability, now)
-    limit = gate.admit(limit)
+    slots = limit
+    limit = gate.admit(limit * size)
+    if limit > slots:
+        limit = _fitting(tx, {"capability": capability, "now": now, "limit": limit}, slots, size)
     if limit <= 0:
         return []
     names: dict[str, Value] = {
@@ -104,6 +119,21 @@ def claim(
     rows.sort(key=lambda row: row["rank"])
     claimed(tx, capability, rows[-1]["rank"])
     return [_claimed(tx, row, now) for row in rows]
+
+
+def _fitting(tx: Transaction, names: dict[str, Value], slots: int, size: int) -> int:
+    """How many of the next rows fit into so many requests of `size` small jobs each."""
+    open_: Counter[str] = Counter()
+    fitting = 0
+    for row in tx.all(_NEXT.format(skip_locked=tx.skip_locked), names):
+        together = "" if row["retries"] or row["crashes"] else row["together"]
+        if not together or open_[together] % size == 0:
+            if not slots:
+                break
+            slots -= 1
+        open_[together] += 1
+        fitting += 1
+    return fitting
 
 
 def recover(tx: Transaction, now: int, standing: Standing, of: str | None = None) -> list[Claim]:

@@ -6,14 +6,17 @@ second, because a row may have been delayed or queued by another process.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import structlog
 from hivemesh_sdk.contracts.instances import Endpoint
 
 from hivemesh_platform import crash
+from hivemesh_platform.execution import limit_sql, queue_sql, submit_sql
 from hivemesh_platform.execution.dispatch import Dispatcher
+from hivemesh_platform.execution.group_rules import GroupSizes, spread, travels
+from hivemesh_platform.execution.groups import GroupDispatcher
 from hivemesh_platform.execution.ledger import Claim
 from hivemesh_platform.execution.parts import Parts, milliseconds
 from hivemesh_platform.execution.ports import Choice, NoCandidate, Outcome, Requirement
@@ -23,6 +26,7 @@ from hivemesh_platform.storage.errors import StorageFullError
 from hivemesh_platform.storage.transaction import Transaction
 
 POLL_S = 1.0
+TIDY_S = 300.0  # between two looks for what the queue need not remember
 NO_CANDIDATE_MS = 250  # until a row is tried again that nobody could take after all
 MAX_STEPS = 256  # at once in this process: bounds memory whatever the directory says
 
@@ -38,10 +42,12 @@ class Claimer:
     def __init__(self, parts: Parts, dispatcher: Dispatcher) -> None:
         self._parts = parts
         self._dispatcher = dispatcher
+        self._groups = GroupDispatcher(parts, dispatcher)
+        self._sizes = GroupSizes()
         self._steps: set[asyncio.Task[None]] = set()
         self._suspects: dict[asyncio.Task[None], str] = {}  # and the instance that has it
         self._reasons: dict[str, str] = {}
-        self._explained_at = 0.0
+        self._explained_at = self._tidied_at = 0.0
 
     async def run(self) -> None:
         """Claim until cancelled."""
@@ -109,18 +115,67 @@ class Claimer:
         now = milliseconds(self._parts.clock)
         claims = await self._parts.database.write(lambda tx: self._claim_all(tx, free, room, now))
         crash.reach("claim.after")
-        for claim in claims:
-            await self._start(claim)
+        for some in self._parted(claims, free):
+            if len(some) == 1:
+                await self._start(some[0])
+            else:
+                await self._start_together(some)
 
     def _claim_all(
         self, tx: Transaction, free: Mapping[str, int], room: int, now: int
     ) -> list[Claim]:
         claims: list[Claim] = []
         for capability, count in free.items():
-            limit = min(count, room - len(claims))
+            limit = min(count, room)
             if limit > 0:
-                claims += self._parts.ledger.claim(tx, capability, limit, now)
+                room -= limit
+                most = self._sizes.most(capability)
+                claims += self._parts.ledger.claim(tx, capability, limit, now, most)
         return claims
+
+    def _parted(self, claims: Sequence[Claim], free: Mapping[str, int]) -> list[list[Claim]]:
+        """What goes to a worker in one request each, in order."""
+        slots = dict(free)
+        parts: list[list[Claim]] = []
+        groups: dict[tuple[str, str], list[Claim]] = {}
+        for claim in claims:
+            if travels(claim):
+                groups.setdefault((claim.capability, claim.together), []).append(claim)
+            else:
+                slots[claim.capability] -= 1
+                parts.append([claim])
+        for (capability, _), some in groups.items():
+            requests = self._sizes.requests(capability, len(some), slots[capability])
+            slots[capability] -= requests
+            parts += spread(some, requests)
+        return parts
+
+    async def _start_together(self, claims: list[Claim]) -> None:
+        choice = self._parts.placement.choose(_requirement(claims[0]))
+        if isinstance(choice, NoCandidate):
+            until = milliseconds(self._parts.clock) + NO_CANDIDATE_MS
+            held = [(one.key, one.fence) for one in claims]
+            await self._parts.database.write(
+                lambda tx: self._parts.ledger.release_jobs(tx, held, choice.reason, until)
+            )
+            return
+        task = asyncio.create_task(self._travel(claims, choice), name=str(claims[0].key))
+        self._steps.add(task)
+        for claim in claims:
+            self._parts.runs.give(claim.key.run)
+        task.add_done_callback(self._ended)
+
+    async def _travel(self, claims: list[Claim], choice: Choice) -> None:
+        started = self._parts.clock.monotonic()
+        answered = await self._groups.run(claims, choice)
+        if answered:
+            seconds = self._parts.clock.monotonic() - started
+            self._sizes.learn(choice.capability, answered, seconds)
+
+    async def _alone(self, claim: Claim, choice: Choice) -> None:
+        started = self._parts.clock.monotonic()
+        await self._dispatcher.run(claim, choice)
+        self._sizes.learn(choice.capability, 1, self._parts.clock.monotonic() - started)
 
     async def _start(self, claim: Claim) -> None:
         choice = self._parts.placement.choose(_requirement(claim))
@@ -142,9 +197,12 @@ class Claimer:
         self._spawn(claim, choice, resume=False)
 
     def _spawn(self, claim: Claim, choice: Choice, *, resume: bool) -> None:
-        task = asyncio.create_task(
-            self._dispatcher.run(claim, choice, resume=resume), name=str(claim.key)
+        work = (
+            self._alone(claim, choice)
+            if travels(claim)
+            else self._dispatcher.run(claim, choice, resume=resume)
         )
+        task = asyncio.create_task(work, name=str(claim.key))
         self._steps.add(task)
         if claim.suspect:
             self._suspects[task] = choice.endpoint.instance
@@ -170,7 +228,8 @@ class Claimer:
         self._explained_at = self._parts.clock.monotonic()
         now = milliseconds(self._parts.clock)
         waiting = await self._parts.database.read(lambda tx: self._parts.ledger.waiting(tx, now))
-        reasons = {name: self._why(name) for name in waiting}
+        held_back = await self._parts.database.read(lambda tx: limit_sql.reasons(tx, waiting, now))
+        reasons = {name: held_back.get(name) or self._why(name) for name in waiting}
         changed = {
             name: reason
             for name, reason in reasons.items()
@@ -180,6 +239,10 @@ class Claimer:
         if changed:
             await self._parts.database.write(lambda tx: self._write_reasons(tx, changed))
             self._parts.runs.give_all()
+        if self._explained_at - self._tidied_at >= TIDY_S:
+            self._tidied_at = self._explained_at
+            kept = round(self._parts.settings.submit_keys_hours * 3_600_000)
+            await self._parts.database.write(lambda tx: _tidy(tx, now - kept))
 
     def _why(self, capability: str) -> str:
         return self._parts.secrets.holds_back(capability) or self._parts.placement.absent(
@@ -189,6 +252,11 @@ class Claimer:
     def _write_reasons(self, tx: Transaction, reasons: Mapping[str, str]) -> None:
         for capability, reason in reasons.items():
             self._parts.ledger.explain_waiting(tx, capability, reason)
+
+
+def _tidy(tx: Transaction, before: int) -> None:
+    queue_sql.forget_shares(tx)
+    submit_sql.forget(tx, before)
 
 
 def _requirement(claim: Claim) -> Requirement:

@@ -134,6 +134,14 @@ class Dispatcher:
             return named
         return named - await self._parts.database.read(lambda tx: not_written(tx, claim, named))
 
+    async def member_failed(self, step: HeldStep, document: Problem) -> None:
+        """Decide what follows for a small job that travelled with others and has ended badly."""
+        await self._failed(step, document)
+
+    def forget(self, step: HeldStep) -> None:
+        """Tell a worker that nobody will ask for a step again."""
+        self._forget(step)
+
     async def close(self) -> None:
         """Wait a moment for the last acknowledgements."""
         if self._forgetting:

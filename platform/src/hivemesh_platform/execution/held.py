@@ -38,11 +38,11 @@ class HeldStep:
     trees: frozenset[str]  # those of them that are folders
     started: float  # monotonic
     clearance: DataClass = DataClass.PERSONAL  # of its capability
-    members: Mapping[str, Claim] = field(default_factory=dict)  # small jobs of one request
     secrets: frozenset[str] = frozenset()  # paths that its options name, as they were written
     begun: bool = False  # the worker has taken it
     advanced: bool = False  # a batch was recorded: what failed before does not count any more
     ticket: str = ""  # the one that was last sent with a request
+    members: Mapping[str, Claim] = field(default_factory=dict)  # small jobs of one request
     ticket_until: float = 0.0  # wall time from which another one is made
     verdict: "asyncio.Future[tuple[Verdict, Problem | None]]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()

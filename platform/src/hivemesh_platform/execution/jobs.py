@@ -13,15 +13,19 @@ from hivemesh_platform import crash
 from hivemesh_platform.artifacts.store import known_classes
 from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.classes import check_clearance, output_class
+from hivemesh_platform.execution.group_rules import together_of
 from hivemesh_platform.execution.inputs import unfit
 from hivemesh_platform.execution.ledger import NewJob
+from hivemesh_platform.execution.limit_rules import key_of
 from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.policies import policy_of
 from hivemesh_platform.execution.ports import Catalogue
 from hivemesh_platform.execution.secrets import secret_problems
 from hivemesh_platform.execution.service import RunParts, RunService
 from hivemesh_platform.execution.spec import JobSpec, artifact_digests, written
+from hivemesh_platform.execution.submit_sql import SubmitKey
 from hivemesh_platform.ids import new_job_id
+from hivemesh_platform.storage.transaction import Transaction
 
 _CALLABLE = frozenset({"call", "map"})  # every map also answers one record
 
@@ -44,17 +48,45 @@ class JobService:
         """Accept a job (durable when this returns) and wait up to `wait_s` for its end.
 
         Raises:
+            UnknownCapabilityError, InvalidError, DataClassError: as `start_once` has it.
+        """
+        return (await self.start_once(request, submitter, ""))[0]
+
+    async def start_once(
+        self, request: JobRequest, submitter: Behalf, key: str
+    ) -> tuple[RunView, bool]:
+        """Accept a job, or find the one that the same request meant before under the same `key`.
+
+        The second value says whether it was accepted now.
+
+        Raises:
             UnknownCapabilityError: no installed worker declares the capability.
             InvalidError: the capability is no call and no map.
             DataClassError: the data is above the clearance of the capability.
+            OtherBodyError, InFlightError: the key was used for something else, or is in use.
         """
+        submits = self._parts.submits
+        kept = submits.key(key, "job", request, submitter)
+        with submits.accepting(kept):
+            earlier = await submits.earlier(kept)
+            job = await self._accept(request, submitter, kept) if earlier is None else earlier
+        return await self._wait(job, request.wait_s), earlier is None
+
+    async def _accept(self, request: JobRequest, submitter: Behalf, key: SubmitKey | None) -> str:
         job = await self.prepare(request, submitter)
         now = milliseconds(self._parts.clock)
+
+        def accept(tx: Transaction) -> str | None:
+            earlier = self._parts.submits.keep(tx, key, job.id)
+            if earlier is None:
+                self._parts.ledger.add_job(tx, job, now)
+            return earlier
+
         crash.reach("accept.before")
-        await self._parts.database.write(lambda tx: self._parts.ledger.add_job(tx, job, now))
+        earlier = await self._parts.database.write(accept)
         crash.reach("accept.after")
         self._parts.work.give()
-        return await self._wait(job.id, request.wait_s)
+        return job.id if earlier is None else earlier
 
     async def prepare(
         self, request: JobRequest, submitter: Behalf, *, replay_of: str = ""
@@ -74,9 +106,23 @@ class JobService:
             capability=request.capability,
             submitter=submitter.sub,
             tenant=submitter.tenant,
-            priority=0,
+            priority=request.priority,
             spec=written(spec),
+            limit_key=key_of(submitter.tenant, request.concurrency_key),
+            together="" if replay_of else self._together(request, spec),
         )
+
+    def _together(self, request: JobRequest, spec: JobSpec) -> str:
+        """With which jobs it may travel: none, where it needs more than its input."""
+        named, _ = artifact_digests([request.input, request.options])
+        return "" if named else self.together(request.capability, spec)
+
+    def together(self, capability: str, spec: JobSpec) -> str:
+        """With which jobs one of this kind may travel that names no artifact."""
+        known = self._catalogue.find(capability)
+        if known is None or known.permissions.call or known.permissions.secrets:
+            return ""
+        return together_of(capability, spec)
 
     async def check_secrets(
         self, capability: str, options: dict[str, JsonValue], behalf: Behalf

@@ -92,10 +92,20 @@ class NewJob:
     priority: int
     spec: str
     tenant: str = "default"
-    kind: StepKind = "call"
-    inputs: tuple[BatchRef, ...] = ()  # of a dead letter; otherwise the spec has the input
     limit_key: str = ""
     together: str = ""  # jobs with the same value may travel in one request
+    kind: StepKind = "call"
+    inputs: tuple[BatchRef, ...] = ()  # of a dead letter; otherwise the spec has the input
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJobs:
+    """Jobs that differ in their specs alone; job n is `<stem>-<n>`."""
+
+    job: NewJob  # like all of them
+    stem: str
+    specs: Sequence[str]
+    together: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +196,15 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class JobEnd:
+    """The good end of a job that travelled with others; `output` is the JSON of an Output."""
+
+    key: WorkKey
+    fence: Fence
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """The bad end of an attempt that is followed by another one, not before a time."""
 
@@ -218,12 +237,37 @@ class Ledger(Protocol):
         """Accept jobs: a row each, queued."""
         ...
 
+    def add_batch(self, tx: Transaction, jobs: NewJobs, now: int) -> None:
+        """Accept jobs that differ in their specs alone: a row each, queued."""
+        ...
+
     def activate(self, tx: Transaction, run: str, node: str, options: str, now: int) -> Effects:
         """Give a node its options; rows that waited for them are queued. Idempotent."""
         ...
 
-    def claim(self, tx: Transaction, capability: str, limit: int, now: int) -> list[Claim]:
-        """Take up to `limit` queued rows of a capability in order of rank; each is a new attempt."""
+    def claim(
+        self, tx: Transaction, capability: str, limit: int, now: int, size: int = 1
+    ) -> list[Claim]:
+        """Take up to `limit` queued rows of a capability in order of rank; each is a new attempt.
+
+        `size` jobs that may travel together count as one.
+        """
+        ...
+
+    def finish_jobs(
+        self, tx: Transaction, ends: Sequence[JobEnd], placed: Placed, began: int, now: int
+    ) -> None:
+        """End jobs well that travelled together; those that are not held any more stay as they are."""
+        ...
+
+    def release_jobs(
+        self,
+        tx: Transaction,
+        held: Sequence[tuple[WorkKey, Fence]],
+        reason: str,
+        not_before: int,
+    ) -> None:
+        """Put jobs back that travelled together and have not begun; costs no retry."""
         ...
 
     def placed(self, tx: Transaction, key: WorkKey, fence: Fence, placed: Placed, now: int) -> None:
@@ -280,10 +324,6 @@ class Ledger(Protocol):
         """Keep what a node's condition was found to be, once; a false one skips the node."""
         ...
 
-    def left_out(self, tx: Transaction, run: str, node: str, reason: str, now: int) -> Effects:
-        """Go on without an optional node that nobody can serve."""
-        ...
-
     def split(
         self, tx: Transaction, key: WorkKey, fence: Fence, problem: Problem, now: int
     ) -> None:
@@ -312,6 +352,10 @@ class Ledger(Protocol):
         Raises:
             StaleAttemptError: the fence is not the row's.
         """
+        ...
+
+    def left_out(self, tx: Transaction, run: str, node: str, reason: str, now: int) -> Effects:
+        """Go on without an optional node that nobody can serve."""
         ...
 
     def run_again(

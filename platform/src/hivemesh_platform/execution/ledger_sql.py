@@ -10,7 +10,7 @@ import msgspec
 from hivemesh_sdk.contracts.problems import Problem
 
 from hivemesh_platform.artifacts.model import BatchRef
-from hivemesh_platform.execution import again_sql, claim_sql, letter_sql, part_sql
+from hivemesh_platform.execution import again_sql, claim_sql, group_sql, letter_sql, part_sql
 from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.event_sql import log_event
 from hivemesh_platform.execution.graph import Edge
@@ -20,7 +20,9 @@ from hivemesh_platform.execution.ledger import (
     Effects,
     Failure,
     Finished,
+    JobEnd,
     NewJob,
+    NewJobs,
     NewNode,
     NewRun,
     Placed,
@@ -39,7 +41,13 @@ from hivemesh_platform.execution.model import (
     is_crash,
     is_lost_worker,
 )
-from hivemesh_platform.execution.queue_sql import NewRow, enqueue, enqueue_all, row_of_node
+from hivemesh_platform.execution.queue_sql import (
+    NewRow,
+    enqueue,
+    enqueue_all,
+    enqueue_batch,
+    row_of_node,
+)
 from hivemesh_platform.execution.rejected_sql import (
     count_progress,
     keep_rejected,
@@ -125,6 +133,11 @@ class SqlLedger:
         """Accept jobs: a row each, queued."""
         enqueue_all(tx, [_row_of_job(job) for job in jobs], now)
 
+    def add_batch(self, tx: Transaction, jobs: NewJobs, now: int) -> None:
+        """Accept jobs that differ in their specs alone: a row each, queued."""
+        row = replace(_row_of_job(jobs.job), together=jobs.together)
+        enqueue_batch(tx, row, jobs.stem, jobs.specs, now)
+
     def activate(self, tx: Transaction, run: str, node: str, options: str, now: int) -> Effects:
         """Give a node its options; rows that waited for them are queued. Idempotent."""
         lock_run(tx, run)
@@ -174,10 +187,29 @@ class SqlLedger:
         change.gone_without(row, reason)
         return change.effects()
 
-    def claim(self, tx: Transaction, capability: str, limit: int, now: int) -> list[Claim]:
+    def claim(
+        self, tx: Transaction, capability: str, limit: int, now: int, size: int = 1
+    ) -> list[Claim]:
         """Take up to `limit` queued rows of a capability in order of rank; each is a new attempt."""
         self._standing.check(tx)
-        return claim_sql.claim(tx, capability, limit, now, self._standing)
+        return claim_sql.claim(tx, capability, limit, now, self._standing, size)
+
+    def finish_jobs(
+        self, tx: Transaction, ends: Sequence[JobEnd], placed: Placed, began: int, now: int
+    ) -> None:
+        """End jobs well that travelled together; those that are not held any more stay as they are."""
+        self._standing.check(tx)
+        group_sql.finish(tx, ends, placed, began, now)
+
+    def release_jobs(
+        self,
+        tx: Transaction,
+        held: Sequence[tuple[WorkKey, Fence]],
+        reason: str,
+        not_before: int,
+    ) -> None:
+        """Put jobs back that travelled together and have not begun; costs no retry."""
+        group_sql.release(tx, held, reason, not_before)
 
     def placed(self, tx: Transaction, key: WorkKey, fence: Fence, placed: Placed, now: int) -> None:
         """Keep where the attempt runs and why, if it is still the one that runs."""
@@ -491,8 +523,8 @@ def _add_node(tx: Transaction, run: NewRun, node: NewNode) -> None:
                              submitter, priority, max_retries, retry_base_s, retry_max_s, deadline_ms,
                              idle_timeout_ms, dataset, dataset_version, state, behalf,
                              data_class, output_class, tenant, condition, on_error, optional,
-                             gives)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                             gives, limit_key)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         (
             run.id,
             node.name,
@@ -520,6 +552,7 @@ def _add_node(tx: Transaction, run: NewRun, node: NewNode) -> None:
             node.on_error,
             int(node.optional),
             msgspec.json.encode(list(node.gives)).decode(),
+            node.limit_key,
         ),
     )
     tx.execute_many(

@@ -22,9 +22,11 @@ from hivemesh_platform.execution.elsewhere import StepsElsewhere
 from hivemesh_platform.execution.engine import RunEngine, RunSteps
 from hivemesh_platform.execution.held import HeldSteps
 from hivemesh_platform.execution.history import History
+from hivemesh_platform.execution.job_batches import JobBatches
 from hivemesh_platform.execution.jobs import JobService
 from hivemesh_platform.execution.ledger_sql import SqlLedger
 from hivemesh_platform.execution.letters import DeadLetters
+from hivemesh_platform.execution.limits import LimitService
 from hivemesh_platform.execution.lost_steps import LostStepWatch
 from hivemesh_platform.execution.nodes import Answers, NodeRunner
 from hivemesh_platform.execution.optional import OptionalSteps
@@ -36,6 +38,7 @@ from hivemesh_platform.execution.secrets import NO_SECRETS, SecretGate, SecretNa
 from hivemesh_platform.execution.service import RunParts, RunService
 from hivemesh_platform.execution.shown import StepTickets
 from hivemesh_platform.execution.signals import RunSignals, Signal
+from hivemesh_platform.execution.submits import Submits
 from hivemesh_platform.execution.tickets import Signer, TicketMint
 from hivemesh_platform.knowledge.service import DatasetService, DatasetWriter
 from hivemesh_platform.replicas.service import Replicas
@@ -73,6 +76,8 @@ class Execution:
 
     runs: RunService
     jobs: JobService
+    batches: JobBatches
+    limits: LimitService
     again: RunsAgain
     letters: DeadLetters
     history: History
@@ -137,6 +142,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
             counters=counters,
             settings=ports.settings,
             clock=ports.clock,
+            submits=Submits(ports.database, ports.settings, ports.clock),
         )
         runs = RunService(run_parts)
         dispatcher = Dispatcher(parts)
@@ -155,12 +161,16 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
             ports.settings.optional_wait_s,
             ports.clock,
         )
+        limits = LimitService(ports.database, ports.settings, ports.clock, work)
+        await limits.apply_settings()
         await runs.reconcile()
         await claimer.recover(None if ports.replicas.alone else ports.replicas.own.id)
         async with _background(claimer, watch, runs, optional, others):
             yield Execution(
                 runs=runs,
                 jobs=jobs,
+                batches=JobBatches(run_parts, jobs),
+                limits=limits,
                 again=RunsAgain(run_parts, runs),
                 letters=DeadLetters(run_parts, jobs, ports.catalogue, ports.artifacts),
                 history=History(ports.database, ports.clock),

@@ -28,6 +28,7 @@ from hivemesh_platform.execution.engine import RunEngine
 from hivemesh_platform.execution.given import Given, filled, given_by
 from hivemesh_platform.execution.held import HeldSteps, Verdict
 from hivemesh_platform.execution.ledger import Ledger, NewNode, NewRun
+from hivemesh_platform.execution.limit_rules import key_of
 from hivemesh_platform.execution.nodes import Answers
 from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.pipelines import PipelineService
@@ -43,6 +44,8 @@ from hivemesh_platform.execution.secrets import SecretGate
 from hivemesh_platform.execution.signals import RunSignals, Signal, ends_of
 from hivemesh_platform.execution.spec import artifact_digests
 from hivemesh_platform.execution.subjects import RunSubject, no_run
+from hivemesh_platform.execution.submit_sql import SubmitKey
+from hivemesh_platform.execution.submits import Submits
 from hivemesh_platform.execution.views import RunEvent
 from hivemesh_platform.ids import new_run_id
 from hivemesh_platform.knowledge.model import NewVersion
@@ -116,6 +119,7 @@ class RunParts:
     counters: ExecutionCounters
     settings: ExecutionSettings
     clock: Clock
+    submits: Submits
 
 
 class RunService:
@@ -126,16 +130,36 @@ class RunService:
         self._unsubmitted: dict[str, tuple[list[str], int]] = {}
 
     async def start(
-        self, request: RunRequest, submitter: Behalf, demands: Demands | None = None
+        self,
+        request: RunRequest,
+        submitter: Behalf,
+        demands: Demands | None = None,
+        key: str = "",
     ) -> RunView:
         """Accept a run: durable when this returns, and it goes on after any restart.
 
-        `demands` are those that were decided about: that very version of the pipeline runs.
+        `demands` are those that were decided about: that very version of the pipeline runs. The
+        same request under the same `key` means the same run.
 
         Raises:
             InvalidError: the pipeline or a parameter is not valid.
             NotFoundError: there is no such pipeline.
+            OtherBodyError, InFlightError: the key was used for something else, or is in use.
         """
+        kept = self._parts.submits.key(key, "run", request, submitter)
+        with self._parts.submits.accepting(kept):
+            earlier = await self._parts.submits.earlier(kept)
+            if earlier is not None:
+                return await self.get(earlier)
+            return await self._start(request, submitter, demands, kept)
+
+    async def _start(
+        self,
+        request: RunRequest,
+        submitter: Behalf,
+        demands: Demands | None,
+        key: SubmitKey | None,
+    ) -> RunView:
         if demands is None:
             demands = await self.demands(request, submitter.tenant)
         plan, author, parameters = demands.plan, demands.author, demands.parameters
@@ -153,9 +177,19 @@ class RunService:
             data_class=request.data_class,
             folders=folders,
             now=milliseconds(self._parts.clock),
+            priority=request.priority,
         )
-        await self._parts.database.write(lambda tx: self._accept(tx, accepted))
+
+        def accept(tx: Transaction) -> str | None:
+            earlier = self._parts.submits.keep(tx, key, run)
+            if earlier is None:
+                self._accept(tx, accepted)
+            return earlier
+
+        earlier = await self._parts.database.write(accept)
         crash.reach("accept.after")
+        if earlier is not None:  # another replica has accepted it meanwhile
+            return await self.get(earlier)
         await self.submit(run, [node.name for node in plan.nodes])
         _log.info("run_accepted", run_id=run, pipeline=plan.pipeline.metadata.name)
         return await self.get(run)
@@ -419,8 +453,8 @@ class RunService:
             submitter=accepted.submitter.sub,
             behalf=effective(accepted.submitter, accepted.author),
             data_class=parameters,
+            priority=_priority(accepted),
             backfill_of=accepted.backfill_of,
-            priority=0,
             nodes=[
                 self._node(tx, accepted, node, position, classes[node.name])
                 for position, node in enumerate(accepted.plan.nodes)
@@ -470,6 +504,7 @@ class RunService:
             optional=node.step.optional,
             gives=node.gives,
             priority=node.step.priority,
+            limit_key=key_of(accepted.submitter.tenant, node.step.concurrency_key),
         )
 
     def _open_dataset(
@@ -535,6 +570,7 @@ class _Accepted:
     data_class: DataClass  # of the parameters, as it was said
     folders: dict[str, frozenset[str]]  # what the folders hold that are given to it
     now: int
+    priority: int | None = None
     backfill_of: str = ""
 
 
@@ -612,6 +648,13 @@ def _outputs(found: _Found) -> dict[str, JsonValue]:
 def _shown_condition(node: Node) -> str:
     """A condition as people are told of it."""
     return "" if node.step.when is None else parse_condition(node.step.when).text
+
+
+def _priority(accepted: _Accepted) -> int:
+    """That of the request, else that of the pipeline."""
+    if accepted.priority is not None:
+        return accepted.priority
+    return accepted.plan.pipeline.priority
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

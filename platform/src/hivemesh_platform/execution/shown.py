@@ -61,11 +61,22 @@ class StepTickets:
         if ticket.azp != identity:
             message = "the ticket was given to another caller"
             raise TicketRefusedError(message, reason="other-holder")
-        if ticket.step != step or ticket.attempt != attempt:
+        if not self._is_of(ticket, step, attempt):
             message = f"the ticket is one of attempt {ticket.attempt} of {ticket.step!r}"
             raise TicketRefusedError(message, reason="other-step")
         self._check_current(ticket)
         return ticket
+
+    def _is_of(self, ticket: Ticket, step: str, attempt: int) -> bool:
+        """Whether it is the ticket of the step, or of the request with which the step travels."""
+        if ticket.step == step:
+            return ticket.attempt == attempt
+        held = self._held.with_member(step)
+        return (
+            held is not None
+            and str(held.claim.key) == ticket.step
+            and held.members[step].fence.attempt == attempt
+        )
 
     async def exchange(
         self, request: ExchangeRequest, asker: SpiffeId, now: float

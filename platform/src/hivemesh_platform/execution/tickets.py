@@ -13,6 +13,7 @@ import msgspec
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.manifest import Permissions
+from hivemesh_sdk.contracts.steps import digest_of_members
 from hivemesh_sdk.contracts.tickets import (
     GIVEN,
     GRACE_S,
@@ -25,7 +26,7 @@ from hivemesh_sdk.contracts.tickets import (
 from hivemesh_sdk.errors import NotAuthorizedError
 from hivemesh_sdk.trust.policy import Decision, Facts, Policies
 
-from hivemesh_platform.execution.held import HeldStep
+from hivemesh_platform.execution.held import HeldStep, members_of
 from hivemesh_platform.execution.ledger import Claim
 from hivemesh_platform.execution.ports import Catalogue
 from hivemesh_platform.execution.secrets import secrets_of_claim
@@ -172,6 +173,7 @@ class TicketMint:
             ],
             secrets=sorted(step.secrets),
             data_class=claim.data_class,
+            members=digest_of_members(members_of(step)),
         )
 
 

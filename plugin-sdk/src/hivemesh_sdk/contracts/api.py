@@ -4,11 +4,12 @@ Times are ISO 8601 in UTC. Lists are pages: `items` and, where there are more, `
 """
 
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from hivemesh_sdk.contracts.artifacts import DataClass
+from hivemesh_sdk.contracts.names import DEFAULT_PRIORITY
 
 T = TypeVar("T")
 
@@ -215,6 +216,9 @@ class RunView(View):
     backfill_of: str = ""  # the run whose missing parts it gives
 
 
+Priority = Annotated[int, Field(ge=0, le=10, description="10 starts first.")]
+
+
 class RunRequest(Body):
     """`POST /v1/runs`: a stored pipeline by `pipeline` (name), or a whole one by `document`."""
 
@@ -223,6 +227,7 @@ class RunRequest(Body):
     parameters: dict[str, JsonValue] = {}
     labels: dict[str, str] = {}
     data_class: DataClass = DataClass.INTERNAL  # of the parameters; artifacts have their own
+    priority: Priority | None = None  # None: that of the pipeline
 
 
 class RetryRequest(Body):
@@ -242,6 +247,52 @@ class JobRequest(Body):
     idle_timeout_s: float | None = Field(default=None, gt=0)
     max_retries: int | None = Field(default=None, ge=0, le=100)
     data_class: DataClass = DataClass.INTERNAL  # of input and options
+    priority: Priority = DEFAULT_PRIORITY
+    concurrency_key: str = ""  # jobs with the same key share its limits
+
+
+class BatchRequest(Body):
+    """First line of `POST /v1/jobs/batch`: what its jobs have in common; then an input a line."""
+
+    capability: str
+    options: dict[str, JsonValue] = {}
+    deadline_s: float | None = Field(default=None, gt=0)
+    idle_timeout_s: float | None = Field(default=None, gt=0)
+    max_retries: int | None = Field(default=None, ge=0, le=100)
+    data_class: DataClass = DataClass.INTERNAL  # of inputs and options
+    priority: Priority = DEFAULT_PRIORITY
+    concurrency_key: str = ""
+
+
+class BatchView(View):
+    """A batch of jobs; their ids are `first` and those that follow it, up to `count`."""
+
+    id: str
+    capability: str
+    count: int
+    first: str
+    states: dict[str, int]
+    open: int  # jobs that have not ended
+    created_at: str
+    ended_at: str | None = None
+
+
+class LimitRequest(Body):
+    """`PUT /v1/limits/{target}`: rows at a time, starts in a time (`10/s burst 50`), or both."""
+
+    running: int | None = Field(default=None, ge=1)
+    rate: str | None = None
+
+
+class LimitView(View):
+    """A limit and how far it is used."""
+
+    target: str  # all, capability:NAME, key:NAME or key:BEGIN*
+    running: int | None = None
+    rate: str | None = None
+    now_running: int = 0
+    now_waiting: int = 0
+    origin: str  # settings, or who has set it
 
 
 class ScaleRequest(Body):

@@ -5,6 +5,7 @@ from typing import NewType
 
 PROTOCOL = 1  # wire protocol version; N and N-1 interoperate
 PROTOCOLS = (1,)
+DEFAULT_PRIORITY = 5  # of 0 to 10; 10 starts first
 
 CapabilityId = NewType("CapabilityId", str)
 StepKeyText = NewType("StepKeyText", str)
@@ -25,6 +26,7 @@ TICKET_HEADER = "hivemesh-ticket"
 DEADLINE_HEADER = "hivemesh-deadline-ms"
 EXECUTION_HEADER = "hivemesh-execution"
 REQUEST_ID_HEADER = "x-request-id"
+IDEMPOTENCY_HEADER = "idempotency-key"
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 PAGE_MEDIA_TYPE = "application/vnd.hivemesh.events"
 TREE_MEDIA_TYPE = "application/vnd.hivemesh.tree+json"

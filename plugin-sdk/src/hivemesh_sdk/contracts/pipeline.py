@@ -7,7 +7,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.manifest import Written
-from hivemesh_sdk.contracts.names import CAPABILITY_ID, NODE_NAME
+from hivemesh_sdk.contracts.names import CAPABILITY_ID, DEFAULT_PRIORITY, NODE_NAME
 
 StepName = Annotated[str, Field(pattern=f"^{NODE_NAME.pattern}$")]
 
@@ -68,6 +68,7 @@ class Step(Written):
     on_error: OnError = "fail"
     optional: bool = False  # the run goes on without what it gives
     priority: Annotated[int, Field(ge=0, le=10)] | None = None  # None: that of the run
+    concurrency_key: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:@-]{0,100}$")] = ""
     retry: Retry | None = None
     deadline_s: Annotated[float, Field(gt=0)] | None = None
     idle_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
@@ -95,3 +96,4 @@ class Pipeline(Written):
         default_factory=dict
     )
     data_class: DataClass = DataClass.PERSONAL
+    priority: Annotated[int, Field(ge=0, le=10)] = DEFAULT_PRIORITY  # of a run that says none

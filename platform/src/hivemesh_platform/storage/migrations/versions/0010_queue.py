@@ -29,7 +29,6 @@ def _columns() -> None:
     for table in ("work", "node"):
         _add(table, "limit_key")  # `<tenant>/<key>`: rows of one key have a limit of their own
     _add("work", "together")  # rows with the same value may travel in one request
-    _add("work", "travels")  # the request in which the row is at a worker
 
 
 def _indexes() -> None:
@@ -39,7 +38,6 @@ def _indexes() -> None:
     keyed = f"{queued} AND limit_key != ''"
     _index("work_queued_key", ["capability", "limit_key", "rank"], keyed)
     _index("work_parked", ["capability", "limit_key", "rank"], "state = 'waiting'")
-    _index("work_travelling", ["travels"], "travels != ''")
     op.drop_index("work_delayed", "work")  # most rows are never delayed
     _index("work_delayed", ["not_before"], f"{queued} AND not_before > 0")
 

@@ -1,0 +1,58 @@
+"""Batches of jobs: a line of what they have in common, then a line of input for each."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from hivemesh_sdk.contracts.api import BatchRequest, BatchView
+from hivemesh_sdk.contracts.names import IDEMPOTENCY_HEADER, NDJSON_MEDIA_TYPE
+from hivemesh_sdk.safeio.documents import validated
+from hivemesh_sdk.safeio.json import parse_json
+
+from hivemesh_platform.api.access import require_some
+from hivemesh_platform.api.behalf import behalf_of_request
+from hivemesh_platform.api.bodies import MediaTypeError, bounded
+from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.work import Work
+from hivemesh_platform.artifacts.service import ArtifactService
+from hivemesh_platform.execution.job_batches import JobBatches, first_job, read_inputs
+from hivemesh_platform.execution.service import RunService
+
+MAX_BYTES = 64 * 1024 * 1024
+
+
+def router(batches: JobBatches, runs: RunService, artifacts: ArtifactService) -> APIRouter:
+    """The routes."""
+    routes = strict_router()
+    work = Work(runs, artifacts)
+
+    @routes.post("/v1/jobs/batch", status_code=202)
+    async def start_batch(request: Request, response: Response) -> BatchView:
+        require_some(request, "run:capability")
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != NDJSON_MEDIA_TYPE:
+            message = f"the body is {media_type or 'of no media type'!r}; send {NDJSON_MEDIA_TYPE}"
+            raise MediaTypeError(message)
+        data = await bounded(request, MAX_BYTES)
+        head, _, rest = data.partition(b"\n")
+        body = validated(BatchRequest, parse_json(head, name="line 1"), name="line 1")
+        inputs = await read_inputs(rest.removesuffix(b"\n").split(b"\n") if rest else [])
+        await work.check_batch(request, body, inputs)
+        key = request.headers.get(IDEMPOTENCY_HEADER, "")
+        view = await batches.start(body, inputs, behalf_of_request(request), key)
+        response.status_code = 202 if view.open else 200
+        return view
+
+    @routes.get("/v1/jobs/batch/{batch}")
+    async def get_batch(batch: str, request: Request) -> BatchView:
+        await work.check_seen(request, first_job(batch))
+        return await batches.get(batch)
+
+    @routes.get("/v1/jobs/batch/{batch}/results")
+    async def get_results(
+        batch: str, request: Request, after: Annotated[int, Query(ge=0, le=999_999)] = 0
+    ) -> StreamingResponse:
+        await work.check_seen(request, first_job(batch))
+        return StreamingResponse(batches.results(batch, after), media_type=NDJSON_MEDIA_TYPE)
+
+    return routes

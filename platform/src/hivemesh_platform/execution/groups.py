@@ -1,0 +1,342 @@
+"""Brings small jobs to their ends that travel together: one request, an answer and a state for each.
+
+A request that ends with a problem means the first member without an answer; those behind it have
+not begun, and are queued again at no cost.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import structlog
+from hivemesh_sdk.contracts.artifacts import highest
+from hivemesh_sdk.contracts.pages import FramingError, decode_page, encode_request
+from hivemesh_sdk.contracts.problems import Problem, problem, slug_of
+from hivemesh_sdk.contracts.steps import (
+    MAX_WAIT_S,
+    InputPart,
+    LogEvent,
+    MemberEvent,
+    ProblemEvent,
+    ResultEvent,
+    StepRequest,
+)
+from hivemesh_sdk.errors import HivemeshError
+
+from hivemesh_platform import crash
+from hivemesh_platform.artifacts.model import BatchRef
+from hivemesh_platform.execution.dispatch import Dispatcher
+from hivemesh_platform.execution.held import HeldStep, Verdict, members_of
+from hivemesh_platform.execution.ledger import Claim, JobEnd, Placed
+from hivemesh_platform.execution.model import Fence, Output, WorkKey
+from hivemesh_platform.execution.pages import INLINE_ANSWER, StepFailedError
+from hivemesh_platform.execution.parts import Parts
+from hivemesh_platform.execution.ports import (
+    Choice,
+    Outcome,
+    Page,
+    Place,
+    StepRefusedError,
+    UnreachableError,
+)
+from hivemesh_platform.execution.requests import DEFAULT_IDLE_MS
+from hivemesh_platform.execution.spec import JobSpec
+from hivemesh_platform.storage.errors import StorageFullError
+
+GROUP = "group"  # in place of a run, in the key of a request
+RECONNECTS = 3
+RECONNECT_S = 0.25
+BUSY_S = 0.2  # before rows are tried again whose worker was full and did not say for how long
+FULL_S = 5.0  # before what has ended is written again that found the disk full
+_BUSY = frozenset({"overloaded", "overloaded-server", "draining"})
+_LOST = frozenset({"execution-unknown", "stale-attempt", "stale-reader"})
+
+_log = structlog.get_logger("hivemesh.execution")
+_encode = msgspec.json.Encoder().encode
+_decode_spec = msgspec.json.Decoder(JobSpec).decode
+
+
+class GroupDispatcher:
+    """Runs claimed jobs that travel together; one call of `run` per request."""
+
+    def __init__(self, parts: Parts, dispatcher: Dispatcher) -> None:
+        self._parts = parts
+        self._dispatcher = dispatcher
+
+    async def run(self, claims: Sequence[Claim], choice: Choice) -> int:
+        """Bring claimed jobs to their ends or to their next attempts; returns how many ended well."""
+        parts = self._parts
+        started = parts.clock.monotonic()
+        clearance = parts.tickets.clearance(choice.capability)
+        nothing: frozenset[str] = frozenset()
+        step = HeldStep(_group_claim(claims), choice.endpoint, nothing, nothing, started, clearance)
+        step.members = {str(one.key): one for one in claims}
+        parts.held.add(step)
+        outcome = Outcome.CANCELLED
+        journey = _Journey(parts, self._dispatcher, step, choice)
+        try:
+            outcome = await self._guarded(journey)
+        finally:
+            parts.held.remove(step)
+            parts.placement.report(choice, outcome, parts.clock.monotonic() - started)
+            parts.work.give()
+        return journey.ended
+
+    async def _guarded(self, journey: "_Journey") -> Outcome:
+        try:
+            await self._until_verdict(journey)
+            outcome = Outcome.COMPLETED
+            if journey.open:
+                ended = problem("step-failed", "the request ended without an answer to it")
+                outcome = await self._first(journey, ended)
+        except StepRefusedError as error:
+            return await self._refused(journey, error.document)
+        except StepFailedError as error:
+            outcome = await self._first(journey, error.document)
+        except HivemeshError as error:
+            outcome = await self._broken(journey, error)
+        except Exception as error:  # noqa: BLE001 - a row must never be left held
+            _log.exception("dispatch_broken", step=str(journey.step.claim.key))
+            outcome = await self._first(journey, problem("internal", type(error).__name__))
+        self._dispatcher.forget(journey.step)
+        return outcome
+
+    async def _until_verdict(self, journey: "_Journey") -> None:
+        """Run the exchange until it ends or a verdict falls; the worker keeps the deadlines."""
+        exchange = asyncio.create_task(journey.run())
+        ends: set[asyncio.Future[Any]] = {exchange, journey.step.verdict}
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not exchange.done():
+                exchange.cancel()
+                await asyncio.wait({exchange})
+        if not exchange.cancelled():
+            exchange.result()
+            return
+        verdict, document = journey.step.verdict.result()
+        if verdict is not Verdict.CANCELLED and document is not None:
+            raise StepFailedError(document)
+        await self._release(journey.unanswered(), "", 0.0)  # not those that were cancelled
+        journey.open.clear()
+
+    async def _refused(self, journey: "_Journey", document: Problem) -> Outcome:
+        """Nothing has begun: the worker does not take the request, or not what all have in common."""
+        slug = slug_of(document)
+        if slug in _BUSY:
+            delay_s = document.retry_after_s or BUSY_S
+            await self._release(journey.unanswered(), document.title, delay_s)
+            return Outcome.OVERLOADED
+        if slug in _LOST:
+            return await self._first(journey, document)
+        for claim in journey.unanswered():
+            await journey.failed(claim, document)
+        return Outcome.FAILED
+
+    async def _broken(self, journey: "_Journey", error: HivemeshError) -> Outcome:
+        match error:
+            case UnreachableError(sent=False):  # nothing has begun, so nothing has failed
+                await self._release(journey.unanswered(), error.detail, BUSY_S)
+                return Outcome.UNREACHABLE
+            case _:
+                return await self._first(journey, error.problem())
+
+    async def _first(self, journey: "_Journey", document: Problem) -> Outcome:
+        """The first without an answer is the one that ran; the others go back."""
+        left = journey.unanswered()
+        if left:
+            await self._release(left[1:], "", 0.0)
+            await journey.failed(left[0], document)
+        match slug_of(document):
+            case "worker-unreachable":
+                return Outcome.UNREACHABLE
+            case "worker-lost":
+                return Outcome.LOST
+            case _:
+                return Outcome.FAILED
+
+    async def _release(self, claims: Sequence[Claim], reason: str, delay_s: float) -> None:
+        parts = self._parts
+        until = parts.now() + round(delay_s * 1000) if delay_s else 0
+        held = [(one.key, one.fence) for one in claims]
+        if held:
+            await parts.database.write(
+                lambda tx: parts.ledger.release_jobs(tx, held, reason, until)
+            )
+
+
+class _Journey:
+    """The exchange of one request with one worker, page by page, into the ledger."""
+
+    def __init__(
+        self, parts: Parts, dispatcher: Dispatcher, step: HeldStep, choice: Choice
+    ) -> None:
+        self._parts = parts
+        self._dispatcher = dispatcher
+        self.step = step
+        self.open = dict(step.members)  # without an answer so far
+        self.ended = 0  # well
+        self._last = 0
+        self._began = parts.now()
+        endpoint = choice.endpoint
+        self._placed = Placed(
+            instance=endpoint.instance,
+            identity=endpoint.identity,
+            worker=f"{endpoint.worker} {endpoint.version}",
+            explanation=_encode(choice.explanation).decode(),
+            endpoint="",
+        )
+        touched = highest((step.claim.data_class, step.claim.output_class))
+        self._withheld = touched if touched.exceeds(parts.settings.log_class_max) else None
+
+    def unanswered(self) -> list[Claim]:
+        """The members without an answer, in the order in which they run."""
+        return list(self.open.values())
+
+    async def run(self) -> None:
+        """Ask until every member is answered or the request has ended.
+
+        Raises:
+            StepFailedError: the request ended with a problem.
+            StepRefusedError: the worker does not take it.
+            UnreachableError: the worker does not answer.
+        """
+        parts, step, key = self._parts, self.step, str(self.step.claim.key)
+        body = _request(step)
+        crash.reach("dispatch.before")
+        page = await _reconnecting(
+            lambda: parts.transport.put_step(
+                step.endpoint, key, body, ticket=parts.tickets.of(step), wait_s=MAX_WAIT_S
+            )
+        )
+        crash.reach("dispatch.after")
+        while not await self._take(page.body):
+            execution = page.execution
+            crash.reach("ack.before")
+            page = await _reconnecting(
+                lambda execution=execution: parts.transport.get_events(  # type: ignore[misc]
+                    step.endpoint,
+                    key,
+                    Place(execution, 1, self._last),
+                    ticket=parts.tickets.of(step),
+                    wait_s=MAX_WAIT_S,
+                )
+            )
+            crash.reach("ack.after")
+
+    async def failed(self, claim: Claim, document: Problem) -> None:
+        """One has ended badly: what follows is decided as for one that travelled alone."""
+        self.open.pop(str(claim.key), None)
+        parts, whole, now, placed = self._parts, self.step, self._parts.now(), self._placed
+        nothing: frozenset[str] = frozenset()
+        step = HeldStep(claim, whole.endpoint, nothing, nothing, whole.started, whole.clearance)
+        await parts.database.write(
+            lambda tx: parts.ledger.placed(tx, claim.key, claim.fence, placed, now)
+        )
+        await self._dispatcher.member_failed(step, document)
+
+    async def _take(self, body: bytes) -> bool:
+        """Record what a page brings, and say whether the request has ended."""
+        ends: list[JobEnd] = []
+        failures: list[tuple[Claim, Problem]] = []
+        last: ResultEvent | Problem | None = None
+        try:
+            for event, data in decode_page(body):
+                if event.no <= self._last:
+                    continue
+                self._last = event.no
+                match event:
+                    case MemberEvent(key=key, problem=failure) if claim := self.open.get(key):
+                        if failure is None:
+                            ends.append(await self._end(claim, data))
+                        else:
+                            failures.append((claim, failure))
+                    case LogEvent():
+                        self._say(event)
+                    case ResultEvent():
+                        last = event
+                    case ProblemEvent():
+                        last = event.problem
+        except FramingError as error:
+            detail = f"a page of {self.step.claim.key} is damaged: {error}"
+            last = problem("step-failed", detail, retryable=True)
+        await self._finish(ends)
+        await asyncio.gather(*(self.failed(*one) for one in failures))
+        if isinstance(last, Problem):
+            raise StepFailedError(last)
+        return last is not None
+
+    async def _end(self, claim: Claim, body: bytes) -> JobEnd:
+        if len(body) <= INLINE_ANSWER:
+            output = Output(value=msgspec.Raw(body or b"null"))
+        else:
+            stored = await self._parts.artifacts.put(body, "")
+            output = Output(artifact=BatchRef(stored.sha256, 0, stored.size))
+        return JobEnd(claim.key, claim.fence, _encode(output).decode())
+
+    async def _finish(self, ends: list[JobEnd]) -> None:
+        if not ends:
+            return
+        parts, placed, began, now = self._parts, self._placed, self._began, self._parts.now()
+        crash.reach("finish.before")
+        while True:
+            try:
+                await parts.database.write(
+                    lambda tx: parts.ledger.finish_jobs(tx, ends, placed, began, now)
+                )
+            except StorageFullError as error:
+                _log.error("storage_full", step=str(self.step.claim.key), detail=error.detail)
+                await asyncio.sleep(FULL_S)
+            else:
+                break
+        crash.reach("finish.after")
+        parts.counters.rows_finished += len(ends)
+        self.ended += len(ends)
+        for end in ends:
+            self.open.pop(str(end.key), None)
+            parts.runs.give_end(end.key.run)
+
+    def _say(self, event: LogEvent) -> None:
+        text = event.message if self._withheld is None else f"({self._withheld}: withheld)"
+        _log.info("worker_said", step=str(self.step.claim.key), level=event.level, text=text)
+
+
+def _group_claim(claims: Sequence[Claim]) -> Claim:
+    """The request as a whole: like its members, under a key that no row has."""
+    return replace(claims[0], key=WorkKey(GROUP, uuid.uuid4().hex, 0), fence=Fence(1, 1))
+
+
+def _request(step: HeldStep) -> list[bytes]:
+    """All but their inputs is what the members have in common."""
+    specs = [_decode_spec(one.spec or "{}") for one in step.members.values()]
+    body = b"\n".join(bytes(spec.input) for spec in specs)
+    common = specs[0]
+    request = StepRequest(
+        capability=step.claim.capability,
+        kind="call",
+        attempt=1,
+        epoch=1,
+        inputs=[InputPart(bytes=len(body), count=len(specs))],
+        parameters=common.options,
+        deadline_ms=common.deadline_ms,
+        idle_timeout_ms=common.idle_timeout_ms or DEFAULT_IDLE_MS,
+        members=members_of(step),
+    )
+    return encode_request(request, [body])
+
+
+async def _reconnecting(ask: Callable[[], Awaitable[Page]]) -> Page:
+    """Repeat an idempotent request to the same worker while the connection breaks.
+
+    Raises:
+        UnreachableError: it is not back in time.
+    """
+    for waited in range(RECONNECTS):
+        try:
+            return await ask()
+        except UnreachableError:
+            await asyncio.sleep(RECONNECT_S * 2**waited)
+    return await ask()

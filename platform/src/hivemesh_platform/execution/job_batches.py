@@ -1,0 +1,214 @@
+"""Thousands of jobs in one request: all of them are accepted, or none.
+
+Job n of batch `batch_<x>` is `job_<x>-<n>`: a batch is the jobs between two ids and has no row.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+from hivemesh_sdk.contracts.api import BatchRequest, BatchView, JobRequest, RunState
+from hivemesh_sdk.errors import InvalidError, NotFoundError
+from hivemesh_sdk.safeio.json import parse_json
+from pydantic import JsonValue
+
+from hivemesh_platform import crash
+from hivemesh_platform.execution import views
+from hivemesh_platform.execution.behalf import Behalf
+from hivemesh_platform.execution.jobs import JobService
+from hivemesh_platform.execution.ledger import NewJobs
+from hivemesh_platform.execution.model import JOB_NODE
+from hivemesh_platform.execution.parts import milliseconds
+from hivemesh_platform.execution.service import RunParts
+from hivemesh_platform.execution.spec import JobSpec, artifact_digests
+from hivemesh_platform.execution.submit_sql import SubmitKey
+from hivemesh_platform.storage.transaction import Row, Transaction
+
+MAX_JOBS = 100_000
+PAGE = 1000  # results that are read at once
+_TURN = 1000  # inputs that are looked at before other requests have their turn
+_BATCH = re.compile(r"batch_([0-9a-f]{32})")
+_MAY_NAME = (b"sha256", b"\\u")  # an input without them names no artifact
+
+_decode = msgspec.json.decode
+_encode = msgspec.json.encode
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The inputs of a batch: the JSON of each, and what they name."""
+
+    lines: Sequence[bytes]
+    naming: Sequence[JsonValue]  # those that may name an artifact
+
+
+async def read_inputs(lines: Sequence[bytes]) -> Inputs:
+    """Look at the inputs of a batch, each a line of JSON.
+
+    Raises:
+        InvalidError: a line is no JSON, or there are too many or none.
+    """
+    if not 1 <= len(lines) <= MAX_JOBS:
+        message = f"{len(lines)} inputs; a batch has 1 to {MAX_JOBS} lines of them"
+        raise InvalidError(message)
+    written: list[bytes] = []
+    naming: list[JsonValue] = []
+    for number, line in enumerate(lines, 2):
+        try:
+            if any(mark in line for mark in _MAY_NAME):
+                value = parse_json(line, name=f"line {number}")
+                naming.append(value)
+            else:
+                value = _decode(line)
+        except msgspec.DecodeError as error:
+            message = f"line {number} is no JSON: {error}"
+            raise InvalidError(message, slug="malformed") from error
+        written.append(_encode(value))  # in one form, whatever was written
+        if number % _TURN == 0:
+            await asyncio.sleep(0)
+    return Inputs(written, naming)
+
+
+class JobBatches:
+    """What the API offers on batches of jobs."""
+
+    def __init__(self, parts: RunParts, jobs: JobService) -> None:
+        self._parts = parts
+        self._jobs = jobs
+
+    async def start(
+        self, request: BatchRequest, inputs: Inputs, submitter: Behalf, key: str
+    ) -> BatchView:
+        """Accept all jobs; durable when this returns.
+
+        Raises:
+            UnknownCapabilityError, InvalidError, DataClassError: as for one job.
+            OtherBodyError, InFlightError: the key was used for something else, or is in use.
+        """
+        submits = self._parts.submits
+        kept = submits.batch_key(key, request, inputs.lines, submitter)
+        with submits.accepting(kept):
+            earlier = await submits.earlier(kept)
+            if earlier is None:
+                earlier = await self._accept(request, inputs, submitter, kept)
+        return await self.get(earlier)
+
+    async def _accept(
+        self, request: BatchRequest, inputs: Inputs, submitter: Behalf, key: SubmitKey | None
+    ) -> str:
+        fields = request.model_dump()
+        first = JobRequest(input=list(inputs.naming), **fields)
+        job = await self._jobs.prepare(first, submitter)
+        spec = _decode(job.spec, type=JobSpec)
+        written = [
+            _encode(msgspec.structs.replace(spec, input=msgspec.Raw(line))).decode()
+            for line in inputs.lines
+        ]
+        together = "" if inputs.naming else self._jobs.together(request.capability, spec)
+        stem = job.id.removeprefix("job_")
+        new = NewJobs(job=job, stem=job.id, specs=written, together=together)
+        now, ledger = milliseconds(self._parts.clock), self._parts.ledger
+        batch = f"batch_{stem}"
+
+        def accept(tx: Transaction) -> str:
+            earlier = self._parts.submits.keep(tx, key, batch)
+            if earlier is None:
+                ledger.add_batch(tx, new, now)
+            return earlier or batch
+
+        crash.reach("accept.before")
+        accepted = await self._parts.database.write(accept)
+        crash.reach("accept.after")
+        self._parts.work.give()
+        return accepted
+
+    async def get(self, batch: str) -> BatchView:
+        """Return how far a batch is.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        first, last = ends_of(batch)
+        rows = await self._parts.database.read(
+            lambda tx: tx.all(
+                """SELECT state, count(*) AS n, min(created_at) AS at, max(ended_at) AS ended,
+                          min(capability) AS capability
+                     FROM work WHERE run >= ? AND run < ? AND node = ? GROUP BY state""",
+                (first, last, JOB_NODE),
+            )
+        )
+        if not rows:
+            raise no_batch(batch)
+        states = {str(row["state"]): int(row["n"]) for row in rows}
+        open_ = sum(n for state, n in states.items() if not RunState(state).ended)
+        ended = max((row["ended"] for row in rows if row["ended"] is not None), default=None)
+        return BatchView(
+            id=batch,
+            capability=rows[0]["capability"],
+            count=sum(states.values()),
+            first=first_job(batch),
+            states=states,
+            open=open_,
+            created_at=views.iso(min(row["at"] for row in rows)) or "",
+            ended_at=None if open_ else views.iso(ended),
+        )
+
+    async def results(self, batch: str, after: int) -> AsyncIterator[bytes]:
+        """Yield a line of JSON for each job behind a number, in order."""
+        stem = f"job_{_stem(batch)}"
+        _, last = ends_of(batch)
+        place = f"{stem}-{after:06d}" if after else ends_of(batch)[0]
+        while True:
+            rows = await self._parts.database.read(
+                lambda tx, place=place: tx.all(  # type: ignore[misc]
+                    """SELECT run, state, attempt, output, problem FROM work
+                        WHERE run > ? AND run < ? AND node = ? ORDER BY run LIMIT ?""",
+                    (place, last, JOB_NODE, PAGE),
+                )
+            )
+            yield b"".join([await self._line(row) for row in rows])
+            if len(rows) < PAGE:
+                return
+            place = rows[-1]["run"]
+
+    async def _line(self, row: Row) -> bytes:
+        line: dict[str, object] = {
+            "id": row["run"],
+            "state": row["state"],
+            "attempts": row["attempt"],
+        }
+        if row["state"] == "completed":
+            line["result"] = await self._parts.answers.value(row["output"])
+        elif row["problem"] is not None:
+            line["problem"] = msgspec.Raw(row["problem"].encode())
+        return _encode(line) + b"\n"
+
+
+def named_by(request: BatchRequest, inputs: Inputs) -> tuple[frozenset[str], frozenset[str]]:
+    """The digests of the artifacts that a batch names, and those of folders."""
+    return artifact_digests([list(inputs.naming), request.options])
+
+
+def first_job(batch: str) -> str:
+    """The job by which those who decide about a batch know it: all have the same submitter."""
+    return f"job_{_stem(batch)}-000001"
+
+
+def ends_of(batch: str) -> tuple[str, str]:
+    """Every job of the batch lies between these two."""
+    stem = _stem(batch)
+    return f"job_{stem}-", f"job_{stem}."
+
+
+def no_batch(batch: str) -> NotFoundError:
+    """What is answered where there is no such batch, or none that the caller may see."""
+    return NotFoundError(f"there is no batch {batch!r}")
+
+
+def _stem(batch: str) -> str:
+    match = _BATCH.fullmatch(batch)
+    if match is None:
+        raise no_batch(batch)
+    return match[1]
