@@ -40,7 +40,7 @@ def _errors() -> Iterator[str]:
     yield f"{NOTE}# Errors\n\n"
     yield "Every refusal is a problem document (RFC 9457): `type` is `urn:hivemesh:problem:<slug>`,\n"
     yield "`code` stands in API answers, CLI output and logs alike. `retryable` errors are repeated by\n"
-    yield "the platform itself (3 times, after 1, 2 and 4 seconds) before anybody has to act.\n\n"
+    yield "the platform itself (3 times, about 1, 2 and 4 seconds later) before anybody has to act.\n\n"
     yield "| code | slug | HTTP | meaning | remedy | retryable |\n|---|---|---|---|---|---|\n"
     for row in CATALOGUE.values():
         again = "yes" if row.retryable else ""
