@@ -92,8 +92,10 @@ class MeshClient:
             pool = self._pools[target] = _Pool(
                 target, self._source, self._clock, self._limit, self._denials
             )
-        chunks = (body,) if isinstance(body, bytes) else body
-        head = request_head(target, method, path, headers, sum(map(len, chunks)), deadline_s)
+        chunks, size = (
+            ((body,), len(body)) if isinstance(body, bytes) else (body, sum(map(len, body)))
+        )
+        head = request_head(target, method, path, headers, size, deadline_s)
         loop = asyncio.get_running_loop()
         until = loop.time() + deadline_s
         connection = pool.take()

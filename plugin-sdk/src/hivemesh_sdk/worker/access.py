@@ -51,12 +51,20 @@ class Caller(Protocol):
     def uri(self) -> str: ...
 
 
-class Right(msgspec.Struct, frozen=True):
+class Right(msgspec.Struct, eq=False):
     """On what right an execution runs: who asked for it, with which ticket."""
 
     caller: str
     ticket: str
     claims: Ticket
+    _bare: "Right | None" = None
+
+    @property
+    def bare(self) -> "Right":
+        """The same without the ticket, which is a kilobyte; made once for all calls under it."""
+        if self._bare is None:
+            self._bare = Right(self.caller, "", self.claims)
+        return self._bare
 
     @property
     def from_worker(self) -> bool:

@@ -377,7 +377,7 @@ class Execution(msgspec.Struct, eq=False):
                 self.cpu_s()
             self.released = True
             self.control = None  # so that a kept answer keeps nothing else
-            self.right = Right(self.right.caller, "", self.right.claims)  # its ticket is a kilobyte
+            self.right = self.right.bare
             self._listener.execution_released(self)
 
     def _append(self, event: Event, body: bytes, cost: int, *, wake: bool) -> None:
