@@ -14,6 +14,12 @@ def postgres_server():
 
 
 @pytest.fixture(params=storage_support.DIALECTS)
+def each_database(request, tmp_path):
+    """Have the core of this test run on both kinds of database."""
+    storage_support.choose(request, tmp_path)
+
+
+@pytest.fixture(params=storage_support.DIALECTS)
 async def database(request, tmp_path):
     """An open database with the schema."""
     async with storage_support.open_prepared(request, tmp_path) as opened:

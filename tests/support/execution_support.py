@@ -21,14 +21,14 @@ from hivemesh_platform.artifacts.local import LocalArtifactStore
 from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.runtime import Execution, ExecutionPorts, open_execution
 from hivemesh_platform.settings import ExecutionSettings
-from hivemesh_platform.storage.sqlite import SqliteDatabase
+from hivemesh_platform.storage.database import Database
 from hivemesh_sdk.clock import SystemClock
 from hivemesh_sdk.contracts.api import RunRequest
 from hivemesh_sdk.testing.fake_policies import EverythingAllowed
 from hivemesh_sdk.trust.jws import SigningKey
 from hivemesh_sdk.trust.tickets import TicketReader
 from replica_support import replica
-from storage_support import prepare
+from storage_support import opened_in
 
 CAPABILITIES = (
     capability("test.read@1", "source"),
@@ -113,7 +113,7 @@ class Core:
     execution: Execution
     fleet: FakeWorkerFleet
     placement: FakePlacement
-    database: SqliteDatabase
+    database: Database
     artifacts: LocalArtifactStore
 
     async def start(self, document=PIPELINE, **parameters):
@@ -149,12 +149,10 @@ async def core(
     folder, *workers, settings=FAST, engine=DirectEngine, clock=None, catalogue=None, **ports
 ):
     """Open a platform core on a state folder; close it as a stopped platform does."""
-    path = folder / "platform.db"
-    prepare(path)
     fleet = workers[0] if isinstance(workers[0], FakeWorkerFleet) else FakeWorkerFleet(*workers)
     placement = FakePlacement(fleet)
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(SqliteDatabase(path))
+        database = await stack.enter_async_context(opened_in(folder))
         artifacts = await stack.enter_async_context(LocalArtifactStore(folder / "artifacts"))
         replicas = ports.pop("replicas", None) or replica(
             database, "p1", clock=clock or SystemClock(), alone=True

@@ -10,6 +10,7 @@ from hivemesh_platform.storage.migrate import ensure_schema
 from postgres import TEMPLATE
 
 DIALECTS = ("sqlite", "postgresql")
+ADDRESS = "database.url"
 
 
 @functools.cache
@@ -40,15 +41,23 @@ def make_template(server):
 
 def open_prepared(request, folder):
     """The database of the parameter `sqlite` or `postgresql`, with the schema; not yet open."""
-    return opening.open_database(*prepared(request, folder))
+    choose(request, folder)
+    return opened_in(folder)
 
 
-def prepared(request, folder):
-    """Settings and place of the database of the parameter, with the schema."""
-    if request.param == "sqlite":
-        prepare(folder / opening.FILE)
-        settings = DatabaseSettings()
-    else:
+def choose(request, folder):
+    """Give a state folder the database of the parameter, for as long as the folder is there."""
+    if request.param == "postgresql":
         server = request.getfixturevalue("postgres_server")
-        settings = settings_of(server, server.new_database(TEMPLATE))
-    return settings, opening.place_of(settings, folder)
+        (folder / ADDRESS).write_text(server.address(server.new_database(TEMPLATE)))
+
+
+def opened_in(folder):
+    """The database of a state folder; a file unless another was chosen."""
+    address = folder / ADDRESS
+    if address.exists():
+        settings = DatabaseSettings(url=address.read_text())
+    else:
+        settings = DatabaseSettings()
+        prepare(folder / opening.FILE)
+    return opening.open_database(settings, opening.place_of(settings, folder))

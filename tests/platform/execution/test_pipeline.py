@@ -32,6 +32,8 @@ from hivemesh_sdk.contracts.problems import problem, slug_of
 from hivemesh_sdk.contracts.steps import ProblemEvent, ResultEvent
 from hivemesh_sdk.errors import HivemeshError
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 DOUBLED = [2 * n for n in range(35)]
 
 

@@ -8,6 +8,8 @@ from execution_support import PIPELINE, core, worker
 from fake_workers import FakeWorkerFleet
 from hivemesh_sdk.contracts.problems import problem
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 RECORDS = 120
 DOUBLED = [2 * n for n in range(RECORDS)]
 TOTAL = str(sum(DOUBLED)).encode()

@@ -46,7 +46,7 @@ def doctor(
     Examples:  hivemesh doctor  ·  hivemesh doctor --pre  ·  hivemesh doctor -o json
     """
     folder = session.state_folder(state)
-    findings = [*_machine(folder), *_settings()]
+    findings = [*_machine(folder), *_settings(), *_database(folder)]
     if not pre:
         findings += _running(folder)
     if fmt in {"json", "yaml"}:
@@ -113,6 +113,34 @@ def _settings() -> Iterator[Finding]:
         )
     else:
         yield Finding(section="settings", check="the settings are valid", verdict="ok")
+
+
+def _database(folder: Path) -> Iterator[Finding]:
+    from hivemesh_sdk.errors import HivemeshError
+
+    from hivemesh_platform.configuration import Surroundings, load
+    from hivemesh_platform.storage.examination import examine
+    from hivemesh_platform.storage.opening import place_of
+
+    try:
+        settings = load(Surroundings.of_process()).settings.database
+    except HivemeshError:
+        return  # the settings have a finding of their own
+    try:
+        looks = list(examine(place_of(settings, folder), settings.connections))
+    except HivemeshError as error:
+        document = error.problem()
+        yield Finding(
+            section="database",
+            check="database.url can be used",
+            verdict="failure",
+            cause=document.detail,
+            fix=document.remedy,
+            docs=document.code,
+        )
+        return
+    for look in looks:
+        yield Finding(section="database", **look._asdict())
 
 
 def _running(folder: Path) -> Iterator[Finding]:

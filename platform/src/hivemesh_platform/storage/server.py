@@ -135,6 +135,11 @@ def check(connection: "psycopg.Connection[Any]") -> None:
         raise DatabaseUnsuitableError(message)
 
 
+def is_encrypted(server: Server) -> bool:
+    """Whether nobody on the way reads along: TLS, or a socket of this machine."""
+    return _is_socket(server.parameters) or server.parameters.get("sslmode") != "disable"
+
+
 def is_gone(error: BaseException) -> bool:
     """Whether the connection is of no use any more, and another one may be."""
     if not isinstance(error, psycopg.Error):
