@@ -54,10 +54,18 @@ def choose(request, folder):
 
 def opened_in(folder):
     """The database of a state folder; a file unless another was chosen."""
-    address = folder / ADDRESS
-    if address.exists():
-        settings = DatabaseSettings(url=address.read_text())
-    else:
-        settings = DatabaseSettings()
+    settings = settings_in(folder)
+    if not settings.url:
         prepare(folder / opening.FILE)
     return opening.open_database(settings, opening.place_of(settings, folder))
+
+
+def settings_in(folder):
+    """What was chosen for a state folder."""
+    address = folder / ADDRESS
+    return DatabaseSettings(url=address.read_text() if address.exists() else "")
+
+
+def place_in(folder):
+    """Where the database of a state folder is."""
+    return opening.place_of(settings_in(folder), folder)

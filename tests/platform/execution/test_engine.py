@@ -1,4 +1,4 @@
-"""The durable engine on its own file: what was started is gone on with, and nothing is pickled."""
+"""The durable engine on its own file or schema: what was started is gone on with, and nothing is pickled."""
 
 import asyncio
 import sqlite3
@@ -8,6 +8,7 @@ import pytest
 from execution_support import core, worker
 from fake_workers import FakeWorkerFleet
 from hivemesh_platform.execution.engine import DbosEngine
+from storage_support import place_in
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of DBOS, at its end
 
@@ -35,10 +36,12 @@ class Steps:
 
 @asynccontextmanager
 async def engine(folder, steps):
-    async with asyncio.timeout(60), DbosEngine(folder / "engine.db", "p1", steps) as opened:
+    where = place_in(folder).direct or folder / "engine.db"
+    async with asyncio.timeout(60), DbosEngine(where, "p1", steps) as opened:
         yield opened
 
 
+@pytest.mark.usefixtures("each_database")
 async def test_all_nodes_drain_at_the_same_time_and_the_run_is_closed(tmp_path):
     steps = Steps()
     async with engine(tmp_path, steps) as opened:
@@ -47,6 +50,7 @@ async def test_all_nodes_drain_at_the_same_time_and_the_run_is_closed(tmp_path):
     assert sorted(steps.drained) == ["a", "b", "c"]
 
 
+@pytest.mark.usefixtures("each_database")
 async def test_a_run_that_was_interrupted_is_gone_on_with(tmp_path):
     blocked = Steps("b")
     async with engine(tmp_path, blocked) as opened:
@@ -90,6 +94,7 @@ async def test_the_loop_can_still_use_threads_after_the_engine_has_ended(tmp_pat
     assert await asyncio.to_thread(len, "abc") == 3
 
 
+@pytest.mark.usefixtures("each_database")
 async def test_a_cancelled_run_is_not_gone_on_with(tmp_path):
     blocked = Steps("a")
     async with engine(tmp_path, blocked) as opened:
