@@ -105,12 +105,32 @@ async def edited(platform, who):
     return await platform.end(found)
 
 
+async def nested_pipeline(platform, who):
+    await platform.execution.pipelines.store(PIPELINE, ADMIN)
+    outer = {
+        **PIPELINE,
+        "metadata": {"name": "outer", "version": 1},
+        "steps": {"part": {"use": "pipeline/sums@1"}},
+        "outputs": {},
+    }
+    view = await platform.execution.runs.start(RunRequest(document=outer), who)
+    return await platform.end(view.id)
+
+
+async def retried_run(platform, who):
+    view = await inline_pipeline(platform, who)
+    await platform.execution.again.retry(view.id, "double", who)
+    return await platform.end(view.id)
+
+
 PATHS = {  # which capability is guarded, and how it is tried to reach it
     "a direct call": ("test.echo@1", job),
     "a source of a pipeline": ("test.read@1", inline_pipeline),
     "the children of a map": ("test.double@1", inline_pipeline),
     "the tree of a reduce": ("test.sum@1", inline_pipeline),
     "a pipeline that an admin stored": ("test.double@1", stored_pipeline),
+    "a pipeline within a pipeline": ("test.double@1", nested_pipeline),
+    "a run that is done again": ("test.sum@1", retried_run),
     "the dead letter of an admin": ("test.echo@1", replay),
     "the dead letter of an admin, edited": ("test.echo@1", edited),
 }

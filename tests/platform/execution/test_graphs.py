@@ -14,6 +14,18 @@ from fake_workers import (
     mapper,
     source,
 )
+from graph_support import (
+    ECHO,
+    FAIL,
+    FATAL,
+    graph,
+    open_core,
+    order,
+    reasons,
+    states,
+    told,
+    workers,
+)
 from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.subjects import Filters
 from hivemesh_sdk.contracts.api import JobRequest, RunRequest
@@ -23,51 +35,6 @@ from hivemesh_sdk.contracts.steps import ProblemEvent
 from hivemesh_sdk.contracts.tickets import TICKET_TYPE
 from hivemesh_sdk.errors import HivemeshError
 from hivemesh_sdk.trust import jws
-
-CATALOGUE = FakeCatalogue(
-    *CAPABILITIES, capability("test.fail@1", "call"), capability("test.tag@1", "map")
-)
-FATAL = problem("step-fatal", "broken")
-ECHO, FAIL = {"use": "test.echo@1"}, {"use": "test.fail@1"}
-GRAPH = {
-    "apiVersion": "hivemesh/v1",
-    "kind": "Pipeline",
-    "metadata": {"name": "graph", "version": 1},
-    "parameters": {"mode": {"default": "fast"}, "n": {"type": "integer", "default": 3}},
-}
-
-
-def graph(outputs=None, **steps):
-    return {**GRAPH, "steps": steps, "outputs": outputs or {}}
-
-
-def told(text, **step):
-    return {**ECHO, "with": {"text": text}, **step}
-
-
-def workers(**behaviours):
-    found = {
-        "test.fail@1": failing(FATAL),
-        "test.tag@1": mapper(lambda record: {**record, "tag": True}),
-    }
-    return worker(behaviours={**found, **behaviours})
-
-
-def open_core(folder, *given, **settings):
-    return core(folder, *(given or (workers(),)), catalogue=CATALOGUE, **settings)
-
-
-def states(run):
-    return {node.name: node.state.value for node in run.nodes}
-
-
-def reasons(run):
-    return {node.name: node.reason for node in run.nodes if node.reason}
-
-
-def order(platform, run):
-    return [key.split(".")[1] for _, key, _ in platform.fleet.puts if key.startswith(run.id)]
-
 
 DIAMOND = graph(
     a=ECHO,

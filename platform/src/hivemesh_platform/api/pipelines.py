@@ -36,7 +36,7 @@ def router(pipelines: PipelineService, runs: RunService, artifacts: ArtifactServ
     @routes.post("/v1/pipelines", status_code=201)
     @before_body("create:pipeline")
     async def store_pipeline(document: Document, request: Request) -> PipelineView:
-        plan = pipelines.check(document)
+        plan = await pipelines.check(document, principal_of(request).tenant)
         name = plan.pipeline.metadata.name
         known = await pipelines.newest(principal_of(request).tenant)
         is_new = all(one.document.metadata.name != name for one in known)

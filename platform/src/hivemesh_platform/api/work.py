@@ -40,17 +40,36 @@ class Work:
             require(request, "run:pipeline", body.pipeline)
         demands = await self._runs.demands(body, principal_of(request).tenant)
         plan = demands.plan
+        await self._check_nested(request, plan)
         if body.document is not None:
             require(request, "run:pipeline", plan.pipeline.metadata.name)
             require(request, "create:pipeline", plan.pipeline.metadata.name)
         for node in plan.nodes:
-            require(request, "run:capability", node.step.use)
+            if node.nested is None:
+                require(request, "run:capability", node.step.use)
             if node.dataset:
                 require(request, "write:dataset", node.dataset)
         await self._check_given(principal_of(request), demands.given())
         if demands.author is not None:
             await self._check_given(as_principal(demands.author), written_by(plan))
         return demands
+
+    async def _check_nested(self, request: Request, plan: Plan) -> None:
+        """Refuse pipelines within a plan as if they were started by themselves."""
+        for node in plan.nodes:
+            if node.nested is None:
+                continue
+            within = node.nested.plan
+            require(request, "run:pipeline", within.pipeline.metadata.name)
+            for one in within.nodes:
+                if one.nested is None:
+                    require(request, "run:capability", one.step.use)
+                if one.dataset:
+                    require(request, "write:dataset", one.dataset)
+            await self._check_given(principal_of(request), written_by(within))
+            if node.nested.author is not None:
+                await self._check_given(as_principal(node.nested.author), written_by(within))
+            await self._check_nested(request, within)
 
     async def check_pipeline(self, request: Request, plan: Plan) -> None:
         """Refuse to store a pipeline that names artifacts which its author may not read.
@@ -119,7 +138,10 @@ class Work:
         subject = await self._runs.subject(run)
         require(request, f"run:{subject.kind}", subject.name)
         for node in (await self._runs.get(run)).nodes:
-            require(request, "run:capability", node.use)
+            if node.child:
+                await self.check_again(request, node.child)
+            elif node.kind != "pipeline":
+                require(request, "run:capability", node.use)
 
     async def check_backfill(self, request: Request, run: str) -> None:
         """Refuse who may not do again what the run did, and write where it wrote.

@@ -163,8 +163,19 @@ def runs_with(tx: Transaction, sha256: str, tenant: str) -> list[str]:
 
 
 def stored_by_run(tx: Transaction, run: str, sha256: str) -> bool:
-    """Whether a step of the run has stored the artifact."""
-    found = tx.one("SELECT 1 FROM step_artifact WHERE run = ? AND sha256 = ?", (run, sha256))
+    """Whether a step of the run has stored the artifact, or of those that it has its parts from.
+
+    These are the runs that are its steps, and the one whose missing parts it gives.
+    """
+    found = tx.one(
+        """WITH RECURSIVE family (id) AS (
+               SELECT ? UNION
+               SELECT other.id FROM family JOIN run AS other
+                   ON (other.parent != '' AND other.parent = family.id)
+                   OR other.id = (SELECT backfill_of FROM run WHERE run.id = family.id))
+           SELECT 1 FROM step_artifact WHERE sha256 = ? AND run IN (SELECT id FROM family)""",
+        (run, sha256),
+    )
     return found is not None
 
 

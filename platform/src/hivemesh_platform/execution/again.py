@@ -37,12 +37,13 @@ class RunsAgain:
         """
         await self._runs.get(run)
         now = milliseconds(self._parts.clock)
-        turn, steps, effects = await self._parts.database.write(
+        turns, effects = await self._parts.database.write(
             lambda tx: self._parts.ledger.run_again(tx, run, first, effective(by), now)
         )
-        _log.info("run_retried", run_id=run, steps=steps)
         self._wake(run, effects)
-        await self._runs.submit(run, steps, turn)
+        for turn in turns:
+            _log.info("run_retried", run_id=turn.run, steps=turn.steps)
+            await self._runs.submit(turn.run, turn.steps, turn.number)
         return await self._runs.get(run)
 
     async def retry_job(self, job: str, by: Behalf) -> RunView:

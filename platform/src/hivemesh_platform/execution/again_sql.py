@@ -13,7 +13,8 @@ from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.event_sql import log_event
 from hivemesh_platform.execution.graph_sql import Change, DatasetParts
-from hivemesh_platform.execution.ledger import Effects
+from hivemesh_platform.execution.ledger import Effects, Turn
+from hivemesh_platform.execution.spec import JobSpec, is_intact, written
 from hivemesh_platform.storage.transaction import Row, Transaction
 
 
@@ -30,8 +31,8 @@ def retry(
     first: str,
     by: Behalf,
     now: int,
-) -> tuple[int, list[str], Effects]:
-    """Set a run going again; returns its turn, the steps that wait to be set going, and effects.
+) -> tuple[list[Turn], Effects]:
+    """Set a run going again, and the runs that are its steps; returns their turns, and effects.
 
     With `first` that step and all behind it are done afresh, whatever they gave. The rights are
     those of who submitted the run, less what `by` may not.
@@ -47,14 +48,32 @@ def retry(
         message = f"no step of {run} has failed; name one to start from"
         raise NothingToRetryError(message)
     change = Change(tx, datasets, now)
+    turns: list[Turn] = []
     names = [str(node["name"]) for node in chosen]
     for node in chosen:
         _open_run_again(tx, datasets, node, afresh=node["name"] in fresh)
         _narrow(tx, node, by)
+        turns += _retry_child(tx, datasets, node, by, now, afresh=node["name"] in fresh)
     turn = _begin_turn(tx, run, by, now, names)
     for name in names:
         change.go_on(run, name)
-    return turn, names, change.effects()
+    return [Turn(run, turn, names), *turns], change.effects()
+
+
+def _retry_child(
+    tx: Transaction, datasets: DatasetParts, node: Row, by: Behalf, now: int, *, afresh: bool
+) -> list[Turn]:
+    """Set the run of a step going again; one that cannot be is started anew."""
+    if not node["child"]:
+        return []
+    try:
+        if not afresh:
+            turns, _ = retry(tx, datasets, node["child"], "", by, now)
+            return turns
+    except NothingToRetryError:
+        pass
+    tx.execute("UPDATE node SET child = '' WHERE run = ? AND name = ?", (node["run"], node["name"]))
+    return []
 
 
 def retry_job(tx: Transaction, job: str, by: Behalf) -> bool:
@@ -66,39 +85,10 @@ def retry_job(tx: Transaction, job: str, by: Behalf) -> bool:
     )
     if row is None:
         return False
-    spec = msgspec.json.decode(row["spec"])
-    behalf = msgspec.convert(spec.get("behalf", {}), Behalf)
-    spec["behalf"] = msgspec.to_builtins(effective(behalf, by))
-    tx.send(
-        """UPDATE work SET state = 'queued', ended_at = NULL, problem = NULL, reason = '',
-                  not_before = 0, retries = 0, crashes = 0, epoch = epoch + 1, spec = ?
-            WHERE run = ? AND node = 'job' AND seq = 0""",
-        (msgspec.json.encode(spec).decode(), job),
-    )
-    return True
-
-
-def take_over(tx: Transaction, datasets: DatasetParts, old: str, new: str, now: int) -> Effects:
-    """Give an accepted run what another one has recorded, but for what that went without."""
-    nodes = tx.all("SELECT * FROM node WHERE run = ? ORDER BY position", (old,))
-    again: set[str] = set()
-    for node in nodes:
-        if node["missing"]:
-            again |= _behind(tx, old, node["name"], nodes)
-    for node in nodes:
-        if node["name"] not in again:
-            _copy(tx, datasets, node, new)
-    log_event(tx, new, "run_backfills", now, data={"run": old, "steps": sorted(again)})
-    change = Change(tx, datasets, now)
-    for node in nodes:
-        if node["name"] in again:
-            change.go_on(new, node["name"])
-    return change.effects()
-
-
-def _copy(tx: Transaction, datasets: DatasetParts, node: Row, new: str) -> None:
-    """What a node has given belongs to another run too, by reference."""
-    run, name = node["run"], node["name"]
+    text = str(row["spec"])
+    if is_intact(text):  # what is damaged fails once more, and is not sealed anew
+        spec = msgspec.json.decode(text, type=JobSpec)
+        text = written(msgspec.structs.replace(spec, behalf=effective(spec.behalf, by)))
     tx.execute(
         f"UPDATE node SET {', '.join(f'{one} = ?' for one in _COPIED)} WHERE run = ? AND name = ?",  # noqa: S608 - our own names
         (*(node[one] for one in _COPIED), new, name),
@@ -113,7 +103,7 @@ def _copy(tx: Transaction, datasets: DatasetParts, node: Row, new: str) -> None:
         "SELECT dataset, dataset_version FROM node WHERE run = ? AND name = ?", (new, name)
     )
     if copy is None or not copy["dataset"]:
-        return
+        return None
     for row in tx.all(
         "SELECT * FROM batch WHERE run = ? AND node = ? AND count > 0 ORDER BY seq", (new, name)
     ):

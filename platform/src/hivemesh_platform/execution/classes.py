@@ -4,7 +4,7 @@ The class of an output is the highest of the inputs and of the capability's own 
 capability whose manifest says `declassifies` gives something of a lower class than it was given.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hivemesh_sdk.contracts.artifacts import DataClass, highest
@@ -56,11 +56,23 @@ def classes_of(
         ):
             before.append(parameters)
         inputs = highest((*before, artifacts[node.name]))
-        found[node.name] = Classes(inputs, output_class(inputs, node.declared))
+        found[node.name] = Classes(inputs, _output_of(node, inputs))
     return found
 
 
-def check_clearances(nodes: Iterable[Node], classes: Mapping[str, Classes]) -> None:
+def _output_of(node: Node, inputs: DataClass) -> DataClass:
+    if node.nested is None:
+        return output_class(inputs, node.declared)
+    return highest((inputs, *(one.output for one in _within(node, inputs).values())))
+
+
+def _within(node: Node, inputs: DataClass) -> dict[str, Classes]:
+    """The classes within a step that is a pipeline, as far as they are known before it runs."""
+    nodes = () if node.nested is None else node.nested.plan.nodes
+    return classes_of(nodes, inputs, {one.name: DataClass.PUBLIC for one in nodes})
+
+
+def check_clearances(nodes: Sequence[Node], classes: Mapping[str, Classes]) -> None:
     """Refuse a plan that would give a capability more than it is cleared for.
 
     Raises:
@@ -77,6 +89,9 @@ def check_clearances(nodes: Iterable[Node], classes: Mapping[str, Classes]) -> N
     ]
     if problems:
         raise DataClassError(problems[0].message, errors=problems)
+    for node in nodes:
+        if node.nested is not None:
+            check_clearances(node.nested.plan.nodes, _within(node, classes[node.name].inputs))
 
 
 def check_clearance(inputs: DataClass, declared: Capability) -> None:

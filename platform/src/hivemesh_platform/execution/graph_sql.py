@@ -406,6 +406,7 @@ class Change:
         end = NodeEnd(state)
         if not end.well:
             self._close_rows(run, name)
+            self._cancel_child(node)
         self._tx.send(
             """UPDATE node SET state = ?, reason = ?, ended_at = ?, missing = missing + ?,
                       started_at = coalesce(started_at, ?) WHERE run = ? AND name = ?""",
@@ -420,6 +421,13 @@ class Change:
         if not end.well:
             self._stop_unneeded(run, name)
         self._end_run_if_done(run)
+
+    def _cancel_child(self, node: Row) -> None:
+        open_child = self._tx.one(
+            "SELECT id FROM run WHERE id = ? AND ended_at IS NULL", (node["child"],)
+        )
+        if open_child is not None:
+            self.cancel(open_child["id"])
 
     def _close_stream(self, run: str, name: str) -> None:
         """Those that take the node's batches get no more."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from hivemesh_sdk.contracts.api import RunState
 from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.contracts.steps import StepKind
@@ -80,6 +81,7 @@ class NewRun:
     behalf: Behalf = NOBODY
     data_class: DataClass = DataClass.INTERNAL  # of its parameters
     backfill_of: str = ""  # the run whose missing parts it gives
+    parent: tuple[str, str, int] = ("", "", 0)  # run, step, and how deep below the first run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +224,15 @@ class Effects:
     ended_nodes: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A run that was set going again: how often by now, and which of its steps."""
+
+    run: str
+    number: int
+    steps: list[str]
+
+
 class Ledger(Protocol):
     """Rows of work. Time is given as milliseconds since 1970."""
 
@@ -360,8 +371,8 @@ class Ledger(Protocol):
 
     def run_again(
         self, tx: Transaction, run: str, first: str, by: Behalf, now: int
-    ) -> tuple[int, list[str], Effects]:
-        """Set a run going again; returns its turn, the steps to be set going, and effects.
+    ) -> tuple[list[Turn], Effects]:
+        """Set a run going again; returns what of it and of its steps is to be set going, and effects.
 
         Raises:
             NothingToRetryError: nothing of it has failed.
@@ -375,6 +386,12 @@ class Ledger(Protocol):
 
     def take_over(self, tx: Transaction, old: str, new: str, now: int) -> Effects:
         """Give an accepted run what another one has recorded, but for what that went without."""
+        ...
+
+    def answer_node(
+        self, tx: Transaction, run: str, node: str, output: str, state: RunState, now: int
+    ) -> Effects:
+        """End a node well whose answer comes from elsewhere."""
         ...
 
     def hurry_job(self, tx: Transaction, job: str) -> None:

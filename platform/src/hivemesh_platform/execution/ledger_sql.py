@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import msgspec
+from hivemesh_sdk.contracts.api import RunState
 from hivemesh_sdk.contracts.problems import Problem
 
 from hivemesh_platform.artifacts.model import BatchRef
@@ -29,6 +30,7 @@ from hivemesh_platform.execution.ledger import (
     Recorded,
     StaleAttemptError,
     StaleReaderError,
+    Turn,
 )
 from hivemesh_platform.execution.limit_sql import next_start
 from hivemesh_platform.execution.model import (
@@ -114,6 +116,12 @@ class SqlLedger:
                 run.behalf.tenant,
             ),
         )
+        parent, step, depth = run.parent
+        if parent:
+            tx.execute(
+                "UPDATE run SET parent = ?, parent_node = ?, depth = ? WHERE id = ?",
+                (parent, step, depth, run.id),
+            )
         if run.backfill_of:
             tx.execute("UPDATE run SET backfill_of = ? WHERE id = ?", (run.backfill_of, run.id))
         labels = msgspec.json.decode(run.labels, type=dict[str, str])
@@ -433,8 +441,8 @@ class SqlLedger:
 
     def run_again(
         self, tx: Transaction, run: str, first: str, by: Behalf, now: int
-    ) -> tuple[int, list[str], Effects]:
-        """Set a run going again; returns its turn, the steps to be set going, and effects."""
+    ) -> tuple[list[Turn], Effects]:
+        """Set a run going again; returns what of it and of its steps is to be set going, and effects."""
         lock_run(tx, run)
         return again_sql.retry(tx, self._datasets, run, first, by, now)
 
@@ -445,6 +453,18 @@ class SqlLedger:
     def take_over(self, tx: Transaction, old: str, new: str, now: int) -> Effects:
         """Give an accepted run what another one has recorded, but for what that went without."""
         return again_sql.take_over(tx, self._datasets, old, new, now)
+
+    def answer_node(
+        self, tx: Transaction, run: str, node: str, output: str, state: RunState, now: int
+    ) -> Effects:
+        """End a node well whose answer comes from elsewhere."""
+        lock_run(tx, run)
+        row = tx.one(_NODE_OF_ROW, (run, node))
+        if row is None or row["ended_at"] is not None:
+            return Effects()
+        change = Change(tx, self._datasets, now)
+        change.node_answered(row, output, state)
+        return change.effects()
 
     def hurry_job(self, tx: Transaction, job: str) -> None:
         """Let a queued job wait for nothing but a slot."""

@@ -3,7 +3,10 @@
 Everything is read from the ledger, so a drain that runs again goes on where the last one was.
 """
 
+import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 from hivemesh_sdk.clock import Clock
@@ -11,6 +14,7 @@ from hivemesh_sdk.contracts.pipeline import Pipeline
 from hivemesh_sdk.errors import HivemeshError, NotFoundError
 from pydantic import JsonValue
 
+from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.execution import store
 from hivemesh_platform.execution.condition import decide, parse_condition
@@ -25,7 +29,23 @@ from hivemesh_platform.execution.signals import RunSignals, Signal, ends_of
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.transaction import Row, Transaction
 
+INLINE_BYTES = 64 * 1024  # of an answer that is kept in its row
 WAIT_S = 30.0  # a change is signalled; this only guards against a lost signal
+
+
+CHILD_WAIT_S = 5.0  # its end is signalled where it happens in this process
+
+
+class Children(Protocol):
+    """Starts runs for steps, and ends those steps with what the runs gave."""
+
+    async def start(self, run: str, name: str, options: str) -> str:
+        """Start the run of a step, once; returns its id."""
+        ...
+
+    async def finish(self, run: str, name: str, child: str) -> None:
+        """End a step whose run has ended."""
+        ...
 
 
 class NodeRunner:
@@ -40,6 +60,7 @@ class NodeRunner:
         runs: RunSignals,
         counters: ExecutionCounters,
         clock: Clock,
+        children: "asyncio.Future[Children]",  # known once the engine is open
     ) -> None:
         self._database = database
         self._ledger = ledger
@@ -48,6 +69,7 @@ class NodeRunner:
         self._runs = runs
         self._counters = counters
         self._clock = clock
+        self._children = children
 
     async def drain(self, run: str, node: str) -> str:
         """Set the node going, wait until it has ended, and return its state. Repeatable."""
@@ -61,7 +83,34 @@ class NodeRunner:
                 if row["ended_at"] is not None:
                     return str(row["state"])
                 going = going or await self._set_going(row)
+                if going and row["kind"] == "pipeline":
+                    await self._run_child(run, node)
+                    continue
                 await changed.wait(WAIT_S)
+
+    async def _run_child(self, run: str, name: str) -> None:
+        """Start the run of a step that is a pipeline, wait for its end and answer for it."""
+        row = await self._database.read(lambda tx: store.node(tx, run, name))
+        if row is None or row["ended_at"] is not None:
+            return
+        children = await self._children
+        try:
+            child = row["child"] or await children.start(run, name, row["options"])
+        except HivemeshError as error:
+            await self._fail(run, name, error)
+            return
+        with self._runs.listen(ends_of(child)) as ended, self._runs.listen(ends_of(run)) as own:
+            while not await self._has_ended(child) and not await self._node_ended(run, name):
+                await _first(ended.wait(CHILD_WAIT_S), own.wait(CHILD_WAIT_S))
+        await children.finish(run, name, child)
+
+    async def _has_ended(self, run: str) -> bool:
+        row = await self._database.read(lambda tx: store.run(tx, run))
+        return row is None or row["ended_at"] is not None
+
+    async def _node_ended(self, run: str, name: str) -> bool:
+        row = await self._database.read(lambda tx: store.node(tx, run, name))
+        return row is None or row["ended_at"] is not None
 
     async def close(self, run: str) -> str:
         """Return the run's state once all of its nodes have ended. Repeatable."""
@@ -153,6 +202,17 @@ class _Scope:
     states: dict[str, str]
 
 
+async def _first(*waits: Awaitable[object]) -> None:
+    """Wait for the first of some waits."""
+    tasks = [asyncio.ensure_future(one) for one in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class Answers:
     """Reads the answers of unary steps, wherever they are kept."""
 
@@ -167,6 +227,14 @@ class Answers:
             return records
         answer: JsonValue = msgspec.json.decode(data)
         return answer
+
+    async def keep(self, data: bytes) -> str:
+        """Keep an answer that was made here: a small one as it is, another one as an artifact."""
+        if len(data) <= INLINE_BYTES:
+            return msgspec.json.encode(Output(value=msgspec.Raw(data))).decode()
+        stored = await self._artifacts.put(data, "")
+        reference = BatchRef(stored.sha256, 0, stored.size)
+        return msgspec.json.encode(Output(artifact=reference)).decode()
 
     async def data(self, output: str | None) -> bytes:
         """Return the answer as JSON."""

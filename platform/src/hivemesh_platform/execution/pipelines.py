@@ -7,19 +7,21 @@ from pathlib import Path
 import msgspec
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.api import PipelineView
-from hivemesh_sdk.contracts.pipeline import Pipeline
+from hivemesh_sdk.contracts.pipeline import PIPELINE_USE, Pipeline
+from hivemesh_sdk.contracts.problems import FieldProblem
 from hivemesh_sdk.errors import ConflictError, InvalidError, NotFoundError
 from hivemesh_sdk.safeio.documents import load_pipeline, validated
 from pydantic import JsonValue
 
 from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.parts import milliseconds
-from hivemesh_platform.execution.plan import Plan, make_plan, secret_uses
+from hivemesh_platform.execution.plan import Nested, Plan, make_plan, secret_uses
 from hivemesh_platform.execution.ports import Catalogue
 from hivemesh_platform.execution.secrets import SecretGate
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.transaction import Row, Transaction
 
+MAX_DEPTH = 8  # of pipelines in pipelines
 SHIPPED, STORED = "shipped", "stored"
 
 
@@ -87,7 +89,7 @@ class PipelineService:
         message = f"there is no pipeline {name!r}"
         raise NotFoundError(message)
 
-    def check(self, document: Mapping[str, JsonValue]) -> Plan:
+    async def check(self, document: Mapping[str, JsonValue], tenant: str = "default") -> Plan:
         """Check a document against its form and the installed capabilities.
 
         Raises:
@@ -99,7 +101,7 @@ class PipelineService:
             raise InvalidError(
                 error.detail, slug="pipeline-invalid", errors=error.errors
             ) from error
-        return make_plan(pipeline, self._catalogue)
+        return await self.plan(pipeline, tenant)
 
     async def checked(self, document: Mapping[str, JsonValue], behalf: Behalf) -> Plan:
         """Check a document and whether the principal may use the secrets that it names.
@@ -107,17 +109,66 @@ class PipelineService:
         Raises:
             InvalidError: with a pointer for each thing that is wrong.
         """
-        plan = self.check(document)
+        plan = await self.check(document, behalf.tenant)
         await self._secrets.refuse(secret_uses(plan), behalf)
         return plan
 
-    def plan(self, pipeline: Pipeline) -> Plan:
+    async def plan(self, pipeline: Pipeline, tenant: str = "default") -> Plan:
         """Check a known pipeline against the capabilities that are installed now.
 
         Raises:
             InvalidError: with a pointer for each thing that is wrong.
         """
-        return make_plan(pipeline, self._catalogue)
+        return await self._plan(pipeline, tenant, ())
+
+    async def nested(self, use: str, tenant: str, trail: tuple[str, ...] = ()) -> Nested:
+        """Return the pipeline that a step uses: `pipeline/NAME@VERSION`, checked.
+
+        Raises:
+            NotFoundError: there is none.
+            InvalidError: it is not valid, runs itself, or lies too deep.
+        """
+        if use in trail:
+            message = f"pipelines run each other: {' → '.join([*trail, use])}"
+            raise InvalidError(message, slug="pipeline-invalid")
+        if len(trail) >= MAX_DEPTH:
+            message = f"pipelines lie more than {MAX_DEPTH} deep in each other"
+            raise InvalidError(message, slug="pipeline-invalid")
+        match = PIPELINE_USE.fullmatch(use)
+        known = None if match is None else await self._version(match[1], int(match[2]), tenant)
+        if known is None:
+            message = f"there is no {use}; `hivemesh pipeline list` shows the newest versions"
+            raise NotFoundError(message)
+        return Nested(await self._plan(known.document, tenant, (*trail, use)), known.author)
+
+    async def _plan(self, pipeline: Pipeline, tenant: str, trail: tuple[str, ...]) -> Plan:
+        own = f"pipeline/{pipeline.metadata.name}@{pipeline.metadata.version}"
+        trail = trail or (own,)
+        nested: dict[str, Nested] = {}
+        problems = []
+        for name, step in pipeline.steps.items():
+            if PIPELINE_USE.fullmatch(step.use) is None or step.use in nested:
+                continue
+            try:
+                nested[step.use] = await self.nested(step.use, tenant, trail)
+            except (InvalidError, NotFoundError) as error:
+                message = error.detail or str(error)
+                problems.append(FieldProblem(pointer=f"/steps/{name}/use", message=message))
+        if problems:
+            raise InvalidError(problems[0].message, slug="pipeline-invalid", errors=problems)
+        return make_plan(pipeline, self._catalogue, nested)
+
+    async def _version(self, name: str, version: int, tenant: str) -> KnownPipeline | None:
+        row = await self._database.read(
+            lambda tx: tx.one(
+                "SELECT * FROM pipeline WHERE name = ? AND version = ? AND tenant = ?",
+                (name, version, tenant),
+            )
+        )
+        if row is not None:
+            return _known(row)
+        found = (one for one in self._shipped() if one.document.metadata.name == name)
+        return next((one for one in found if _version(one) == version), None)
 
     async def store(self, document: Mapping[str, JsonValue], author: Behalf) -> KnownPipeline:
         """Keep a pipeline; the same version may be stored again only if it is the same.

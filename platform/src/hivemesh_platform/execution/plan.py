@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.manifest import Capability
 from hivemesh_sdk.contracts.names import SHA256
 from hivemesh_sdk.contracts.pipeline import Parameter, Pipeline, Step
@@ -12,12 +13,13 @@ from hivemesh_sdk.contracts.references import references_in
 from hivemesh_sdk.errors import InvalidError
 from pydantic import JsonValue
 
+from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.condition import Condition, parse_condition
 from hivemesh_platform.execution.fits import misfits
 from hivemesh_platform.execution.given import Given, given_by
 from hivemesh_platform.execution.graph import Edge
 from hivemesh_platform.execution.model import NodeKind
-from hivemesh_platform.execution.ports import Catalogue
+from hivemesh_platform.execution.ports import Catalogue, KnownCapability
 from hivemesh_platform.execution.references import (
     PARAMETERS,
     Reference,
@@ -26,6 +28,14 @@ from hivemesh_platform.execution.references import (
     parse_path,
 )
 from hivemesh_platform.execution.secrets import SecretUse, secret_problems
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """A pipeline that is a step of another one."""
+
+    plan: "Plan"
+    author: Behalf | None  # of a stored one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +51,7 @@ class Node:
     edges: tuple[Edge, ...] = ()  # all that it depends on
     dataset: str = ""  # the output that makes its batches a dataset
     gives: tuple[str, ...] = ()  # optional steps: the fields that are missing without it
+    nested: Nested | None = None
 
     @property
     def begins_at_once(self) -> bool:
@@ -56,12 +67,20 @@ class Plan:
     nodes: tuple[Node, ...]
 
 
-def make_plan(pipeline: Pipeline, catalogue: Catalogue) -> Plan:
+NO_PIPELINES: Mapping[str, Nested] = {}
+
+
+def make_plan(
+    pipeline: Pipeline, catalogue: Catalogue, nested: Mapping[str, Nested] = NO_PIPELINES
+) -> Plan:
     """Check a pipeline against the installed capabilities and order its steps.
+
+    `nested` are the pipelines that its steps use, by what they write.
 
     Raises:
         InvalidError: with a pointer for each thing that is wrong.
     """
+    catalogue = _WithPipelines(catalogue, nested) if nested else catalogue
     problems = [
         *_step_problems(pipeline, catalogue),
         *_reference_problems(pipeline, catalogue),
@@ -78,7 +97,7 @@ def make_plan(pipeline: Pipeline, catalogue: Catalogue) -> Plan:
     if problems or order is None:
         detail = f"{pipeline.metadata.name}: {problems[0].message}"
         raise InvalidError(detail, slug="pipeline-invalid", errors=problems)
-    return Plan(pipeline, tuple(_node(pipeline, name, catalogue) for name in order))
+    return Plan(pipeline, tuple(_node(pipeline, name, catalogue, nested) for name in order))
 
 
 def bind_parameters(pipeline: Pipeline, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
@@ -396,7 +415,47 @@ def _cycle(pipeline: Pipeline) -> str:
     return " → ".join([*path[path.index(name) :], name])
 
 
-def _node(pipeline: Pipeline, name: str, catalogue: Catalogue) -> Node:
+class _WithPipelines:
+    """The installed capabilities, and pipelines that look like calls."""
+
+    def __init__(self, catalogue: Catalogue, nested: Mapping[str, Nested]) -> None:
+        self._catalogue = catalogue
+        self._nested = nested
+
+    def find(self, capability: str) -> KnownCapability | None:
+        """Return the capability or pipeline."""
+        found = self._nested.get(capability)
+        if found is None:
+            return self._catalogue.find(capability)
+        return KnownCapability(
+            worker="", version="", declared=_as_capability(capability, found.plan.pipeline)
+        )
+
+    def names(self) -> list[str]:
+        """Return the names of both."""
+        return [*self._catalogue.names(), *self._nested]
+
+
+def _as_capability(use: str, pipeline: Pipeline) -> Capability:
+    """A pipeline as its caller sees it: its parameters are the options."""
+    required: list[JsonValue] = [
+        name
+        for name, one in pipeline.parameters.items()
+        if (one.required if one.required is not None else one.default is None)
+    ]
+    options: dict[str, JsonValue] = {
+        "type": "object",
+        "properties": {name: {} for name in pipeline.parameters},
+        "required": required,
+    }
+    return Capability.model_construct(
+        id=use, kind="call", options=options, data_class_max=DataClass.SECRET, max_retries=0
+    )
+
+
+def _node(
+    pipeline: Pipeline, name: str, catalogue: Catalogue, nested: Mapping[str, Nested]
+) -> Node:
     step = pipeline.steps[name]
     known = catalogue.find(step.use)
     if known is None:
@@ -406,7 +465,8 @@ def _node(pipeline: Pipeline, name: str, catalogue: Catalogue) -> Node:
     kind = known.declared.kind
     return Node(
         name=name,
-        kind="reduce" if kind == "reducer" else kind,
+        kind="pipeline" if step.use in nested else "reduce" if kind == "reducer" else kind,
+        nested=nested.get(step.use),
         step=step,
         upstream=step.map or step.reduce or "",
         waits_for=_waits_for(pipeline, step),

@@ -15,6 +15,7 @@ from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.artifacts.trees import Trees
 from hivemesh_platform.execution.again import RunsAgain
 from hivemesh_platform.execution.cancels import Cancels
+from hivemesh_platform.execution.children import ChildRuns
 from hivemesh_platform.execution.claims import Claimer
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.dispatch import Dispatcher
@@ -28,7 +29,7 @@ from hivemesh_platform.execution.ledger_sql import SqlLedger
 from hivemesh_platform.execution.letters import DeadLetters
 from hivemesh_platform.execution.limits import LimitService
 from hivemesh_platform.execution.lost_steps import LostStepWatch
-from hivemesh_platform.execution.nodes import Answers, NodeRunner
+from hivemesh_platform.execution.nodes import Answers, Children, NodeRunner
 from hivemesh_platform.execution.optional import OptionalSteps
 from hivemesh_platform.execution.others import Others
 from hivemesh_platform.execution.parts import Parts, milliseconds
@@ -120,7 +121,10 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
         runs=signals,
         counters=counters,
     )
-    nodes = NodeRunner(ports.database, ledger, answers, work, signals, counters, ports.clock)
+    children: asyncio.Future[Children] = asyncio.get_running_loop().create_future()
+    nodes = NodeRunner(
+        ports.database, ledger, answers, work, signals, counters, ports.clock, children
+    )
     pipelines = PipelineService(
         ports.database, ports.catalogue, ports.pipelines, ports.clock, secrets
     )
@@ -145,6 +149,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
             submits=Submits(ports.database, ports.settings, ports.clock),
         )
         runs = RunService(run_parts)
+        children.set_result(ChildRuns(run_parts, runs))
         dispatcher = Dispatcher(parts)
         claimer = Claimer(parts, dispatcher)
         others = Others(parts, ports.replicas, claimer, engine, runs)

@@ -163,11 +163,11 @@ class RunService:
         if demands is None:
             demands = await self.demands(request, submitter.tenant)
         plan, author, parameters = demands.plan, demands.author, demands.parameters
-        await self._parts.secrets.refuse(secret_uses(plan), effective(submitter, author))
-        folders = await self._folders(demands.given())
+        await self._refuse_secrets(plan, effective(submitter, author))
+        folders = await self.folders(demands.given())
         run = new_run_id()
         crash.reach("accept.before")
-        accepted = _Accepted(
+        accepted = Accepted(
             run=run,
             plan=plan,
             parameters=parameters,
@@ -183,7 +183,7 @@ class RunService:
         def accept(tx: Transaction) -> str | None:
             earlier = self._parts.submits.keep(tx, key, run)
             if earlier is None:
-                self._accept(tx, accepted)
+                self.accept(tx, accepted)
             return earlier
 
         earlier = await self._parts.database.write(accept)
@@ -193,6 +193,14 @@ class RunService:
         await self.submit(run, [node.name for node in plan.nodes])
         _log.info("run_accepted", run_id=run, pipeline=plan.pipeline.metadata.name)
         return await self.get(run)
+
+    async def _refuse_secrets(self, plan: Plan, behalf: Behalf) -> None:
+        """Refuse secrets that may not be used, of the pipelines within it too."""
+        await self._parts.secrets.refuse(secret_uses(plan), behalf)
+        for node in plan.nodes:
+            if node.nested is not None:
+                within = effective(behalf, node.nested.author)
+                await self._refuse_secrets(node.nested.plan, within)
 
     async def demands_of(self, run: str) -> Demands:
         """Return what a run did, for those who decide whether it may be done again.
@@ -204,7 +212,8 @@ class RunService:
         row = await self._parts.database.read(lambda tx: store.run(tx, run))
         if row is None:
             raise no_run(run)
-        plan = self._parts.pipelines.plan(Pipeline.model_validate_json(row["document"]))
+        document = Pipeline.model_validate_json(row["document"])
+        plan = await self._parts.pipelines.plan(document, row["tenant"])
         author = msgspec.json.decode(row["behalf"], type=Behalf)
         return Demands(plan, author, msgspec.json.decode(row["parameters"]))
 
@@ -223,7 +232,7 @@ class RunService:
         behalf = effective(submitter, demands.author)
         await self._parts.secrets.refuse(secret_uses(demands.plan), behalf)
         row = await self._parts.database.read(lambda tx: store.run(tx, run))
-        accepted = _Accepted(
+        accepted = Accepted(
             run=new_run_id(),
             plan=demands.plan,
             parameters=demands.parameters,
@@ -231,13 +240,13 @@ class RunService:
             submitter=submitter,
             author=demands.author,
             data_class=DataClass.INTERNAL if row is None else DataClass(row["data_class"]),
-            folders=await self._folders(demands.given()),
+            folders=await self.folders(demands.given()),
             now=milliseconds(self._parts.clock),
             backfill_of=run,
         )
 
         def accept(tx: Transaction) -> None:
-            self._accept(tx, accepted)
+            self.accept(tx, accepted)
             self._parts.ledger.take_over(tx, run, accepted.run, accepted.now)
 
         await self._parts.database.write(accept)
@@ -428,7 +437,8 @@ class RunService:
         plan, author = await self._plan(request, tenant)
         return Demands(plan, author, bind_parameters(plan.pipeline, request.parameters))
 
-    async def _folders(self, given: Given) -> dict[str, frozenset[str]]:
+    async def folders(self, given: Given) -> dict[str, frozenset[str]]:
+        """Name what the folders hold that are given."""
         return {tree: await self._parts.trees.entries(tree) for tree in sorted(given.trees)}
 
     async def _plan(self, request: RunRequest, tenant: str) -> tuple[Plan, Behalf | None]:
@@ -436,11 +446,12 @@ class RunService:
             message = "give either `pipeline` (a name) or `document` (a whole pipeline)"
             raise InvalidError(message)
         if request.document is not None:
-            return self._parts.pipelines.check(request.document), None
+            return await self._parts.pipelines.check(request.document, tenant), None
         known = await self._parts.pipelines.get(request.pipeline or "", tenant)
-        return self._parts.pipelines.plan(known.document), known.author
+        return await self._parts.pipelines.plan(known.document, tenant), known.author
 
-    def _accept(self, tx: Transaction, accepted: "_Accepted") -> None:
+    def accept(self, tx: Transaction, accepted: "Accepted") -> None:
+        """Write a run that is valid, inside a transaction."""
         pipeline = accepted.plan.pipeline
         parameters, classes = _classes(tx, accepted)
         new = NewRun(
@@ -455,6 +466,7 @@ class RunService:
             data_class=parameters,
             priority=_priority(accepted),
             backfill_of=accepted.backfill_of,
+            parent=accepted.parent,
             nodes=[
                 self._node(tx, accepted, node, position, classes[node.name])
                 for position, node in enumerate(accepted.plan.nodes)
@@ -465,7 +477,7 @@ class RunService:
     def _node(
         self,
         tx: Transaction,
-        accepted: "_Accepted",
+        accepted: "Accepted",
         node: Node,
         position: int,
         classes: Classes,
@@ -508,7 +520,7 @@ class RunService:
         )
 
     def _open_dataset(
-        self, tx: Transaction, accepted: "_Accepted", node: Node, data_class: DataClass
+        self, tx: Transaction, accepted: "Accepted", node: Node, data_class: DataClass
     ) -> int:
         metadata = accepted.plan.pipeline.metadata
         provenance: dict[str, JsonValue] = {
@@ -558,7 +570,7 @@ class RunService:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Accepted:
+class Accepted:
     """A run whose pipeline and parameters are valid."""
 
     run: str
@@ -572,6 +584,7 @@ class _Accepted:
     now: int
     priority: int | None = None
     backfill_of: str = ""
+    parent: tuple[str, str, int] = ("", "", 0)  # run, step, and how deep below the first run
 
 
 @dataclass(frozen=True, slots=True)
@@ -583,7 +596,7 @@ class _Found:
     datasets: dict[str, Row]
 
 
-def _classes(tx: Transaction, accepted: _Accepted) -> tuple[DataClass, dict[str, Classes]]:
+def _classes(tx: Transaction, accepted: Accepted) -> tuple[DataClass, dict[str, Classes]]:
     """The class of the parameters, and those of every node.
 
     Raises:
@@ -650,7 +663,7 @@ def _shown_condition(node: Node) -> str:
     return "" if node.step.when is None else parse_condition(node.step.when).text
 
 
-def _priority(accepted: _Accepted) -> int:
+def _priority(accepted: Accepted) -> int:
     """That of the request, else that of the pipeline."""
     if accepted.priority is not None:
         return accepted.priority
