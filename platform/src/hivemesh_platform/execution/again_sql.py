@@ -89,6 +89,36 @@ def retry_job(tx: Transaction, job: str, by: Behalf) -> bool:
     if is_intact(text):  # what is damaged fails once more, and is not sealed anew
         spec = msgspec.json.decode(text, type=JobSpec)
         text = written(msgspec.structs.replace(spec, behalf=effective(spec.behalf, by)))
+    tx.send(
+        """UPDATE work SET state = 'queued', ended_at = NULL, problem = NULL, reason = '',
+                  not_before = 0, retries = 0, crashes = 0, epoch = epoch + 1, spec = ?
+            WHERE run = ? AND node = 'job' AND seq = 0""",
+        (text, job),
+    )
+    return True
+
+
+def take_over(tx: Transaction, datasets: DatasetParts, old: str, new: str, now: int) -> Effects:
+    """Give an accepted run what another one has recorded, but for what that went without."""
+    nodes = tx.all("SELECT * FROM node WHERE run = ? ORDER BY position", (old,))
+    again: set[str] = set()
+    for node in nodes:
+        if node["missing"]:
+            again |= _behind(tx, old, node["name"], nodes)
+    for node in nodes:
+        if node["name"] not in again:
+            _copy(tx, datasets, node, new)
+    log_event(tx, new, "run_backfills", now, data={"run": old, "steps": sorted(again)})
+    change = Change(tx, datasets, now)
+    for node in nodes:
+        if node["name"] in again:
+            change.go_on(new, node["name"])
+    return change.effects()
+
+
+def _copy(tx: Transaction, datasets: DatasetParts, node: Row, new: str) -> None:
+    """What a node has given belongs to another run too, by reference."""
+    run, name = node["run"], node["name"]
     tx.execute(
         f"UPDATE node SET {', '.join(f'{one} = ?' for one in _COPIED)} WHERE run = ? AND name = ?",  # noqa: S608 - our own names
         (*(node[one] for one in _COPIED), new, name),
@@ -103,7 +133,7 @@ def retry_job(tx: Transaction, job: str, by: Behalf) -> bool:
         "SELECT dataset, dataset_version FROM node WHERE run = ? AND name = ?", (new, name)
     )
     if copy is None or not copy["dataset"]:
-        return None
+        return
     for row in tx.all(
         "SELECT * FROM batch WHERE run = ? AND node = ? AND count > 0 ORDER BY seq", (new, name)
     ):
