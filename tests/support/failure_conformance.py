@@ -72,7 +72,7 @@ class FailureConformance:
         assert claim.losses == 1
 
     async def split(self, ledger, write, claim):
-        await write(lambda tx: ledger.split(tx, claim.key, claim.fence, CRASHED, NOW))
+        await write(lambda tx: ledger.split(tx, claim.key, claim.fence, failure(CRASHED), NOW))
         [found] = await write(lambda tx: ledger.claim(tx, claim.capability, 10, NOW))
         return found
 
@@ -135,7 +135,7 @@ class FailureConformance:
     ):
         key, end = mapped.key, Finished()
         for work in (
-            lambda tx: ledger.split(tx, key, fence, CRASHED, NOW),
+            lambda tx: ledger.split(tx, key, fence, failure(CRASHED), NOW),
             lambda tx: ledger.end_part(tx, key, fence, end, NOW),
             lambda tx: ledger.drop_part(tx, key, fence, CRASHED, NOW),
         ):

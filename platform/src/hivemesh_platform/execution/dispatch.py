@@ -246,7 +246,7 @@ class Dispatcher:
                 case Again():
                     await self._retry(step, document, decision)
                 case Split():
-                    await self._split(step, document)
+                    await self._split(step, document, decision)
                 case _:
                     await self._give_up(step, document)
         except StaleAttemptError:
@@ -276,9 +276,10 @@ class Dispatcher:
         )
         self._parts.runs.give(claim.key.run)
 
-    async def _split(self, step: HeldStep, document: Problem) -> None:
+    async def _split(self, step: HeldStep, document: Problem, split: Split) -> None:
         claim, ledger, now = step.claim, self._parts.ledger, self._parts.now()
-        await self._surely(lambda tx: ledger.split(tx, claim.key, claim.fence, document, now))
+        failure = Failure(document, _ended_as(document), now + round(split.delay_s * 1000))
+        await self._surely(lambda tx: ledger.split(tx, claim.key, claim.fence, failure, now))
         self._parts.counters.attempts_lost += 1
         _log.warning(
             "batch_halved",

@@ -336,7 +336,7 @@ class Ledger(Protocol):
         ...
 
     def split(
-        self, tx: Transaction, key: WorkKey, fence: Fence, problem: Problem, now: int
+        self, tx: Transaction, key: WorkKey, fence: Fence, failure: Failure, now: int
     ) -> None:
         """End an attempt that killed its worker, and try halves of what it was given.
 

@@ -372,19 +372,21 @@ class SqlLedger:
         return change.effects()
 
     def split(
-        self, tx: Transaction, key: WorkKey, fence: Fence, problem: Problem, now: int
+        self, tx: Transaction, key: WorkKey, fence: Fence, failure: Failure, now: int
     ) -> None:
         """End an attempt that killed its worker, and try halves of what it was given."""
         row = _hold(tx, key, fence)
+        problem = failure.problem
         document = msgspec.json.encode(problem).decode()
         lines = part_sql.next_open(tx, row) if row["halved"] else (0, _count(row))
         if lines is not None:
             part_sql.halve(tx, key, lines)
         tx.send(
-            """UPDATE work SET state = 'queued', not_before = 0, problem = ?, reason = ?,
+            """UPDATE work SET state = 'queued', not_before = ?, problem = ?, reason = ?,
                       halved = 1, crashes = crashes + 1, suspect = ?
                 WHERE run = ? AND node = ? AND seq = ?""",
             (
+                failure.not_before,
                 document,
                 problem.detail or problem.title,
                 int(is_lost_worker(problem)),
@@ -393,7 +395,7 @@ class SqlLedger:
                 key.seq,
             ),
         )
-        _end_attempt(tx, key, fence, _outcome(problem), document, now)
+        _end_attempt(tx, key, fence, failure.outcome, document, now)
         halved: dict[str, object] = {"seq": key.seq, "attempt": fence.attempt, "lines": lines}
         log_event(tx, key.run, "batch_halved", now, node=key.node, data=halved)
 

@@ -128,10 +128,12 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Somewhere in the row's records is one that kills: try halves of them."""
+    """Somewhere in the row's records is one that kills: try halves of them after `delay_s`."""
+
+    delay_s: float = 0.0
 
 
-def after_failure(
+def after_failure(  # noqa: PLR0913 - the facts that decide
     problem: Problem,
     policy: RetryPolicy,
     *,
@@ -143,16 +145,18 @@ def after_failure(
 ) -> Again | GiveUp | Split:
     """Decide what follows a failed attempt; `jitter` lies in 0..1 and spreads the gap.
 
-    A crash costs no retry. `retries` and `crashes` count what has happened before this attempt,
+    A crash costs no retry. A lost worker's steps are placed again at once; executors that die one
+    after the other are started with a gap, which their neighbours would pay for. `retries` and `crashes` count what has happened before this attempt,
     `records` is what it was given, `halved` says that this is part of a batch that has crashed
     often enough already.
     """
     if is_no_fault(problem):
         return Again(problem.retry_after_s or 0.0)
     if is_crash(problem):
+        delay = 0.0 if is_lost_worker(problem) else gap(policy, min(crashes, 1), jitter)
         if not halved and crashes + 1 < policy.max_crashes:
-            return Again(0.0)
-        return Split() if records > 1 else GiveUp()
+            return Again(delay)
+        return Split(delay) if records > 1 else GiveUp()
     if not (problem.retryable or _is_unasked(problem)) or retries >= policy.max_retries:
         return GiveUp()
     return Again(max(gap(policy, retries, jitter), problem.retry_after_s or 0.0))

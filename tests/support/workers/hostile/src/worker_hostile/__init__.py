@@ -1,0 +1,1 @@
+"""A worker that fails in every way."""
