@@ -27,6 +27,7 @@ from hivemesh_platform.listeners import Sockets
 from hivemesh_platform.lock import locked
 from hivemesh_platform.replicas.model import Urls
 from hivemesh_platform.settings import ApiSettings
+from hivemesh_platform.storage.database import PATIENCE_S
 from hivemesh_platform.telemetry import logs
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ PORTS = "ports.json"
 MAX_UPLOAD = 1 << 46  # what an operator uploads is bounded by the quota, and streamed to disk
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - compared only
 CANCEL_AGAIN_S = 1.0  # where a task of the background does not end
+STOP_PATIENCE_S = 5.0  # for a database server that does not answer; the next start mends the rest
 DRAIN_S = 2.0  # for requests that run when the platform ends; those that only wait end at once
 _log = structlog.get_logger("hivemesh.serve")
 
@@ -115,6 +117,7 @@ async def _until_stopped(loaded: Loaded, ready: Ready) -> None:
         _log.info("platform_ready", address=platform.mesh_url, state=str(loaded.state_folder))
         ready.tell(b"ready")
         await stop.asked.wait()
+        PATIENCE_S.set(STOP_PATIENCE_S)
         _log.info("platform_stopping")
 
 

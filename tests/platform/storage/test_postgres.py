@@ -12,6 +12,7 @@ from hivemesh_platform.execution.ledger_sql import SqlLedger
 from hivemesh_platform.knowledge.service import DatasetWriter
 from hivemesh_platform.settings import DatabaseSettings
 from hivemesh_platform.storage import migrate, opening
+from hivemesh_platform.storage.database import PATIENCE_S
 from hivemesh_platform.storage.errors import (
     DatabaseUnreachableError,
     DatabaseUnsuitableError,
@@ -317,3 +318,25 @@ def test_a_database_of_others_is_refused(postgres_server):
         connection.execute("CREATE TABLE theirs (a int)")
     with pytest.raises(StateIncompatibleError, match="tables of others"):
         where.ensure_schema()
+
+
+async def test_who_asks_is_answered_while_the_server_is_away_and_the_platform_waits(killable):
+    name = killable.new_database(TEMPLATE)
+    settings = settings_of(killable, name)
+    async with opening.open_database(settings, place(killable, name)) as database:
+        await database.write(lambda tx: tx.execute("CREATE TABLE counter (id TEXT, n BIGINT)"))
+        await database.write(lambda tx: tx.execute("INSERT INTO counter VALUES ('a', 0)"))
+        await asyncio.to_thread(killable.kill)
+        patient = [asyncio.ensure_future(database.write(add_one)) for _ in range(9)]
+        reading = asyncio.create_task(value(database))
+        token = PATIENCE_S.set(0.2)
+        with pytest.raises(DatabaseUnreachableError) as refused:
+            await database.write(add_one)
+        assert refused.value.problem().status == 503
+        with pytest.raises(DatabaseUnreachableError):
+            await value(database)
+        PATIENCE_S.reset(token)
+        assert not any(one.done() for one in (*patient, reading))
+        await asyncio.to_thread(killable.start)
+        await asyncio.gather(*patient, reading)
+        assert await value(database) == 9

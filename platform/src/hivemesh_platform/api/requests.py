@@ -10,6 +10,9 @@ import structlog
 from hivemesh_sdk.contracts.names import REQUEST_ID_HEADER
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hivemesh_platform.storage.database import PATIENCE_S
+
+ANSWER_WITHIN_S = 10.0  # where the database server does not answer: 503, and the caller tries again
 _VALID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _HEADER = REQUEST_ID_HEADER.encode("ascii")
 _KEY = "request_id"
@@ -45,6 +48,7 @@ class RequestIds:
                 message["headers"] = [*message.get("headers", ()), (_HEADER, encoded)]
             await send(message)
 
+        PATIENCE_S.set(ANSWER_WITHIN_S)
         structlog.contextvars.bind_contextvars(request_id=identifier)
         try:
             await self._app(scope, receive, tagged)

@@ -1,10 +1,13 @@
 """The database as services see it: transactions that write, and reads of what is committed."""
 
 import asyncio
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -12,6 +15,12 @@ from hivemesh_platform.storage.errors import StorageError
 from hivemesh_platform.storage.transaction import Dialect, Transaction
 
 T = TypeVar("T")
+
+PATIENCE_S: ContextVar[float | None] = ContextVar("patience_s", default=None)
+"""How long reads and writes wait for a server that does not answer. None: until it does.
+
+People and workers who ask are answered in time; what the platform does by itself has time.
+"""
 
 
 class Database(ABC):
@@ -72,6 +81,8 @@ class Write(Generic[T]):
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[T]"
     alone: bool = False
+    until: float | None = None  # monotonic; from then on nobody waits for the server any longer
+    taken: threading.Lock = field(default_factory=threading.Lock)  # by a writer, or given up
     value: T | None = None
     error: BaseException | None = None
 
@@ -88,7 +99,13 @@ class Write(Generic[T]):
 def new_write(work: Callable[[Transaction], T], *, alone: bool = False) -> Write[T]:
     """Make a write whose future belongs to the running loop."""
     loop = asyncio.get_running_loop()
-    return Write(work, loop, loop.create_future(), alone)
+    return Write(work, loop, loop.create_future(), alone, patience_ends())
+
+
+def patience_ends() -> float | None:
+    """Until when a read or write that is asked for now waits for the server."""
+    patience = PATIENCE_S.get()
+    return None if patience is None else time.monotonic() + patience
 
 
 def answer(writes: Iterable[Write[Any]]) -> None:

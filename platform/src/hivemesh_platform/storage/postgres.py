@@ -20,7 +20,14 @@ import psycopg
 import structlog
 
 from hivemesh_platform.storage import server as servers
-from hivemesh_platform.storage.database import Database, Write, answer, new_write, not_open
+from hivemesh_platform.storage.database import (
+    Database,
+    Write,
+    answer,
+    new_write,
+    not_open,
+    patience_ends,
+)
 from hivemesh_platform.storage.errors import DatabaseUnreachableError, StorageError
 from hivemesh_platform.storage.server import Server
 from hivemesh_platform.storage.transaction import Parameters, Row, Transaction
@@ -32,7 +39,6 @@ WRITERS = 4
 READERS = 4
 CHANNEL = "hivemesh"
 MAX_NOTICE = 7900  # bytes; the server refuses 8000
-READ_WAIT_S = 10.0  # until a read gives up on a server that does not answer
 _PAUSE_S = (0.05, 1.0)  # between two tries to reach the server: shortest, longest
 _FORGET_WRITER_MS = 7 * 86_400_000
 _BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -170,17 +176,33 @@ class PostgresDatabase(Database):
             raise not_open()
         write = new_write(work, alone=alone)
         self._queue.put(write)
+        if write.until is not None:
+            timer = write.loop.call_at(
+                write.loop.time() + 1 + write.until - time.monotonic(), _give_up, write
+            )
+            write.future.add_done_callback(lambda _: timer.cancel())
         return write.future
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` on a read-only connection in a thread; it sees one moment.
 
         Raises:
-            DatabaseUnreachableError: the server has not answered for ten seconds.
+            DatabaseUnreachableError: the server has not answered for as long as we have patience.
         """
         if self._readers is None or self._closed:
             raise not_open()
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+        until, loop = patience_ends(), asyncio.get_running_loop()
+        answered = loop.run_in_executor(self._readers, self._read, work, until)
+        if until is None:
+            return await answered
+        waiting = asyncio.timeout(1 + until - time.monotonic())
+        try:
+            async with waiting:
+                return await answered
+        except TimeoutError:
+            if not waiting.expired():
+                raise
+            raise _unreachable() from None
 
     async def notify(self, text: str) -> None:
         """Tell the other processes on this database something."""
@@ -231,15 +253,17 @@ class PostgresDatabase(Database):
         finally:
             connection.close()
 
-    def _read(self, work: Callable[[Transaction], T]) -> T:
-        until, pause = time.monotonic() + READ_WAIT_S, _PAUSE_S[0]
+    def _read(self, work: Callable[[Transaction], T], until: float | None) -> T:
+        pause = _PAUSE_S[0]
         while True:
             try:
                 return self._read_once(work)
             except psycopg.Error as error:
                 self._forget_reader()
-                if not servers.is_gone(error) or time.monotonic() > until or self._closed:
+                if not servers.is_gone(error) or self._closed:
                     raise servers.ours(error) from error
+                if until is not None and time.monotonic() >= until:
+                    raise _unreachable() from error
             if self._closing.wait(pause):
                 raise not_open()
             pause = min(pause * 2, _PAUSE_S[1])
@@ -290,6 +314,16 @@ class PostgresDatabase(Database):
         _log.info("database_back", server=str(self.server), away_s=round(away, 1))
 
 
+def _give_up(write: Write[Any]) -> None:
+    """Answer who waits for a write that no writer has come to; runs in his loop."""
+    if not write.future.done() and write.taken.acquire(blocking=False):
+        write.future.set_exception(_unreachable())
+
+
+def _unreachable() -> DatabaseUnreachableError:
+    return DatabaseUnreachableError("the database server does not answer", delay_s=2.0)
+
+
 class _Writer:
     """One thread with a connection of its own; takes writes from the queue that all share."""
 
@@ -303,6 +337,8 @@ class _Writer:
     def run(self, waiting: "queue.SimpleQueue[Write[Any] | None]") -> None:
         """Write until there is a None in the queue."""
         while (write := waiting.get()) is not None:
+            if not write.taken.acquire(blocking=False):
+                continue  # nobody waits for it any longer
             self._no += 1
             try:
                 write.value = self._write(write)
@@ -327,7 +363,7 @@ class _Writer:
                 _commit(wire)
             except psycopg.Error as error:
                 if servers.is_gone(error) or servers.is_standby(error):
-                    self._wait_for_server(error)
+                    self._wait_for_server(error, None if unsure else write.until)
                     continue
                 unsure = False
                 self._roll_back()
@@ -370,14 +406,16 @@ class _Writer:
             self._database.note_back()
         return self._wire
 
-    def _wait_for_server(self, error: psycopg.Error) -> None:
+    def _wait_for_server(self, error: psycopg.Error, until: float | None) -> None:
         """Drop the connection and wait a moment.
 
         Raises:
-            DatabaseUnreachableError: the platform ends meanwhile.
+            DatabaseUnreachableError: the platform ends meanwhile, or who asked waits no longer.
         """
         self._drop()
         self._database.note_away(error)
+        if until is not None and time.monotonic() >= until:
+            raise _unreachable() from error
         pause = random.uniform(*_PAUSE_S)  # noqa: S311 - jitter
         if self._database.is_closing.wait(pause):
             message = "the platform ended while the database server did not answer"
