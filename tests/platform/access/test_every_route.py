@@ -38,9 +38,15 @@ ABSENT = {
     "POST /v1/secrets/{path}/reveal",
     "GET /v1/runs/{run}/outputs/{name}",
     "DELETE /v1/auth/roles/{name}",
+    "DELETE /v1/limits/{target}",
     "DELETE /v1/tokens/{token_id}",
     "POST /v1/denials/lift",
 }
+BATCH = "0123456789abcdef" * 2
+BATCH_ROW = """
+INSERT INTO work (run, node, seq, kind, capability, submitter, rank, state, created_at)
+VALUES (?, 'job', 0, 'call', 'echo.say@1', 'x', 1, 'completed', 0)
+"""
 FORGED = {
     "x-forwarded-for": "127.0.0.1",
     "x-forwarded-client-cert": "URI=spiffe://test.hivemesh.internal/user/operator",
@@ -91,6 +97,9 @@ async def furnish(found: Platform) -> dict[str, str]:
     job = await ask("POST", "/v1/jobs", {"capability": "echo.say@1"})
     artifact = await ask("POST", "/v1/artifacts", b"bytes")
     await found.people.access.database.write(lambda tx: tx.execute(DATASET_ROW))
+    await found.people.access.database.write(
+        lambda tx: tx.execute(BATCH_ROW, (f"job_{BATCH}-000001",))
+    )
     await found.people.access.database.write(lambda tx: tx.execute(LETTER_ROW, (job["id"],)))
     return {"run": run["id"], "job": job["id"], "sha256": artifact["sha256"], "letter": "dl_1"}
 
@@ -98,7 +107,15 @@ async def furnish(found: Platform) -> dict[str, str]:
 def filled(path: str, known: dict[str, str] | None = None) -> str:
     """The path with objects that exist, as far as there are any."""
     first, _, rest = path.removeprefix("/v1/").partition("/")
-    names = {"instance_id": "i1", "sha256": "0" * 64, "version": "1", **(known or {})}
+    names = {
+        "step": "say",
+        "batch": f"batch_{BATCH}",
+        "target": "all",
+        "instance_id": "i1",
+        "sha256": "0" * 64,
+        "version": "1",
+        **(known or {}),
+    }
     if first in {"capabilities", "workers"}:
         names["name"] = {"capabilities": "echo.say@1", "workers": "echo"}[first]
     if rest.startswith("roles/"):
@@ -165,7 +182,7 @@ async def test_another_tenant_meets_nothing_of_this_one(found: Platform, role: s
     here = user(found, name)
     for route in ROUTES:
         method, _, path = route.partition(" ")
-        parts = set(re.findall(r"\{(\w+)\}", path)) & {"run", "job", "sha256", "letter"}
+        parts = set(re.findall(r"\{(\w+)\}", path)) & {"run", "job", "batch", "sha256", "letter"}
         named = path.startswith(("/v1/datasets/{", "/v1/auth/users/{"))
         if not parts and not named:
             continue
@@ -176,9 +193,16 @@ async def test_another_tenant_meets_nothing_of_this_one(found: Platform, role: s
         nowhere = await call(
             found.mesh_app,
             method,
-            filled(path, {"run": "run_0", "job": "job_0", "sha256": "f" * 64, "letter": "dl_0"}).replace(
-                "/name", "/nothing"
-            ),
+            filled(
+                path,
+                {
+                    "run": "run_0",
+                    "job": "job_0",
+                    "sha256": "f" * 64,
+                    "letter": "dl_0",
+                    "batch": f"batch_{'0' * 32}",
+                },
+            ).replace("/name", "/nothing"),
             as_=here,
             body=body,
         )

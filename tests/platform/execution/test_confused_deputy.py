@@ -11,9 +11,10 @@ from execution_support import PIPELINE, core, worker
 from fake_workers import FakeWorkerFleet
 from hivemesh_platform.access.model import Principal
 from hivemesh_platform.execution.behalf import NOBODY, Behalf, effective
+from hivemesh_platform.execution.job_batches import read_inputs
 from hivemesh_platform.execution.letter_sql import LetterFilter
 from hivemesh_platform.execution.ports import StepRefusedError
-from hivemesh_sdk.contracts.api import JobRequest, RunRequest, RunState
+from hivemesh_sdk.contracts.api import BatchRequest, JobRequest, RunRequest, RunState
 from hivemesh_sdk.contracts.dead_letter_api import ReplayRequest
 from hivemesh_sdk.contracts.policy import PolicyDocument, SignedPolicy
 from hivemesh_sdk.contracts.problems import problem
@@ -73,6 +74,13 @@ async def job(platform, who):
     return await platform.execution.jobs.start(request, who)
 
 
+async def batch(platform, who):
+    inputs = await read_inputs([b'{"n":1}'] * 20)
+    request = BatchRequest(capability="test.echo@1")
+    view = await platform.execution.batches.start(request, inputs, who, "")
+    return await platform.end(view.first)
+
+
 async def inline_pipeline(platform, who):
     view = await platform.execution.runs.start(RunRequest(document=PIPELINE), who)
     return await platform.end(view.id)
@@ -125,6 +133,7 @@ async def retried_run(platform, who):
 
 PATHS = {  # which capability is guarded, and how it is tried to reach it
     "a direct call": ("test.echo@1", job),
+    "jobs that travel together": ("test.echo@1", batch),
     "a source of a pipeline": ("test.read@1", inline_pipeline),
     "the children of a map": ("test.double@1", inline_pipeline),
     "the tree of a reduce": ("test.sum@1", inline_pipeline),

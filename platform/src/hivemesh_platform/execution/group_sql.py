@@ -3,23 +3,23 @@
 from collections.abc import Sequence
 
 from hivemesh_platform.execution.ledger import JobEnd, Placed
-from hivemesh_platform.execution.model import JOB_NODE, Fence, WorkKey
+from hivemesh_platform.execution.model import Fence, WorkKey
 from hivemesh_platform.storage.transaction import Transaction
 
 _COMPLETED = """
 UPDATE work SET state = 'completed', ended_at = ?, output = ?, problem = NULL, instance = ?
- WHERE run = ? AND node = ? AND seq = 0 AND attempt = ? AND epoch = ? AND state = 'running'
+ WHERE run = ? AND node = 'job' AND seq = 0 AND attempt = ? AND epoch = ? AND state = 'running'
 """
 _ATTEMPTED = """
 INSERT INTO attempt (run, node, seq, attempt, instance, identity, worker, explanation, started_at,
                      ended_at, outcome)
 SELECT run, node, seq, attempt, ?, ?, ?, ?, ?, ?, 'completed' FROM work
- WHERE run = ? AND node = ? AND seq = 0 AND attempt = ? AND epoch = ? AND state = 'completed'
+ WHERE run = ? AND node = 'job' AND seq = 0 AND attempt = ? AND epoch = ? AND state = 'completed'
 ON CONFLICT DO NOTHING
 """
 _QUEUED = """
 UPDATE work SET state = 'queued', reason = ?, not_before = ?
- WHERE run = ? AND node = ? AND seq = 0 AND attempt = ? AND epoch = ? AND state = 'running'
+ WHERE run = ? AND node = 'job' AND seq = 0 AND attempt = ? AND epoch = ? AND state = 'running'
 """
 
 
@@ -40,5 +40,5 @@ def release(
     tx.execute_many(_QUEUED, [(reason, not_before, *_held(key, fence)) for key, fence in held])
 
 
-def _held(key: WorkKey, fence: Fence) -> tuple[str, str, int, int]:
-    return key.run, JOB_NODE, fence.attempt, fence.epoch
+def _held(key: WorkKey, fence: Fence) -> tuple[str, int, int]:
+    return key.run, fence.attempt, fence.epoch

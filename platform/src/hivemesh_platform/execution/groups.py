@@ -59,6 +59,15 @@ _encode = msgspec.json.Encoder().encode
 _decode_spec = msgspec.json.Decoder(JobSpec).decode
 
 
+class _Input(msgspec.Struct):
+    """The part of a spec in which members differ."""
+
+    input: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_decode_input = msgspec.json.Decoder(_Input).decode
+
+
 class GroupDispatcher:
     """Runs claimed jobs that travel together; one call of `run` per request."""
 
@@ -186,7 +195,7 @@ class _Journey:
             instance=endpoint.instance,
             identity=endpoint.identity,
             worker=f"{endpoint.worker} {endpoint.version}",
-            explanation=_encode(choice.explanation).decode(),
+            explanation=_encode(dict(choice.explanation)).decode(),
             endpoint="",
         )
         touched = highest((step.claim.data_class, step.claim.output_class))
@@ -311,15 +320,16 @@ def _group_claim(claims: Sequence[Claim]) -> Claim:
 
 def _request(step: HeldStep) -> list[bytes]:
     """All but their inputs is what the members have in common."""
-    specs = [_decode_spec(one.spec or "{}") for one in step.members.values()]
-    body = b"\n".join(bytes(spec.input) for spec in specs)
-    common = specs[0]
+    common = _decode_spec(step.claim.spec or "{}")
+    body = b"\n".join(
+        [bytes(_decode_input(one.spec or "{}").input) for one in step.members.values()]
+    )
     request = StepRequest(
         capability=step.claim.capability,
         kind="call",
         attempt=1,
         epoch=1,
-        inputs=[InputPart(bytes=len(body), count=len(specs))],
+        inputs=[InputPart(bytes=len(body), count=len(step.members))],
         parameters=common.options,
         deadline_ms=common.deadline_ms,
         idle_timeout_ms=common.idle_timeout_ms or DEFAULT_IDLE_MS,

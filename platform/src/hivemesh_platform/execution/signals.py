@@ -1,7 +1,7 @@
 """Wakes those who wait for something to change; what has changed they read from the ledger."""
 
 import asyncio
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -43,7 +43,7 @@ class RunSignals:
 
     def __init__(self, first: int = 1) -> None:
         self._first = self._last = first
-        self._changes: dict[str, int] = {}
+        self._changes: OrderedDict[str, int] = OrderedDict()
         self._listeners: defaultdict[str, set[Signal]] = defaultdict(set)
         self._untold: dict[str, bool] = {}
         self.shared = False  # whether other replicas are to be told
@@ -62,7 +62,7 @@ class RunSignals:
         self._changes.pop(run, None)
         self._changes[run] = self._last
         if len(self._changes) > REMEMBERED:
-            del self._changes[next(iter(self._changes))]
+            self._changes.popitem(last=False)
         for listener in self._listeners.get(run, ()):
             listener.give()
 

@@ -22,7 +22,7 @@ def totals(tx: Transaction) -> list[Row]:
         """SELECT 'run' AS kind, state, COUNT(*) AS number FROM run GROUP BY state
            UNION ALL
            SELECT 'job' AS kind, state, COUNT(*) AS number FROM work
-            WHERE node = 'job' GROUP BY state"""
+            WHERE run >= 'job_' AND run < 'job_~' AND node = 'job' GROUP BY state"""
     )
 
 

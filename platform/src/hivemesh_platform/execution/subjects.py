@@ -106,7 +106,7 @@ SELECT id, 'pipeline' AS kind, pipeline AS name, submitter, tenant FROM run
 """
 _JOBS = """
 SELECT run AS id, 'capability' AS kind, capability AS name, submitter, tenant FROM work
- WHERE node = 'job' AND tenant = :tenant AND run < :job AND created_at >= :since
+ WHERE run >= 'job_' AND run < :job AND node = 'job' AND tenant = :tenant AND created_at >= :since
    AND (:name = '' OR capability = :name)
    AND (:submitter = '' OR submitter = :submitter OR submitter LIKE :user)
    AND (:state = '' OR state = :state

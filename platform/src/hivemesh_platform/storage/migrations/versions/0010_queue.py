@@ -38,6 +38,7 @@ def _indexes() -> None:
     keyed = f"{queued} AND limit_key != ''"
     _index("work_queued_key", ["capability", "limit_key", "rank"], keyed)
     _index("work_parked", ["capability", "limit_key", "rank"], "state = 'waiting'")
+    op.drop_index("work_jobs", "work")  # its condition had statements with `node = ?` planned anew
     op.drop_index("work_delayed", "work")  # most rows are never delayed
     _index("work_delayed", ["not_before"], f"{queued} AND not_before > 0")
 
