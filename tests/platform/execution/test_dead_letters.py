@@ -279,6 +279,31 @@ def test_every_flipped_bit_of_a_request_is_found(spec):
         assert not is_intact((bytes(data) + rest).decode(errors="surrogateescape"))
 
 
+async def test_a_run_that_is_retried_tries_the_whole_input_again(tmp_path):
+    fleet = FakeWorkerFleet(poisoned_worker({12}, step="test.sum@1"))
+    async with core(tmp_path, fleet) as platform:
+        view = await platform.run()
+        assert view.state is RunState.FAILED
+        fleet.workers["w1"].behaviours["test.sum@1"] = adder
+        await platform.execution.again.retry(view.id, "", TESTER)
+        ended = await platform.end(view.id)
+        assert ended.state is RunState.COMPLETED, ended.problem
+        total = 2 * sum(range(RECORDS))
+        assert await platform.output(view.id, "total") == str(total).encode()
+        assert await open_letters(platform) == []
+
+
+async def test_a_job_that_is_retried_by_its_own_name_settles_its_letter(tmp_path):
+    fleet = FakeWorkerFleet(worker(behaviours={"test.echo@1": CRASH}))
+    async with core(tmp_path, fleet) as platform:
+        view = await job_of(platform, input=1)
+        fleet.workers["w1"].behaviours = worker().behaviours
+        await platform.execution.again.retry_job(view.id, TESTER)
+        assert (await platform.end(view.id)).state is RunState.COMPLETED
+        [letter] = await open_letters(platform, state="retried")
+        assert letter.view().replayed_as == view.id
+
+
 async def test_who_retries_lends_no_more_than_he_has(tmp_path):
     async with core(tmp_path, worker(behaviours={"test.echo@1": CRASH})) as platform:
         view = await job_of(platform)

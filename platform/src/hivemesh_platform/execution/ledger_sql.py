@@ -378,6 +378,8 @@ class SqlLedger:
         row = _hold(tx, key, fence)
         problem = failure.problem
         document = msgspec.json.encode(problem).decode()
+        if not row["halved"]:
+            part_sql.forget(tx, key)  # of an earlier turn of the run
         lines = part_sql.next_open(tx, row) if row["halved"] else (0, _count(row))
         if lines is not None:
             part_sql.halve(tx, key, lines)

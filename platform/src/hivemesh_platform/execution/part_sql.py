@@ -76,7 +76,7 @@ def done(tx: Transaction, key: WorkKey) -> list[Part]:
 
 
 def forget(tx: Transaction, key: WorkKey) -> None:
-    """The row has ended."""
-    tx.send(
-        "DELETE FROM work_part WHERE run = ? AND node = ? AND seq = ?", (key.run, key.node, key.seq)
-    )
+    """The row is whole again: it has ended, or its input is tried from the beginning."""
+    where = (key.run, key.node, key.seq)
+    tx.execute("DELETE FROM work_part WHERE run = ? AND node = ? AND seq = ?", where)
+    tx.execute("UPDATE work SET halved = 0 WHERE run = ? AND node = ? AND seq = ?", where)
