@@ -20,9 +20,9 @@ WORKERS = ("email-parser", "email-classifier", "email-insights")
 FREE_PORTS = ["--set", "api.port=0", "--set", "api.enrolment_port=0"]
 
 
-def command(*words: str) -> str:
+def command(*words: str, state: Path = STATE) -> str:
     """Run `hivemesh` on the installation and return what it prints."""
-    environment = {**os.environ, "HIVEMESH_STATE__FOLDER": str(STATE)}
+    environment = {**os.environ, "HIVEMESH_STATE__FOLDER": str(state)}
     done = subprocess.run(
         [HIVEMESH, *words], capture_output=True, text=True, check=False, env=environment, cwd=ROOT
     )
@@ -32,16 +32,17 @@ def command(*words: str) -> str:
 
 
 @contextmanager
-def running() -> Iterator[float]:
+def running(*settings: str, state: Path = STATE) -> Iterator[float]:
     """A started installation with all workers live; yields the seconds until it was ready."""
     started = time.perf_counter()
-    command("up", "-d", *FREE_PORTS)
+    words = [word for setting in settings for word in ("--set", setting)]
+    command("up", "-d", *FREE_PORTS, *words, state=state)
     ready = time.perf_counter() - started
     try:
-        _until_live()
+        _until_live(state)
         yield ready
     finally:
-        command("down")
+        command("down", state=state)
 
 
 def store(archive: Path) -> str:
@@ -123,9 +124,9 @@ class Peaks:
                 self.mib[name] = max(self.mib[name], pss_mib(family))
 
 
-def _until_live() -> None:
+def _until_live(state: Path) -> None:
     for _ in range(600):
-        workers = json.loads(command("worker", "list", "-o", "json"))
+        workers = json.loads(command("worker", "list", "-o", "json", state=state))
         if all(one["live"] >= one["wanted"] for one in workers):
             return
         time.sleep(0.2)

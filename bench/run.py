@@ -1,6 +1,7 @@
 """`make bench`: measures, prints one table and writes bench/results.json.
 
-    bench/run.py [mesh] [pipeline] [memory] [footprint] [rotation] [audit] [authorization] [policy] [--quick]
+    bench/run.py [mesh] [pipeline] [memory] [footprint] [rotation] [audit] [authorization] [policy] [jobs]
+                 [peers] [throughput] [--quick]
 
 Without names all parts run. `--quick` takes one round and leaves the 1 GB archive out.
 """
@@ -18,8 +19,11 @@ from pathlib import Path
 import audit
 import authorization
 import corpus
+import durable
 import installation
+import jobs
 import policy
+import queues
 from rows import Row, figure, keep, show
 
 HERE = Path(__file__).resolve().parent
@@ -249,6 +253,9 @@ PARTS = {
     "audit": audit.measure,
     "authorization": authorization.measure,
     "policy": policy.measure,
+    "peers": queues.measure,
+    "throughput": durable.measure,
+    "jobs": jobs.measure,
 }
 
 if __name__ == "__main__":
