@@ -173,9 +173,9 @@ class FailureConformance:
         await write(lambda tx: ledger.cancel(tx, "run_1", NOW))
         assert await write(lambda tx: letter_sql.newest(tx, "default", LetterFilter(), "", 9)) == []
 
-    async def test_a_repeated_run_settles_its_letters(self, ledger, write, mapped):
+    async def test_a_repeated_step_settles_its_letters(self, ledger, write, mapped):
         await write(lambda tx: ledger.fail(tx, mapped.key, mapped.fence, BROKEN, NOW))
-        assert await write(lambda tx: letter_sql.settle_run(tx, "run_1", "a", NOW)) == 1
+        assert await write(lambda tx: letter_sql.settle_step(tx, "run_1", "double", "a", NOW)) == 1
 
     async def test_a_source_keeps_its_place(self, ledger, write, run):
         page = recorded(batch(1), checkpoint='{"offset": 7}')

@@ -4,12 +4,10 @@ import structlog
 from hivemesh_sdk.contracts.api import RunView
 from hivemesh_sdk.errors import ConflictError
 
-from hivemesh_platform.execution import letter_sql
 from hivemesh_platform.execution.behalf import Behalf, effective
-from hivemesh_platform.execution.ledger import Effects, Turn
+from hivemesh_platform.execution.ledger import Effects
 from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.service import RunParts, RunService
-from hivemesh_platform.storage.transaction import Transaction
 
 _log = structlog.get_logger("hivemesh.execution")
 
@@ -39,12 +37,9 @@ class RunsAgain:
         """
         await self._runs.get(run)
         now = milliseconds(self._parts.clock)
-
-        def write(tx: Transaction) -> tuple[list[Turn], Effects]:
-            letter_sql.settle_run(tx, run, by.sub, now)
-            return self._parts.ledger.run_again(tx, run, first, effective(by), now)
-
-        turns, effects = await self._parts.database.write(write)
+        turns, effects = await self._parts.database.write(
+            lambda tx: self._parts.ledger.run_again(tx, run, first, effective(by), now)
+        )
         self._wake(run, effects)
         for turn in turns:
             _log.info("run_retried", run_id=turn.run, steps=turn.steps)
@@ -58,15 +53,11 @@ class RunsAgain:
             JobNotFailedError: it has not.
             NotFoundError: there is no such job.
         """
-        view, now = await self._runs.get(job), milliseconds(self._parts.clock)
-
-        def write(tx: Transaction) -> bool:
-            done = self._parts.ledger.job_again(tx, job, effective(by))
-            if done:
-                letter_sql.settle_run(tx, job, by.sub, now)
-            return done
-
-        done = await self._parts.database.write(write)
+        view = await self._runs.get(job)
+        now = milliseconds(self._parts.clock)
+        done = await self._parts.database.write(
+            lambda tx: self._parts.ledger.job_again(tx, job, effective(by), now)
+        )
         if not done:
             message = f"{job} is {view.state}; only what has failed or was cancelled is retried"
             raise JobNotFailedError(message)

@@ -10,10 +10,12 @@ import msgspec
 from hivemesh_sdk.errors import ConflictError, NotFoundError
 
 from hivemesh_platform.artifacts.model import BatchRef
+from hivemesh_platform.execution import letter_sql
 from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.event_sql import log_event
 from hivemesh_platform.execution.graph_sql import Change, DatasetParts
 from hivemesh_platform.execution.ledger import Effects, Turn
+from hivemesh_platform.execution.model import JOB_NODE
 from hivemesh_platform.execution.spec import JobSpec, is_intact, written
 from hivemesh_platform.storage.transaction import Row, Transaction
 
@@ -53,6 +55,7 @@ def retry(
     for node in chosen:
         _open_run_again(tx, datasets, node, afresh=node["name"] in fresh)
         _narrow(tx, node, by)
+        letter_sql.settle_step(tx, run, node["name"], by.sub, now)
         turns += _retry_child(tx, datasets, node, by, now, afresh=node["name"] in fresh)
     turn = _begin_turn(tx, run, by, now, names)
     for name in names:
@@ -76,7 +79,7 @@ def _retry_child(
     return []
 
 
-def retry_job(tx: Transaction, job: str, by: Behalf) -> bool:
+def retry_job(tx: Transaction, job: str, by: Behalf, now: int) -> bool:
     """Queue the row of a job that has ended badly; False where it has not."""
     row = tx.one(
         """SELECT spec FROM work WHERE run = ? AND node = 'job' AND seq = 0
@@ -91,10 +94,12 @@ def retry_job(tx: Transaction, job: str, by: Behalf) -> bool:
         text = written(msgspec.structs.replace(spec, behalf=effective(spec.behalf, by)))
     tx.send(
         """UPDATE work SET state = 'queued', ended_at = NULL, problem = NULL, reason = '',
-                  not_before = 0, retries = 0, crashes = 0, epoch = epoch + 1, spec = ?
+                  not_before = 0, retries = 0, crashes = 0, suspect = 0, epoch = epoch + 1,
+                  spec = ?
             WHERE run = ? AND node = 'job' AND seq = 0""",
         (text, job),
     )
+    letter_sql.settle_step(tx, job, JOB_NODE, by.sub, now)
     return True
 
 
@@ -202,8 +207,15 @@ def _open_run_again(tx: Transaction, datasets: DatasetParts, node: Row, *, afres
         _forget(tx, node)
     else:
         tx.send(
+            """DELETE FROM work_part WHERE run = ? AND node = ? AND seq IN (
+                  SELECT seq FROM work WHERE run = ? AND node = ?
+                     AND state IN ('failed', 'cancelled'))""",
+            (*where, *where),
+        )
+        tx.send(
             """UPDATE work SET state = ?, ended_at = NULL, problem = NULL, output = NULL,
-                      reason = '', not_before = 0, retries = 0, crashes = 0, epoch = epoch + 1
+                      reason = '', not_before = 0, retries = 0, crashes = 0, suspect = 0,
+                      halved = 0, epoch = epoch + 1
                 WHERE run = ? AND node = ? AND state IN ('failed', 'cancelled')""",
             ("blocked" if node["options"] is None else "queued", *where),
         )
@@ -237,6 +249,7 @@ def _forget(tx: Transaction, node: Row) -> None:
     where = (node["run"], node["name"])
     tx.send("DELETE FROM work WHERE run = ? AND node = ?", where)
     tx.send("DELETE FROM batch WHERE run = ? AND node = ?", where)
+    tx.send("DELETE FROM work_part WHERE run = ? AND node = ?", where)
     tx.send("DELETE FROM source WHERE run = ? AND node = ?", where)
     tx.send("DELETE FROM rejected WHERE run = ? AND node = ?", where)
     tx.send(

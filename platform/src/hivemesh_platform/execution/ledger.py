@@ -380,7 +380,7 @@ class Ledger(Protocol):
         """
         ...
 
-    def job_again(self, tx: Transaction, job: str, by: Behalf) -> bool:
+    def job_again(self, tx: Transaction, job: str, by: Behalf, now: int) -> bool:
         """Queue a job that has ended badly once more; False where it has not."""
         ...
 

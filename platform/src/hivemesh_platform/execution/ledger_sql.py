@@ -450,9 +450,9 @@ class SqlLedger:
         lock_run(tx, run)
         return again_sql.retry(tx, self._datasets, run, first, by, now)
 
-    def job_again(self, tx: Transaction, job: str, by: Behalf) -> bool:
+    def job_again(self, tx: Transaction, job: str, by: Behalf, now: int) -> bool:
         """Queue a job that has ended badly once more; False where it has not."""
-        return again_sql.retry_job(tx, job, by)
+        return again_sql.retry_job(tx, job, by, now)
 
     def take_over(self, tx: Transaction, old: str, new: str, now: int) -> Effects:
         """Give an accepted run what another one has recorded, but for what that went without."""

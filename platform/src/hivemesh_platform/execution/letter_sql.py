@@ -111,12 +111,12 @@ def settle(tx: Transaction, letter: str, state: str, who: str, now: int, became:
     return changed == 1
 
 
-def settle_run(tx: Transaction, run: str, who: str, now: int) -> int:
-    """Settle the open letters of a run that is repeated as a whole; returns how many."""
+def settle_step(tx: Transaction, run: str, node: str, who: str, now: int) -> int:
+    """Settle the open letters of a step that is tried again in its run; returns how many."""
     return tx.execute(
         """UPDATE dead_letter SET state = 'retried', settled_by = ?, settled_at = ?,
-                  replayed_as = run WHERE run = ? AND state = 'open'""",
-        (who, now, run),
+                  replayed_as = run WHERE run = ? AND node = ? AND state = 'open'""",
+        (who, now, run, node),
     )
 
 
