@@ -76,10 +76,12 @@ class Postgres:
         except subprocess.CalledProcessError:
             return
 
-    def query(self, sql: str, *, user: str = "root", password: str = "") -> str:
+    def query(
+        self, sql: str, *, user: str = "root", password: str = "", database: str = "postgres"
+    ) -> str:
         """What a statement answers, as text."""
         command = [str(self.programs / "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-h"]
-        command += [str(self.folder), "-U", user, "-d", "postgres", "-c", sql]
+        command += [str(self.folder), "-U", user, "-d", database, "-c", sql]
         environment = {"PGPASSWORD": password, "PATH": os.environ["PATH"]}
         done = subprocess.run(
             command, check=False, capture_output=True, text=True, timeout=30, env=environment

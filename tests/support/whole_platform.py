@@ -28,7 +28,7 @@ SAMPLE = ROOT / "platform/src/hivemesh_platform/samples/email/sample.mbox"
 COMMAND = str(Path(sys.executable).parent / "hivemesh")
 POLL_S = 0.02
 LOOPBACK = ("api.port=0", "api.enrolment_port=0", "workers.alone_s=60")
-_BUILDS_NEED = ("PIP_", "UV_", "SSL_")
+_KEPT = ("PIP_", "UV_", "SSL_", "PYTHONPATH")  # for builds, and the code that is tested
 
 
 def until(condition: Callable[[], object], within_s: float, what: str) -> object:
@@ -122,7 +122,7 @@ class Installation:
     def _environment(self) -> dict[str, str]:
         home = self.state.parent / "home"
         home.mkdir(exist_ok=True)
-        kept = {name: os.environ[name] for name in os.environ if name.startswith(_BUILDS_NEED)}
+        kept = {name: os.environ[name] for name in os.environ if name.startswith(_KEPT)}
         return {**kept, "PATH": os.environ["PATH"], "HOME": str(home)}
 
     @property

@@ -191,13 +191,13 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
     authority = open_trust(settings, loaded.shared_folder, clock)
     own = SpiffeId.platform(authority.trust_domain, settings.replica.id)
     sources = open_sources(settings.trust, own, authority, clock)
-    place = place_of(settings.database, folder)
+    place = place_of(settings.database, folder, settings.replica.id)
     await wait_until_reachable(place, settings.database.start_timeout_s)
     await asyncio.to_thread(place.ensure_schema)
     crash.arm(loaded.environment.get(crash.VARIABLE), production=settings.mode == "production")
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings.database, place))
-        replicas = await stack.enter_async_context(open_replicas(loaded, database, clock))
+        replicas = await stack.enter_async_context(open_replicas(loaded, database, place, clock))
         directory = open_directory(clock, database, replicas)
         await directory.load()
         records = await stack.enter_async_context(open_records(loaded, database, clock, authority))
@@ -516,9 +516,13 @@ def open_directory(clock: Clock, database: Database, replicas: Replicas) -> Embe
 
 @asynccontextmanager
 async def open_replicas(
-    loaded: Loaded, database: Database, clock: Clock
+    loaded: Loaded, database: Database, place: Place, clock: Clock
 ) -> AsyncIterator[Replicas]:
-    """This process among the replicas, from its joining to its leaving."""
+    """This process among the replicas, from its joining to its leaving.
+
+    Heartbeats have connections of their own: the others may all wait for what a replica that was
+    stopped has locked.
+    """
     own = Own(
         id=loaded.settings.replica.id,
         folder=folder_id(loaded.state_folder),
@@ -526,15 +530,19 @@ async def open_replicas(
         version=__version__,
     )
     alone = database.dialect == "sqlite"
-    replicas = Replicas(database, own, clock, alone=alone, singletons=SINGLETONS)
-    await replicas.join()
-    beating = asyncio.create_task(replicas.run(), name="replica")
-    try:
-        yield replicas
-    finally:
-        beating.cancel()
-        await asyncio.wait([beating])
-        await replicas.leave()
+    few = loaded.settings.database.model_copy(update={"connections": 1})
+    async with AsyncExitStack() as stack:
+        if not alone:
+            database = await stack.enter_async_context(open_database(few, place))
+        replicas = Replicas(database, own, clock, alone=alone, singletons=SINGLETONS)
+        await replicas.join()
+        beating = asyncio.create_task(replicas.run(), name="replica")
+        try:
+            yield replicas
+        finally:
+            beating.cancel()
+            await asyncio.wait([beating])
+            await replicas.leave()
 
 
 def open_records(

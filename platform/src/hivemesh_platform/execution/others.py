@@ -125,6 +125,7 @@ class Others:
 
     async def _take_over(self, gone: Replica) -> None:
         """Rows first, with the fence; then runs. Each part may be repeated, by others too."""
+        await self._replicas.cut_off(gone)
         fenced = await self._claimer.recover(gone.id, lambda tx: self._replicas.fence(tx, gone))
         if not fenced:
             return

@@ -156,6 +156,11 @@ class Replicas:
         gone, self._gone = list(self._gone.values()), {}
         return gone
 
+    async def cut_off(self, gone: Replica) -> None:
+        """Take the locks away from a replica that is silent."""
+        if gone.is_live:
+            await self._database.write(lambda tx: store.cut_off(tx, gone.id))
+
     def fence(self, tx: Transaction, gone: Replica) -> bool:
         """Make sure that a replica commits nothing more; False where it turned out to be alive."""
         if gone.is_live:

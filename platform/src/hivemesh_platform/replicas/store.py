@@ -1,6 +1,7 @@
 """The tables of replicas and leaders; one function per statement."""
 
 from hivemesh_platform.replicas.model import Leadership, Replica, ReplicaState, Urls
+from hivemesh_platform.storage.names import application_name
 from hivemesh_platform.storage.transaction import Row, Transaction, Value
 
 _JOIN = """
@@ -74,6 +75,21 @@ def declare_dead(tx: Transaction, seen: Replica) -> bool:
         (seen.id, seen.epoch, seen.beats),
     )
     return changed == 1
+
+
+def cut_off(tx: Transaction, replica: str) -> None:
+    """End a replica's connections: one that was stopped inside a transaction holds its locks.
+
+    The server ends an idle transaction by itself, but not one that waits for the rest of a
+    pipeline.
+    """
+    if tx.dialect == "postgresql":
+        tx.all(
+            """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE application_name = ? AND datname = current_database()
+                  AND usename = current_user AND pid != pg_backend_pid()""",
+            (application_name(replica),),
+        )
 
 
 def settle(tx: Transaction, seen: Replica) -> None:

@@ -53,8 +53,8 @@ class Place:
         migrate.ensure_schema(self.schema)
 
 
-def place_of(settings: DatabaseSettings, folder: Path) -> Place:
-    """Read where the database is.
+def place_of(settings: DatabaseSettings, folder: Path, replica: str = "") -> Place:
+    """Read where the database is; `replica` names our connections to it.
 
     Raises:
         DatabaseUnsuitableError: the address is no address, or nobody would check who answers.
@@ -65,7 +65,11 @@ def place_of(settings: DatabaseSettings, folder: Path) -> Place:
     from hivemesh_platform.storage.server import server  # noqa: PLC0415 - 10 MiB, only with a server
 
     direct = settings.direct_url.get_secret_value()
-    return Place(folder / FILE, server(url, pooled=bool(direct)), server(direct or url))
+    return Place(
+        folder / FILE,
+        server(url, pooled=bool(direct), name=replica),
+        server(direct or url, name=replica),
+    )
 
 
 def open_database(settings: DatabaseSettings, place: Place) -> Database:

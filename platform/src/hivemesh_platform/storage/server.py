@@ -18,6 +18,7 @@ from hivemesh_platform.storage.errors import (
     StorageError,
     StorageFullError,
 )
+from hivemesh_platform.storage.names import application_name
 
 OLDEST = 13  # major version: the oldest that PostgreSQL itself still mended in 2025
 IDLE_IN_TRANSACTION_MS = 5_000  # a process that stopped inside a transaction lets go of its rows
@@ -71,8 +72,8 @@ class Server:
         return connection
 
 
-def server(url: str, *, pooled: bool = False) -> Server:
-    """Read an address, and add what a safe connection needs.
+def server(url: str, *, pooled: bool = False, name: str = "") -> Server:
+    """Read an address, and add what a safe connection needs; `name` tells replicas apart there.
 
     Raises:
         DatabaseUnsuitableError: it is no address of PostgreSQL, or a connection that nobody checks.
@@ -87,7 +88,8 @@ def server(url: str, *, pooled: bool = False) -> Server:
         raise DatabaseUnsuitableError(message)
     if not _is_socket(found):
         _protect(found)
-    return Server(parameters={**_DEFAULTS, **found}, pooled=pooled)
+    known = {"application_name": application_name(name)} if name else {}
+    return Server(parameters={**_DEFAULTS, **found, **known}, pooled=pooled)
 
 
 def _is_socket(found: Mapping[str, str]) -> bool:
