@@ -62,7 +62,13 @@ class MeshFront:
             state["note"] = self._note
             state.pop("principal", None)
             if isinstance(peer, Peer):
-                state["principal"] = await self._access.principal_of(peer)
+                try:
+                    state["principal"] = await self._access.principal_of(peer)
+                except HivemeshError as error:  # the database is away
+                    place, request = scope["path"], request_id(scope)
+                    refusal = respond(document_of(error, instance=place, request=request))
+                    await refusal(scope, receive, send)
+                    return
         await self.app(scope, receive, send)
 
 

@@ -9,6 +9,7 @@ and DBOS numbers steps in the order in which they are asked for.
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from hivemesh_platform import crash
 from hivemesh_platform.omitted import without_postgres
+from hivemesh_platform.storage.database import PATIENCE_S
 from hivemesh_platform.storage.migrate import engine_of
 
 if TYPE_CHECKING:
@@ -96,6 +98,7 @@ class DbosEngine:
         self._workflow: Any = None
         self._running: set[asyncio.Task[Any]] = set()
         self._engine: sqlalchemy.Engine | None = None
+        self._closing = threading.Event()
 
     async def __aenter__(self) -> Self:
         with without_postgres() if isinstance(self._where, Path) else nullcontext():
@@ -123,6 +126,7 @@ class DbosEngine:
     ) -> None:
         from dbos import DBOS  # noqa: PLC0415 - see __aenter__
 
+        self._closing.set()
         await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
         if self._loop is not None:  # DBOS has made its own pool, now shut, the loop's default
             self._loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))
@@ -169,6 +173,7 @@ class DbosEngine:
         """The workflow: all nodes drain at the same time."""
         from dbos import DBOS  # noqa: PLC0415 - see __aenter__
 
+        PATIENCE_S.set(None)  # it goes on when the request that has started it was answered
         task = asyncio.current_task()
         if task is not None:
             self._running.add(task)
@@ -223,7 +228,9 @@ class DbosEngine:
         import sqlalchemy  # noqa: PLC0415 - see __aenter__
 
         if not isinstance(self._where, Path):
-            return engine_of(self._where, pool_size=CONNECTIONS, max_overflow=CONNECTIONS)
+            return engine_of(
+                self._where, self._closing, pool_size=CONNECTIONS, max_overflow=CONNECTIONS
+            )
         self._where.touch(mode=0o600, exist_ok=True)
         engine = sqlalchemy.create_engine(
             self._url(), pool_size=CONNECTIONS, max_overflow=CONNECTIONS

@@ -1,6 +1,7 @@
 """Schema versions: creates the schema, refuses a state folder of another version, upgrades it."""
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 HEAD = "0014"  # the newest file of migrations/versions
 _MIGRATIONS = Path(__file__).parent / "migrations"
+CONNECT_AGAIN_S = 0.5
 _LOCK = 0x48697665  # of the server: one process at a time makes or changes the schema
 
 
@@ -154,14 +156,28 @@ def _connected(where: "Path | Server") -> Iterator["sqlalchemy.Connection"]:
         engine.dispose()
 
 
-def engine_of(server: "Server", **options: Any) -> "sqlalchemy.Engine":
-    """SQLAlchemy's way to a server, for its libraries; its pool holds no dead connection."""
+def engine_of(
+    server: "Server", stop: threading.Event | None = None, **options: Any
+) -> "sqlalchemy.Engine":
+    """SQLAlchemy's way to a server, for its libraries; its pool holds no dead connection.
+
+    With `stop` a connection is waited for until it is set: DBOS lets a run fail where a server
+    refuses in words that it does not know, and else waits up to a minute between two tries.
+    """
+    import psycopg  # noqa: PLC0415 - as above
     import sqlalchemy  # noqa: PLC0415 - as above
 
     def connect() -> Any:
-        connection = server.connect()
-        connection.autocommit = False
-        return connection
+        while True:
+            try:
+                connection = server.connect()
+            except psycopg.OperationalError as error:
+                if stop is None or stop.wait(CONNECT_AGAIN_S):
+                    message = f"connection failed: {error}"  # the words that DBOS looks for
+                    raise psycopg.OperationalError(message) from error
+            else:
+                connection.autocommit = False
+                return connection
 
     return sqlalchemy.create_engine(
         "postgresql+psycopg://", creator=connect, pool_pre_ping=True, **options
