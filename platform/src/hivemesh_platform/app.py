@@ -79,6 +79,7 @@ from hivemesh_platform.registry.shared import SharedDirectory
 from hivemesh_platform.registry.types import WorkerTypes
 from hivemesh_platform.replicas.service import Own, Replicas, folder_id
 from hivemesh_platform.routing.model import Weights
+from hivemesh_platform.routing.outliers import LONGEST_S, Rule
 from hivemesh_platform.routing.service import RoutingService
 from hivemesh_platform.secret_parts import open_secrets
 from hivemesh_platform.settings import Settings
@@ -330,6 +331,7 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
         clock,
         _weights(settings),
         kept=settings.routing.explanations,
+        rule=_rule(settings),
         clearance=InstalledCatalogue(types).clearance,
     )
     enrolments = SqlEnrolmentStore(base.database)
@@ -386,7 +388,7 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
         routing=routing,
         metrics=metrics,
         started_at=clock.now(),
-        overview=Overview(registry, types, supervisor, _weights(settings)),
+        overview=Overview(registry, types, supervisor, _weights(settings), routing),
         supervisor=supervisor,
         mesh_app=_nothing,
         enrolment_app=RequestIds(_routes("enrolment", [enrolment.newcomers(enroller)])),
@@ -562,6 +564,16 @@ def _weights(settings: Settings) -> Weights:
     routing = settings.routing
     return Weights(
         cpu=routing.cpu_weight, memory=routing.memory_weight, active=routing.active_weight
+    )
+
+
+def _rule(settings: Settings) -> Rule:
+    routing = settings.routing
+    return Rule(
+        factor=routing.slow_factor,
+        failures=routing.failures,
+        first_s=routing.ejected_s,
+        longest_s=max(LONGEST_S, routing.ejected_s),
     )
 
 

@@ -42,6 +42,7 @@ def system_status(platform: "Platform") -> SystemStatus:
         quarantined=_quarantined(platform),
         audit_problem=platform.audit_service.trail.problem,
         secrets_sealed=platform.secrets_sealed(),
+        ejected=sorted({one for some in platform.routing.ejected().values() for one in some}),
         replicas=sorted([platform.replicas.own.id, *(one.id for one in platform.replicas.others)]),
     )
 
@@ -74,6 +75,8 @@ async def metrics(platform: "Platform", database: Database) -> Metrics:
         audit_refused=trail.refused,
         audit_dropped=trail.dropped,
         audit_checkpoint_failures=trail.checkpoint_failures,
+        ejected={name: len(some) for name, some in platform.routing.ejected().items()},
+        ejections=platform.routing.ejections,
         writer_cpu_s=database.writer_cpu_s,
     )
     return platform.metrics

@@ -1,5 +1,7 @@
 """The installation as people see it: workers and instances with everything known of them."""
 
+from collections.abc import Iterable
+
 from hivemesh_sdk.contracts.api import InstanceView, WorkerView
 from hivemesh_sdk.errors import NotFoundError
 
@@ -7,6 +9,8 @@ from hivemesh_platform.registry.model import InstanceState
 from hivemesh_platform.registry.service import Listing, RegistryService
 from hivemesh_platform.registry.types import BrokenWorker, InstalledWorker, WorkerTypes
 from hivemesh_platform.routing.model import Load, Weights, load_parts, load_score
+from hivemesh_platform.routing.outliers import Circuit
+from hivemesh_platform.routing.service import RoutingService
 from hivemesh_platform.supervisor.service import Standing, Supervisor
 
 _STATUS = {
@@ -25,7 +29,9 @@ class Overview:
         types: WorkerTypes,
         supervisor: Supervisor | None,
         weights: Weights,
+        routing: RoutingService | None = None,
     ) -> None:
+        self._routing = routing
         self._registry = registry
         self._types = types
         self._supervisor = supervisor
@@ -109,7 +115,19 @@ class Overview:
             load_parts={k: round(v, 4) for k, v in load_parts(load, self._weights).items()},
             pid=one.pid,
             restarts=standing.restarts,
+            circuits=self._circuits(one.id, one.slots),
         )
+
+    def _circuits(self, instance: str, capabilities: Iterable[str]) -> dict[str, str]:
+        """What the instance takes no steps of at the moment, and why."""
+        if self._routing is None:
+            return {}
+        standings = {name: self._routing.standing(instance, name) for name in capabilities}
+        return {
+            name: str(standing)
+            for name, standing in standings.items()
+            if standing.circuit is not Circuit.CLOSED
+        }
 
     def _listings(self, worker: str) -> list[Listing]:
         return [one for one in self._registry.instances() if one.instance.worker == worker]

@@ -263,6 +263,21 @@ class RoutingSettings(Section):
     explanations: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
         default=2000, description="Decisions kept in memory for `job explain`; the oldest go first."
     )
+    slow_factor: Annotated[float, Field(ge=0, le=1000)] = Field(
+        default=3.0,
+        description="An instance that takes this many times as long for a record as the others of "
+        "its capability gets no steps for a while; never more than half of them. 0 = never.",
+    )
+    failures: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=5,
+        description="The same for one whose last steps all failed while those of the others did "
+        "not. 0 = never.",
+    )
+    ejected_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=10.0,
+        description="Seconds until one step, the probe, is tried there again; doubled each time "
+        "that the probe is slow or fails, up to 300.",
+    )
 
 
 class VaultSettings(Section):

@@ -164,3 +164,65 @@ async def test_waiting_ends_when_an_instance_comes(
         await waiting
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+ONE_RECORD = Requirement(capability="echo.say@1", records=1)
+
+
+async def test_an_instance_that_fails_is_given_no_more_and_shows_why(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    await directory.put(instance(clock, "i1"))
+    await directory.put(instance(clock, "i2"))
+    for _ in range(12):
+        choice = placed(routing, ONE_RECORD)
+        failed = choice.endpoint.instance == "i2"
+        clock.advance(0.3)
+        routing.report(choice, Outcome.FAILED if failed else Outcome.COMPLETED, 0.3)
+    assert routing.ejected() == {"echo.say@1": ["i2"]}
+    assert routing.free_slots() == {"echo.say@1": 2}
+    assert "its last 5 steps failed" in str(routing.standing("i2", "echo.say@1"))
+    choice = placed(routing)
+    assert choice.endpoint.instance == "i1"
+    candidates = {one["instance"]: one["unmet"] for one in choice.explanation["candidates"]}
+    assert candidates == {"i1": "", "i2": "circuit open"}
+
+
+async def test_an_ejected_instance_stays_so_after_its_next_heartbeat(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    await test_an_instance_that_fails_is_given_no_more_and_shows_why(routing, directory, clock)
+    await directory.beat("i2", heartbeat(active=0))
+    assert routing.free_slots() == {"echo.say@1": 1}
+
+
+async def test_the_explanation_names_what_others_do_not_meet(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    await directory.put(instance(clock, "i1", labels={"gpu": "true"}))
+    await directory.put(instance(clock, "i2"))
+    choice = placed(routing, Requirement(capability="echo.say@1", labels={"gpu": "true"}))
+    assert choice.explanation["candidates"][1] == {"instance": "i2", "unmet": "gpu=true"}
+
+
+async def test_the_explanation_of_many_is_bounded(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    for number in range(100):
+        await directory.put(instance(clock, f"i{number}"))
+    explanation = placed(routing).explanation
+    assert (len(explanation["candidates"]), explanation["not_listed"]) == (20, 80)
+
+
+async def test_where_all_that_fit_are_ejected_none_of_them_is(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    await directory.put(instance(clock, "i1"))
+    await directory.put(instance(clock, "i2", labels={"gpu": "true"}))
+    for _ in range(12):
+        choice = placed(routing, ONE_RECORD)
+        failed = choice.endpoint.instance == "i2"
+        clock.advance(0.3)
+        routing.report(choice, Outcome.FAILED if failed else Outcome.COMPLETED, 0.3)
+    choice = placed(routing, Requirement(capability="echo.say@1", labels={"gpu": "true"}))
+    assert choice.endpoint.instance == "i2"

@@ -58,6 +58,8 @@ def show_worker(worker: "WorkerView", fmt: str) -> None:
     for one in worker.instances:
         if one.reason:
             typer.echo(f"{one.id}: {one.reason}")
+        for capability, circuit in one.circuits.items():
+            typer.echo(f"{one.id}: {capability} {circuit}")
 
 
 def _node_cells(node: "NodeView") -> list[str]:

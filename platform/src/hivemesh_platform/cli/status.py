@@ -29,6 +29,8 @@ def status(fmt: output.Format = "table", state: session.State = None) -> None:
     )
     if len(seen.replicas) > 1:
         typer.echo(f"replicas {', '.join(seen.replicas)} · this is {seen.replica}")
+    if seen.ejected:
+        typer.echo(f"slower or failing more than the others: {', '.join(seen.ejected)}")
     if seen.quarantined:
         typer.echo(f"quarantined, two keys claim it: {', '.join(seen.quarantined)}")
     if seen.audit_problem:

@@ -33,6 +33,8 @@ MAX_STEPS = 256  # at once in this process: bounds memory whatever the directory
 # Of the steps that ran when a worker died one is the cause: apart from each other they tell which.
 _APART = "its last worker died; it waits to run apart from others whose worker died"
 
+_COMPARED = frozenset({"call", "map", "add"})  # the longer the input, the longer they take
+
 _log = structlog.get_logger("hivemesh.execution")
 
 
@@ -151,7 +153,7 @@ class Claimer:
         return parts
 
     async def _start_together(self, claims: list[Claim]) -> None:
-        choice = self._parts.placement.choose(_requirement(claims[0]))
+        choice = self._parts.placement.choose(_requirement(*claims))
         if isinstance(choice, NoCandidate):
             until = milliseconds(self._parts.clock) + NO_CANDIDATE_MS
             held = [(one.key, one.fence) for one in claims]
@@ -259,7 +261,8 @@ def _tidy(tx: Transaction, before: int) -> None:
     submit_sql.forget(tx, before)
 
 
-def _requirement(claim: Claim) -> Requirement:
+def _requirement(claim: Claim, *others: Claim) -> Requirement:
+    """What one row asks for, and others that travel with it."""
     labels: dict[str, str]
     if claim.spec is None:
         labels = msgspec.json.decode(claim.labels, type=dict[str, str])
@@ -267,5 +270,9 @@ def _requirement(claim: Claim) -> Requirement:
         labels = msgspec.json.decode(claim.spec, type=JobSpec).labels
     avoid = claim.last_instance if claim.retries or claim.losses else ""
     return Requirement(
-        capability=claim.capability, labels=labels, data_class=claim.data_class, avoid=avoid
+        capability=claim.capability,
+        labels=labels,
+        data_class=claim.data_class,
+        avoid=avoid,
+        records=claim.divisible + len(others) if claim.kind in _COMPARED else 0,
     )

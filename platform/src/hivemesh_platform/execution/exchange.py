@@ -140,7 +140,7 @@ class Exchange:
             instance=endpoint.instance,
             identity=endpoint.identity,
             worker=f"{endpoint.worker} {endpoint.version}",
-            explanation=_encode(self._choice.explanation).decode(),
+            explanation=_encode(dict(self._choice.explanation)).decode(),
             endpoint=_encode(endpoint).decode() if self._claim.kind == "source" else "",
         )
         ledger, claim, now = self._parts.ledger, self._claim, self._parts.now()

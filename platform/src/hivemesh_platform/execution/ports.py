@@ -25,6 +25,7 @@ class Requirement:
     labels: Mapping[str, str] = field(default_factory=dict)
     data_class: DataClass = DataClass.PUBLIC  # of the inputs
     avoid: str = ""  # the instance where the last attempt failed; taken only if it is the only one
+    records: int = 0  # that it would be given; 0: its time will say nothing of the instance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Choice:
     endpoint: Endpoint
     capability: str
     explanation: Mapping[str, JsonValue]
+    number: int = 0  # of the decision; 0: none was made
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,14 @@
-"""Keeps the live instances in the order of their load, so that a choice looks at one of them.
+"""Keeps the live instances in the order of their load, so that a choice looks at few of them.
 
-Holds state, does no I/O. Each kind of requirement has a pool: a heap whose outdated entries are
-left in place and skipped.
+Holds state, does no I/O. Each kind of requirement has a pool: those with a free slot and those
+without one, each in order.
 """
 
-from collections import OrderedDict, deque
+from bisect import bisect_left, insort
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
+from itertools import chain, islice
 
 from hivemesh_platform.routing.model import (
     Candidate,
@@ -22,7 +23,9 @@ from hivemesh_platform.routing.model import (
 )
 
 MAX_POOLS = 256
-_Row = tuple[float, float, float, int, int]  # score, cpu, memory, active, free
+LISTED = 20  # candidates that a decision keeps; the rest are counted
+_Row = tuple[float, float, float, int, int, str]  # score, cpu, memory, active, free, ejected
+_Entry = tuple[float, int, str]  # score, last chosen, instance
 
 
 @dataclass(slots=True)
@@ -42,12 +45,25 @@ class Seat:
     refused: set[str] = field(default_factory=set)  # capabilities it answered 429 for
     in_flight: dict[str, int] = field(default_factory=dict)
     last_chosen: int = 0
+    allowed: dict[str, int] = field(default_factory=dict)  # of an ejected one: 0, or 1 as a probe
 
     def free(self, capability: str) -> int:
         """Slots of a capability that can be given."""
+        slots = self.allowed.get(capability)
+        if slots is None:
+            return self.unlimited(capability)
+        return min(slots - self.in_flight.get(capability, 0), self.unlimited(capability))
+
+    def unlimited(self, capability: str) -> int:
+        """Free slots, whether the instance is ejected or not."""
         if capability in self.refused:
             return 0
         return self.slots.get(capability, 0) - self.in_flight.get(capability, 0)
+
+    def ejected(self, capability: str) -> str:
+        """How its circuit stands, or "" where it is closed."""
+        slots = self.allowed.get(capability)
+        return "" if slots is None else "half-open" if slots else "open"
 
     def load(self) -> Load:
         """The load with our own steps of this moment."""
@@ -61,67 +77,86 @@ class _Pool:
     def __init__(self, wanted: Requirements, weights: Weights) -> None:
         self._capability = wanted.capability
         self._weights = weights
-        self._heap: list[tuple[float, int, str, int]] = []
-        self._stamps: dict[str, int] = {}
+        self._ready: list[_Entry] = []  # with a free slot
+        self._busy: list[_Entry] = []
+        self._entries: dict[str, tuple[bool, _Entry]] = {}
         self.rows: dict[str, _Row] = {}
-        self._next_stamp = 0
+        self.unfit: dict[str, str] = {}  # that serve the capability, and what they do not meet
 
     def __contains__(self, instance: str) -> bool:
-        return instance in self._stamps
+        return instance in self.rows
 
     def put(self, seat: Seat) -> None:
         load, free = seat.load(), seat.free(self._capability)
         score = load_score(load, self._weights)
-        self.rows[seat.instance] = (score, load.cpu, load.memory, load.active, free)
-        self._next_stamp += 1
-        self._stamps[seat.instance] = self._next_stamp
-        if free > 0:
-            heappush(self._heap, (score, seat.last_chosen, seat.instance, self._next_stamp))
-        if len(self._heap) > 4 * len(self._stamps) + 64:
-            self._heap = [entry for entry in self._heap if self._is_current(entry)]
-            heapify(self._heap)
+        ejected = seat.ejected(self._capability)
+        self.rows[seat.instance] = (score, load.cpu, load.memory, load.active, free, ejected)
+        entry = (score, seat.last_chosen, seat.instance)
+        self._remove(seat.instance)
+        self.unfit.pop(seat.instance, None)
+        self._entries[seat.instance] = free > 0, entry
+        insort(self._ready if free > 0 else self._busy, entry)
+
+    def put_unfit(self, instance: str, misses: str) -> None:
+        self.drop(instance)
+        if misses != self._capability:
+            self.unfit[instance] = misses
 
     def drop(self, instance: str) -> None:
-        self._stamps.pop(instance, None)
+        self._remove(instance)
         self.rows.pop(instance, None)
+        self.unfit.pop(instance, None)
 
     def best(self, avoid: str = "") -> str | None:
-        self._skip_outdated()
-        if not self._heap:
+        for _, _, instance in islice(self._ready, 2):
+            if instance != avoid:
+                return instance
+        return avoid if self._ready else None
+
+    def best_of_ejected(self, seats: Mapping[str, Seat]) -> str | None:
+        """The best one where all that fit are ejected: then none of them is."""
+        if not all(row[5] for row in self.rows.values()):
             return None
-        if self._heap[0][2] != avoid:
-            return self._heap[0][2]
-        avoided = heappop(self._heap)
-        self._skip_outdated()
-        second = self._heap[0][2] if self._heap else avoid
-        heappush(self._heap, avoided)
-        return second
+        free = (one for *_, one in self._busy if seats[one].unlimited(self._capability) > 0)
+        return next(free, None)
 
-    def _skip_outdated(self) -> None:
-        while self._heap and not self._is_current(self._heap[0]):
-            heappop(self._heap)
+    def top(self) -> tuple[tuple[str, _Row], ...]:
+        """The first ones as they stand."""
+        first = islice(chain(self._ready, self._busy), LISTED)
+        return tuple([(instance, self.rows[instance]) for _, _, instance in first])
 
-    def _is_current(self, entry: tuple[float, int, str, int]) -> bool:
-        return self._stamps.get(entry[2]) == entry[3]
+    def _remove(self, instance: str) -> None:
+        found = self._entries.pop(instance, None)
+        if found is not None:
+            ready, entry = found
+            entries = self._ready if ready else self._busy
+            del entries[bisect_left(entries, entry)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A decision as it is kept: a copy of the pool's rows, turned into candidates when asked for."""
+    """A decision as it is kept, turned into candidates when asked for."""
 
     chosen: str | None
     reason: str
-    rows: dict[str, _Row]
+    rows: tuple[tuple[str, _Row], ...]
+    fitting: int
+    unfit: tuple[tuple[str, str], ...]
+    unfitting: int
 
     def decision(self) -> Decision:
-        rows = sorted(self.rows.items(), key=lambda item: (item[1][0], item[0]))
         return Decision(
             chosen=self.chosen,
             reason=self.reason,
             candidates=tuple(
-                Candidate(instance=name, score=s, cpu=c, memory=m, active=a, free=f)
-                for name, (s, c, m, a, f) in rows
+                Candidate(
+                    instance=name, score=s, cpu=c, memory=m, active=a, free=max(0, f), ejected=e
+                )
+                for name, (s, c, m, a, f, e) in self.rows
             ),
+            not_listed=self.fitting - len(self.rows),
+            unfit=self.unfit,
+            unfit_not_listed=self.unfitting - len(self.unfit),
         )
 
 
@@ -132,12 +167,12 @@ class Board:
         self._weights = weights
         self._seats: dict[str, Seat] = {}
         self._pools: OrderedDict[Requirements, _Pool] = OrderedDict()
-        self._decisions: dict[int, _Kept] = {}
-        self._order: deque[int] = deque()
-        self._kept_rows = 0
-        self._max_rows = kept * 16
+        self._decisions: OrderedDict[int, _Kept] = OrderedDict()
         self._kept = kept
         self._number = 0
+        self._free: Counter[str] = Counter()  # slots, by capability
+        self._serving: Counter[str] = Counter()  # instances, by capability
+        self._given: dict[str, dict[str, int]] = {}  # what each seat adds to `_free`
 
     def put(self, seat: Seat) -> None:
         """Add an instance, or take over its new load; what is in flight stays counted."""
@@ -145,15 +180,14 @@ class Board:
         if known is not None:
             seat.in_flight, seat.last_chosen = known.in_flight, known.last_chosen
         self._seats[seat.instance] = seat
+        self._count_free(seat.instance)
         for wanted, pool in self._pools.items():
-            if unmet(seat.features, wanted):
-                pool.drop(seat.instance)
-            else:
-                pool.put(seat)
+            _put(pool, seat, wanted)
 
     def drop(self, instance: str) -> None:
         """Forget an instance that is not live any more."""
         if self._seats.pop(instance, None) is not None:
+            self._count_free(instance)
             for pool in self._pools.values():
                 pool.drop(instance)
 
@@ -163,16 +197,21 @@ class Board:
         The instance `avoid` is chosen only where it is the only one with a free slot.
         """
         pool = self._pool(wanted)
-        rows = pool.rows.copy()
-        best = pool.best(avoid)
+        rows, fitting = pool.top(), len(pool.rows)
+        unfit = tuple(islice(pool.unfit.items(), LISTED)) if pool.unfit else ()
+        best, reason = pool.best(avoid), ""
         if best is None:
-            return self._keep(_Kept(None, self._why_none(wanted, pool), rows))
+            best = pool.best_of_ejected(self._seats)
+            reason = "all that fit are ejected, so the lowest load score among them"
+        if best is None:
+            why = self._why_none(wanted, pool)
+            return self._keep(_Kept(None, why, rows, fitting, unfit, len(pool.unfit)))
         seat = self._seats[best]
         self._number += 1
         seat.last_chosen = self._number
         self._count(seat, wanted.capability, 1)
-        reason = _reason(len(rows), best, avoid)
-        return self._keep(_Kept(best, reason, rows))
+        reason = reason or _reason(fitting, best, avoid, rows)
+        return self._keep(_Kept(best, reason, rows, fitting, unfit, len(pool.unfit)))
 
     def release(self, instance: str, capability: str) -> None:
         """A step that was chosen for has ended."""
@@ -202,16 +241,22 @@ class Board:
 
     def free(self, capability: str) -> int:
         """Free slots of a capability over all live instances."""
-        return sum(
-            max(0, seat.free(capability))
-            for seat in self._seats.values()
-            if capability in seat.features.capabilities
-        )
+        return self._free[capability]
 
     def free_slots(self) -> dict[str, int]:
         """Free slots of every capability that has a live instance."""
-        names = {name for seat in self._seats.values() for name in seat.features.capabilities}
-        return {name: self.free(name) for name in names}
+        return dict(self._free)
+
+    def allow(self, instance: str, capability: str, slots: int | None) -> None:
+        """Eject an instance (0), try it (1), or give it all its slots again (None)."""
+        seat = self._seats.get(instance)
+        if seat is None:
+            return
+        if slots is None:
+            seat.allowed.pop(capability, None)
+        else:
+            seat.allowed[capability] = slots
+        self._count(seat, capability, 0)
 
     def seat(self, instance: str) -> Seat | None:
         """A live instance."""
@@ -230,17 +275,33 @@ class Board:
 
     def _count(self, seat: Seat, capability: str, change: int) -> None:
         seat.in_flight[capability] = seat.in_flight.get(capability, 0) + change
+        self._count_free(seat.instance)
         for pool in self._pools.values():
             if seat.instance in pool:
                 pool.put(seat)
+
+    def _count_free(self, instance: str) -> None:
+        """Keep the free slots of all instances up to date with those of one."""
+        for capability, slots in self._given.pop(instance, {}).items():
+            self._free[capability] -= slots
+            self._serving[capability] -= 1
+            if not self._serving[capability]:
+                del self._free[capability], self._serving[capability]
+        seat = self._seats.get(instance)
+        if seat is None:
+            return
+        given = {name: max(0, seat.free(name)) for name in seat.features.capabilities}
+        self._given[instance] = given
+        for capability, slots in given.items():
+            self._free[capability] += slots
+            self._serving[capability] += 1
 
     def _pool(self, wanted: Requirements) -> _Pool:
         pool = self._pools.get(wanted)
         if pool is None:
             pool = _Pool(wanted, self._weights)
             for seat in self._seats.values():
-                if not unmet(seat.features, wanted):
-                    pool.put(seat)
+                _put(pool, seat, wanted)
             self._pools[wanted] = pool
             if len(self._pools) > MAX_POOLS:
                 self._pools.popitem(last=False)
@@ -255,18 +316,24 @@ class Board:
     def _keep(self, kept: _Kept) -> int:
         self._number += 1
         self._decisions[self._number] = kept
-        self._order.append(self._number)
-        self._kept_rows += len(kept.rows)
-        while len(self._order) > 1 and (
-            len(self._order) > self._kept or self._kept_rows > self._max_rows
-        ):
-            self._kept_rows -= len(self._decisions.pop(self._order.popleft()).rows)
+        while len(self._decisions) > max(1, self._kept):
+            self._decisions.popitem(last=False)
         return self._number
 
 
-def _reason(candidates: int, chosen: str, avoid: str) -> str:
+def _put(pool: _Pool, seat: Seat, wanted: Requirements) -> None:
+    misses = unmet(seat.features, wanted)
+    if misses:
+        pool.put_unfit(seat.instance, misses)
+    else:
+        pool.put(seat)
+
+
+def _reason(candidates: int, chosen: str, avoid: str, rows: tuple[tuple[str, _Row], ...]) -> str:
     if candidates == 1:
         return "the only instance"
     if avoid == chosen:
         return "the only instance with a free slot"
+    if dict(rows)[chosen][5]:
+        return "a probe: whether it is still slower or fails more than the others"
     return "lowest load score" + (" without the one that failed" if avoid else "")

@@ -58,6 +58,7 @@ class Candidate:
     memory: float
     active: int
     free: int
+    ejected: str = ""  # "open" or "half-open": slower or failing more than the others
 
     def parts(self, weights: Weights) -> dict[str, float]:
         """The three terms of the score."""
@@ -70,7 +71,10 @@ class Decision:
 
     chosen: str | None
     reason: str
-    candidates: tuple[Candidate, ...] = field(repr=False)
+    candidates: tuple[Candidate, ...] = field(repr=False)  # the best ones, best first
+    not_listed: int = 0  # further ones that fitted
+    unfit: tuple[tuple[str, str], ...] = ()  # that serve the capability, and what they do not meet
+    unfit_not_listed: int = 0
 
 
 def requirements(

@@ -1,8 +1,9 @@
 """Places steps: keeps the board in step with the directory. Implements execution's `Placement`."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
+import structlog
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.instances import Endpoint
@@ -13,8 +14,15 @@ from hivemesh_platform.registry.model import Instance, InstanceState
 from hivemesh_platform.registry.ports import InstanceDirectory
 from hivemesh_platform.routing.board import Board, Seat
 from hivemesh_platform.routing.model import Decision, Features, Weights, requirements
+from hivemesh_platform.routing.outliers import Circuit, Outliers, Rule, Standing
 
-EXPLAINED = 100  # candidates of one decision that are written down; the rest are counted
+_ENDED_WELL: Mapping[Outcome, bool | None] = {
+    Outcome.COMPLETED: True,
+    Outcome.FAILED: False,
+    Outcome.UNREACHABLE: False,
+    Outcome.LOST: False,
+}
+_log = structlog.get_logger("hivemesh.routing")
 
 
 class RoutingService:
@@ -27,6 +35,7 @@ class RoutingService:
         weights: Weights,
         *,
         kept: int = 2000,
+        rule: Rule | None = None,
         clearance: Callable[[str], DataClass] = lambda _: DataClass.SECRET,
     ) -> None:
         self._clearance = clearance  # of a capability, as its manifest says
@@ -35,6 +44,7 @@ class RoutingService:
         self._clock = clock
         self._weights = weights
         self._board = Board(weights, kept=kept)
+        self._outliers = Outliers(rule)
         self._endpoints: dict[str, Endpoint] = {}
         self._lost: set[str] = set()
         self._changed = asyncio.Event()
@@ -62,22 +72,40 @@ class RoutingService:
         chosen = self._board.chosen(number)
         if chosen is None:
             return NoCandidate(self._board.reason(number))
-        decision = self._board.decision(number)
+        now = self._clock.monotonic()
+        self._outliers.began(number, chosen, requirement.capability, requirement.records, now)
         return Choice(
             endpoint=self._endpoints[chosen],
             capability=requirement.capability,
-            explanation=_explanation(decision, self._weights) if decision is not None else {},
+            explanation=_Explanation(self._board.decision, number, self._weights),
+            number=number,
         )
 
     def report(self, choice: Choice, outcome: Outcome, seconds: float) -> None:
         """Give the slot back and tell how it went."""
         instance = choice.endpoint.instance
         self._board.release(instance, choice.capability)
+        now = self._clock.monotonic()
+        self._outliers.ended(choice.number, ok=_ENDED_WELL.get(outcome), now=now)
         if outcome is Outcome.OVERLOADED:
             self._board.saturate(instance, choice.capability)
         elif outcome in {Outcome.LOST, Outcome.UNREACHABLE}:
             self._suspect(instance)
+        self._eject()
         self._changed.set()
+
+    @property
+    def ejections(self) -> int:
+        """How often an instance was taken out since the start."""
+        return self._outliers.ejections
+
+    def ejected(self) -> dict[str, list[str]]:
+        """The instances that are out or on probation, by capability."""
+        return self._outliers.out()
+
+    def standing(self, instance: str, capability: str) -> Standing:
+        """Whether an instance takes steps of a capability, and why not."""
+        return self._outliers.standing(instance, capability, self._clock.monotonic())
 
     def absent(self, capability: str) -> str:
         """Why nothing serves the capability; "" where live instances are merely busy."""
@@ -109,9 +137,27 @@ class RoutingService:
             if instance is None or instance.state(now) is not InstanceState.LIVE:
                 self._board.drop(instance_id)
                 self._endpoints.pop(instance_id, None)
+                self._outliers.forget(instance_id)
             else:
+                self._outliers.know(instance_id, instance.capabilities)
                 self._board.put(self._seat(instance))
                 self._endpoints[instance_id] = instance.endpoint()
+        self._eject()
+
+    def _eject(self) -> None:
+        """Bring the board in step with the circuits."""
+        for instance, capability in self._outliers.look(self._clock.monotonic()):
+            self._board.allow(instance, capability, self._outliers.allowed(instance, capability))
+            standing = self.standing(instance, capability)
+            log = _log.warning if standing.circuit is Circuit.OPEN else _log.info
+            log(
+                "circuit_changed",
+                instance=instance,
+                capability=capability,
+                circuit=standing.circuit.value,
+                reason=standing.reason,
+                probe_in_s=round(standing.probe_in_s, 1),
+            )
 
     def _seat(self, instance: Instance) -> Seat:
         features = Features(
@@ -127,6 +173,11 @@ class RoutingService:
             cpu=instance.cpu,
             memory=instance.memory,
             reported=instance.active_steps,
+            allowed={
+                name: slots
+                for name in instance.capabilities
+                if (slots := self._outliers.allowed(instance.id, name)) is not None
+            },
         )
 
     def _clearances_of(self, instance: Instance) -> dict[str, DataClass]:
@@ -137,6 +188,31 @@ class RoutingService:
         return known
 
 
+class _Explanation(Mapping[str, JsonValue]):
+    """Why an instance was chosen; made when it is first read, which is off the way of a choice."""
+
+    def __init__(self, of: Callable[[int], Decision | None], number: int, weights: Weights) -> None:
+        self._of = of
+        self._number = number
+        self._weights = weights
+        self._made: dict[str, JsonValue] | None = None
+
+    def __getitem__(self, name: str) -> JsonValue:
+        return self._content()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._content())
+
+    def __len__(self) -> int:
+        return len(self._content())
+
+    def _content(self) -> dict[str, JsonValue]:
+        if self._made is None:
+            decision = self._of(self._number)
+            self._made = {} if decision is None else _explanation(decision, self._weights)
+        return self._made
+
+
 def _explanation(decision: Decision, weights: Weights) -> dict[str, JsonValue]:
     candidates: list[JsonValue] = [
         {
@@ -145,12 +221,14 @@ def _explanation(decision: Decision, weights: Weights) -> dict[str, JsonValue]:
             "parts": {name: round(value, 4) for name, value in one.parts(weights).items()},
             "active": one.active,
             "free": one.free,
+            "unmet": f"circuit {one.ejected}" if one.ejected else "" if one.free else "free slot",
         }
-        for one in decision.candidates[:EXPLAINED]
+        for one in decision.candidates
     ]
+    unfit: list[JsonValue] = [{"instance": one, "unmet": what} for one, what in decision.unfit]
     return {
         "chosen": decision.chosen,
         "reason": decision.reason,
-        "candidates": candidates,
-        "not_listed": max(0, len(decision.candidates) - EXPLAINED),
+        "candidates": candidates + unfit,
+        "not_listed": decision.not_listed + decision.unfit_not_listed,
     }

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -34,6 +34,8 @@ class Totals:
     audit_refused: int = 0
     audit_dropped: int = 0
     audit_checkpoint_failures: int = 0
+    ejected: Mapping[str, int] = field(default_factory=dict)  # by capability
+    ejections: int = 0
     writer_cpu_s: float = 0.0
 
 
@@ -149,6 +151,11 @@ class _TotalsCollector(Collector):
                 "Replicas whose work this one has taken over.",
                 totals.taken_over,
             ),
+            (
+                "hivemesh_instance_ejections",
+                "Times that an instance was slower or failed more than the others and was left out.",
+                totals.ejections,
+            ),
             ("hivemesh_audit_records", "Records written to the audit trail.", totals.audit_records),
             (
                 "hivemesh_audit_refused",
@@ -169,6 +176,14 @@ class _TotalsCollector(Collector):
             single = CounterMetricFamily(name, text)
             single.add_metric([], number)
             yield single
+        ejected = GaugeMetricFamily(
+            "hivemesh_instances_ejected",
+            "Instances that get no steps, or a probe, as they are slower or fail more than others.",
+            labels=["capability"],
+        )
+        for name, count in totals.ejected.items():
+            ejected.add_metric([name], count)
+        yield ejected
         writer = CounterMetricFamily(
             "hivemesh_database_writer_cpu_seconds", "CPU seconds of the database's writer."
         )

@@ -79,6 +79,7 @@ class SystemStatus(View):
     audit_problem: str = ""  # why the audit trail cannot be written, or what is missing of it
     secrets_sealed: str = ""  # why secrets cannot be read at the moment; "" where they can
     replicas: list[str] = []  # those that live, this one included
+    ejected: list[str] = []  # instances that are slower, or fail more, than the others
 
 
 class ReplicaView(View):
@@ -118,6 +119,7 @@ class InstanceView(View):
     load_parts: dict[str, float]
     pid: int = 0
     restarts: int = 0
+    circuits: dict[str, str] = {}  # by capability, where the instance is ejected: how, and why
 
 
 class WorkerView(View):

@@ -1,0 +1,305 @@
+"""Which instances are slower, or fail more, than the others that serve the same capability.
+
+Pure; times are those of a monotonic clock. An instance is a circuit per capability: `closed` takes
+steps, `open` takes none, `half-open` takes one, the probe, which decides. Never more than half of
+the instances of a capability are out.
+"""
+
+from bisect import bisect_left
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+from statistics import median_low
+
+HALF = 2
+LONGEST_S = 300.0
+MANY = 100  # instances: of more, looks come less often, so that they cost the same
+
+
+class Circuit(StrEnum):
+    """Whether an instance takes steps of a capability."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """When an instance is taken out, and when it is tried again."""
+
+    factor: float = 3.0  # times slower than the median of the others; 0: never for its time
+    least_s: float = 0.03  # that a step takes longer; below it nobody would notice
+    failures: int = 5  # in a row, while the others mostly succeed; 0: never for failures
+    samples: int = 3  # of an instance, before anything is said of it
+    remembered: int = 8
+    window_s: float = 30.0
+    look_s: float = 0.25
+    first_s: float = 10.0  # out for this long, twice as long after each probe that fails
+    longest_s: float = LONGEST_S
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an instance stands with a capability, for people."""
+
+    circuit: Circuit
+    reason: str = ""
+    probe_in_s: float = 0.0
+
+    def __str__(self) -> str:
+        probe = f", probe in {self.probe_in_s:.0f} s" if self.circuit is Circuit.OPEN else ""
+        return f"{self.circuit}: {self.reason}{probe}" if self.reason else self.circuit
+
+
+@dataclass(slots=True)
+class _Step:
+    key: tuple[str, str]  # instance, capability
+    records: int
+    began: float
+
+
+@dataclass(slots=True)
+class _Sample:
+    at: float
+    each: float  # seconds a record
+    records: int
+
+
+@dataclass(slots=True)
+class _One:
+    """What is known of one instance and one capability."""
+
+    samples: deque[_Sample]
+    failed: deque[bool]
+    circuit: Circuit = Circuit.CLOSED
+    reason: str = ""
+    since: float = 0.0
+    out_s: float = 0.0
+    running: dict[int, _Step] = field(default_factory=dict)
+
+
+class Outliers:
+    """Follows the steps of all instances; `look` says whose circuit has changed."""
+
+    def __init__(self, rule: Rule | None = None) -> None:
+        self._rule = rule or Rule()
+        self._steps: dict[int, _Step] = {}
+        self._of: defaultdict[str, dict[str, _One]] = defaultdict(dict)  # by capability, instance
+        self._touched: set[str] = set()
+        self._changed: set[tuple[str, str]] = set()  # by probes, since the last look
+        self._looked = float("-inf")
+        self.ejections = 0
+
+    def began(self, number: int, instance: str, capability: str, records: int, now: float) -> None:
+        """A step was placed; `records` is 0 where its length says nothing of the instance."""
+        one = self._one(instance, capability)
+        step = _Step((instance, capability), records, now)
+        self._steps[number] = one.running[number] = step
+
+    def ended(self, number: int, *, ok: bool | None, now: float) -> None:
+        """A step has ended well, badly, or (None) in a way that says nothing."""
+        step = self._steps.pop(number, None)
+        if step is None:
+            return
+        instance, capability = step.key
+        one = self._of[capability].get(instance)
+        if one is None or one.running.pop(number, None) is None:
+            return
+        self._touched.add(capability)
+        if ok is None or one.circuit is Circuit.OPEN:
+            return
+        if one.circuit is Circuit.HALF_OPEN:
+            if step.began >= one.since:
+                self._probed(one, instance, capability, step, ok=ok, now=now)
+            return
+        one.failed.append(not ok)
+        if ok and step.records:
+            each = (now - step.began) / step.records
+            one.samples.append(_Sample(now, each, step.records))
+
+    def know(self, instance: str, capabilities: frozenset[str]) -> None:
+        """The instance serves these: it counts for the half that stays, busy or not."""
+        for capability in capabilities:
+            self._one(instance, capability)
+
+    def forget(self, instance: str) -> None:
+        """The instance is gone."""
+        for ones in self._of.values():
+            ones.pop(instance, None)
+
+    def look(self, now: float) -> set[tuple[str, str]]:
+        """Decide anew; returns (instance, capability) of every circuit that has changed."""
+        most = max(map(len, self._of.values()), default=0)
+        if now - self._looked < self._rule.look_s * max(1.0, most / MANY):
+            return set()
+        self._looked = now
+        changed, self._changed = self._changed, set()
+        for capability, ones in self._of.items():
+            busy = capability in self._touched or any(
+                one.running or one.circuit is not Circuit.CLOSED for one in ones.values()
+            )
+            if busy:
+                changed |= {(one, capability) for one in self._look(ones, now)}
+        self._touched.clear()
+        return changed
+
+    def allowed(self, instance: str, capability: str) -> int | None:
+        """How many steps at a time the instance may be given; None where nothing limits it."""
+        one = self._of.get(capability, {}).get(instance)
+        if one is None or one.circuit is Circuit.CLOSED:
+            return None
+        return 1 if one.circuit is Circuit.HALF_OPEN else 0
+
+    def standing(self, instance: str, capability: str, now: float) -> Standing:
+        """How an instance stands with a capability."""
+        one = self._of.get(capability, {}).get(instance)
+        if one is None or one.circuit is Circuit.CLOSED:
+            return Standing(Circuit.CLOSED)
+        left = one.since + one.out_s - now if one.circuit is Circuit.OPEN else 0.0
+        return Standing(one.circuit, one.reason, max(0.0, left))
+
+    def out(self) -> dict[str, list[str]]:
+        """The instances whose circuit is not closed, by capability."""
+        found = {
+            capability: sorted(
+                name for name, one in ones.items() if one.circuit is not Circuit.CLOSED
+            )
+            for capability, ones in self._of.items()
+        }
+        return {capability: names for capability, names in found.items() if names}
+
+    def _one(self, instance: str, capability: str) -> _One:
+        ones = self._of[capability]
+        if instance not in ones:
+            ones[instance] = _One(
+                deque(maxlen=self._rule.remembered), deque(maxlen=max(1, self._rule.failures))
+            )
+        return ones[instance]
+
+    def _look(self, ones: dict[str, _One], now: float) -> set[str]:
+        changed: set[str] = set()
+        typical = self._typical(ones, now)
+        for name, one in ones.items():
+            if one.circuit is Circuit.OPEN and now >= one.since + one.out_s:
+                one.circuit, one.since = Circuit.HALF_OPEN, now
+                changed.add(name)
+            elif one.circuit is Circuit.HALF_OPEN:
+                other = typical.of_others(name)
+                late = [
+                    step
+                    for step in one.running.values()
+                    if step.began >= one.since and self._is_late(step, other, now)
+                ]
+                if late:
+                    self._open(one, "its probe takes too long", now)
+                    changed.add(name)
+        out = sum(one.circuit is not Circuit.CLOSED for one in ones.values())
+        suspects = {
+            name: reason
+            for name, one in ones.items()
+            if one.circuit is Circuit.CLOSED and (reason := self._why(name, ones, typical, now))
+        }
+        for name, reason in sorted(suspects.items()):
+            if (out + 1) * HALF > len(ones):
+                break
+            self._open(ones[name], reason, now)
+            out += 1
+            changed.add(name)
+        return changed
+
+    def _typical(self, ones: dict[str, _One], now: float) -> "_Typical":
+        """Seconds a record of each instance that has enough to show."""
+        since = now - self._rule.window_s
+        found: dict[str, float] = {}
+        for name, one in ones.items():
+            if one.circuit is Circuit.CLOSED:
+                times = [sample.each for sample in one.samples if sample.at >= since]
+                if len(times) >= self._rule.samples:
+                    found[name] = median_low(times)
+        return _Typical(found)
+
+    def _why(self, name: str, ones: dict[str, _One], typical: "_Typical", now: float) -> str:
+        one = ones[name]
+        if self._fails(name, ones):
+            return f"its last {len(one.failed)} steps failed"
+        other = typical.of_others(name)
+        if other is None or not self._rule.factor:
+            return ""
+        since = now - self._rule.window_s
+        times = [(sample.each, sample.records) for sample in one.samples if sample.at >= since]
+        late = [step for step in one.running.values() if self._is_late(step, other, now)]
+        times += [((now - step.began) / step.records, step.records) for step in late]
+        times = times[-self._rule.remembered :]
+        if len(times) < self._rule.samples:
+            return ""
+        each, records = sorted(times)[len(times) // 4]  # nearly all of them are that slow
+        if each < self._rule.factor * other or (each - other) * records < self._rule.least_s:
+            return ""
+        if each <= self._long(name, ones, since):
+            return ""
+        return f"{each / max(other, 1e-9):.1f} times slower than the others"
+
+    def _long(self, name: str, ones: dict[str, _One], since: float) -> float:
+        """What is long for the others: where inputs differ, a few long ones are no slow instance."""
+        times = sorted(
+            sample.each
+            for key, one in ones.items()
+            if key != name and one.circuit is Circuit.CLOSED
+            for sample in one.samples
+            if sample.at >= since
+        )
+        return times[(len(times) - 1) * 9 // 10]
+
+    def _fails(self, name: str, ones: dict[str, _One]) -> bool:
+        one = ones[name]
+        if not self._rule.failures or len(one.failed) < self._rule.failures or not all(one.failed):
+            return False
+        others = [bad for key, two in ones.items() if key != name for bad in two.failed]
+        return bool(others) and sum(others) * HALF < len(others)
+
+    def _is_late(self, step: _Step, other: float | None, now: float) -> bool:
+        if other is None or not step.records or not self._rule.factor:
+            return False
+        usual = other * step.records
+        return now - step.began > max(self._rule.factor * usual, usual + self._rule.least_s)
+
+    def _probed(
+        self, one: _One, instance: str, capability: str, step: _Step, *, ok: bool, now: float
+    ) -> None:
+        other = self._typical(self._of[capability], now).of_others(instance)
+        if not ok:
+            self._open(one, "its probe failed", now)
+            self._changed.add((instance, capability))
+        elif self._is_late(step, other, now):
+            self._open(one, "its probe took too long", now)
+            self._changed.add((instance, capability))
+        else:
+            one.circuit, one.out_s, one.reason = Circuit.CLOSED, 0.0, ""
+            self._changed.add((instance, capability))
+
+    def _open(self, one: _One, reason: str, now: float) -> None:
+        self.ejections += one.circuit is Circuit.CLOSED
+        one.circuit, one.reason, one.since = Circuit.OPEN, reason, now
+        one.out_s = min(self._rule.longest_s, one.out_s * 2 or self._rule.first_s)
+        one.samples.clear()
+        one.failed.clear()
+
+
+class _Typical:
+    """The usual seconds a record of several instances."""
+
+    def __init__(self, of: dict[str, float]) -> None:
+        self._of = of
+        self._ordered = sorted(of.values())
+
+    def of_others(self, name: str) -> float | None:
+        """The lower median of all but one; None where there is no other."""
+        own, ordered = self._of.get(name), self._ordered
+        left = len(ordered) - (own is not None)
+        if left == 0:
+            return None
+        middle = (left - 1) // 2
+        if own is not None and bisect_left(ordered, own) <= middle:
+            middle += 1
+        return ordered[middle]

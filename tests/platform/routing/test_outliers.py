@@ -1,0 +1,201 @@
+import random
+
+import pytest
+from hivemesh_platform.routing.outliers import Circuit, Outliers, Rule
+
+DO = "a.do@1"
+
+
+class Steps:
+    """Instances that take a given time for each record."""
+
+    def __init__(self, *names: str, rule: Rule | None = None) -> None:
+        self.outliers = Outliers(rule)
+        self.now = 0.0
+        self._number = 0
+        for name in names:
+            self.outliers.know(name, frozenset({DO}))
+
+    def begin(self, name: str, records: int = 1) -> int:
+        self._number += 1
+        self.outliers.began(self._number, name, DO, records, self.now)
+        return self._number
+
+    def run(
+        self, name: str, seconds: float, *, records: int = 1, ok: bool | None = True, times: int = 1
+    ) -> None:
+        for _ in range(times):
+            self._number += 1
+            self.outliers.began(self._number, name, DO, records, self.now)
+            self.outliers.ended(self._number, ok=ok, now=self.now + seconds)
+
+    def look(self, after: float = 1.0) -> dict[str, Circuit]:
+        self.now += after
+        self.outliers.look(self.now)
+        return {
+            name: self.outliers.standing(name, DO, self.now).circuit
+            for name in self.outliers.out().get(DO, [])
+        }
+
+
+def a_slow_one(*others: str) -> Steps:
+    steps = Steps("slow", *others)
+    for other in others:
+        steps.run(other, 0.1, times=5)
+    steps.run("slow", 1.0, times=5)
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("times", "records", "out"),
+    [
+        ((0.1, 0.1, 0.1), 1, []),
+        ((0.29, 0.29, 0.29), 1, []),  # not three times slower
+        ((0.31, 0.31, 0.31), 1, ["c"]),
+        ((1.0, 1.0), 1, []),  # too few to say
+        ((1.0, 1.0, 1.0), 1, ["c"]),
+        ((1.0, 0.1, 1.0), 1, []),  # one long input is no slow instance
+        ((*[0.1] * 3, *[1.0] * 5), 1, []),
+        ((*[0.1] * 20, *[1.0] * 8), 1, ["c"]),  # only the last ones count
+        ((10.0, 10.0, 10.0), 100, []),  # long, for many records
+        ((40.0, 40.0, 40.0), 100, ["c"]),
+    ],
+)
+def test_who_is_too_slow(times: tuple[float, ...], records: int, out: list[str]) -> None:
+    steps = Steps("a", "b", "c")
+    steps.run("a", 0.1, times=5)
+    steps.run("b", 0.1, times=5)
+    for seconds in times:
+        steps.run("c", seconds, records=records)
+    assert list(steps.look()) == out
+
+
+def test_a_difference_that_nobody_would_notice_counts_for_nothing() -> None:
+    steps = Steps("a", "b")
+    steps.run("a", 0.001, times=8)
+    steps.run("b", 0.020, times=8)
+    assert steps.look() == {}
+
+
+def test_steps_that_still_run_count_by_their_age() -> None:
+    steps = Steps("a", "b")
+    steps.run("a", 0.5, times=5)
+    for _ in range(3):
+        steps.begin("b")
+    assert steps.look(after=1.0) == {}
+    assert steps.look(after=1.0) == {"b": Circuit.OPEN}
+
+
+def test_it_is_found_within_ten_seconds_of_becoming_ten_times_slower() -> None:
+    steps = Steps("a", "b")
+    for _ in range(100):  # ten seconds of health
+        steps.run("a", 0.1)
+        steps.run("b", 0.1)
+        assert steps.look(after=0.1) == {}
+    seconds = 0
+    while not steps.look(after=1.0):
+        steps.run("a", 0.1, times=10)
+        steps.run("b", 1.0)
+        seconds += 1
+    assert seconds < 10
+
+
+@pytest.mark.parametrize(("instances", "most"), [(1, 0), (2, 1), (3, 1), (4, 2), (9, 4)])
+def test_never_more_than_half_are_out(instances: int, most: int) -> None:
+    names = [f"i{number}" for number in range(instances)]
+    steps = Steps(*names, rule=Rule(factor=1.5))
+    for number, name in enumerate(names):
+        steps.run(name, 0.1 * 3**number, times=5)
+    for _ in range(5):
+        steps.look()
+        assert len(steps.outliers.out().get(DO, [])) <= most
+
+
+def test_an_instance_whose_last_steps_all_failed_is_out() -> None:
+    steps = Steps("a", "b")
+    steps.run("a", 0.1, times=5)
+    steps.run("b", 0.1, ok=False, times=4)
+    assert steps.look() == {}
+    steps.run("b", 0.1, ok=False)
+    assert steps.look() == {"b": Circuit.OPEN}
+
+
+def test_nobody_is_out_where_the_inputs_fail_everywhere() -> None:
+    steps = Steps("a", "b")
+    steps.run("a", 0.1, ok=False, times=5)
+    steps.run("b", 0.1, ok=False, times=5)
+    assert steps.look() == {}
+
+
+def test_what_was_cancelled_says_nothing() -> None:
+    steps = Steps("a", "b")
+    steps.run("a", 0.1, times=5)
+    steps.run("b", 5.0, ok=None, times=20)
+    assert steps.look() == {}
+
+
+def test_one_step_tries_it_after_a_while() -> None:
+    steps = a_slow_one("a")
+    assert steps.look() == {"slow": Circuit.OPEN}
+    assert steps.outliers.allowed("slow", DO) == 0
+    assert steps.look(after=9.0) == {"slow": Circuit.OPEN}
+    assert steps.look(after=1.0) == {"slow": Circuit.HALF_OPEN}
+    assert steps.outliers.allowed("slow", DO) == 1
+
+
+def test_a_quick_probe_takes_it_back() -> None:
+    steps = a_slow_one("a")
+    steps.look()
+    steps.look(after=10.0)
+    steps.run("a", 0.1, times=5)
+    steps.run("slow", 0.1)
+    assert steps.outliers.look(steps.now + 1.0) == {("slow", DO)}
+    assert steps.outliers.allowed("slow", DO) is None
+
+
+def test_a_slow_or_failed_probe_keeps_it_out_twice_as_long() -> None:
+    for ok, seconds in ((True, 1.0), (False, 0.1)):
+        steps = a_slow_one("a")
+        steps.look()
+        steps.look(after=10.0)
+        steps.run("a", 0.1, times=5)
+        steps.run("slow", seconds, ok=ok)
+        assert steps.look() == {"slow": Circuit.OPEN}
+        assert steps.look(after=18.0) == {"slow": Circuit.OPEN}
+        assert steps.look(after=3.0) == {"slow": Circuit.HALF_OPEN}
+
+
+def test_a_probe_that_hangs_keeps_it_out() -> None:
+    steps = a_slow_one("a")
+    steps.look()
+    steps.look(after=10.0)
+    steps.run("a", 0.1, times=5)
+    steps.begin("slow")
+    assert steps.look(after=1.0) == {"slow": Circuit.OPEN}
+
+
+def test_what_began_before_it_was_out_is_no_probe() -> None:
+    steps = a_slow_one("a")
+    old = steps.begin("slow")
+    steps.look()
+    steps.look(after=10.0)
+    steps.outliers.ended(old, ok=True, now=steps.now)
+    assert steps.look() == {"slow": Circuit.HALF_OPEN}
+
+
+def test_an_instance_that_is_gone_is_forgotten() -> None:
+    steps = a_slow_one("a")
+    steps.look()
+    steps.outliers.forget("slow")
+    assert steps.look() == {}
+
+
+def test_inputs_of_very_different_length_hardly_ever_eject_anybody() -> None:
+    chance = random.Random(7)  # noqa: S311 - guards nothing
+    steps = Steps("a", "b", "c", "d")
+    looks_with_one_out = 0
+    for _ in range(2000):
+        for name in "abcd":
+            steps.run(name, chance.choice((0.05, 0.05, 0.05, 5.0)))
+        looks_with_one_out += bool(steps.look(after=0.5))
+    assert looks_with_one_out < 100
