@@ -473,16 +473,31 @@ class Client:
         """What can be submitted as a job, with the schemas of input and options."""
         return self._all(CapabilityView, "/v1/job-types")
 
-    def submit(
+    def submit(  # noqa: PLR0913 - the fields of a job
         self,
         capability: str,
         value: JsonValue = None,
         options: Mapping[str, JsonValue] | None = None,
         *,
         data_class: str = "internal",
+        priority: int = DEFAULT_PRIORITY,
+        concurrency_key: str = "",
+        idempotency_key: str = "",
     ) -> RunView:
-        """Submit a job and return at once; `watch` follows it."""
-        return self.call(capability, value, options, wait_s=0.0, data_class=data_class)
+        """Submit a job and return at once; `watch` follows it.
+
+        The same call with the same `idempotency_key` means the same job.
+        """
+        return self.call(
+            capability,
+            value,
+            options,
+            wait_s=0.0,
+            data_class=data_class,
+            priority=priority,
+            concurrency_key=concurrency_key,
+            idempotency_key=idempotency_key,
+        )
 
     def retry(self, run_id: str, from_step: str = "") -> RunView:
         """Set what has failed of a run going again; with a step, all from there on afresh."""

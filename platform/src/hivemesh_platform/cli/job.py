@@ -34,6 +34,11 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
         typer.Option("--with", "-w", help="An option, key=value; a file as key=@path."),
     ] = None,
     data_class: Class = "internal",
+    priority: session.Priority = 5,
+    concurrency_key: Annotated[
+        str, typer.Option(help="Jobs with the same key share its limits: `hivemesh limit`.")
+    ] = "",
+    idempotency_key: session.IdempotencyKey = "",
     wait: Wait = False,
     fmt: output.Format = "table",
     state: session.State = None,
@@ -49,7 +54,15 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     value = read_json(input_) if input_ is not None else None
     with session.client(state) as client:
         options = stored(client, parse_pairs(with_ or []), data_class)
-        job = client.submit(capability, value, options, data_class=data_class)
+        job = client.submit(
+            capability,
+            value,
+            options,
+            data_class=data_class,
+            priority=priority,
+            concurrency_key=concurrency_key,
+            idempotency_key=idempotency_key,
+        )
         if wait:
             job = _ended(client, job.id)
     if not wait:

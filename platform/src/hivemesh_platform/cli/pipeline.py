@@ -58,13 +58,18 @@ def validate(
 
 
 @app.command("run")
-def run_(
+def run_(  # noqa: PLR0913, PLR0917 - one parameter an option
     pipeline: Annotated[str, typer.Argument(help="A pipeline's name, or its YAML file.")],
     parameter: Annotated[
         list[str] | None,
         typer.Option("--parameter", "-p", help="key=value; a file as key=@path is stored first."),
     ] = None,
     data_class: Class = "internal",
+    priority: Annotated[
+        int | None,
+        typer.Option(min=0, max=10, help="10 starts first. Default: that of the pipeline."),
+    ] = None,
+    idempotency_key: session.IdempotencyKey = "",
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait and show progress.")] = True,
     fmt: output.Format = "table",
     state: session.State = None,
@@ -84,7 +89,13 @@ def run_(
     with session.client(state) as client:
         given = stored(client, parse_pairs(parameter or []), data_class)
         with located(None if isinstance(which, str) else Path(pipeline)):
-            run = client.start_run(which, given, data_class=data_class)
+            run = client.start_run(
+                which,
+                given,
+                data_class=data_class,
+                priority=priority,
+                idempotency_key=idempotency_key,
+            )
         typer.echo(f"run {run.id} started", err=True)
         if wait:
             run = follow(client, run.id)

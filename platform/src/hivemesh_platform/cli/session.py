@@ -11,6 +11,13 @@ import typer
 if TYPE_CHECKING:
     from hivemesh_sdk.client import Client
 
+Priority = Annotated[int, typer.Option(min=0, max=10, help="10 starts first.")]
+IdempotencyKey = Annotated[
+    str,
+    typer.Option(
+        help="The same command with the same key means the same work: it is accepted once."
+    ),
+]
 State = Annotated[
     Path | None,
     typer.Option(

@@ -12,6 +12,8 @@ from hivemesh_sdk.worker.http import NO_HTTP, Http
 from hivemesh_sdk.worker.questions import NO_CALLS, Question, StepCalls, encoded_options
 from hivemesh_sdk.worker.secrets import NO_VAULT, Secrets, Vault
 
+_EFFECTS = "5f0c1a52-7d0c-5b1e-9a43-6d2f4f1f9e77"  # namespace of `key_for`
+
 
 class ArtifactReader(Protocol):
     """A forward reader of an artifact; the next block is fetched while this one is used."""
@@ -137,6 +139,15 @@ class Context:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.scratch_used = True
         return folder
+
+    def key_for(self, effect: str) -> str:
+        """A key for one effect of this step, the same for every attempt: hand it to whoever does it.
+
+        A UUID, as payment services, mailers and unique columns take it.
+        """
+        import uuid  # noqa: PLC0415 - most executors never need it
+
+        return str(uuid.uuid5(uuid.UUID(_EFFECTS), f"{self.key}\n{effect}"))
 
     @property
     def cancelled(self) -> bool:
