@@ -1,9 +1,12 @@
 """No space: accepted work waits, nothing is lost, and it goes on by itself once there is space."""
 
+import asyncio
+
 import pytest
-from execution_support import core, numbers, worker
+from execution_support import TESTER, core, numbers, worker
 from fake_workers import FakeWorkerFleet, source
 from hivemesh_platform.storage.errors import StorageFullError
+from hivemesh_sdk.contracts.api import JobRequest
 
 
 async def test_a_run_goes_on_when_the_quota_is_raised(tmp_path, monkeypatch):
@@ -45,3 +48,18 @@ async def test_a_full_database_delays_claims_and_results_only(tmp_path):
         view = await platform.end(run)
         assert view.state == "completed"
         assert [one["n"] for one in await platform.records(run)] == [2 * n for n in range(100)]
+
+
+async def test_a_submit_is_refused_with_507_and_the_next_one_is_taken(tmp_path):
+    async with core(tmp_path, FakeWorkerFleet(worker())) as platform:
+        pages = await platform.database.read(lambda tx: tx.one("PRAGMA page_count"))
+        limit = f"PRAGMA max_page_count = {pages['page_count']}"
+        await platform.database.write(lambda tx: tx.one(limit))
+        large = JobRequest(capability="test.echo@1", input="x" * 500_000)
+        async with asyncio.timeout(1.0):
+            with pytest.raises(StorageFullError) as refused:
+                await platform.execution.jobs.start(large, TESTER)
+        assert refused.value.problem().status == 507
+        await platform.database.write(lambda tx: tx.one("PRAGMA max_page_count = 1000000"))
+        view = await platform.execution.jobs.start(large, TESTER)
+        assert (await platform.end(view.id)).state == "completed"

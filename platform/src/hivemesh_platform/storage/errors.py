@@ -32,6 +32,12 @@ class DatabaseUnsuitableError(ConfigurationError):
     slug = "database-unsuitable"
 
 
+class DatabaseDamagedError(ConflictError):
+    """The database file does not hold together; nothing is started on it."""
+
+    slug = "database-damaged"
+
+
 class StateIncompatibleError(ConflictError):
     """The state folder was written by another version."""
 

@@ -10,6 +10,7 @@ import structlog
 
 from hivemesh_platform.settings import DatabaseSettings
 from hivemesh_platform.storage import migrate
+from hivemesh_platform.storage.damage import refuse_damaged
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.errors import DatabaseUnreachableError, DatabaseUnsuitableError
 from hivemesh_platform.storage.sqlite import SqliteDatabase
@@ -45,11 +46,14 @@ class Place:
         return migrate.schema_version(self.schema) is not None
 
     def ensure_schema(self) -> None:
-        """Create the schema in a new database; accept one of this version.
+        """Create the schema in a new database; accept a sound one of this version.
 
         Raises:
+            DatabaseDamagedError: the file does not hold together.
             StateIncompatibleError: it holds the schema of another version.
         """
+        if self.direct is None:
+            refuse_damaged(self.file)
         migrate.ensure_schema(self.schema)
 
 

@@ -393,6 +393,13 @@ _ROWS = (
         "the stored request of a job does not match its digest",
         "restore the database from a backup, or submit the job again",
     ),
+    _type(
+        1243,
+        "database-damaged",
+        409,
+        "the database file is damaged",
+        "stop, keep the file as it is, and put a backup in its place; see `detail`",
+    ),
     # 13xx: registry and routing
     _type(
         1301,
@@ -462,6 +469,21 @@ _ROWS = (
         "correct what `errors` points at; `hivemesh-worker check`",
     ),
     _type(
+        1311,
+        "database-unreachable",
+        503,
+        "the database server does not answer",
+        "start the server or mend the way to it; the platform goes on by itself",
+        retryable=True,
+    ),
+    _type(
+        1312,
+        "database-unsuitable",
+        422,
+        "the database cannot be used as it is",
+        "do what the detail says about `database.url` or the server",
+    ),
+    _type(
         1320,
         "replica-id-in-use",
         409,
@@ -482,21 +504,6 @@ _ROWS = (
         "this replica was declared dead, and others go on with its work",
         "nothing: it joins again by itself; see `hivemesh replica list`",
         retryable=True,
-    ),
-    _type(
-        1311,
-        "database-unreachable",
-        503,
-        "the database server does not answer",
-        "start the server or mend the way to it; the platform goes on by itself",
-        retryable=True,
-    ),
-    _type(
-        1312,
-        "database-unsuitable",
-        422,
-        "the database cannot be used as it is",
-        "do what the detail says about `database.url` or the server",
     ),
     # 14xx: pipelines and runs
     _type(

@@ -1,0 +1,36 @@
+"""Finds damage in the structure of the database file before anything is built on it.
+
+SQLite has no checksums of values: those of what must be right are kept beside it (artifacts by
+their digest, the audit trail by its chain, requests of jobs by a checksum).
+"""
+
+import sqlite3
+from pathlib import Path
+
+from hivemesh_platform.storage.errors import DatabaseDamagedError
+
+
+def refuse_damaged(file: Path) -> None:
+    """Look at every page of the file, and let nobody start on one that does not hold together.
+
+    Raises:
+        DatabaseDamagedError: with the command that puts a backup in its place.
+    """
+    if not file.exists() or not file.stat().st_size:
+        return
+    try:
+        connection = sqlite3.connect(file, timeout=30.0)
+        try:
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        finally:
+            connection.close()
+    except sqlite3.OperationalError:
+        raise  # it cannot be opened now: another reason, told by whoever opens it next
+    except sqlite3.DatabaseError as error:
+        found = str(error)
+    if found != "ok":
+        restore = f"rm {file}-wal {file}-shm; cp BACKUP/{file.name} {file}"
+        message = (
+            f"{file} is damaged: {found.splitlines()[0]}; put a backup in its place: {restore}"
+        )
+        raise DatabaseDamagedError(message)
