@@ -36,6 +36,8 @@ from hivemesh_sdk.contracts.tickets import TICKET_TYPE
 from hivemesh_sdk.errors import HivemeshError
 from hivemesh_sdk.trust import jws
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 DIAMOND = graph(
     a=ECHO,
     b=told("${{ a.value }}b"),

@@ -13,6 +13,9 @@ from hivemesh_sdk.errors import HivemeshError
 from hivemesh_sdk.trust import jws
 
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
+
 def named(name, document, **parameters):
     return {
         **document,

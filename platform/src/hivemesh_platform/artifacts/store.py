@@ -169,12 +169,13 @@ def stored_by_run(tx: Transaction, run: str, sha256: str) -> bool:
     """
     found = tx.one(
         """WITH RECURSIVE family (id) AS (
-               SELECT ? UNION
+               SELECT id FROM run WHERE id = ? UNION
                SELECT other.id FROM family JOIN run AS other
                    ON (other.parent != '' AND other.parent = family.id)
                    OR other.id = (SELECT backfill_of FROM run WHERE run.id = family.id))
-           SELECT 1 FROM step_artifact WHERE sha256 = ? AND run IN (SELECT id FROM family)""",
-        (run, sha256),
+           SELECT 1 FROM step_artifact
+            WHERE sha256 = ? AND (run = ? OR run IN (SELECT id FROM family))""",
+        (run, sha256, run),
     )
     return found is not None
 
