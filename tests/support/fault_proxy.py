@@ -7,10 +7,13 @@ import asyncio
 import contextlib
 import socket
 import struct
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
 
 BLOCK = 64 * 1024
 _RESET = struct.pack("ii", 1, 0)
@@ -121,9 +124,10 @@ class FaultProxy:
 
 
 @asynccontextmanager
-async def proxy_to(host: str, port: int) -> AsyncIterator[FaultProxy]:
+async def proxy_to(host: str, port: int, *, listen: int = 0) -> AsyncIterator[FaultProxy]:
     """A proxy to a port."""
-    async with _listening(FaultProxy(lambda: asyncio.open_connection(host, port))) as found:
+    proxy = FaultProxy(lambda: asyncio.open_connection(host, port))
+    async with _listening(proxy, listen) as found:
         yield found
 
 
@@ -135,8 +139,8 @@ async def proxy_to_socket(path: str) -> AsyncIterator[FaultProxy]:
 
 
 @asynccontextmanager
-async def _listening(proxy: FaultProxy) -> AsyncIterator[FaultProxy]:
-    server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0)
+async def _listening(proxy: FaultProxy, port: int = 0) -> AsyncIterator[FaultProxy]:
+    server = await asyncio.start_server(proxy._serve, "127.0.0.1", port)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield proxy
@@ -159,3 +163,42 @@ def _abort(writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     writer.transport.abort()
+
+
+class ProxyThread:
+    """Proxies in a loop of their own, for tests that block."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._stack = contextlib.AsyncExitStack()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxies")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.do(self._stack.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run something in the loop of the proxies."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    def to_port(self, host: str, port: int, *, listen: int = 0) -> FaultProxy:
+        """A proxy to a port, perhaps at a port of its own."""
+        return self.do(self._stack.enter_async_context(proxy_to(host, port, listen=listen)))
+
+    def to_socket(self, path: str) -> FaultProxy:
+        """A proxy to a Unix socket."""
+        return self.do(self._stack.enter_async_context(proxy_to_socket(path)))
+
+    def now(self, change: Callable[[], None]) -> None:
+        """Change a proxy in its loop, and wait for it."""
+
+        async def work() -> None:
+            change()
+
+        self.do(work())

@@ -1,0 +1,184 @@
+"""A drill: work is submitted while processes die, and a history is kept that `history.check` judges."""
+
+import json
+import random
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from history import Final, Ledger, Verdict, check
+from hivemesh_sdk.client import Client
+from hivemesh_sdk.contracts.problems import slug_of
+from hivemesh_sdk.errors import RemoteError
+from whole_platform import ROOT, Installation, until
+
+EFFECTS = ROOT / "tests" / "support" / "workers" / "effects"
+GONE = {"platform-unreachable", "database-unreachable", "submit-in-flight"}
+OF_SOURCES = ("ack.", "record.")  # what only a run with a source comes to
+COUNTED = 400  # records of one run of the source
+PIPELINE = {
+    "apiVersion": "hivemesh/v1",
+    "kind": "Pipeline",
+    "metadata": {"name": "count-and-note", "version": 1},
+    "parameters": {},
+    "steps": {
+        "count": {"use": "effect.count@1", "with": {"count": COUNTED, "pause_every": 50}},
+        "note": {"use": "effect.note@1", "map": "count"},
+    },
+    "outputs": {"numbers": "note"},
+}
+
+
+@dataclass(slots=True)
+class Drill:
+    """One installation (or several replicas of it), what was submitted, and what was killed."""
+
+    installations: list[Installation]
+    ledger: Ledger
+    together: bool = False  # let the jobs travel together
+    kills: int = 0
+    slowest_s: float = 0.0  # from a restart until work moved again
+    runs: list[str] = field(default_factory=list)
+    _next: int = 0
+    _pending: dict[int, dict[str, object]] = field(default_factory=dict)
+
+    @property
+    def platform(self) -> Installation:
+        """The replica that is spoken to."""
+        return self.installations[0]
+
+    def submit(self, count: int, **how: object) -> None:
+        """Submit new work; what gets no answer is sent again by `resubmit`, under the same key."""
+        for _ in range(count):
+            self._next += 1
+            work = {"folder": str(self.ledger.folder), "number": self._next, **how}
+            self._pending[self._next] = work
+        self.resubmit()
+
+    def resubmit(self) -> None:
+        """Send what nobody has acknowledged yet; stops where the platform is gone."""
+        with while_it_lives(), self.platform.client() as client:
+            for number, work in list(self._pending.items()):
+                key = f"drill-{number}"
+                options = {} if self.together else {"company": number}
+                job = client.call("effect.write@1", work, options, wait_s=0.0, idempotency_key=key)
+                self.ledger.accept(number, job.id)
+                del self._pending[number]
+
+    def start_run(self) -> None:
+        """Start a run of source and map; it may be refused by a crash."""
+        document = json.loads(json.dumps(PIPELINE))
+        folder = self.ledger.folder.parent / "noted"
+        (folder / "keyed").mkdir(parents=True, exist_ok=True)
+        document["steps"]["note"]["with"] = {"folder": str(folder)}
+        with while_it_lives(), self.platform.client() as client:
+            self.runs.append(client.start_run(document).id)
+
+    def crash_at(self, point: str) -> None:
+        """Start the platform so that it dies at this point, and give it work until it does."""
+        if self.platform.try_start({"HIVEMESH_CRASH_AT": point}) == b"ready":
+            self.resubmit()
+            self._work_until_dead(point)
+        self.kills += 1
+
+    def _work_until_dead(self, point: str) -> None:
+        process = self.platform.process
+        assert process is not None
+
+        def dead() -> bool:
+            self.submit(4)
+            if point.startswith(OF_SOURCES):
+                self.start_run()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(4)
+            return process.poll() is not None
+
+        until(dead, 40, f"the platform died at {point}")
+        assert process.poll() == -9, point
+
+    def restart(self) -> None:
+        """Start the platform, and take the time until a job ends."""
+        began = time.monotonic()
+        self.platform.start()
+        self.resubmit()
+        self.await_progress()
+        self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+
+    def await_progress(self, within_s: float = 60.0) -> None:
+        """Wait until a job that is submitted now has ended."""
+        known = self.ledger.numbers()
+        self.submit(1)
+        until(lambda: self.resubmit() or self.ledger.numbers() - known, within_s, "accepted")
+        job = self._job(max(self.ledger.numbers()))
+        until(lambda: self._ended(job), within_s, f"{job} ended after a restart")
+
+    def _job(self, number: int) -> str:
+        return next(one.job for one in self.history().accepted if one.number == number)
+
+    def _ended(self, job: str) -> bool:
+        with while_it_lives(), self.platform.client() as client:
+            return client.run(job).state.ended
+        return False
+
+    def history(self, finals: Sequence[Final] = ()) -> object:
+        """What is written down by now."""
+        return self.ledger.history(finals, self.kills)
+
+    def verdict(self, *, within_s: float = 120.0, per_kill: int = 1) -> Verdict:
+        """Wait for the end of everything, read every answer twice, and judge."""
+        until(lambda: self.resubmit() or not self._pending, within_s, "everything accepted")
+        jobs = {one.job for one in self.ledger.history((), 0).accepted}
+        open_ = set(jobs)
+
+        def ended() -> bool:
+            open_.difference_update([job for job in sorted(open_) if self._ended(job)])
+            return not open_
+
+        until(ended, within_s, f"all of {len(jobs)} jobs ended")
+        finals: list[Final] = []
+        with self.platform.client() as client:
+            finals += [final_of(client, job) for job in sorted(jobs) * 2]
+        self.await_runs(within_s)
+        return check(self.ledger.history(finals, self.kills), per_kill=per_kill)
+
+    def await_runs(self, within_s: float = 120.0) -> None:
+        """Wait for the runs' ends; each has each number once."""
+        while self.runs:
+            run = self.runs.pop()
+            ended = self.platform.until_ended(run, within_s=within_s)
+            assert ended.state.value == "completed", ended
+            with self.platform.client() as client:
+                lines = b"".join(client.output(run, "numbers")).splitlines()
+            assert sorted(json.loads(line)["n"] for line in lines) == list(range(COUNTED)), run
+
+
+@contextmanager
+def while_it_lives() -> Iterator[None]:
+    """Go on where the platform (or its database) is gone; what it refuses is an error."""
+    try:
+        yield
+    except RemoteError as error:
+        if slug_of(error.document) not in GONE:
+            raise
+
+
+def final_of(client: Client, job: str) -> Final:
+    """The platform's answer for a job."""
+    view = client.run(job)
+    execution = ""
+    if view.state.value == "completed":
+        execution = json.loads(b"".join(client.output(job, "result")))["execution"]
+    return Final(job, view.state.value, execution)
+
+
+def chance(seed: int) -> random.Random:
+    """What decides in a drill that must repeat."""
+    return random.Random(seed)  # noqa: S311 - drills must repeat
+
+
+def drill_of(folder: Path, *installations: Installation) -> Drill:
+    """A drill with an empty ledger."""
+    return Drill(list(installations), Ledger.create(folder / "ledger"))
