@@ -13,7 +13,7 @@ TARGET_S = 0.25  # of work in one request: what a job of a higher priority waits
 SPREAD_S = 0.02  # less work than this is not worth a second request
 MAX_MEMBERS = 500
 MAX_BYTES = 4 * 1024 * 1024  # of inputs in one request
-FIRST = 8  # together, before it is known how long one takes
+FIRST = 1  # together, before it is known how long one takes
 _WEIGHT = 0.3  # of the newest observation
 
 
