@@ -245,7 +245,7 @@ async def test_a_ticket_that_does_not_name_an_artifact_does_not_open_it(tmp_path
         files, reference = await uploaded(platform, b"mail", INTERNAL)
         job, key, identity = await hanging(platform, workers, reference)
         [token] = workers.tickets
-        named = platform.execution.tickets.check(token, identity, key, 1)
+        named = await platform.execution.tickets.check(token, identity, key, 1)
         asked = GrantRequest(
             operation="get", sha256=reference["sha256"], size=4, step=key, attempt=1,
             media_type="", name=None,
@@ -338,7 +338,7 @@ async def test_a_narrowed_ticket_does_not_open_what_the_run_has_stored(tmp_path)
     async with core(tmp_path, workers, catalogue=catalogue()) as platform:
         files, reference = await uploaded(platform, b"mail", INTERNAL)
         job, key, identity = await hanging(platform, workers, reference)
-        named = platform.execution.tickets.check(workers.tickets[0], identity, key, 1)
+        named = await platform.execution.tickets.check(workers.tickets[0], identity, key, 1)
 
         async def chunks():
             yield b"made of mail"
