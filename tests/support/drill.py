@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from history import Final, Ledger, Verdict, check
+from history import Final, History, Ledger, Verdict, check
 from hivemesh_sdk.client import Client
 from hivemesh_sdk.contracts.problems import slug_of
 from hivemesh_sdk.errors import RemoteError
@@ -123,7 +123,7 @@ class Drill:
             return client.run(job).state.ended
         return False
 
-    def history(self, finals: Sequence[Final] = ()) -> object:
+    def history(self, finals: Sequence[Final] = ()) -> History:
         """What is written down by now."""
         return self.ledger.history(finals, self.kills)
 
