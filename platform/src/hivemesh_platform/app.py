@@ -556,6 +556,8 @@ def open_records(
         trust_domain=authority.trust_domain,
         checkpoint_file=settings.checkpoint_file,
         keep_days=settings.keep_days,
+        chain="" if loaded.homes is None else loaded.settings.replica.id,
+        chains=loaded.homes,
     )
     return open_audit(loaded.state_folder, database, clock, options)
 

@@ -87,6 +87,13 @@ class Loaded:
         shared = self.settings.replica.shared_folder
         return self.state_folder if shared is None else shared.expanduser().absolute()
 
+    @property
+    def homes(self) -> Path | None:
+        """Where each replica has a folder that the others read; None where there is one replica."""
+        if self.settings.replica.shared_folder is None:
+            return None
+        return self.shared_folder / "replicas"
+
     def origin(self, key: str) -> str:
         """Where the value of a dotted key came from."""
         while key:

@@ -21,7 +21,6 @@ from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.api.paging import Limit, page_of
 from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.audit import index
-from hivemesh_platform.audit.records import Record
 from hivemesh_platform.audit.service import AuditService
 from hivemesh_platform.audit.verification import as_document
 
@@ -45,10 +44,10 @@ def router(audit: AuditService) -> APIRouter:
         run: Pattern = "",
         since: Time = None,
         until: Time = None,
-        after: Annotated[str, Query(max_length=20)] = "",
+        after: Annotated[str, Query(max_length=80)] = "",
         limit: Limit = 100,
     ) -> Page[AuditRecordView]:
-        principal = require(request, READ)
+        principal, place = require(request, READ), _place(after)
         query = index.Query(
             actor=actor,
             action=action,
@@ -58,11 +57,13 @@ def router(audit: AuditService) -> APIRouter:
             tenant="" if principal.tenant == DEFAULT_TENANT else principal.tenant,
             since=since,
             until=until,
-            before=_place(after),
+            before=0 if place is None or audit.several else place.seq,
+            behind=place if audit.several else None,
             limit=limit + 1,
+            merged=audit.several,
         )
-        found = [view(one) for one in await audit.find(query)]
-        return page_of(found, limit, lambda one: str(one.seq))
+        page = page_of(await audit.entries(query), limit, lambda one: _told(one.behind))
+        return Page[AuditRecordView](items=[view(one) for one in page.items], next=page.next)
 
     @routes.get("/v1/audit/verification")
     async def verify(request: Request) -> AuditReportView:
@@ -86,11 +87,11 @@ def router(audit: AuditService) -> APIRouter:
     return routes
 
 
-def view(record: Record) -> AuditRecordView:
+def view(found: index.Found) -> AuditRecordView:
     """Make the view of a record."""
-    return AuditRecordView.model_validate(
-        {name: getattr(record, name) for name in AuditRecordView.model_fields}
-    )
+    members = AuditRecordView.model_fields.keys() - {"replica"}
+    fields = {name: getattr(found.record, name) for name in members}
+    return AuditRecordView.model_validate({**fields, "replica": found.chain})
 
 
 def _of_installation(principal: Principal) -> None:
@@ -100,8 +101,16 @@ def _of_installation(principal: Principal) -> None:
         raise NotAuthorizedError(message)
 
 
-def _place(after: str) -> int:
-    if after and not after.isdecimal():
+def _told(behind: index.Behind) -> str:
+    return f"{behind.at}.{behind.seq}.{behind.chain}"
+
+
+def _place(after: str) -> index.Behind | None:
+    if not after:
+        return None
+    at, _, rest = after.partition(".")
+    seq, _, chain = rest.partition(".")
+    if not (at.isdecimal() and seq.isdecimal()):
         message = f"{after!r} is no place in the list; use `next` of the page before"
         raise InvalidError(message)
-    return int(after or 0)
+    return index.Behind(int(at), int(seq), chain)

@@ -5,7 +5,7 @@ places.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -23,13 +23,22 @@ AT_ONCE = 2000  # rows in one transaction
 MAX_STARS = 3  # a pattern with many of them takes long to compare
 _INSERT = """
 INSERT INTO audit_index
-(seq, tenant, at, actor, on_behalf_of, action, object, decision, run, segment, place)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (seq) DO UPDATE SET tenant = excluded.tenant, at = excluded.at,
+(chain, seq, tenant, at, actor, on_behalf_of, action, object, decision, run, segment, place)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (chain, seq) DO UPDATE SET tenant = excluded.tenant, at = excluded.at,
        actor = excluded.actor, on_behalf_of = excluded.on_behalf_of, action = excluded.action,
        object = excluded.object, decision = excluded.decision, run = excluded.run,
        segment = excluded.segment, place = excluded.place
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Where a list of several chains goes on: time, number and chain of a record."""
+
+    at: int
+    seq: int
+    chain: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +54,8 @@ class Query:
     since: datetime | None = None
     until: datetime | None = None
     before: int = 0  # only records with a lower number; 0 = all
+    behind: Behind | None = None  # only records behind this one, where chains are merged
+    merged: bool = False  # by time; one chain alone keeps the order of its numbers
     limit: int = 100
 
 
@@ -65,12 +76,34 @@ class _Part:
     more: bool
 
 
-class AuditIndex:
-    """Knows the places of the records of one folder."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record, whose chain it is of, and where the list goes on behind it."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
+    record: Record
+    chain: str
+    behind: Behind
+
+
+class AuditIndex:
+    """Knows the places of the records of one folder, and reads those of other replicas' folders.
+
+    `chains` gives the folder of each replica's records, this one's (`chain`) included; without it
+    there is one chain.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        folder: Path,
+        *,
+        chain: str = "",
+        chains: Callable[[str], Path] | None = None,
+    ) -> None:
         self._database = database
         self._folder = folder
+        self._chain = chain
+        self._chains = chains
         self._place: _Place | None = None
         self._last = 0  # the record up to which it has followed
         self._one = asyncio.Lock()
@@ -94,6 +127,14 @@ class AuditIndex:
         Raises:
             InvalidError: a pattern has too many stars.
         """
+        return [one.record for one in await self.entries(query)]
+
+    async def entries(self, query: Query) -> list[Found]:
+        """The same, with the chain of each record and where the list goes on behind it.
+
+        Raises:
+            InvalidError: a pattern has too many stars.
+        """
 
         def places(tx: Transaction) -> list[tuple[Value, ...]]:
             return [tuple(row) for row in tx.all(*_sql(query, tx))]
@@ -104,33 +145,43 @@ class AuditIndex:
     async def forget_up_to(self, seq: int) -> None:
         """Drop the rows of records that are gone."""
         await self._database.write(
-            lambda tx: tx.execute("DELETE FROM audit_index WHERE seq <= ?", (seq,))
+            lambda tx: tx.execute(
+                "DELETE FROM audit_index WHERE chain = ? AND seq <= ?", (self._chain, seq)
+            )
         )
 
     async def _start(self) -> _Place:
         """Behind the newest row, if the files hold its record; else from the beginning."""
-        sql = "SELECT segment, place, seq FROM audit_index ORDER BY seq DESC LIMIT 1"
-        row = await self._database.read(lambda tx: tx.one(sql))
+        sql = (
+            "SELECT segment, place, seq FROM audit_index WHERE chain = ? ORDER BY seq DESC LIMIT 1"
+        )
+        row = await self._database.read(lambda tx: tx.one(sql, (self._chain,)))
         if row is None:
             return _Place()
         segment, place, seq = tuple(row)
-        line = await asyncio.to_thread(self._line, segment, place)
+        line = await asyncio.to_thread(_line, self._folder, segment, place)
         record = None if line is None else records.read(line.data)
         if line is not None and record is not None and record.seq == seq:
             return _Place(segment, line.offset + len(line.data) + 1)
-        await self._database.write(lambda tx: tx.execute("DELETE FROM audit_index"))
+        await self._database.write(
+            lambda tx: tx.execute("DELETE FROM audit_index WHERE chain = ?", (self._chain,))
+        )
         return _Place()
 
-    def _line(self, segment: int, place: int) -> Line | None:
-        try:
-            return next(lines(Segment(segment, self._folder).path, place), None)
-        except OSError:
-            return None
+    def _records(self, found: list[tuple[Value, ...]]) -> list[Found]:
+        answers: list[Found] = []
+        for chain, segment, place, at, seq in found:
+            behind = Behind(int(at or 0), int(seq or 0), str(chain))
+            line = _line(self._folder_of(behind.chain), int(segment or 0), int(place or 0))
+            record = None if line is None else records.read(line.data)
+            if record is not None:
+                answers.append(Found(record, behind.chain, behind))
+        return answers
 
-    def _records(self, found: list[tuple[Value, ...]]) -> list[Record]:
-        read = (self._line(int(segment or 0), int(place or 0)) for segment, place in found)
-        parsed = (records.read(line.data) for line in read if line is not None)
-        return [record for record in parsed if record is not None]
+    def _folder_of(self, chain: str) -> Path:
+        if chain == self._chain or self._chains is None:
+            return self._folder
+        return self._chains(chain)
 
     def _read_on(self, place: _Place, last: int) -> _Part:
         rows: list[tuple[Value, ...]] = []
@@ -144,10 +195,17 @@ class AuditIndex:
                     return _Part(rows, place, more=False)
                 place = _Place(segment.first, line.offset + len(line.data) + 1)
                 if record is not None:
-                    rows.append(_row(record, segment.first, line.offset))
+                    rows.append((self._chain, *_row(record, segment.first, line.offset)))
                 if len(rows) == AT_ONCE:
                     return _Part(rows, place, more=True)
         return _Part(rows, place, more=False)
+
+
+def _line(folder: Path, segment: int, place: int) -> Line | None:
+    try:
+        return next(lines(Segment(segment, folder).path, place), None)
+    except OSError:
+        return None
 
 
 def _row(record: Record, segment: int, offset: int) -> tuple[Value, ...]:
@@ -192,8 +250,14 @@ def _sql(query: Query, tx: Transaction) -> tuple[str, list[Value]]:
         add("at < ?", _milliseconds(query.until))
     if query.before:
         add("seq < ?", query.before)
+    if query.behind is not None:
+        at, seq, chain = query.behind.at, query.behind.seq, query.behind.chain
+        add(
+            "(at < ? OR (at = ? AND (seq < ? OR (seq = ? AND chain < ?))))", at, at, seq, seq, chain
+        )
+    order = "at DESC, seq DESC, chain DESC" if query.merged else "seq DESC"
     where = f"WHERE {' AND '.join(clauses)} " if clauses else ""
-    sql = f"SELECT segment, place FROM audit_index {where}ORDER BY seq DESC LIMIT ?"  # noqa: S608 - columns are named here, values are parameters
+    sql = f"SELECT chain, segment, place, at, seq FROM audit_index {where}ORDER BY {order} LIMIT ?"  # noqa: S608 - columns are named here, values are parameters
     return sql, [*values, query.limit]
 
 

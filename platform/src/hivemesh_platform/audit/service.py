@@ -1,7 +1,7 @@
 """What people ask of the audit trail: lists, verification, exports; and the dropping of old records."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ from hivemesh_platform.audit import verification
 from hivemesh_platform.audit.aside import forget, left
 from hivemesh_platform.audit.checkpoints import Checkpoint, Sink, sink_of
 from hivemesh_platform.audit.export import Span, export
-from hivemesh_platform.audit.index import AuditIndex, Query
+from hivemesh_platform.audit.index import AuditIndex, Found, Query
 from hivemesh_platform.audit.keys import open_keys
 from hivemesh_platform.audit.records import Record, parameter_hmac
 from hivemesh_platform.audit.trail import FOLDER, AuditLog, open_trail
@@ -34,6 +34,8 @@ class AuditOptions:
     trust_domain: str
     checkpoint_file: str
     keep_days: int = 0
+    chain: str = ""  # the replica whose trail it is; "" where there is one
+    chains: Path | None = None  # folder with the homes of all replicas
 
 
 class AuditService:
@@ -48,6 +50,7 @@ class AuditService:
         self._clock = clock
         self._trust_domain = options.trust_domain
         self._keep = timedelta(days=options.keep_days)
+        self._several = options.chains is not None
         self._verifying = asyncio.Lock()
         self._log = structlog.get_logger("hivemesh.audit")
 
@@ -57,8 +60,21 @@ class AuditService:
         Raises:
             InvalidError: a pattern has too many stars.
         """
+        return [one.record for one in await self.entries(query)]
+
+    async def entries(self, query: Query) -> list[Found]:
+        """The same, each with the replica whose chain it is of; those of all replicas.
+
+        Raises:
+            InvalidError: a pattern has too many stars.
+        """
         await self._index.follow((await self.trail.end()).seq)
-        return await self._index.find(query)
+        return await self._index.entries(query)
+
+    @property
+    def several(self) -> bool:
+        """Whether there are chains of several replicas."""
+        return self._several
 
     async def verify(self) -> Report:
         """Verify everything, one request at a time."""
@@ -133,12 +149,26 @@ class AuditService:
 async def open_audit(
     state_folder: Path, database: Database, clock: Clock, options: AuditOptions
 ) -> AsyncIterator[AuditService]:
-    """Open the trail of a state folder, whose lock the caller holds."""
-    folder = state_folder / FOLDER
-    keys = open_keys(state_folder / "trust", folder)
+    """Open the trail of a state folder, whose lock the caller holds.
+
+    Of several replicas each has a chain of its own, in a folder that all can read.
+    """
+    home = state_folder if options.chains is None else options.chains / options.chain
+    folder = home / FOLDER
+    keys = open_keys(home / "trust", folder)
     sink = sink_of(options.checkpoint_file, state_folder)
     async with open_trail(folder, keys, sink, clock) as trail:
-        yield AuditService(trail, AuditIndex(database, folder), sink, clock, options)
+        index = AuditIndex(
+            database,
+            folder,
+            chain=options.chain,
+            chains=None if options.chains is None else _folders(options.chains),
+        )
+        yield AuditService(trail, index, sink, clock, options)
+
+
+def _folders(chains: Path) -> Callable[[str], Path]:
+    return lambda chain: chains / chain / FOLDER
 
 
 def _block(lines: Iterator[bytes]) -> bytes:

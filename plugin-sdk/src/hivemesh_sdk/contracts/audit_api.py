@@ -28,6 +28,7 @@ class AuditRecordView(View):
     params_hmac: dict[str, str] = Field(default_factory=dict)
     prev: str
     hash: str
+    replica: str = ""  # whose chain it is of, where there are several
 
 
 class AuditFindingView(View):

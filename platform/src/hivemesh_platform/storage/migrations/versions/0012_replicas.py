@@ -52,8 +52,31 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 'running'"),
         postgresql_where=sa.text("state = 'running'"),
     )
+    _audit_index()
     op.add_column("instance", sa.Column("beats", sa.BigInteger, nullable=False, server_default="0"))
     op.add_column("instance", sa.Column("load", sa.Text, nullable=False, server_default=""))
+
+
+def _audit_index() -> None:
+    """Each replica has a chain of its own; the index is made again from its files."""
+    op.drop_table("audit_index")
+    op.create_table(
+        "audit_index",
+        _text("chain", primary_key=True),
+        sa.Column("seq", sa.BigInteger, nullable=False, primary_key=True),
+        _tenant(),
+        _number("at"),
+        _text("actor"),
+        _text("on_behalf_of"),
+        _text("action"),
+        _text("object"),
+        _text("decision"),
+        _text("run"),
+        _number("segment"),
+        _number("place"),  # byte of the segment's file
+    )
+    for column in ("actor", "on_behalf_of", "action", "object", "run", "at"):
+        op.create_index(f"audit_by_{column}", "audit_index", [column, "seq"])
 
 
 def _text(name: str, *, primary_key: bool = False) -> "sa.Column[str]":
