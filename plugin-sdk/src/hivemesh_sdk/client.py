@@ -424,6 +424,10 @@ class Client:
         """Stored pipelines, newest version of each."""
         return self._all(PipelineView, "/v1/pipelines")
 
+    def store_pipeline(self, document: Mapping[str, JsonValue]) -> PipelineView:
+        """Keep a pipeline, to be run by name or as a step of others."""
+        return self._view(PipelineView, "POST", "/v1/pipelines", dict(document))
+
     def validate(self, document: Mapping[str, JsonValue]) -> PipelineView:
         """Check a pipeline without running it."""
         return self._view(PipelineView, "POST", "/v1/pipelines/validate", dict(document))

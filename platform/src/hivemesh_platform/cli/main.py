@@ -18,7 +18,7 @@ from hivemesh_platform.cli.session import take_remote
 GROUPS = {
     "worker": ("hivemesh_platform.cli.worker", "Workers: list, show, logs, call, scale."),
     "capability": ("hivemesh_platform.cli.capability", "Capabilities and their schemas."),
-    "pipeline": ("hivemesh_platform.cli.pipeline", "Pipelines: list, validate, run."),
+    "pipeline": ("hivemesh_platform.cli.pipeline", "Pipelines: list, validate, store, run."),
     "policy": ("hivemesh_platform.cli.policy", "Who may call what: show, test, apply, explain."),
     "job": ("hivemesh_platform.cli.job", "Jobs: submit, list, show, watch, cancel, retry, types."),
     "run": ("hivemesh_platform.cli.run", "Runs: list, show, watch, cancel, output, explain."),

@@ -57,6 +57,29 @@ def validate(
         output.show_one(view, fmt, name="name")
 
 
+@app.command()
+def store(
+    file: Annotated[Path, typer.Argument(help="The pipeline's YAML file.")],
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> None:
+    """Keep a pipeline, to be run by name or as a step of others; a changed one takes a new version.
+
+    Example:  hivemesh pipeline store weekly.yaml
+    """
+    from hivemesh_platform.cli.located import located
+
+    document = _document(file)
+    with session.client(state) as client, located(file):
+        view = client.store_pipeline(document)
+    if fmt == "table":
+        typer.echo(
+            f"{view.name} version {view.version} is stored: use pipeline/{view.name}@{view.version}"
+        )
+    else:
+        output.show_one(view, fmt, name="name")
+
+
 @app.command("run")
 def run_(  # noqa: PLR0913, PLR0917 - one parameter an option
     pipeline: Annotated[str, typer.Argument(help="A pipeline's name, or its YAML file.")],
