@@ -101,7 +101,7 @@ class Drill:
 
     def restart(self) -> None:
         """Start the platform, and take the time until a job ends."""
-        began = time.monotonic()
+        began = time.monotonic()  # of the restart, which is part of it
         self.platform.start()
         self.resubmit()
         self.await_progress()
