@@ -1,5 +1,7 @@
 """A damaged database file is found before anything starts on it."""
 
+import sqlite3
+
 import pytest
 from hivemesh_platform.settings import DatabaseSettings
 from hivemesh_platform.storage.damage import refuse_damaged
@@ -32,3 +34,17 @@ def test_a_file_that_was_cut_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-5000])
     with pytest.raises(DatabaseDamagedError):
         refuse_damaged(path)
+
+
+def test_a_sound_table_without_rowid_is_not_taken_for_damaged(tmp_path):
+    """SQLite before 3.41 says that it holds a NULL."""
+    file = tmp_path / "platform.db"
+    connection = sqlite3.connect(file)
+    connection.execute(
+        """CREATE TABLE one (a TEXT NOT NULL, b INT NOT NULL, c TEXT NOT NULL,
+                             PRIMARY KEY (a, c)) WITHOUT ROWID"""
+    )
+    connection.execute("INSERT INTO one VALUES ('a', 1, 'c')")
+    connection.commit()
+    connection.close()
+    refuse_damaged(file)
