@@ -54,6 +54,7 @@ from hivemesh_platform.api import (
     workers,
 )
 from hivemesh_platform.api import replicas as replicas_api
+from hivemesh_platform.api import retention as retention_api
 from hivemesh_platform.api.requests import RequestIds
 from hivemesh_platform.api.work import Work
 from hivemesh_platform.artifacts.local import LocalArtifactStore
@@ -66,6 +67,7 @@ from hivemesh_platform.execution.catalogue import InstalledCatalogue
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.engine import DbosEngine
 from hivemesh_platform.execution.mesh_transport import MeshStepTransport
+from hivemesh_platform.execution.retention import Removed, Retention
 from hivemesh_platform.execution.runtime import Execution, ExecutionPorts, open_execution
 from hivemesh_platform.execution.store import active_of
 from hivemesh_platform.identity import Sources, open_sources
@@ -109,10 +111,9 @@ from hivemesh_platform.trust.web import WebIssuer
 OPERATOR = "operator"
 ENGINE = "engine.db"
 ARTIFACTS = "artifacts"
-COLLECT_EVERY_S = 3600.0
+COUNT_EVERY_S = 3600.0
 IN_STEP_S = 1.0
 SINGLETONS = ("trust", "artifacts", "policy", "secrets")  # what one replica alone does
-UNREFERENCED_S = 86_400.0  # longer than any step: what it has stored is named by its answer
 
 _log = structlog.get_logger("hivemesh.platform")
 
@@ -153,6 +154,7 @@ class Platform:
     enrolment_url: str = ""
     people_url: str = ""
     ready: bool = False
+    removed: Removed = field(default_factory=Removed)  # by retention
     secrets_sealed: Callable[[], str] = lambda: ""
     answer_waiting: Callable[[], None] = lambda: None  # those who follow a run
 
@@ -223,7 +225,12 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
             clock,
             clearance=InstalledCatalogue(platform.types).clearance,
         )
+        retention = Retention(
+            database, files, settings.retention, clock, lambda: replicas.leads("artifacts")
+        )
+        platform.removed = retention.removed
         routers = [
+            retention_api.router(retention, platform.audit),
             *_mesh_routers(platform, database),
             *_work_routers(platform, execution, files),
         ]
@@ -232,7 +239,8 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
         routers += _access_routers(platform)
         platform.mesh_app, platform.people_app = platform.people.fronts(_routes("mesh", routers))
         platform.background += [
-            ("artifacts", lambda: _collect(files, store, replicas)),
+            ("artifacts", lambda: _count_again(store, replicas)),
+            ("retention", retention.run),
             ("step", lambda: _keep_in_step(platform, secrets.lending)),
             ("memory", give_back_regularly),
             ("secrets", lambda: secrets.service.watch(execution.work.give)),
@@ -296,12 +304,10 @@ def _answer_waiting(platform: Platform, execution: Execution) -> None:
     platform.policy.close()
 
 
-async def _collect(files: ArtifactService, store: LocalArtifactStore, replicas: Replicas) -> None:
-    """Remove unreferenced artifacts, once an hour."""
+async def _count_again(store: LocalArtifactStore, replicas: Replicas) -> None:
+    """Measure once an hour what artifacts take, where other replicas store them too."""
     while True:
-        await asyncio.sleep(COLLECT_EVERY_S)
-        if replicas.leads("artifacts"):
-            await files.collect(UNREFERENCED_S)
+        await asyncio.sleep(COUNT_EVERY_S)
         if not replicas.alone:
             await store.count_again()
 

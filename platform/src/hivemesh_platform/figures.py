@@ -77,6 +77,7 @@ async def metrics(platform: "Platform", database: Database) -> Metrics:
         audit_checkpoint_failures=trail.checkpoint_failures,
         ejected={name: len(some) for name, some in platform.routing.ejected().items()},
         ejections=platform.routing.ejections,
+        removed=dict(platform.removed.counts),
         writer_cpu_s=database.writer_cpu_s,
     )
     return platform.metrics

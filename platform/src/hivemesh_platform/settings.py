@@ -370,6 +370,30 @@ class StorageSettings(Section):
     )
 
 
+class RetentionSettings(Section):
+    """How long what has ended is kept. Datasets and open dead letters are never removed by it."""
+
+    runs_days: Annotated[float, Field(ge=0, le=36_500)] = Field(
+        default=90.0,
+        description="Days after their end for which runs are kept, with steps, attempts and "
+        "rejected records. 0 = for ever.",
+    )
+    jobs_days: Annotated[float, Field(ge=0, le=36_500)] = Field(
+        default=30.0, description="The same for jobs."
+    )
+    events_days: Annotated[float, Field(ge=0, le=36_500)] = Field(
+        default=30.0, description="The same for the event logs of runs, which may go sooner."
+    )
+    artifacts_days: Annotated[float, Field(ge=0, le=36_500)] = Field(
+        default=90.0,
+        description="Days for which an uploaded file, or one that a step has stored, is kept that "
+        "no dataset and no run, job, pipeline or dead letter names. 0 = for ever.",
+    )
+    every_s: Annotated[float, Field(ge=1, le=DAY_S)] = Field(
+        default=3600.0, description="Seconds between two sweeps."
+    )
+
+
 class DatabaseSettings(Section):
     """Where the rows are: a SQLite file in the state folder, or a PostgreSQL server."""
 
@@ -460,6 +484,7 @@ class Settings(Section):
     routing: RoutingSettings = RoutingSettings()
     secrets: SecretsSettings = SecretsSettings()
     storage: StorageSettings = StorageSettings()
+    retention: RetentionSettings = RetentionSettings()
     database: DatabaseSettings = DatabaseSettings()
     replica: ReplicaSettings = ReplicaSettings()
     audit: AuditSettings = AuditSettings()

@@ -37,6 +37,7 @@ from hivemesh_sdk.contracts.api import (
     PipelineView,
     RejectedView,
     ReplicaView,
+    RetentionView,
     RunView,
     SystemStatus,
     View,
@@ -632,6 +633,16 @@ class Client:
     def unset_limit(self, target: str) -> None:
         """Take a limit away."""
         self._read("DELETE", f"/v1/limits/{quote(target, safe='')}")
+
+    # -- retention --------------------------------------------------------------------------
+
+    def retention(self, *, due: bool = False) -> RetentionView:
+        """How long what has ended is kept; with `due`, how much could be removed now."""
+        return self._view(RetentionView, "GET", f"/v1/retention?due={str(due).lower()}")
+
+    def sweep(self) -> RetentionView:
+        """Remove now what is older than the settings keep it."""
+        return self._view(RetentionView, "POST", "/v1/retention/sweep", {})
 
     # -- failures ---------------------------------------------------------------------------
 

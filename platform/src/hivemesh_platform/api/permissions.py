@@ -155,6 +155,8 @@ ROUTES: dict[str, Needs] = {
     "GET /v1/limits": one_of("read:config"),
     "PUT /v1/limits/{target}": one_of("write:config"),
     "DELETE /v1/limits/{target}": one_of("write:config"),
+    "GET /v1/retention": one_of("read:config"),
+    "POST /v1/retention/sweep": one_of("write:config"),
     # pipelines and data
     "GET /v1/pipelines": one_of("read:pipeline", on="those that are listed"),
     "GET /v1/pipelines/{name}": one_of("read:pipeline", on="the pipeline"),

@@ -11,9 +11,10 @@ import secrets
 import struct
 import threading
 import zlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, TypeVar
@@ -48,6 +49,7 @@ class LocalArtifactStore:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="artifacts")
         # Nothing is made young while it is being collected, by whatever process.
         self._ages = FolderLock(folder) if replica else threading.Lock()
+        self._readers: Counter[str] = Counter()  # open streams of this process
         self._recent: OrderedDict[str, bytes] = OrderedDict()
         self._recent_bytes = 0
 
@@ -109,9 +111,16 @@ class LocalArtifactStore:
         if size <= SMALL:
             yield (await self.read(sha256))[start:end]
             return
-        for block in range(start // BLOCK, -(-end // BLOCK)):
-            data = await self._in_thread(self._read_block, sha256, block)
-            yield data[max(0, start - block * BLOCK) : end - block * BLOCK]
+        self._readers[sha256] += 1
+        try:
+            await self._in_thread(self._touch, self._path(sha256))  # for other replicas
+            for block in range(start // BLOCK, -(-end // BLOCK)):
+                data = await self._in_thread(self._read_block, sha256, block)
+                yield data[max(0, start - block * BLOCK) : end - block * BLOCK]
+        finally:
+            self._readers[sha256] -= 1
+            if not self._readers[sha256]:
+                del self._readers[sha256]
 
     def digests(self, older_than: float) -> Iterator[str]:
         """Yield the digests of artifacts that were stored before a time (seconds since 1970)."""
@@ -120,9 +129,24 @@ class LocalArtifactStore:
                 yield path.parent.name + path.name
 
     async def delete(self, sha256: str, *, older_than: float) -> bool:
-        """Remove an artifact unless it was stored (again) since; says whether it was removed."""
+        """Remove an artifact unless it was stored (again) or read since; says whether it was."""
+        if self._readers[sha256]:
+            return False
         self._forget(sha256)
         return await self._in_thread(self._delete, sha256, older_than)
+
+    async def discard_unfinished(self, older_than: float) -> int:
+        """Remove what was left of uploads that began before a time and never ended."""
+        return await self._in_thread(self._discard_unfinished, older_than)
+
+    def _discard_unfinished(self, older_than: float) -> int:
+        removed = 0
+        for left in (self._folder / "tmp").rglob("*"):  # of replicas that are gone too
+            with suppress(FileNotFoundError):
+                if left.is_file() and left.stat().st_mtime < older_than:
+                    left.unlink()
+                    removed += 1
+        return removed
 
     def _open(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -61,5 +61,9 @@ class ArtifactStore(Protocol):
         ...
 
     async def delete(self, sha256: str, *, older_than: float) -> bool:
-        """Remove an artifact unless it was stored (again) since; says whether it was removed."""
+        """Remove an artifact unless it was stored (again) or read since; says whether it was."""
+        ...
+
+    async def discard_unfinished(self, older_than: float) -> int:
+        """Remove what was left of uploads that began before a time and never ended."""
         ...

@@ -4,7 +4,9 @@ A worker reads and stores only on behalf of a step that it holds: the inputs and
 step (folders with all their files), and what steps of the same run have stored.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -15,6 +17,7 @@ import msgspec
 import structlog
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.artifacts import DataClass, Grant, GrantRequest
+from hivemesh_sdk.contracts.names import TREE_MEDIA_TYPE
 from hivemesh_sdk.contracts.tickets import GIVEN, STORED, Ticket
 from hivemesh_sdk.errors import InvalidError
 
@@ -31,6 +34,7 @@ _log = structlog.get_logger("hivemesh.artifacts")
 
 GRANT_S = 300  # a grant is checked again at each use, so this only limits what a worker remembers
 DIGESTS_PER_READ = 500
+ENTRIES_PER_WRITE = 50
 UNKNOWN_TYPE = "application/octet-stream"
 
 
@@ -247,18 +251,69 @@ class ArtifactService:
         chunks = self._artifacts.read_range(sha256, start, end)
         return Content(info=info, start=start, end=end, chunks=await begun(chunks))
 
-    async def collect(self, min_age_s: float) -> int:
-        """Remove what nothing refers to and what is older than any open run; returns how many."""
+    async def collect(self, min_age_s: float, named: AbstractSet[str] = frozenset()) -> int:
+        """Remove what nothing refers to and what is older than any open run; returns how many.
+
+        What is `named` stays, whatever the database says of it.
+        """
+        limit = await self._old(min_age_s)
+        removed = 0
+        for sha256 in await self.unreferenced(min_age_s, named):
+            removed += await self._artifacts.delete(sha256, older_than=limit)
+        await self._artifacts.discard_unfinished(limit)
+        return removed
+
+    async def unreferenced(
+        self, min_age_s: float, named: AbstractSet[str] = frozenset()
+    ) -> list[str]:
+        """Return the digests of what `collect` would remove."""
+        limit = await self._old(min_age_s)
+        kept = _named(await self._database.read(store.answers)) | named
+        found: list[str] = []
+        old = await asyncio.to_thread(lambda: list(self._artifacts.digests(limit)))
+        for group in _groups(iter(old), 200):
+            used = await self._referenced(group)
+            found += sorted(set(group) - used - kept)
+        return found
+
+    async def expiring(self, before: int, named: AbstractSet[str]) -> list[tuple[str, str]]:
+        """Return digest and tenant of the entries that `expire` would forget."""
+        found: list[tuple[str, str]] = []
+        after = ""
+        while True:
+            group = await self._database.read(
+                partial(store.unneeded, after=after, before=before, limit=DIGESTS_PER_READ)
+            )
+            found += [one for one in group if one[0] not in named]
+            if len(group) < DIGESTS_PER_READ:
+                return found
+            after = group[-1][0]
+
+    async def expire(self, before: int, named: AbstractSet[str]) -> int:
+        """Forget old entries that nothing needs; their bytes go with a later `collect`."""
+        removed = 0
+        for group in _batched(await self.expiring(before, named), ENTRIES_PER_WRITE):
+            removed += await self._database.write(
+                partial(store.remove, digests=group, before=before)
+            )
+        return removed
+
+    async def with_entries(self, digests: set[str]) -> set[str]:
+        """Return the digests with those of everything that lies in folders among them."""
+        found = set(digests)
+        for group in _groups(iter(sorted(digests)), DIGESTS_PER_READ):
+            folders = await self._database.read(
+                partial(store.folders, digests=group, media_type=TREE_MEDIA_TYPE)
+            )
+            for folder in folders:
+                found |= await self._trees.entries(folder)
+        return found
+
+    async def _old(self, min_age_s: float) -> float:
+        """The time before which nothing can belong to an open run."""
         now = self._clock.now().timestamp()
         oldest = await self._database.read(store.oldest_open_run)
-        limit = now - min_age_s if oldest is None else min(now - min_age_s, oldest / 1000)
-        kept = _named(await self._database.read(store.answers))
-        removed = 0
-        for group in _groups(self._artifacts.digests(limit), 200):
-            used = await self._referenced(group)
-            for sha256 in set(group) - used - kept:
-                removed += await self._artifacts.delete(sha256, older_than=limit)
-        return removed
+        return now - min_age_s if oldest is None else min(now - min_age_s, oldest / 1000)
 
     async def _referenced(self, digests: list[str]) -> set[str]:
         return await self._database.read(lambda tx: store.referenced(tx, digests))
@@ -349,6 +404,11 @@ def _bounds(wanted: tuple[int | None, int | None] | None, size: int) -> tuple[in
         message = f"the artifact has {size} bytes"
         raise RangeInvalidError(message)
     return start, end
+
+
+def _batched(entries: list[tuple[str, str]], size: int) -> Iterator[list[tuple[str, str]]]:
+    """Cut a list."""
+    return (entries[first : first + size] for first in range(0, len(entries), size))
 
 
 def _groups(digests: Iterator[str], size: int) -> Iterator[list[str]]:

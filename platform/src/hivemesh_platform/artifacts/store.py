@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hivemesh_sdk.contracts.artifacts import DataClass, highest
 
 from hivemesh_platform.artifacts.model import ArtifactInfo, Holding
-from hivemesh_platform.storage.transaction import Transaction
+from hivemesh_platform.storage.transaction import Transaction, Value
 
 DIGESTS_PER_READ = 200
 
@@ -16,6 +16,10 @@ def insert(tx: Transaction, info: ArtifactInfo, origin: str, tenant: str) -> Non
         "SELECT data_class FROM artifact WHERE sha256 = ? AND tenant = ?", (info.sha256, tenant)
     )
     if before is not None:
+        tx.execute(
+            "UPDATE artifact SET created_at = ? WHERE sha256 = ? AND tenant = ? AND created_at < ?",
+            (info.created_at, info.sha256, tenant, info.created_at),
+        )
         if info.data_class.exceeds(DataClass(before["data_class"])):
             tx.execute(
                 "UPDATE artifact SET data_class = ? WHERE sha256 = ? AND tenant = ?",
@@ -185,10 +189,55 @@ def referenced(tx: Transaction, digests: Sequence[str]) -> set[str]:
     marks = ", ".join("?" * len(digests))
     rows = tx.all(
         f"""SELECT sha256 FROM artifact WHERE sha256 IN ({marks})
+            UNION SELECT sha256 FROM step_artifact WHERE sha256 IN ({marks})
             UNION SELECT sha256 FROM dataset_part WHERE sha256 IN ({marks})""",  # noqa: S608 - question marks only
-        (*digests, *digests),
+        (*digests, *digests, *digests),
     )
     return {row["sha256"] for row in rows}
+
+
+_UNNEEDED = """
+SELECT sha256, tenant FROM artifact
+ WHERE sha256 > :after AND created_at < :before
+   AND NOT EXISTS (SELECT 1 FROM dataset_part WHERE dataset_part.sha256 = artifact.sha256)
+   AND NOT EXISTS (SELECT 1 FROM step_artifact WHERE step_artifact.sha256 = artifact.sha256)
+"""
+
+
+def unneeded(tx: Transaction, after: str, before: int, limit: int) -> list[tuple[str, str]]:
+    """Return digest and tenant of old entries that no dataset has and no kept step has stored."""
+    names: dict[str, Value] = {"after": after, "before": before, "limit": limit}
+    rows = tx.all(_UNNEEDED + " ORDER BY sha256, tenant LIMIT :limit", names)
+    return [(row["sha256"], row["tenant"]) for row in rows]
+
+
+def remove(tx: Transaction, digests: Sequence[tuple[str, str]], before: int) -> int:
+    """Forget entries, but none that was stored or needed again; returns how many."""
+    removed = 0
+    for sha256, tenant in digests:
+        names: dict[str, Value] = {
+            "after": "",
+            "before": before,
+            "sha256": sha256,
+            "tenant": tenant,
+        }
+        still = " AND sha256 = :sha256 AND tenant = :tenant"
+        if tx.one(_UNNEEDED + still + tx.for_update, names) is None:
+            continue
+        tx.send("DELETE FROM artifact_owner WHERE sha256 = ? AND tenant = ?", (sha256, tenant))
+        tx.send("DELETE FROM artifact WHERE sha256 = ? AND tenant = ?", (sha256, tenant))
+        removed += 1
+    return removed
+
+
+def folders(tx: Transaction, digests: Sequence[str], media_type: str) -> list[str]:
+    """Return those of the digests that are folders."""
+    marks = ", ".join("?" * len(digests))
+    rows = tx.all(
+        f"SELECT sha256 FROM artifact WHERE media_type = ? AND sha256 IN ({marks})",  # noqa: S608 - as above
+        (media_type, *digests),
+    )
+    return [row["sha256"] for row in rows]
 
 
 def answers(tx: Transaction) -> list[str]:

@@ -27,6 +27,7 @@ GROUPS = {
         "Inputs that were given up: list, show, retry, edit, discard.",
     ),
     "limit": ("hivemesh_platform.cli.limit", "Limits and rates: list, set, unset."),
+    "retention": ("hivemesh_platform.cli.retention", "What has ended: how long it is kept; run."),
     "dataset": ("hivemesh_platform.cli.dataset", "Datasets: list, show, export."),
     "artifact": ("hivemesh_platform.cli.artifact", "Artifacts: put and get bytes."),
     "secret": (
@@ -58,6 +59,7 @@ EXAMPLES = {
     "run": "hivemesh run list · hivemesh run show RUN_ID",
     "dead-letter": "hivemesh dead-letter list · hivemesh dead-letter retry --all",
     "limit": "hivemesh limit set key:customer-7 --running 2 · hivemesh limit list",
+    "retention": "hivemesh retention show · hivemesh retention run --dry-run",
     "dataset": "hivemesh dataset export email-insights.messages --as csv --file mail.csv",
     "artifact": "hivemesh artifact put mail.mbox",
     "secret": "hivemesh secret set mail.password --file password.txt · hivemesh secret list",

@@ -36,6 +36,7 @@ class Totals:
     audit_checkpoint_failures: int = 0
     ejected: Mapping[str, int] = field(default_factory=dict)  # by capability
     ejections: int = 0
+    removed: Mapping[str, int] = field(default_factory=dict)  # by retention, by kind
     writer_cpu_s: float = 0.0
 
 
@@ -134,6 +135,12 @@ class _TotalsCollector(Collector):
             "Requests of workers that their ticket did not allow.",
             "reason",
             totals.tickets_refused,
+        )
+        yield _family(
+            "hivemesh_retention_removed",
+            "What was removed as it had ended long ago, by kind.",
+            "kind",
+            totals.removed,
         )
         for name, text, number in (
             (

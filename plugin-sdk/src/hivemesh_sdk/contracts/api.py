@@ -297,6 +297,18 @@ class LimitView(View):
     origin: str  # settings, or who has set it
 
 
+class RetentionView(View):
+    """How long what has ended is kept, what was removed, and (where asked for) what is due."""
+
+    runs_days: float  # 0: for ever
+    jobs_days: float
+    events_days: float
+    artifacts_days: float
+    swept_at: str | None = None
+    removed: dict[str, int] = {}  # since the platform's start: runs, jobs, events, artifacts …
+    due: dict[str, int] = {}
+
+
 class ScaleRequest(Body):
     """`POST /v1/workers/{name}/scale`."""
 

@@ -3,6 +3,9 @@
 Times are integers (milliseconds since 1970, UTC).
 """
 
+import sqlalchemy as sa
+from alembic import op
+
 revision = "0013"
 down_revision = "0012"
 branch_labels = None
@@ -10,7 +13,21 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Nothing yet."""
+    """Add what runs that are being removed are remembered by, and what a sweep looks up."""
+    op.create_table(
+        "expired_run",  # its row is gone; its other rows go in small transactions
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("at", sa.BigInteger, nullable=False),
+        sa.Column("tenant", sa.Text, nullable=False, server_default="default"),
+    )
+    op.create_index("step_artifact_by_digest", "step_artifact", ["sha256"])
+    op.create_index(
+        "run_backfills",
+        "run",
+        ["backfill_of"],
+        sqlite_where=sa.text("backfill_of != ''"),
+        postgresql_where=sa.text("backfill_of != ''"),
+    )
 
 
 def downgrade() -> None:

@@ -1,0 +1,239 @@
+"""What has ended goes when it is old, and nothing goes that something still needs."""
+
+import json
+import re
+from datetime import timedelta
+
+import pytest
+from hivemesh_platform import ids
+from hivemesh_platform.artifacts.local import BLOCK, SMALL, LocalArtifactStore
+from hivemesh_platform.artifacts.service import ArtifactService
+from hivemesh_platform.execution.retention import Retention
+from hivemesh_platform.execution.retention_sql import JOBS, bound
+from hivemesh_platform.settings import RetentionSettings
+from hivemesh_sdk.contracts.names import TREE_MEDIA_TYPE
+from hivemesh_sdk.testing.clock import ManualClock
+
+DAY_MS = 86_400_000
+RUN = """INSERT INTO run (id, pipeline, version, document, parameters, labels, submitter, state,
+         created_at, ended_at, parent, backfill_of)
+         VALUES (?, 'p', 1, '{}', ?, '{"team": "a"}', 'x', ?, ?, ?, ?, ?)"""
+JOB = """INSERT INTO work (run, node, seq, kind, capability, submitter, rank, state, spec,
+         created_at, ended_at) VALUES (?, 'job', 0, 'call', 'a.do@1', 'x', 1, ?, ?, ?, ?)"""
+LETTER = """INSERT INTO dead_letter (id, run, node, seq, kind, capability, submitter, input, problem,
+            cause, attempts, data_class, output_class, created_at, state)
+            VALUES (?, ?, 'job', 0, 'call', 'a.do@1', 'x', ?, '{}', 'crashes', 3, 'internal',
+            'internal', 0, ?)"""
+BATCH = "INSERT INTO batch (run, node, seq, sha256) VALUES (?, 'parse', ?, ?)"
+
+
+class Kept:
+    """A database with runs and jobs of different ages, and their retention."""
+
+    def __init__(self, database, store, clock):
+        self.database, self.store, self.clock = database, store, clock
+        self.files = ArtifactService(database, store, None, clock)
+        settings = RetentionSettings(runs_days=10, jobs_days=5, events_days=2, artifacts_days=20)
+        self.retention = Retention(database, self.files, settings, clock, lambda: True)
+
+    def at(self, days):
+        return round(self.clock.now().timestamp() * 1000) - round(days * DAY_MS)
+
+    def id(self, prefix, days):
+        return f"{prefix}_{self.at(days):012x}{'0' * 20}"
+
+    async def add(self, sql, *values):
+        await self.database.write(lambda tx: tx.execute(sql, values))
+
+    async def run(self, days, *, state="completed", parameters="{}", parent="", backfill_of=""):
+        name = self.id("run", days)
+        ended = None if state == "running" else self.at(days)
+        values = (name, parameters, state, self.at(days), ended, parent, backfill_of)
+        await self.add(RUN, *values)
+        await self.add("INSERT INTO run_label (name, value, run) VALUES ('team', 'a', ?)", name)
+        event = "INSERT INTO run_event (run, no, at, type) VALUES (?, 1, 0, 'started')"
+        await self.add(event, name)
+        return name
+
+    async def job(self, days, *, state="completed", spec="{}"):
+        name = self.id("job", days)
+        ended = None if state == "queued" else self.at(days)
+        await self.add(JOB, name, state, spec, self.at(days), ended)
+        return name
+
+    async def names(self, table, column):
+        rows = await self.database.read(
+            lambda tx: tx.all(f"SELECT DISTINCT {column} AS name FROM {table}")  # noqa: S608 - names of tables
+        )
+        return {row["name"] for row in rows}
+
+    async def upload(self, data, media_type="text/plain"):
+        async def chunks():
+            yield data
+
+        info = await self.files.upload(chunks(), name=None, media_type=media_type, origin="anna")
+        return info.sha256
+
+
+@pytest.fixture
+async def kept(tmp_path, database):
+    async with LocalArtifactStore(tmp_path / "artifacts") as store:
+        yield Kept(database, store, ManualClock())
+
+
+async def test_old_runs_and_jobs_go_and_young_or_open_ones_stay(kept):
+    await kept.run(11)
+    await kept.job(6)
+    runs = {await kept.run(9), await kept.run(30, state="running")}
+    jobs = {await kept.job(4), await kept.job(31, state="queued")}
+    counts = await kept.retention.sweep()
+    assert (counts["runs"], counts["jobs"]) == (1, 1)
+    assert await kept.names("run", "id") == runs
+    assert await kept.names("work", "run") == jobs
+
+
+async def test_all_rows_of_a_run_go_however_many_there_are(kept):
+    run = await kept.run(11)
+    await kept.database.write(
+        lambda tx: tx.execute_many(BATCH, [(run, seq, "00") for seq in range(1203)])
+    )
+    await kept.retention.sweep()
+    for table in ("batch", "run_label", "run_event"):
+        assert await kept.names(table, "run") == set()
+    assert await kept.names("expired_run", "id") == set()
+
+
+async def test_an_interrupted_removal_is_gone_on_with(kept):
+    await kept.add(BATCH, "run_gone", 1, "00")
+    await kept.add("INSERT INTO expired_run (id, at) VALUES ('run_gone', 0)")
+    await kept.retention.sweep()
+    assert await kept.names("batch", "run") == set()
+
+
+async def test_a_run_or_job_with_an_open_dead_letter_stays(kept):
+    run, job, settled = await kept.run(11), await kept.job(6), await kept.job(7)
+    await kept.add(LETTER, "dl_1", run, "[]", "open")
+    await kept.add(LETTER, "dl_2", job, "[]", "open")
+    await kept.add(LETTER, "dl_3", settled, "[]", "discarded")
+    await kept.retention.sweep()
+    assert await kept.names("run", "id") == {run}
+    assert await kept.names("work", "run") == {job}
+    assert await kept.names("dead_letter", "id") == {"dl_1", "dl_2"}
+
+
+async def test_a_run_stays_while_what_belongs_to_it_is_open(kept):
+    parent, partial = await kept.run(13), await kept.run(12, state="partial")
+    child = await kept.run(11, state="running", parent=parent)
+    later = await kept.run(1, state="running", backfill_of=partial)
+    await kept.retention.sweep()
+    assert await kept.names("run", "id") == {parent, child, partial, later}
+
+
+async def test_events_may_go_before_their_run(kept):
+    run = await kept.run(3)
+    await kept.retention.sweep()
+    assert await kept.names("run", "id") == {run}
+    assert await kept.names("run_event", "run") == set()
+
+
+async def test_a_dry_run_counts_what_a_sweep_removes(kept):
+    await kept.run(11)
+    await kept.job(6)
+    await kept.upload(b"old")
+    kept.clock.jump(timedelta(days=21))
+    due = (await kept.retention.show(count=True)).due
+    assert (due["runs"], due["jobs"], due["entries"]) == (1, 1, 1)
+    assert await kept.names("run", "id") != set()
+
+
+async def test_an_upload_goes_in_two_sweeps_when_nothing_names_it(kept):
+    digest = await kept.upload(b"old")
+    kept.clock.jump(timedelta(days=21))
+    assert (await kept.retention.sweep())["entries"] == 1
+    assert await kept.store.size(digest) == 3
+    assert (await kept.retention.sweep())["artifacts"] == 1
+    assert await kept.store.size(digest) is None
+
+
+async def test_what_is_uploaded_again_is_young(kept):
+    digest = await kept.upload(b"old")
+    kept.clock.jump(timedelta(days=21))
+    await kept.upload(b"old")
+    await kept.retention.sweep()
+    await kept.retention.sweep()
+    assert await kept.store.size(digest) == 3
+
+
+@pytest.mark.parametrize("by", ["run", "job", "letter", "batch", "folder", "dataset", "step"])
+async def test_what_something_kept_needs_stays(kept, by):
+    digest = await kept.upload(b"needed")
+    kept.clock.jump(timedelta(days=21))
+    named = json.dumps({"file": {"sha256": digest}})
+    match by:
+        case "run":
+            await kept.run(1, parameters=named)
+        case "job":
+            await kept.job(1, spec=named)
+        case "letter":
+            await kept.add(LETTER, "dl_1", "run_1", named, "open")
+        case "batch":
+            await kept.add(BATCH, await kept.run(1, state="failed"), 1, digest)
+        case "folder":
+            tree = json.dumps({"entries": {"a": {"sha256": digest, "size": 6}}}).encode()
+            folder = await kept.upload(tree, TREE_MEDIA_TYPE)
+            await kept.job(1, spec=json.dumps({"sha256": folder}))
+        case "dataset":
+            sql = """INSERT INTO dataset_part (name, version, seq, sha256, count, bytes)
+                     VALUES ('d', 1, 1, ?, 1, 6)"""
+            await kept.add(sql, digest)
+        case "step":
+            sql = "INSERT INTO step_artifact (run, node, seq, sha256) VALUES ('run_1', 'a', 0, ?)"
+            await kept.add(sql, digest)
+    for _ in range(3):
+        await kept.retention.sweep()
+    assert await kept.store.size(digest) == 6
+
+
+async def test_nothing_goes_under_a_reader(kept):
+    data = bytes(SMALL + BLOCK)
+    digest = (await kept.store.put(data, "")).sha256
+    kept.clock.jump(timedelta(days=3))
+    reading = kept.store.read_range(digest, 0, len(data))
+    first = await anext(reading)
+    assert await kept.files.collect(0.0) == 0
+    assert first + b"".join([block async for block in reading]) == data
+
+
+async def test_uploads_that_were_left_behind_go(kept, tmp_path):
+    left = tmp_path / "artifacts" / "tmp" / "p9"
+    left.mkdir()
+    (left / "abc").write_bytes(b"half")
+    kept.clock.jump(timedelta(days=3))
+    await kept.retention.sweep()
+    assert list(left.iterdir()) == []
+
+
+async def test_no_transaction_of_a_sweep_has_many_rows(kept, monkeypatch):
+    for number in range(120):
+        await kept.add(JOB, kept.id("job", 6 + number / 100), "completed", "{}", 0, 1)
+    sizes = []
+    write = kept.database.write
+
+    async def counted(work):
+        def measured(tx):
+            before = tx.one("SELECT count(*) AS n FROM work")["n"]
+            result = work(tx)
+            sizes.append(before - tx.one("SELECT count(*) AS n FROM work")["n"])
+            return result
+
+        return await write(measured)
+
+    monkeypatch.setattr(kept.database, "write", counted)
+    await kept.retention.sweep()
+    assert sum(sizes) == 120
+    assert max(sizes) <= 50
+
+
+def test_ids_are_sorted_by_the_time_that_retention_reads_of_them():
+    assert re.fullmatch("job_[0-9a-f]{32}", ids.new_job_id())
+    assert bound(JOBS, 0) < ids.new_job_id() < bound(JOBS, 4_000_000_000_000)
