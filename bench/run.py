@@ -1,7 +1,7 @@
 """`make bench`: measures, prints one table and writes bench/results.json.
 
     bench/run.py [mesh] [pipeline] [memory] [footprint] [rotation] [audit] [authorization] [policy] [jobs]
-                 [peers] [throughput] [--quick]
+                 [peers] [throughput] [soak] [--quick] [--minutes=N]
 
 Without names all parts run. `--quick` takes one round and leaves the 1 GB archive out.
 """
@@ -20,6 +20,7 @@ import audit
 import authorization
 import corpus
 import durable
+import endurance
 import installation
 import jobs
 import policy
@@ -208,6 +209,12 @@ def rotation(*, quick: bool) -> Iterator[Row]:
         yield Row(**row)
 
 
+def soak(*, quick: bool) -> Iterator[Row]:
+    """Mixed load for half an hour, or for `--minutes=N`."""
+    said = [word.partition("=")[2] for word in sys.argv if word.startswith("--minutes=")]
+    yield from endurance.measure(quick=quick, minutes=float(said[0]) if said else 0.0)
+
+
 def _seconds(command: list[str], rounds: int) -> float:
     """The median wall time of a command."""
     environment = {**os.environ, "HIVEMESH_STATE__FOLDER": str(installation.STATE)}
@@ -255,6 +262,7 @@ PARTS = {
     "policy": policy.measure,
     "peers": queues.measure,
     "throughput": durable.measure,
+    "soak": soak,
     "jobs": jobs.measure,
 }
 
