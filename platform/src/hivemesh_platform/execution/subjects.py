@@ -7,7 +7,7 @@ from hivemesh_sdk.errors import NotFoundError
 
 from hivemesh_platform.access.model import Principal
 from hivemesh_platform.execution.model import JOB_NODE
-from hivemesh_platform.storage.transaction import Row, Transaction
+from hivemesh_platform.storage.transaction import Row, Transaction, Value
 
 SCANNED = 500  # rows read at once while a page is filled
 
@@ -84,7 +84,7 @@ def newest(
     found: list[str] = []
     place = before
     while len(found) < limit:
-        group = _group(tx, principal.tenant, place, filters)
+        group = _group(tx, principal, place, filters)
         found += [one.id for one in group if one.seen_by(principal)]
         if len(group) < SCANNED:
             break
@@ -94,46 +94,72 @@ def newest(
 
 _RUNS = """
 SELECT id, 'pipeline' AS kind, pipeline AS name, submitter, tenant FROM run
- WHERE tenant = :tenant AND id < :run AND created_at >= :since
-   AND (:name = '' OR pipeline = :name)
-   AND (:submitter = '' OR submitter = :submitter OR submitter LIKE :user)
-   AND (:state = '' OR state = :state OR (:state = 'waiting' AND state IN ('queued', 'running')
-        AND EXISTS (SELECT 1 FROM node WHERE node.run = run.id AND node.ended_at IS NULL
-                       AND node.reason != '')))
-   AND (:label = '' OR EXISTS (SELECT 1 FROM run_label WHERE run_label.run = run.id
-                                  AND run_label.name = :label AND run_label.value = :value))
- ORDER BY id DESC LIMIT :limit
+ WHERE tenant = :tenant AND id < :before AND id >= :first
 """
 _JOBS = """
 SELECT run AS id, 'capability' AS kind, capability AS name, submitter, tenant FROM work
- WHERE run >= 'job_' AND run < :job AND node = 'job' AND tenant = :tenant AND created_at >= :since
-   AND (:name = '' OR capability = :name)
-   AND (:submitter = '' OR submitter = :submitter OR submitter LIKE :user)
-   AND (:state = '' OR state = :state
-        OR (:state = 'waiting' AND state = 'queued' AND reason != ''))
- ORDER BY run DESC LIMIT :limit
+ WHERE run < :before AND run >= :first AND node = 'job' AND tenant = :tenant
 """
+_OPEN = frozenset({"queued", "running", "waiting"})
+_RUNS_ONLY = frozenset({"partial", "blocked", "skipped"})
+_WAITING_RUN = """ AND state IN ('queued', 'running', 'waiting')
+ AND (state = 'waiting' OR EXISTS (SELECT 1 FROM node WHERE node.run = run.id
+                                      AND node.ended_at IS NULL AND node.reason != ''))"""
+_WAITING_JOB = " AND (state = 'waiting' OR (state = 'queued' AND reason != ''))"
+_LABEL = """ AND EXISTS (SELECT 1 FROM run_label WHERE run_label.run = run.id
+                           AND run_label.name = :label AND run_label.value = :value)"""
 
 
-def _group(tx: Transaction, tenant: str, before: str, filters: Filters) -> list[RunSubject]:
+def _group(tx: Transaction, own: Principal, before: str, filters: Filters) -> list[RunSubject]:
+    """Each filter is a condition only where it is asked for, so that an index may answer it."""
     place = before[4:] or "~"
-    names: dict[str, str | int] = {
-        "tenant": tenant,
-        "since": filters.since,
-        "name": filters.name,
-        "submitter": filters.submitter,
-        "user": f"%/user/{_plain(filters.submitter)}",
-        "state": filters.state,
-        "limit": SCANNED,
-    }
+    names: dict[str, Value] = {"tenant": own.tenant, "limit": SCANNED}
+    shared = _shared(names, own, filters)
     found: list[Row] = []
     if filters.kind != "capability":
-        labels = {"label": filters.label, "value": filters.label_value}
-        found += tx.all(_RUNS, {**names, **labels, "run": f"run_{place}"})
-    if filters.kind != "pipeline" and not filters.label:
-        found += tx.all(_JOBS, {**names, "job": f"job_{place}"})
+        sql = _RUNS + shared + (" AND pipeline = :name" if filters.name else "")
+        sql += _WAITING_RUN if filters.state == "waiting" else ""
+        sql += _LABEL if filters.label else ""
+        labels = {"label": filters.label, "value": filters.label_value} if filters.label else {}
+        span = {"before": f"run_{place}", "first": f"run_{filters.since:012x}"}
+        found += tx.all(sql + " ORDER BY id DESC LIMIT :limit", {**names, **labels, **span})
+    if filters.kind != "pipeline" and not filters.label and filters.state not in _RUNS_ONLY:
+        sql = _JOBS + shared + (" AND capability = :name" if filters.name else "")
+        sql += _WAITING_JOB if filters.state == "waiting" else ""
+        span = {"before": f"job_{place}", "first": f"job_{filters.since:012x}"}
+        found += tx.all(sql + " ORDER BY run DESC LIMIT :limit", {**names, **span})
     both = [_subject(row) for row in found]
     return sorted(both, key=lambda one: one.id[4:], reverse=True)[:SCANNED]
+
+
+def _shared(names: dict[str, Value], own: Principal, filters: Filters) -> str:
+    """The conditions that runs and jobs have in common; their values go into `names`."""
+    sql = ""
+    if filters.since:
+        sql += " AND created_at >= :since"
+        names["since"] = filters.since
+    if filters.name:
+        names["name"] = filters.name
+    if filters.submitter:
+        domain, user, _ = own.id.rpartition("/user/")
+        if user:
+            sql += " AND submitter IN (:submitter, :user)"
+            names["user"] = f"{domain}/user/{filters.submitter}"
+        else:
+            sql += " AND (submitter = :submitter OR submitter LIKE :user)"
+            names["user"] = f"%/user/{_plain(filters.submitter)}"
+        names["submitter"] = filters.submitter
+    if not own.rights.any("read", "run"):  # of others none is seen anyway
+        sql += " AND submitter = :own"
+        names["own"] = own.id
+    if filters.state in _OPEN:
+        sql += " AND ended_at IS NULL"
+    if filters.state == "failed":  # written out, as the index of failed jobs is found by it
+        sql += " AND state = 'failed'"
+    elif filters.state and filters.state != "waiting":
+        sql += " AND state = :state"
+        names["state"] = filters.state
+    return sql
 
 
 def _plain(name: str) -> str:

@@ -1,0 +1,118 @@
+"""Lists of very many runs and jobs: each filter is answered by an index, and newest come first."""
+
+import pytest
+from hivemesh_platform.access.model import Principal
+from hivemesh_platform.execution import subjects
+from hivemesh_platform.execution.subjects import Filters
+
+RUN = """INSERT INTO run (id, pipeline, version, document, parameters, labels, submitter, state,
+         created_at, ended_at) VALUES (?, ?, 1, '{}', '{}', '{}', ?, ?, ?, ?)"""
+JOB = """INSERT INTO work (run, node, seq, kind, capability, submitter, rank, state, created_at,
+         ended_at) VALUES (?, 'job', 0, 'call', ?, ?, 1, ?, ?, ?)"""
+ANNA = "spiffe://test.hivemesh.internal/user/anna"
+BEN = "spiffe://test.hivemesh.internal/user/ben"
+STATES = ("completed", "failed", "queued", "cancelled")
+
+
+def id_of(prefix, number):
+    return f"{prefix}_{1_700_000_000_000 + number:012x}{number:020x}"
+
+
+def principal(*grants, name=ANNA):
+    return Principal(id=name, grants=grants)
+
+
+ALL = principal("admin:*")
+
+
+@pytest.fixture
+async def filled(database):
+    """Forty of each kind; number n has state n % 4, and every third is Ben's."""
+
+    def values(prefix, n):
+        state = STATES[n % 4]
+        ended = None if state == "queued" else 1
+        who = BEN if n % 3 == 0 else ANNA
+        name = f"{'p' if prefix == 'run' else 'c'}{n % 5}"
+        return (id_of(prefix, n), name, who, state, 1_700_000_000_000 + n, ended)
+
+    def fill(tx):
+        tx.execute_many(RUN, [values("run", 2 * n) for n in range(40)])
+        tx.execute_many(JOB, [values("job", 2 * n + 1) for n in range(40)])
+
+    await database.write(fill)
+    return database
+
+
+async def newest(database, filters, who=ALL, before="", limit=500):
+    return await database.read(lambda tx: subjects.newest(tx, who, before, limit, filters))
+
+
+async def test_pages_follow_one_another_newest_first(filled):
+    every = await newest(filled, Filters())
+    assert [one[4:] for one in every] == sorted((one[4:] for one in every), reverse=True)
+    pages, before = [], ""
+    while page := await newest(filled, Filters(), before=before, limit=7):
+        pages += page
+        before = page[-1]
+    assert pages == every
+    assert len(every) == 80
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_a_state_is_that_of_all_that_are_listed(filled, state):
+    place = STATES.index(state)
+    runs = {id_of("run", 2 * n) for n in range(40) if 2 * n % 4 == place}
+    jobs = {id_of("job", 2 * n + 1) for n in range(40) if (2 * n + 1) % 4 == place}
+    assert set(await newest(filled, Filters(state=state))) == runs | jobs
+
+
+@pytest.mark.parametrize("who", ["ben", BEN])
+async def test_a_submitter_is_named_short_or_in_full(filled, who):
+    found = await newest(filled, Filters(submitter=who))
+    assert set(found) == {
+        id_of(prefix, n)
+        for prefix, n in [(("run", "job")[n % 2], n) for n in range(80)]
+        if n % 3 == 0
+    }
+
+
+async def test_since_is_a_time(filled):
+    found = await newest(filled, Filters(since=1_700_000_000_070))
+    assert len(found) == 10
+
+
+async def test_who_may_read_no_runs_sees_his_own(filled):
+    found = await newest(filled, Filters(), principal("run:pipeline/p1", name=BEN))
+    assert found == [id_of("run", n) for n in range(78, -1, -6) if n % 5 == 1]
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        Filters(kind="pipeline", name="p1"),
+        Filters(kind="pipeline", state="failed"),
+        Filters(kind="pipeline", submitter="ben"),
+        Filters(kind="capability", state="failed"),
+        Filters(kind="capability", state="queued"),
+        Filters(kind="capability", submitter="ben"),
+        Filters(since=1),
+        Filters(),
+    ],
+)
+async def test_no_list_reads_a_whole_table(filled, filters):
+    plans = []
+
+    class Explaining:
+        def __init__(self, tx):
+            self._tx = tx
+
+        def all(self, sql, parameters=()):
+            if self._tx.dialect == "sqlite":
+                plans.extend(
+                    row["detail"] for row in self._tx.all("EXPLAIN QUERY PLAN " + sql, parameters)
+                )
+            return self._tx.all(sql, parameters)
+
+    await filled.read(lambda tx: subjects.newest(Explaining(tx), ALL, "", 50, filters))
+    assert [plan for plan in plans if plan.startswith("SCAN ")] == []
