@@ -13,11 +13,17 @@ from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution import letter_sql
 from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.event_sql import log_event
-from hivemesh_platform.execution.graph_sql import Change, DatasetParts
+from hivemesh_platform.execution.graph_sql import Change, DatasetParts, lock_run
+from hivemesh_platform.execution.group_rules import together_of
 from hivemesh_platform.execution.ledger import Effects, Turn
 from hivemesh_platform.execution.model import JOB_NODE
 from hivemesh_platform.execution.spec import JobSpec, is_intact, written
 from hivemesh_platform.storage.transaction import Row, Transaction
+
+_ENDED_BADLY = """
+SELECT spec, capability, together FROM work
+ WHERE run = ? AND node = 'job' AND seq = 0 AND state IN ('failed', 'cancelled')
+"""
 
 
 class NothingToRetryError(ConflictError):
@@ -43,6 +49,7 @@ def retry(
         NothingToRetryError: nothing has failed.
         NotFoundError: there is no such step.
     """
+    lock_run(tx, run)
     nodes = tx.all("SELECT * FROM node WHERE run = ? ORDER BY position", (run,))
     fresh = _behind(tx, run, first, nodes) if first else set()
     chosen = [node for node in nodes if node["name"] in fresh or _has_failed(node)]
@@ -82,22 +89,23 @@ def _retry_child(
 def retry_job(tx: Transaction, job: str, by: Behalf, now: int) -> bool:
     """Queue the row of a job that has ended badly; False where it has not."""
     row = tx.one(
-        """SELECT spec FROM work WHERE run = ? AND node = 'job' AND seq = 0
-              AND state IN ('failed', 'cancelled')""",
+        _ENDED_BADLY + tx.for_update,  # of two who retry it at once one finds it queued
         (job,),
     )
     if row is None:
         return False
-    text = str(row["spec"])
+    text, together = str(row["spec"]), ""
     if is_intact(text):  # what is damaged fails once more, and is not sealed anew
         spec = msgspec.json.decode(text, type=JobSpec)
-        text = written(msgspec.structs.replace(spec, behalf=effective(spec.behalf, by)))
+        spec = msgspec.structs.replace(spec, behalf=effective(spec.behalf, by))
+        text = written(spec)
+        together = together_of(row["capability"], spec) if row["together"] else ""
     tx.send(
         """UPDATE work SET state = 'queued', ended_at = NULL, problem = NULL, reason = '',
                   not_before = 0, retries = 0, crashes = 0, suspect = 0, epoch = epoch + 1,
-                  spec = ?
+                  spec = ?, together = ?
             WHERE run = ? AND node = 'job' AND seq = 0""",
-        (text, job),
+        (text, together, job),
     )
     letter_sql.settle_step(tx, job, JOB_NODE, by.sub, now)
     return True
@@ -105,6 +113,7 @@ def retry_job(tx: Transaction, job: str, by: Behalf, now: int) -> bool:
 
 def take_over(tx: Transaction, datasets: DatasetParts, old: str, new: str, now: int) -> Effects:
     """Give an accepted run what another one has recorded, but for what that went without."""
+    lock_run(tx, old)
     nodes = tx.all("SELECT * FROM node WHERE run = ? ORDER BY position", (old,))
     again: set[str] = set()
     for node in nodes:

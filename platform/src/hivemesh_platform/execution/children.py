@@ -17,6 +17,7 @@ from hivemesh_platform.artifacts import store as store_of_artifacts
 from hivemesh_platform.execution import store
 from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.given import Given, given_by
+from hivemesh_platform.execution.graph_sql import lock_run
 from hivemesh_platform.execution.ledger import Effects
 from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.plan import bind_parameters, secret_uses
@@ -82,6 +83,7 @@ class ChildRuns:
         return child
 
     def _accept(self, tx: Transaction, accepted: Accepted, run: str, name: str) -> str:
+        lock_run(tx, run)  # a cancel either finds the child or is found here
         _, node = _step(tx, run, name)
         if node["child"] or node["ended_at"] is not None:
             return str(node["child"])

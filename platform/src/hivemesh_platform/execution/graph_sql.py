@@ -49,7 +49,10 @@ class DatasetParts(Protocol):
 
 
 def lock_run(tx: Transaction, run: str) -> None:
-    """Have nobody else change a run until the transaction ends: first, before reading of it."""
+    """Have nobody else change a run until the transaction ends: first, before reading of it.
+
+    Who needs several locks the parent before the runs that are its steps.
+    """
     if tx.for_update:
         tx.send("SELECT 1 FROM run WHERE id = ?" + tx.for_update, (run,))  # noqa: S608 - the dialect's own words
 
@@ -197,9 +200,10 @@ class Change:
         self._end_map_if_done(run, name)
 
     def cancel(self, run: str) -> None:
-        """Cancel what has not ended, and the runs that are its steps."""
+        """Cancel what has not ended, and the runs that are its steps: locked after their parent."""
+        lock_run(self._tx, run)
         for child in self._tx.all(
-            "SELECT id FROM run WHERE parent = ? AND ended_at IS NULL", (run,)
+            "SELECT id FROM run WHERE parent = ? AND ended_at IS NULL ORDER BY id", (run,)
         ):
             self.cancel(child["id"])
         self._close_rows(run)

@@ -215,9 +215,11 @@ class SqlLedger:
         held: Sequence[tuple[WorkKey, Fence]],
         reason: str,
         not_before: int,
+        *,
+        apart: bool = False,
     ) -> None:
-        """Put jobs back that travelled together and have not begun; costs no retry."""
-        group_sql.release(tx, held, reason, not_before)
+        """Put jobs back that travelled together and have not ended; costs no retry."""
+        group_sql.release(tx, held, reason, not_before, apart=apart)
 
     def placed(self, tx: Transaction, key: WorkKey, fence: Fence, placed: Placed, now: int) -> None:
         """Keep where the attempt runs and why, if it is still the one that runs."""
@@ -447,7 +449,6 @@ class SqlLedger:
         self, tx: Transaction, run: str, first: str, by: Behalf, now: int
     ) -> tuple[list[Turn], Effects]:
         """Set a run going again; returns what of it and of its steps is to be set going, and effects."""
-        lock_run(tx, run)
         return again_sql.retry(tx, self._datasets, run, first, by, now)
 
     def job_again(self, tx: Transaction, job: str, by: Behalf, now: int) -> bool:
@@ -488,7 +489,6 @@ class SqlLedger:
 
     def cancel(self, tx: Transaction, run: str, now: int) -> Effects:
         """Cancel what has not ended of a run or job."""
-        lock_run(tx, run)
         change = Change(tx, self._datasets, now)
         change.cancel(run)
         return change.effects()
