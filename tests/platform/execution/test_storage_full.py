@@ -11,6 +11,7 @@ from hivemesh_sdk.contracts.api import JobRequest
 
 async def test_a_run_goes_on_when_the_quota_is_raised(tmp_path, monkeypatch):
     monkeypatch.setattr("hivemesh_platform.execution.dispatch.PAUSE_S", 0.05)
+    monkeypatch.setattr("hivemesh_platform.execution.parts.FULL_S", 0.05)
     behaviours = {"test.read@1": source(numbers(60))}
     fleet = FakeWorkerFleet(worker(behaviours=behaviours), page_events=2)
     async with core(tmp_path, fleet) as platform:

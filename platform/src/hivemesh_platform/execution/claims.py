@@ -119,9 +119,9 @@ class Claimer:
         crash.reach("claim.after")
         for some in self._parted(claims, free):
             if len(some) == 1:
-                await self._start(some[0])
+                self._start(some[0])
             else:
-                await self._start_together(some)
+                self._start_together(some)
 
     def _claim_all(
         self, tx: Transaction, free: Mapping[str, int], room: int, now: int
@@ -152,14 +152,10 @@ class Claimer:
             parts += spread(some, requests)
         return parts
 
-    async def _start_together(self, claims: list[Claim]) -> None:
+    def _start_together(self, claims: list[Claim]) -> None:
         choice = self._parts.placement.choose(_requirement(*claims))
         if isinstance(choice, NoCandidate):
-            until = milliseconds(self._parts.clock) + NO_CANDIDATE_MS
-            held = [(one.key, one.fence) for one in claims]
-            await self._parts.database.write(
-                lambda tx: self._parts.ledger.release_jobs(tx, held, choice.reason, until)
-            )
+            self._put_back(claims, choice.reason)
             return
         task = asyncio.create_task(self._travel(claims, choice), name=str(claims[0].key))
         self._steps.add(task)
@@ -179,24 +175,33 @@ class Claimer:
         await self._dispatcher.run(claim, choice)
         self._sizes.learn(choice.capability, 1, self._parts.clock.monotonic() - started)
 
-    async def _start(self, claim: Claim) -> None:
+    def _start(self, claim: Claim) -> None:
         choice = self._parts.placement.choose(_requirement(claim))
         if isinstance(choice, NoCandidate):
-            until = milliseconds(self._parts.clock) + NO_CANDIDATE_MS
-            await self._parts.database.write(
-                lambda tx: self._parts.ledger.release(
-                    tx, claim.key, claim.fence, choice.reason, until
-                )
-            )
+            self._put_back([claim], choice.reason)
             return
         if claim.suspect and choice.endpoint.instance in self._suspects.values():
             self._parts.placement.report(choice, Outcome.CANCELLED, 0.0)
-            until = milliseconds(self._parts.clock) + NO_CANDIDATE_MS
-            await self._parts.database.write(
-                lambda tx: self._parts.ledger.release(tx, claim.key, claim.fence, _APART, until)
-            )
+            self._put_back([claim], _APART)
             return
         self._spawn(claim, choice, resume=False)
+
+    def _put_back(self, claims: Sequence[Claim], reason: str) -> None:
+        """Queue rows again; on a full disk that waits for space, and nothing waits for it."""
+        until = milliseconds(self._parts.clock) + NO_CANDIDATE_MS
+        ledger = self._parts.ledger
+
+        def release(tx: Transaction) -> None:
+            for claim in claims:
+                ledger.release(tx, claim.key, claim.fence, reason, until)
+
+        async def work() -> None:
+            await self._parts.surely(release)
+            self._parts.work.give()
+
+        task = asyncio.create_task(work(), name=str(claims[0].key))
+        self._steps.add(task)
+        task.add_done_callback(self._ended)
 
     def _spawn(self, claim: Claim, choice: Choice, *, resume: bool) -> None:
         work = (

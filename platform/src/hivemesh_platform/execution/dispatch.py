@@ -342,12 +342,7 @@ class Dispatcher:
         await self._surely(lambda tx: ledger.release(tx, claim.key, claim.fence, reason, until))
 
     async def _surely(self, work: Callable[[Transaction], T]) -> T:
-        """Write as soon as there is space: a row whose attempt has ended must not stay held."""
-        while True:
-            try:
-                return await self._parts.database.write(work)
-            except StorageFullError:
-                await asyncio.sleep(PAUSE_S)
+        return await self._parts.surely(work)
 
     def _forget(self, step: HeldStep, *, tries: int = 1) -> None:
         """Acknowledge an ended execution, or cancel a running one; nobody waits for the answer.

@@ -18,7 +18,8 @@ SELECT run, node, seq, attempt, ?, ?, ?, ?, ?, ?, 'completed' FROM work
 ON CONFLICT DO NOTHING
 """
 _QUEUED = """
-UPDATE work SET state = 'queued', reason = ?, not_before = ?
+UPDATE work SET state = 'queued', reason = ?, not_before = ?,
+       together = CASE WHEN ? = 1 THEN '' ELSE together END
  WHERE run = ? AND node = 'job' AND seq = 0 AND attempt = ? AND epoch = ? AND state = 'running'
 """
 
@@ -34,10 +35,16 @@ def finish(tx: Transaction, ends: Sequence[JobEnd], placed: Placed, began: int, 
 
 
 def release(
-    tx: Transaction, held: Sequence[tuple[WorkKey, Fence]], reason: str, not_before: int
+    tx: Transaction,
+    held: Sequence[tuple[WorkKey, Fence]],
+    reason: str,
+    not_before: int,
+    *,
+    apart: bool = False,
 ) -> None:
-    """Queue those again that are still held by their fences."""
-    tx.execute_many(_QUEUED, [(reason, not_before, *_held(key, fence)) for key, fence in held])
+    """Queue those again that are still held by their fences; `apart` has each travel alone."""
+    rest = (reason, not_before, int(apart))
+    tx.execute_many(_QUEUED, [(*rest, *_held(key, fence)) for key, fence in held])
 
 
 def _held(key: WorkKey, fence: Fence) -> tuple[str, int, int]:

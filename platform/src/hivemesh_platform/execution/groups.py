@@ -28,12 +28,13 @@ from hivemesh_sdk.errors import HivemeshError
 
 from hivemesh_platform import crash
 from hivemesh_platform.artifacts.model import BatchRef
+from hivemesh_platform.artifacts.ports import Stored
 from hivemesh_platform.execution.dispatch import Dispatcher
 from hivemesh_platform.execution.held import HeldStep, Verdict, members_of
 from hivemesh_platform.execution.ledger import Claim, JobEnd, Placed
-from hivemesh_platform.execution.model import Fence, Output, WorkKey
+from hivemesh_platform.execution.model import Fence, Output, WorkKey, is_lost_worker
 from hivemesh_platform.execution.pages import INLINE_ANSWER, StepFailedError
-from hivemesh_platform.execution.parts import Parts
+from hivemesh_platform.execution.parts import FULL_S, Parts
 from hivemesh_platform.execution.ports import (
     Choice,
     Outcome,
@@ -44,13 +45,13 @@ from hivemesh_platform.execution.ports import (
 )
 from hivemesh_platform.execution.requests import DEFAULT_IDLE_MS
 from hivemesh_platform.execution.spec import JobSpec
+from hivemesh_platform.replicas.model import StaleReplicaError
 from hivemesh_platform.storage.errors import StorageFullError
 
 GROUP = "group"  # in place of a run, in the key of a request
 RECONNECTS = 3
 RECONNECT_S = 0.25
 BUSY_S = 0.2  # before rows are tried again whose worker was full and did not say for how long
-FULL_S = 5.0  # before what has ended is written again that found the disk full
 _BUSY = frozenset({"overloaded", "overloaded-server", "draining"})
 _LOST = frozenset({"execution-unknown", "stale-attempt", "stale-reader"})
 
@@ -107,6 +108,10 @@ class GroupDispatcher:
             outcome = await self._first(journey, error.document)
         except HivemeshError as error:
             outcome = await self._broken(journey, error)
+        except StaleReplicaError as error:  # others go on with all that was held here
+            self._parts.counters.commits_fenced += 1
+            _log.warning("commit_refused", step=str(journey.step.claim.key), detail=error.detail)
+            outcome = Outcome.CANCELLED
         except Exception as error:  # noqa: BLE001 - a row must never be left held
             _log.exception("dispatch_broken", step=str(journey.step.claim.key))
             outcome = await self._first(journey, problem("internal", type(error).__name__))
@@ -147,17 +152,21 @@ class GroupDispatcher:
 
     async def _broken(self, journey: "_Journey", error: HivemeshError) -> Outcome:
         match error:
-            case UnreachableError(sent=False):  # nothing has begun, so nothing has failed
+            case UnreachableError(sent=False) if not journey.begun:  # so nothing has failed
                 await self._release(journey.unanswered(), error.detail, BUSY_S)
                 return Outcome.UNREACHABLE
             case _:
                 return await self._first(journey, error.problem())
 
     async def _first(self, journey: "_Journey", document: Problem) -> Outcome:
-        """The first without an answer is the one that ran; the others go back."""
+        """The first without an answer is the one that ran; the others go back.
+
+        Where the worker is gone it may be another one, whose answers were lost on the way: so that
+        none of them takes a second worker with it unseen, each goes alone from here.
+        """
         left = journey.unanswered()
         if left:
-            await self._release(left[1:], "", 0.0)
+            await self._release(left[1:], "", 0.0, apart=is_lost_worker(document))
             await journey.failed(left[0], document)
         match slug_of(document):
             case "worker-unreachable":
@@ -167,13 +176,15 @@ class GroupDispatcher:
             case _:
                 return Outcome.FAILED
 
-    async def _release(self, claims: Sequence[Claim], reason: str, delay_s: float) -> None:
+    async def _release(
+        self, claims: Sequence[Claim], reason: str, delay_s: float, *, apart: bool = False
+    ) -> None:
         parts = self._parts
         until = parts.now() + round(delay_s * 1000) if delay_s else 0
         held = [(one.key, one.fence) for one in claims]
         if held:
-            await parts.database.write(
-                lambda tx: parts.ledger.release_jobs(tx, held, reason, until)
+            await parts.surely(
+                lambda tx: parts.ledger.release_jobs(tx, held, reason, until, apart=apart)
             )
 
 
@@ -188,6 +199,7 @@ class _Journey:
         self.step = step
         self.open = dict(step.members)  # without an answer so far
         self.ended = 0  # well
+        self.begun = False  # the worker has answered
         self._last = 0
         self._began = parts.now()
         endpoint = choice.endpoint
@@ -222,6 +234,7 @@ class _Journey:
             )
         )
         crash.reach("dispatch.after")
+        self.begun = True
         while not await self._take(page.body):
             execution = page.execution
             crash.reach("ack.before")
@@ -242,9 +255,7 @@ class _Journey:
         parts, whole, now, placed = self._parts, self.step, self._parts.now(), self._placed
         nothing: frozenset[str] = frozenset()
         step = HeldStep(claim, whole.endpoint, nothing, nothing, whole.started, whole.clearance)
-        await parts.database.write(
-            lambda tx: parts.ledger.placed(tx, claim.key, claim.fence, placed, now)
-        )
+        await parts.surely(lambda tx: parts.ledger.placed(tx, claim.key, claim.fence, placed, now))
         await self._dispatcher.member_failed(step, document)
 
     async def _take(self, body: bytes) -> bool:
@@ -282,9 +293,17 @@ class _Journey:
         if len(body) <= INLINE_ANSWER:
             output = Output(value=msgspec.Raw(body or b"null"))
         else:
-            stored = await self._parts.artifacts.put(body, "")
+            stored = await self._stored(body)
             output = Output(artifact=BatchRef(stored.sha256, 0, stored.size))
         return JobEnd(claim.key, claim.fence, _encode(output).decode())
+
+    async def _stored(self, body: bytes) -> Stored:
+        while True:
+            try:
+                return await self._parts.artifacts.put(body, "")
+            except StorageFullError as error:  # those before it in the page are not lost for that
+                _log.error("storage_full", step=str(self.step.claim.key), detail=error.detail)
+                await asyncio.sleep(FULL_S)
 
     async def _finish(self, ends: list[JobEnd]) -> None:
         if not ends:
@@ -344,9 +363,15 @@ async def _reconnecting(ask: Callable[[], Awaitable[Page]]) -> Page:
     Raises:
         UnreachableError: it is not back in time.
     """
+    sent = False  # after it a refused connection does not mean that nothing has begun
     for waited in range(RECONNECTS):
         try:
             return await ask()
-        except UnreachableError:
+        except UnreachableError as error:
+            sent = sent or error.sent
             await asyncio.sleep(RECONNECT_S * 2**waited)
-    return await ask()
+    try:
+        return await ask()
+    except UnreachableError as error:
+        error.sent = error.sent or sent
+        raise

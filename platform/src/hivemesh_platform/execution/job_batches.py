@@ -22,11 +22,12 @@ from hivemesh_platform.execution.ledger import NewJobs
 from hivemesh_platform.execution.model import JOB_NODE
 from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.service import RunParts
-from hivemesh_platform.execution.spec import JobSpec, artifact_digests
+from hivemesh_platform.execution.spec import JobSpec, artifact_digests, written
 from hivemesh_platform.execution.submit_sql import SubmitKey
 from hivemesh_platform.storage.transaction import Row, Transaction
 
 MAX_JOBS = 100_000
+MAX_BYTES = 64 * 1024 * 1024  # of all jobs as they are kept: each has the options of the batch
 PAGE = 1000  # results that are read at once
 _TURN = 1000  # inputs that are looked at before other requests have their turn
 _BATCH = re.compile(r"batch_([0-9a-f]{32})")
@@ -102,13 +103,10 @@ class JobBatches:
         first = JobRequest(input=list(inputs.naming), **fields)
         job = await self._jobs.prepare(first, submitter)
         spec = _decode(job.spec, type=JobSpec)
-        written = [
-            _encode(msgspec.structs.replace(spec, input=msgspec.Raw(line))).decode()
-            for line in inputs.lines
-        ]
+        specs = await _specs(spec, inputs.lines)
         together = "" if inputs.naming else self._jobs.together(request.capability, spec)
         stem = job.id.removeprefix("job_")
-        new = NewJobs(job=job, stem=job.id, specs=written, together=together)
+        new = NewJobs(job=job, stem=job.id, specs=specs, together=together)
         now, ledger = milliseconds(self._parts.clock), self._parts.ledger
         batch = f"batch_{stem}"
 
@@ -184,6 +182,28 @@ class JobBatches:
         elif row["problem"] is not None:
             line["problem"] = msgspec.Raw(row["problem"].encode())
         return _encode(line) + b"\n"
+
+
+async def _specs(spec: JobSpec, lines: Sequence[bytes]) -> list[str]:
+    """The spec of each job, as its row keeps it.
+
+    Raises:
+        InvalidError: together they are too large.
+    """
+    common = len(_encode(msgspec.structs.replace(spec, input=msgspec.Raw(b"null"))))
+    size = common * len(lines) + sum(map(len, lines))
+    if size > MAX_BYTES:
+        message = (
+            f"{len(lines)} jobs of {common} bytes beside their inputs are {size} bytes, at most "
+            f"{MAX_BYTES} are taken; send fewer lines at once, or name an artifact in the options"
+        )
+        raise InvalidError(message)
+    specs: list[str] = []
+    for number, line in enumerate(lines, 1):
+        specs.append(written(msgspec.structs.replace(spec, input=msgspec.Raw(line))))
+        if number % _TURN == 0:
+            await asyncio.sleep(0)
+    return specs
 
 
 def named_by(request: BatchRequest, inputs: Inputs) -> tuple[frozenset[str], frozenset[str]]:

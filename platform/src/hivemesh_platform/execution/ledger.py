@@ -277,8 +277,10 @@ class Ledger(Protocol):
         held: Sequence[tuple[WorkKey, Fence]],
         reason: str,
         not_before: int,
+        *,
+        apart: bool = False,
     ) -> None:
-        """Put jobs back that travelled together and have not begun; costs no retry."""
+        """Put jobs back that travelled together and have not ended; costs no retry."""
         ...
 
     def placed(self, tx: Transaction, key: WorkKey, fence: Fence, placed: Placed, now: int) -> None:

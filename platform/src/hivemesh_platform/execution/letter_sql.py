@@ -131,10 +131,13 @@ def reopen(tx: Transaction, letter: str) -> bool:
 
 
 def set_going_again(tx: Transaction, job: str, spec: str) -> bool:
-    """Queue a failed job once more under its own key; False where its row is gone."""
+    """Queue a failed job once more under its own key; False where its row is gone.
+
+    It travels alone: its right may be less than that of those with which it travelled.
+    """
     changed = tx.execute(
         """UPDATE work SET state = 'queued', ended_at = NULL, retries = 0, crashes = 0, suspect = 0,
-                  not_before = 0, reason = '', spec = ?
+                  not_before = 0, reason = '', spec = ?, together = ''
             WHERE run = ? AND node = ? AND seq = 0 AND state = 'failed'""",
         (spec, job, JOB_NODE),
     )

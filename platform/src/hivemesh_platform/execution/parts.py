@@ -1,6 +1,9 @@
 """What dispatch is made of, and how a change of the ledger wakes whom it concerns."""
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from hivemesh_sdk.clock import Clock
 
@@ -15,6 +18,12 @@ from hivemesh_platform.execution.signals import RunSignals, Signal
 from hivemesh_platform.execution.tickets import TicketMint
 from hivemesh_platform.settings import ExecutionSettings
 from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.errors import StorageFullError
+from hivemesh_platform.storage.transaction import Transaction
+
+T = TypeVar("T")
+
+FULL_S = 5.0  # before what found the disk full is written again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +48,14 @@ class Parts:
     def now(self) -> int:
         """Wall time as the ledger writes it."""
         return milliseconds(self.clock)
+
+    async def surely(self, work: Callable[[Transaction], T]) -> T:
+        """Write as soon as there is space: a row whose attempt has ended must not stay held."""
+        while True:
+            try:
+                return await self.database.write(work)
+            except StorageFullError:
+                await asyncio.sleep(FULL_S)
 
     def wake(self, claim: Claim, effects: Effects) -> None:
         """Wake those who wait for what a row's change has set free or ended."""

@@ -1,0 +1,152 @@
+"""What travels together is never left held, never travels on another's right, and kills no fleet."""
+
+import asyncio
+
+import pytest
+from execution_support import TESTER, core, worker
+from fake_workers import Frame, ProblemEvent, caller
+from hivemesh_platform.execution import job_batches
+from hivemesh_platform.execution.behalf import Behalf
+from hivemesh_platform.execution.job_batches import read_inputs
+from hivemesh_platform.execution.ports import NoCandidate, UnreachableError
+from hivemesh_platform.execution.spec import is_intact
+from hivemesh_platform.storage.errors import StorageFullError
+from hivemesh_sdk.contracts.api import BatchRequest, JobRequest
+from hivemesh_sdk.contracts.problems import problem
+from hivemesh_sdk.errors import InvalidError
+
+ECHO = "test.echo@1"
+
+
+async def submit(running, values, **fields):
+    jobs = running.execution.jobs
+    return [
+        (await jobs.start(JobRequest(capability=ECHO, input=one, **fields), TESTER)).id
+        for one in values
+    ]
+
+
+def let_in(running, one):
+    one.dead = False
+    running.execution.work.give()
+
+
+async def of_rows(running, *columns):
+    rows = await running.database.read(lambda tx: tx.all("SELECT * FROM work ORDER BY run"))
+    return [tuple(row[column] for column in columns) for row in rows]
+
+
+@pytest.mark.parametrize("count", [1, 5])
+async def test_a_disk_that_is_full_when_rows_are_put_back_leaves_none_held(
+    tmp_path, monkeypatch, count
+):
+    monkeypatch.setattr("hivemesh_platform.execution.parts.FULL_S", 0.01)
+    one = worker(slots=1)
+    one.dead = True
+    async with core(tmp_path, one) as running:
+        ids = await submit(running, range(count))
+        ledger, choose = running.execution.jobs._parts.ledger, running.placement.choose
+        full, gone = [1, 1], [1]
+
+        def choose_later(requirement):
+            return NoCandidate("gone this moment") if gone and gone.pop() else choose(requirement)
+
+        def failing_once(method):
+            def call(*args, **fields):
+                if full:
+                    full.pop()
+                    message = "no space"
+                    raise StorageFullError(message)
+                return method(*args, **fields)
+
+            return call
+
+        running.placement.choose = choose_later
+        ledger.release = failing_once(ledger.release)
+        ledger.release_jobs = failing_once(ledger.release_jobs)
+        let_in(running, one)
+        views = [await running.end(job) for job in ids]
+        assert all(view.state == "completed" for view in views)
+        assert not full
+
+
+async def test_a_job_retried_by_somebody_with_less_right_travels_apart_from_its_peers(tmp_path):
+    broken = [True]
+
+    def run(request, inputs):
+        if inputs[0] == b'"bad"' and broken:
+            yield Frame(ProblemEvent(no=1, problem=problem("step-fatal", "no")))
+        else:
+            yield from caller(lambda value, _options: value)(request, inputs)
+
+    one = worker(behaviours={ECHO: run}, slots=1)
+    async with core(tmp_path, one) as running:
+        [bad] = await submit(running, ["bad"])
+        await running.end(bad)
+        broken.clear()
+        one.dead = True
+        [good] = await submit(running, ["good"])
+        lesser = Behalf(sub="lesser", roles=("viewer",), grants=("run:capability/*",))
+        await running.execution.again.retry_job(bad, lesser)
+        together = dict(await of_rows(running, "run", "together"))
+        assert together[bad] != together[good]
+        sent = len(running.fleet.puts)
+        let_in(running, one)
+        await running.end(bad)
+        await running.end(good)
+        keys = {key for _, key, _ in running.fleet.puts[sent:]}
+        assert keys == {f"{bad}.job.0", f"{good}.job.0"}
+
+
+async def test_options_are_not_multiplied_without_bound(tmp_path):
+    async with core(tmp_path, worker()) as running:
+        body = BatchRequest(capability=ECHO, options={"text": "x" * 200_000})
+        inputs = await read_inputs([b"1"] * (job_batches.MAX_BYTES // 200_000 + 1))
+        with pytest.raises(InvalidError, match="send fewer lines"):
+            await running.execution.batches.start(body, inputs, TESTER, "")
+        assert await of_rows(running, "run") == []
+
+
+async def test_a_request_that_kills_its_worker_is_blamed_and_its_members_part(tmp_path):
+    one = worker(slots=1)
+    one.dead = True
+    up, killed = [True], []
+    async with core(tmp_path, one) as running:
+        ids = await submit(running, range(6))
+
+        def before(kind, _instance, key):
+            if not up:
+                message = "connection refused"
+                raise UnreachableError(message, sent=False)
+            if kind == "put" and key.startswith("group."):
+                killed.append(key)
+                up.clear()
+                message = "connection reset"
+                raise UnreachableError(message, sent=True)
+
+        running.fleet.before = before
+        one.dead = False
+        running.execution.work.give()
+        for job in ids:
+            done = asyncio.create_task(running.end(job))
+            while not done.done():
+                await running.until(
+                    lambda done=done: done.done() or not len(running.execution.held)
+                )
+                up.append(True)
+                running.execution.work.give()
+                await asyncio.sleep(0)
+            assert done.result().state == "completed"
+        assert len(killed) == 1
+        assert sum(crashes for (crashes,) in await of_rows(running, "crashes")) == 1
+
+
+async def test_what_a_batch_keeps_of_a_job_has_a_checksum(tmp_path):
+    one = worker()
+    one.dead = True
+    async with core(tmp_path, one) as running:
+        inputs = await read_inputs([b"1234", b"5678"])
+        await running.execution.batches.start(BatchRequest(capability=ECHO), inputs, TESTER, "")
+        for (spec,) in await of_rows(running, "spec"):
+            assert is_intact(spec)
+            assert not is_intact(spec.replace("1234", "1235").replace("5678", "5679"))
