@@ -18,6 +18,7 @@ pytestmark = pytest.mark.e2e
 FAR = "127.0.0.2"  # where a worker listens behind its proxy
 LOST_S = 30.0
 SLOTS = 4
+LONG = pytest.mark.chaos
 
 
 @pytest.fixture
@@ -91,7 +92,10 @@ def broken(proxy: FaultProxy, kind: str) -> None:
             proxy.reset()
 
 
-@pytest.mark.parametrize("kind", ["cut", "stalled", "one way", "refused"])
+@pytest.mark.parametrize(
+    "kind",
+    ["cut", "one way", pytest.param("stalled", marks=LONG), pytest.param("refused", marks=LONG)],
+)
 def test_a_worker_behind_a_broken_network_is_replaced_and_its_words_do_not_count(
     drill: Drill, shared: Shared, proxies: ProxyThread, kind: str
 ) -> None:

@@ -1,64 +1,24 @@
 """A laptop that sleeps for two hours: every clock is ahead at once, every certificate has expired."""
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import one_clock
 import pytest
 from chaos_figures import record
 from mail import write_mbox
-from whole_platform import Installation, Shared, installed, until
+from whole_platform import Installation, Shared, until
 
 pytestmark = pytest.mark.e2e
 
 AHEAD = timedelta(hours=2)
 NAMES = ("email-classifier", "email-insights", "email-parser")
-LIBRARIES = "lib/*/faketime/libfaketimeMT.so.1"
 
 
 @pytest.fixture
 def library() -> Path:
-    found = next(Path("/usr").glob(LIBRARIES), None)
-    if found is None:
-        pytest.skip("no libfaketime here; `apt-get install faketime` installs it")
-    return found
-
-
-def variables_of(library: Path, clock: Path) -> dict[str, str]:
-    return {
-        "LD_PRELOAD": str(library),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_CACHE_DURATION": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # it stands still while a machine sleeps
-        "NO_FAKE_STAT": "1",
-    }
-
-
-def environments_with(variables: dict[str, str], shared: Shared, folder: Path) -> Shared:
-    """The workers' environments again, with these variables: workers get none of the platform's."""
-    shutil.copytree(shared.environments, folder, symlinks=True)
-    for python in folder.glob("*/bin/python"):
-        real = python.with_name("python-on-time")
-        python.rename(real)
-        words = " ".join(f"'{name}={value}'" for name, value in variables.items())
-        python.write_text(f'#!/bin/sh\nexec env {words} "{real}" "$@"\n')
-        python.chmod(0o755)
-    return Shared(folder, shared.cache)
-
-
-@contextmanager
-def on_one_clock(
-    library: Path, shared: Shared, folder: Path
-) -> Iterator[tuple[Installation, Path]]:
-    clock = folder / "clock"
-    clock.write_text("+0\n")
-    variables = variables_of(library, clock)
-    environments = environments_with(variables, shared, folder / "environments")
-    with installed(folder / "installation", environments, variables=variables) as found:
-        yield found, clock
+    return one_clock.library()
 
 
 def seen(installation: Installation) -> dict[str, datetime]:
@@ -78,7 +38,7 @@ def seen(installation: Installation) -> dict[str, datetime]:
 def test_workers_come_back_when_every_clock_is_two_hours_ahead(
     library: Path, shared: Shared, tmp_path: Path
 ) -> None:
-    with on_one_clock(library, shared, tmp_path) as (installation, clock):
+    with one_clock.on_one_clock(library, shared, tmp_path) as (installation, clock):
         installation.start()
         until(lambda: len(seen(installation)) == len(NAMES), 60, "all workers live")
         expired = max(seen(installation).values())

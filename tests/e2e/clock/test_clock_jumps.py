@@ -1,0 +1,62 @@
+"""The clock of a machine jumps while jobs run: small jumps are not seen, large ones lose nothing."""
+
+import json
+from pathlib import Path
+
+import one_clock
+import pytest
+from drill import EFFECTS, Drill, drill_of
+from whole_platform import Shared, until
+
+pytestmark = pytest.mark.e2e
+
+MINUTE = 58  # processes read the test's clock once a second, and differ by as much in between
+HOUR = 3600
+SLOTS = 4
+JOBS = 12
+
+
+def ended(drill: Drill) -> bool:
+    """Whether all jobs have ended, asked by a command on the same clock."""
+    answer = drill.platform.run_command("job", "list", "--limit", "100", "-o", "json")
+    if answer.returncode:
+        return False
+    states = [one["state"] for one in json.loads(answer.stdout)]
+    return len(states) > JOBS and set(states) == {"completed"}
+
+
+def test_jumps_of_a_minute_are_not_seen(shared: Shared, tmp_path: Path) -> None:
+    library = one_clock.library()
+    shared.build([EFFECTS])
+    with one_clock.on_one_clock(library, shared, tmp_path, [EFFECTS]) as (platform, clock):
+        drill = drill_of(tmp_path, platform)
+        drill.restart()
+        before = {one.id for one in platform.instances("effects")}
+        for place in (MINUTE, 0, -MINUTE, 0):
+            drill.submit(6, take_s=0.2)
+            clock.write_text(f"{place:+d}\n")
+            drill.await_progress()
+        verdict = drill.verdict()
+        assert verdict.faults == ()
+        assert verdict.repeats == 0
+        assert {one.id for one in platform.instances("effects")} == before
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("jump", [HOUR, -HOUR])
+def test_a_jump_of_an_hour_loses_nothing(shared: Shared, tmp_path: Path, jump: int) -> None:
+    """Behind a clock that was set back nobody is trusted until the platform is started again."""
+    library = one_clock.library()
+    shared.build([EFFECTS])
+    with one_clock.on_one_clock(library, shared, tmp_path, [EFFECTS]) as (platform, clock):
+        drill = drill_of(tmp_path, platform)
+        drill.restart()
+        drill.submit(JOBS, take_s=0.2)
+        clock.write_text(f"{jump:+d}\n")
+        drill.kills += 1
+        if jump > 0:
+            until(lambda: ended(drill), 120, "all jobs ended on that clock")
+        platform.stop()
+        clock.write_text("+0\n")
+        drill.restart()
+        assert drill.verdict(per_kill=SLOTS).faults == ()
