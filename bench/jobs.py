@@ -22,7 +22,7 @@ CELERY = 350.0  # no-op jobs a second with Redis on this kind of machine: what t
 
 def measure(*, quick: bool) -> Iterator[Row]:
     """All figures of the queue."""
-    with _running() as client:
+    with running() as client:
         yield from _starts(client, 50 if quick else 200)
         yield from _many(client, rounds=1 if quick else 3)
         yield from _computing(client, 500 if quick else 3000)
@@ -76,7 +76,7 @@ def _until_ended(client: Client, batch: str, started: float) -> float:
 
 
 @contextmanager
-def _running() -> Iterator[Client]:
+def running() -> Iterator[Client]:
     """An installation of its own with the worker of small jobs."""
     folders = f"workers.folders={json.dumps([str(FOLDER)])}"
     _command("up", "-d", *FREE_PORTS, "--set", folders)

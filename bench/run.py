@@ -1,7 +1,7 @@
 """`make bench`: measures, prints one table and writes bench/results.json.
 
     bench/run.py [mesh] [pipeline] [memory] [footprint] [rotation] [audit] [authorization] [policy] [jobs]
-                 [peers] [throughput] [soak] [--quick] [--minutes=N]
+                 [peers] [throughput] [soak] [routing] [api] [--quick] [--minutes=N]
 
 Without names all parts run. `--quick` takes one round and leaves the 1 GB archive out.
 """
@@ -23,6 +23,7 @@ import durable
 import endurance
 import installation
 import jobs
+import placing
 import policy
 import queues
 from rows import Row, figure, keep, show
@@ -263,6 +264,8 @@ PARTS = {
     "peers": queues.measure,
     "throughput": durable.measure,
     "soak": soak,
+    "routing": placing.routing,
+    "api": placing.api,
     "jobs": jobs.measure,
 }
 
