@@ -316,3 +316,61 @@ async def test_who_retries_lends_no_more_than_he_has(tmp_path):
         behalf = json.loads(row["spec"])["behalf"]
         assert (behalf["sub"], behalf["roles"]) == ("vi", ["viewer"])
         assert row["submitter"] == "tester"
+
+
+@pytest.mark.parametrize("options", [None, {"password": "{{ vault.mail.admin }}"}])
+async def test_an_edit_lends_no_secret_that_data_has_chosen(tmp_path, options):
+    brought = json.dumps({"password": "{{ vault.mail.admin }}"})
+    async with core(tmp_path, poisoned_worker({5})) as platform:
+        await platform.run()
+        await platform.database.write(
+            lambda tx: tx.execute("UPDATE dead_letter SET options = ?", (brought,))
+        )
+        [letter] = await open_letters(platform)
+        request = ReplayRequest(input={"n": 1}, options=options)
+        with pytest.raises(ReplayImpossibleError, match="name secrets"):
+            await platform.execution.letters.edit(letter, request, TESTER)
+        assert [one.id for one in await open_letters(platform)] == [letter.id]
+
+
+async def test_a_replay_keeps_labels_limit_and_priority(tmp_path):
+    fleet = FakeWorkerFleet(poisoned_worker({5, 6}))
+    async with core(tmp_path, fleet) as platform:
+        await platform.run()
+
+        def change(tx):
+            tx.execute("UPDATE dead_letter SET labels = ?", (json.dumps({"region": "eu"}),))
+            tx.execute(
+                "UPDATE work SET limit_key = 'default/acme', priority = 9 WHERE node = 'double'"
+            )
+
+        await platform.database.write(change)
+        first, second = await open_letters(platform)
+        letters = platform.execution.letters
+        jobs = {
+            await letters.retry(first, TESTER),
+            await letters.edit(second, ReplayRequest(input={"n": 1}), TESTER),
+        }
+        rows = await platform.database.read(
+            lambda tx: tx.all("SELECT * FROM work WHERE node = 'job'")
+        )
+        assert {row["run"] for row in rows} == jobs
+        assert {(row["limit_key"], row["priority"]) for row in rows} == {("default/acme", 9)}
+        assert [json.loads(row["spec"])["labels"] for row in rows] == [{"region": "eu"}] * 2
+
+
+async def test_a_letter_whose_job_has_ended_well_meanwhile_makes_no_second_job(tmp_path):
+    fleet = FakeWorkerFleet(worker(behaviours={"test.echo@1": CRASH}))
+    async with core(tmp_path, fleet) as platform:
+        view = await job_of(platform, input=1)
+        letters = platform.execution.letters
+        [letter] = await open_letters(platform)
+        await letters.discard(letter, TESTER)
+        fleet.workers["w1"].behaviours = worker().behaviours
+        await platform.execution.again.retry_job(view.id, TESTER)
+        assert (await platform.end(view.id)).state is RunState.COMPLETED
+        await letters.reopen(letter)
+        with pytest.raises(LetterSettledError, match="completed"):
+            await letters.retry(letter, TESTER)
+        rows = await platform.database.read(lambda tx: tx.all("SELECT run FROM work"))
+        assert [row["run"] for row in rows] == [view.id]

@@ -1,5 +1,8 @@
 """Jobs: one capability call, one row of the ledger, no workflow."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import msgspec
 from hivemesh_sdk.contracts.api import JobRequest, RunView
 from hivemesh_sdk.contracts.artifacts import DataClass, highest
@@ -27,6 +30,7 @@ from hivemesh_platform.execution.submit_sql import SubmitKey
 from hivemesh_platform.ids import new_job_id
 from hivemesh_platform.storage.transaction import Transaction
 
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
 _CALLABLE = frozenset({"call", "map"})  # every map also answers one record
 
 
@@ -89,7 +93,12 @@ class JobService:
         return job.id if earlier is None else earlier
 
     async def prepare(
-        self, request: JobRequest, submitter: Behalf, *, replay_of: str = ""
+        self,
+        request: JobRequest,
+        submitter: Behalf,
+        *,
+        replay_of: str = "",
+        labels: Mapping[str, str] = NO_LABELS,
     ) -> NewJob:
         """Check a job and make it ready to be accepted.
 
@@ -100,7 +109,7 @@ class JobService:
         spec = self._spec(request, effective(submitter), inputs)
         await self.check_secrets(request.capability, request.options, effective(submitter))
         if replay_of:
-            spec = msgspec.structs.replace(spec, replay_of=replay_of)
+            spec = msgspec.structs.replace(spec, replay_of=replay_of, labels=dict(labels))
         return NewJob(
             id=new_job_id(),
             capability=request.capability,

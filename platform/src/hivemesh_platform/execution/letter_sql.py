@@ -23,6 +23,14 @@ INSERT INTO dead_letter (id, run, node, seq, kind, capability, pipeline, submitt
        output_class, created_at, tenant)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+_LETTERS = """
+SELECT dead_letter.*,
+       coalesce((SELECT limit_key FROM work WHERE work.run = dead_letter.run
+                    AND work.node = dead_letter.node AND work.seq = dead_letter.seq), '') AS limit_key,
+       (SELECT priority FROM work WHERE work.run = dead_letter.run
+           AND work.node = dead_letter.node AND work.seq = dead_letter.seq) AS priority
+  FROM dead_letter
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +85,8 @@ def keep(
 
 
 def find(tx: Transaction, letter: str) -> Row | None:
-    """Return a letter."""
-    return tx.one("SELECT * FROM dead_letter WHERE id = ?", (letter,))
+    """Return a letter, with the limit key and the priority of its row while that is kept."""
+    return tx.one(_LETTERS + " WHERE id = ?", (letter,))
 
 
 def newest(
@@ -86,8 +94,8 @@ def newest(
 ) -> list[Row]:
     """Return letters, newest first, that are older than `before`."""
     return tx.all(
-        """SELECT * FROM dead_letter
-            WHERE tenant = :tenant AND (:state = '' OR state = :state)
+        _LETTERS
+        + """ WHERE tenant = :tenant AND (:state = '' OR state = :state)
               AND (:run = '' OR run = :run) AND (:capability = '' OR capability = :capability)
               AND id < :before ORDER BY id DESC LIMIT :limit""",
         {
@@ -142,6 +150,12 @@ def set_going_again(tx: Transaction, job: str, spec: str) -> bool:
         (spec, job, JOB_NODE),
     )
     return changed == 1
+
+
+def state_of_job(tx: Transaction, job: str) -> str:
+    """The state of a job; "" where its row is gone."""
+    found = tx.one("SELECT state FROM work WHERE run = ? AND node = ? AND seq = 0", (job, JOB_NODE))
+    return "" if found is None else str(found["state"])
 
 
 def counts(tx: Transaction) -> list[Row]:

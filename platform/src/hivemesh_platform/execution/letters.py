@@ -12,7 +12,7 @@ import msgspec
 from hivemesh_sdk.contracts.api import JobRequest
 from hivemesh_sdk.contracts.artifacts import DataClass, highest
 from hivemesh_sdk.contracts.dead_letter_api import DeadLetterView, ReplayRequest
-from hivemesh_sdk.contracts.names import NDJSON_MEDIA_TYPE, step_key
+from hivemesh_sdk.contracts.names import DEFAULT_PRIORITY, NDJSON_MEDIA_TYPE, step_key
 from hivemesh_sdk.contracts.references import written_secrets
 from hivemesh_sdk.errors import ConflictError, NotFoundError
 from pydantic import JsonValue
@@ -74,6 +74,18 @@ class Letter:
         """The options of its step."""
         found: dict[str, JsonValue] = msgspec.json.decode(self.row["options"])
         return found
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Where its step may run."""
+        found: dict[str, str] = msgspec.json.decode(self.row["labels"])
+        return found
+
+    @property
+    def priority(self) -> int:
+        """That of its row, while there is one."""
+        found = self.row["priority"]
+        return DEFAULT_PRIORITY if found is None else int(found)
 
     @property
     def behalf(self) -> Behalf:
@@ -210,12 +222,16 @@ class DeadLetters:
 
         Raises:
             LetterSettledError: somebody was faster.
-            ReplayImpossibleError: it is more than one record.
+            ReplayImpossibleError: it is more than one record, or its own options name secrets.
             InvalidError, DataClassError: as for any job.
         """
+        if request.options is None or request.options == letter.options:
+            _refuse_brought(letter)
         asked = await self.edited(letter, request)
         lent = effective(who, letter.behalf)
-        job = await self._jobs.prepare(asked, lent, replay_of=letter.id)
+        if asked.options == letter.options:
+            await self._check_secrets(letter, lent)
+        job = await self._jobs.prepare(asked, lent, replay_of=letter.id, labels=letter.labels)
         await self._accept(letter, job, who)
         return job.id
 
@@ -239,6 +255,8 @@ class DeadLetters:
             input=value,
             options=letter.options if request.options is None else request.options,
             data_class=highest((request.data_class, DataClass(letter.row["data_class"]))),
+            priority=letter.priority,
+            concurrency_key=letter.row["limit_key"].partition("/")[2],
         )
 
     async def discard(self, letter: Letter, who: Behalf) -> None:
@@ -274,9 +292,7 @@ class DeadLetters:
         return known
 
     async def _check_secrets(self, letter: Letter, behalf: Behalf) -> None:
-        """Options of a run may hold references that data has brought; nobody was asked for them."""
-        if not letter.is_job and written_secrets(letter.options):
-            raise _part_of_run(letter, "the options of its step name secrets")
+        _refuse_brought(letter)
         await self._jobs.check_secrets(letter.row["capability"], letter.options, behalf)
 
     async def _same_job(self, letter: Letter, behalf: Behalf, who: Behalf) -> str:
@@ -287,12 +303,14 @@ class DeadLetters:
 
         def write(tx: Transaction) -> str:
             same = letter_sql.set_going_again(tx, job, text)
+            if not same and (state := letter_sql.state_of_job(tx, job)):
+                raise _goes_its_own_way(letter, state)
             new = NewJob(
                 id=job if same else new_job_id(),
                 capability=letter.row["capability"],
                 submitter=letter.row["submitter"],
                 tenant=letter.row["tenant"],
-                priority=0,
+                priority=letter.priority,
                 spec=text,
                 kind=letter.row["kind"],
                 inputs=letter.inputs,
@@ -313,7 +331,7 @@ class DeadLetters:
         inputs = DataClass(row["data_class"])
         spec = JobSpec(
             options=dict(letter.options),
-            labels=msgspec.json.decode(row["labels"]),
+            labels=letter.labels,
             deadline_ms=round(declared.timeout_s * 1000),
             idle_timeout_ms=round(declared.idle_timeout_s * 1000),
             max_retries=policy.max_retries,
@@ -330,10 +348,11 @@ class DeadLetters:
             capability=row["capability"],
             submitter=behalf.sub,
             tenant=row["tenant"],
-            priority=0,
+            priority=letter.priority,
             spec=written(spec),
             kind=row["kind"],
             inputs=letter.inputs,
+            limit_key=row["limit_key"],
         )
 
     async def _accept(self, letter: Letter, job: NewJob, who: Behalf) -> None:
@@ -373,8 +392,22 @@ def _settled(letter: Letter) -> LetterSettledError:
     return LetterSettledError(f"{letter.id} is no open letter any more")
 
 
+def _goes_its_own_way(letter: Letter, state: str) -> LetterSettledError:
+    """A second job of the same input would have its effects twice."""
+    message = (
+        f"{letter.row['run']} is {state} since {letter.id} was written; it is run no second time"
+    )
+    return LetterSettledError(message)
+
+
 def _part_of_run(letter: Letter, why: str) -> ReplayImpossibleError:
     return ReplayImpossibleError(f"{why}; `hivemesh run retry {letter.row['run']}`")
+
+
+def _refuse_brought(letter: Letter) -> None:
+    """Options of a run may hold references that data has brought; nobody was asked for them."""
+    if not letter.is_job and written_secrets(letter.options):
+        raise _part_of_run(letter, "the options of its step name secrets")
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:
