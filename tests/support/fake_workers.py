@@ -297,7 +297,7 @@ def _frames(behaviour, request, inputs):
     for member, line in zip(request.members, inputs[0].split(b"\n"), strict=True):
         *_, (event, body) = behaviour(request, [line])
         failure = getattr(event, "problem", None)
-        if failure is not None and failure.type.endswith(":executor-crashed"):
+        if failure is not None and failure.type.endswith((":executor-crashed", ":cancelled")):
             yield Frame(ProblemEvent(no=next(numbers), problem=failure))
             return
         size = len(body) if failure is None else None

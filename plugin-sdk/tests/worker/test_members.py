@@ -1,5 +1,6 @@
 """Small calls that travel in one request: each has its own key, answer, problem and deadline."""
 
+import asyncio
 import json
 
 import msgspec
@@ -13,7 +14,7 @@ from hivemesh_sdk.contracts.steps import (
     ResultEvent,
     digest_of_members,
 )
-from worker_harness import HOLDER, NEIGHBOUR, TICKETS
+from worker_harness import HOLDER, NEIGHBOUR, TICKETS, until
 
 GROUP = "group.1f.0"
 CALLS = ["sample.surroundings@1", "sample.inline_surroundings@1"]
@@ -129,3 +130,18 @@ async def test_the_same_request_means_the_same_execution(sample):
     first = await put(sample, "sample.echo@1", [{}, {}], some, given=given)
     again = await put(sample, "sample.echo@1", [{}, {}], some, given=given)
     assert again.execution == first.execution
+
+
+async def test_a_cancelled_call_ends_the_request_once_it_is_the_one_that_runs(sample):
+    flag = sample.folder / "flag"
+    some = members(3)
+    first = asyncio.create_task(
+        put(sample, "sample.wait@1", [None] * 3, some, parameters={"path": str(flag)})
+    )
+    await until(flag.exists)
+    assert (await sample.delete(some[1].key, some[1].attempt)).status == 202  # it has not begun
+    assert (await sample.delete(some[0].key, some[0].attempt + 1)).status == 404
+    assert not first.done()
+    await sample.delete(some[0].key, some[0].attempt)
+    assert (await first).failure.type.endswith(":cancelled")
+    await sample.idle("sample.wait@1")

@@ -232,3 +232,39 @@ def test_parts_keep_the_order_and_are_nearly_equal():
     parts = spread([Row(number) for number in range(10)], 3)
     assert [len(part) for part in parts] == [4, 4, 2]
     assert [one.number for part in parts for one in part] == list(range(10))
+
+
+async def test_the_worker_is_told_of_one_that_is_cancelled(late):
+    running, one = await late(slots=1)
+    come(running, one)
+    await ended(running, await submit(running, [0]))  # how long one takes is known from here
+    one.dead = True
+    one.hang_once.add(ECHO)
+    ids = await submit(running, range(5))
+    come(running, one)
+    await running.until(lambda: any(step.members for step in running.execution.held.all()))
+    [step] = running.execution.held.at("w1")
+    key = list(step.members)[2]
+    job = key.split(".")[0]
+    await running.execution.runs.cancel(job)
+    await running.until(lambda: ("w1", key) in running.fleet.deleted)
+    assert not step.verdict.done()
+    step.end(Verdict.CANCELLED)
+    views = dict(zip(ids, await ended(running, ids), strict=True))
+    assert views.pop(job).state == "cancelled"
+    assert all(view.state == "completed" for view in views.values())
+
+
+async def test_what_was_cancelled_costs_the_others_nothing(late):
+    cancelled = [True]
+
+    def decide(value):
+        return problem("cancelled") if value == 2 and cancelled and cancelled.pop() else None
+
+    running, one = await late(decide, slots=1)
+    ids = await submit(running, range(6))
+    come(running, one)
+    views = await ended(running, ids)
+    assert all(view.state == "completed" for view in views)
+    rows = await running.database.read(lambda tx: tx.all("SELECT retries, crashes FROM work"))
+    assert all(row["retries"] == row["crashes"] == 0 for row in rows)

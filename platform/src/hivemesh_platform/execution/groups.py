@@ -8,6 +8,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -87,6 +88,7 @@ class GroupDispatcher:
         parts.held.add(step)
         outcome = Outcome.CANCELLED
         journey = _Journey(parts, self._dispatcher, step, choice)
+        step.drop = partial(self._drop, journey, set())
         try:
             outcome = await self._guarded(journey)
         finally:
@@ -94,6 +96,13 @@ class GroupDispatcher:
             parts.placement.report(choice, outcome, parts.clock.monotonic() - started)
             parts.work.give()
         return journey.ended
+
+    def _drop(self, journey: "_Journey", dropped: set[str], key: str) -> None:
+        """Tell the worker, once, that one was cancelled; the others go on."""
+        claim = journey.open.get(key)
+        if claim is not None and key not in dropped:
+            dropped.add(key)
+            self._dispatcher.forget(_alone(journey.step, claim))
 
     async def _guarded(self, journey: "_Journey") -> Outcome:
         try:
@@ -105,7 +114,11 @@ class GroupDispatcher:
         except StepRefusedError as error:
             return await self._refused(journey, error.document)
         except StepFailedError as error:
-            outcome = await self._first(journey, error.document)
+            if slug_of(error.document) == "cancelled":  # one of them was, and nobody is to blame
+                await self._release(journey.unanswered(), "", 0.0)
+                outcome = Outcome.CANCELLED
+            else:
+                outcome = await self._first(journey, error.document)
         except HivemeshError as error:
             outcome = await self._broken(journey, error)
         except StaleReplicaError as error:  # others go on with all that was held here
@@ -252,11 +265,9 @@ class _Journey:
     async def failed(self, claim: Claim, document: Problem) -> None:
         """One has ended badly: what follows is decided as for one that travelled alone."""
         self.open.pop(str(claim.key), None)
-        parts, whole, now, placed = self._parts, self.step, self._parts.now(), self._placed
-        nothing: frozenset[str] = frozenset()
-        step = HeldStep(claim, whole.endpoint, nothing, nothing, whole.started, whole.clearance)
+        parts, now, placed = self._parts, self._parts.now(), self._placed
         await parts.surely(lambda tx: parts.ledger.placed(tx, claim.key, claim.fence, placed, now))
-        await self._dispatcher.member_failed(step, document)
+        await self._dispatcher.member_failed(_alone(self.step, claim), document)
 
     async def _take(self, body: bytes) -> bool:
         """Record what a page brings, and say whether the request has ended."""
@@ -330,6 +341,12 @@ class _Journey:
     def _say(self, event: LogEvent) -> None:
         text = event.message if self._withheld is None else f"({self._withheld}: withheld)"
         _log.info("worker_said", step=str(self.step.claim.key), level=event.level, text=text)
+
+
+def _alone(whole: HeldStep, claim: Claim) -> HeldStep:
+    """One of those that travel together, as if it travelled alone."""
+    nothing: frozenset[str] = frozenset()
+    return HeldStep(claim, whole.endpoint, nothing, nothing, whole.started, whole.clearance)
 
 
 def _group_claim(claims: Sequence[Claim]) -> Claim:

@@ -8,12 +8,14 @@ from enum import StrEnum
 
 from hivemesh_sdk.contracts.artifacts import DataClass, highest
 from hivemesh_sdk.contracts.instances import Endpoint
+from hivemesh_sdk.contracts.names import step_key
 from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.contracts.steps import Member
 
 from hivemesh_platform.artifacts.model import Holding
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.ledger import Claim, StaleAttemptError
+from hivemesh_platform.execution.model import JOB_NODE
 
 ENDED_KEPT = 4096  # attempts whose late calls are told apart from those of strangers
 ELSEWHERE_KEPT = 4096
@@ -43,6 +45,7 @@ class HeldStep:
     advanced: bool = False  # a batch was recorded: what failed before does not count any more
     ticket: str = ""  # the one that was last sent with a request
     members: Mapping[str, Claim] = field(default_factory=dict)  # small jobs of one request
+    drop: Callable[[str], None] | None = None  # has the worker end one of them, by its key
     ticket_until: float = 0.0  # wall time from which another one is made
     verdict: "asyncio.Future[tuple[Verdict, Problem | None]]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -123,6 +126,13 @@ class HeldSteps:
     def with_member(self, key: str) -> HeldStep | None:
         """Return the request with which a small job travels, if it does."""
         return self._by_member.get(key)
+
+    def drop_job(self, run: str) -> None:
+        """Have its worker end a small job that travels with others."""
+        key = step_key(run, JOB_NODE, 0)
+        step = self._by_member.get(key)
+        if step is not None and step.drop is not None:
+            step.drop(key)
 
     def endpoints(self) -> list[Endpoint]:
         """Return the instances that run steps."""

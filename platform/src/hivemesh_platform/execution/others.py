@@ -116,7 +116,9 @@ class Others:
         steps = self._parts.held.all()
         if not steps:
             return
-        verdicts = await self._parts.database.read(lambda tx: self._verdicts(tx, steps))
+        verdicts, cancelled = await self._parts.database.read(lambda tx: self._verdicts(tx, steps))
+        for run in cancelled:
+            self._parts.held.drop_job(run)
         for step, verdict in verdicts.items():
             if self._doubtful.get(step) is verdict:
                 _log.warning("step_let_go", step=str(step.claim.key), verdict=verdict.value)
@@ -153,15 +155,25 @@ class Others:
             self._parts.runs.hear_end(run)
         self._parts.work.give()
 
-    def _verdicts(self, tx: Transaction, steps: Sequence[HeldStep]) -> dict[HeldStep, Verdict]:
+    def _verdicts(
+        self, tx: Transaction, steps: Sequence[HeldStep]
+    ) -> tuple[dict[HeldStep, Verdict], list[str]]:
+        """What has to end, and the jobs that were cancelled of those that travel together."""
         found: dict[HeldStep, Verdict] = {}
+        cancelled: list[str] = []
         for step in steps:
             claims = list(step.members.values()) or [step.claim]
             verdicts = [self._verdict(tx, claim) for claim in claims]
             ours = any(verdict is None for verdict in verdicts)
+            if ours:
+                cancelled += [
+                    claim.key.run
+                    for claim, verdict in zip(claims, verdicts, strict=True)
+                    if verdict is Verdict.CANCELLED
+                ]
             if not ours and verdicts[0] is not None:
                 found[step] = verdicts[0]
-        return found
+        return found, cancelled
 
     def _verdict(self, tx: Transaction, claim: Claim) -> Verdict | None:
         """How the exchange of a claim has to end; None where it is still ours."""

@@ -368,6 +368,7 @@ class RunService:
         self._parts.counters.open_runs.discard(run)
         for step in self._parts.held.of_run(run):
             step.end(Verdict.CANCELLED)
+        self._parts.held.drop_job(run)
         row = await self._parts.database.read(lambda tx: store.run(tx, run))
         for turn in range(0 if row is None else int(row["turn"]) + 1):
             await self._parts.engine.cancel(run, turn)

@@ -128,6 +128,7 @@ class Execution(msgspec.Struct, eq=False):
     members: Sequence[Member] = ()
     answered: int = 0  # members that have ended
     each_s: float = 0.0  # what one member may take
+    unwanted: frozenset[str] = frozenset()  # members that were cancelled
 
     @classmethod
     def begin(
@@ -178,6 +179,12 @@ class Execution(msgspec.Struct, eq=False):
         if self.each_s:
             self.deadline_at = now + self.each_s
         self._append(event, body, cost, wake=now - self._woke_at >= MEMBER_WAKES_S)
+
+    @property
+    def at_unwanted(self) -> bool:
+        """Whether the member that runs was cancelled."""
+        left = self.answered < len(self.members)
+        return left and self.members[self.answered].key in self.unwanted
 
     def tell(self) -> None:
         """Wake readers for members that ended a moment ago."""

@@ -169,10 +169,16 @@ class StepRoutes:
 
     async def _delete(self, key: str, scope: Scope, send: Send, given: Lines) -> None:
         self._access.require_member(scope)
+        attempt = _number(_query(scope), "attempt")
+        whole = self._table.with_member(key, attempt)
+        if whole is not None and self._access.is_owner(scope, whole):
+            self._table.drop_member(whole, key)
+            await self._status(whole, 202, send, given)
+            return
         present = self._table.look(key)
         execution = None
         if self._access.is_owner(scope, present):
-            execution = self._table.delete(key, _number(_query(scope), "attempt"))
+            execution = self._table.delete(key, attempt)
         if execution is None:  # whose it is, is nobody else's business
             message = f"key {key!r}"
             raise NotFoundError(message, slug="execution-unknown")

@@ -175,6 +175,23 @@ class StepTable:
             self.stop(execution, "cancelled")
         return execution
 
+    def with_member(self, key: str, attempt: int) -> Execution | None:
+        """The execution in which a small call runs with others, or waits to."""
+        for execution in self._running:
+            for member in execution.members:
+                if member.key == key and member.attempt == attempt:
+                    return None if execution.ended else execution
+        return None
+
+    def drop_member(self, execution: Execution, key: str) -> None:
+        """Cancel a small call that runs with others, as soon as it is the one that runs.
+
+        The request ends with it: nobody can take one call out of the code that makes them. The
+        platform sends again those behind it.
+        """
+        execution.unwanted |= {key}
+        self._stop_unwanted(execution)
+
     def forget(self, execution: Execution) -> None:
         """Nobody will ask for it again."""
         if execution.refused is not None:  # nothing had begun, so the same request may come again
@@ -323,6 +340,10 @@ class StepTable:
             execution.control = control
             execution.cpu_base = control.cpu_s()
 
+    def _stop_unwanted(self, execution: Execution) -> None:
+        if execution.at_unwanted:
+            self.stop(execution, "cancelled", "one of the calls of the request was cancelled")
+
     def _watch(self, execution: Execution, now: float) -> None:
         if execution.kill_at is not None:
             if now >= execution.kill_at and execution.control is not None:
@@ -331,6 +352,8 @@ class StepTable:
         if execution.ended:
             return
         execution.tell()
+        if execution.unwanted:
+            self._stop_unwanted(execution)
         if execution.deadline_at is not None and now >= execution.deadline_at:
             seconds = execution.deadline_at - execution.started_at
             self.stop(execution, "deadline-exceeded", f"after {seconds:.3g} s")
