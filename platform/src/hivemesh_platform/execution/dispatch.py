@@ -173,7 +173,7 @@ class Dispatcher:
         match error:
             case StepFailedError():
                 return await self._failed(step, error.document)
-            case UnreachableError(sent=False):  # nothing has begun, so nothing has failed
+            case UnreachableError(sent=False) if not step.begun:  # so nothing has failed
                 await self._release(step, error.detail, UNSENT_S)
                 return Outcome.UNREACHABLE
             case HivemeshError():

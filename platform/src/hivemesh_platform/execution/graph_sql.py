@@ -192,7 +192,7 @@ class Change:
         log_event(self._tx, run, "node_left_out", self._now, node=name, data={"reason": reason})
         rows = self._tx.all(
             """UPDATE work SET state = 'skipped', ended_at = ? WHERE run = ? AND node = ?
-                  AND state IN ('queued', 'blocked') AND ended_at IS NULL RETURNING *""",
+                  AND state IN ('queued', 'blocked', 'waiting') AND ended_at IS NULL RETURNING *""",
             (self._now, run, name),
         )
         for row in sorted(rows, key=lambda one: int(one["seq"])):

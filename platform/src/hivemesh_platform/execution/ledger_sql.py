@@ -30,6 +30,7 @@ from hivemesh_platform.execution.ledger import (
     Recorded,
     StaleAttemptError,
     StaleReaderError,
+    Travel,
     Turn,
 )
 from hivemesh_platform.execution.limit_sql import next_start
@@ -221,6 +222,15 @@ class SqlLedger:
         """Put jobs back that travelled together and have not ended; costs no retry."""
         group_sql.release(tx, held, reason, not_before, apart=apart)
 
+    def depart(self, tx: Transaction, travel: Travel) -> None:
+        """Keep with which request jobs go to a worker."""
+        self._standing.check(tx)
+        group_sql.depart(tx, travel, self._standing)
+
+    def arrive(self, tx: Transaction, key: str, epoch: int) -> None:
+        """Forget a request, if no other reader goes on with it."""
+        group_sql.arrive(tx, key, epoch)
+
     def placed(self, tx: Transaction, key: WorkKey, fence: Fence, placed: Placed, now: int) -> None:
         """Keep where the attempt runs and why, if it is still the one that runs."""
         held = (key.run, key.node, key.seq, fence.attempt, fence.epoch)
@@ -243,12 +253,14 @@ class SqlLedger:
         self, tx: Transaction, key: WorkKey, fence: Fence, reason: str, not_before: int
     ) -> None:
         """Put a claimed row back, because nobody can take it; costs no retry."""
-        tx.send(
+        held = tx.execute(
             """UPDATE work SET state = 'queued', reason = ?, not_before = ?
                 WHERE run = ? AND node = ? AND seq = ? AND attempt = ? AND epoch = ?
                   AND state = 'running'""",
             (reason, not_before, key.run, key.node, key.seq, fence.attempt, fence.epoch),
         )
+        if not held:  # the attempt is that of another reader by now, and stays known
+            return
         tx.send(
             "UPDATE node SET reason = ? WHERE run = ? AND name = ?", (reason, key.run, key.node)
         )
@@ -497,6 +509,14 @@ class SqlLedger:
         """Queue the rows that a replica held, and return the sources to go on with."""
         self._standing.check(tx)
         return claim_sql.recover(tx, now, self._standing, of)
+
+    def recover_travels(
+        self, tx: Transaction, now: int, of: str | None = None
+    ) -> tuple[list[Claim], list[Travel]]:
+        """As `recover`; what travels together is not queued, and returned to go on with."""
+        found = group_sql.travelling(tx, of)
+        sources = self.recover(tx, now, of)
+        return sources, group_sql.go_on(tx, found, self._standing)
 
     def open_rows(self, tx: Transaction, run: str, node: str) -> int:
         """Count the rows behind a source that have not ended."""

@@ -66,7 +66,7 @@ def optional_waiting(tx: Transaction) -> list[Row]:
         """SELECT run, name, capability FROM node
             WHERE optional = 1 AND ended_at IS NULL AND passing = 0
               AND EXISTS (SELECT 1 FROM work WHERE work.run = node.run
-                             AND work.node = node.name AND work.state = 'queued')"""
+                             AND work.node = node.name AND work.state IN ('queued', 'waiting'))"""
     )
 
 
