@@ -6,6 +6,7 @@ import pytest
 from execution_support import PIPELINE, TESTER, core, double, numbers, worker
 from fake_workers import FakeWorkerFleet, adder, failing, mapper, parse, source
 from hivemesh_platform.access.model import Principal
+from hivemesh_platform.execution.again_sql import InputReplayedError
 from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.letter_sql import LetterFilter
 from hivemesh_platform.execution.letters import LetterSettledError, ReplayImpossibleError
@@ -374,3 +375,24 @@ async def test_a_letter_whose_job_has_ended_well_meanwhile_makes_no_second_job(t
             await letters.retry(letter, TESTER)
         rows = await platform.database.read(lambda tx: tx.all("SELECT run FROM work"))
         assert [row["run"] for row in rows] == [view.id]
+
+
+@pytest.mark.parametrize("does_well", [True, False])
+async def test_what_a_job_has_done_of_a_run_is_not_done_again_by_its_retry(tmp_path, does_well):
+    fatal = failing(problem("step-fatal"))
+    fleet = FakeWorkerFleet(worker(records=10, behaviours={"test.double@1": fatal}))
+    async with core(tmp_path, fleet) as platform:
+        view = await platform.run()
+        assert view.state is RunState.FAILED
+        [letter] = await open_letters(platform)
+        if does_well:
+            fleet.workers["w1"].behaviours["test.double@1"] = mapper(double)
+        job = await platform.execution.letters.retry(letter, TESTER)
+        assert (await platform.end(job)).state.value == ("completed" if does_well else "failed")
+        fleet.workers["w1"].behaviours["test.double@1"] = mapper(double)
+        again = platform.execution.again
+        if does_well:
+            with pytest.raises(InputReplayedError, match=job):
+                await again.retry(view.id, "", TESTER)
+        await again.retry(view.id, "double" if does_well else "", TESTER)
+        assert (await platform.end(view.id)).state is RunState.COMPLETED

@@ -128,6 +128,25 @@ async def test_every_job_of_a_batch_has_its_own_answer(running):
     assert len(await results(running, view.id, after=290)) == 10
 
 
+async def test_a_flipped_digit_in_an_input_of_a_batch_is_found_and_never_sent(tmp_path):
+    only = worker()
+    only.dead = True
+    async with core(tmp_path, only) as platform:
+        view = await batch_of(platform, [{"amount": 1000}, {"amount": 2000}])
+
+        def flip(tx):
+            text = tx.one("SELECT spec FROM work WHERE run = ?", (view.first,))["spec"]
+            assert "1000" in text
+            changed = text.replace("1000", "5000")
+            tx.execute("UPDATE work SET spec = ? WHERE run = ?", (changed, view.first))
+
+        await platform.database.write(flip)
+        only.dead = False
+        platform.placement.changed()
+        ended = await platform.end(view.first)
+        assert ended.problem["type"].endswith(":payload-damaged")
+
+
 async def test_a_batch_is_accepted_once_under_its_key(running):
     first = await batch_of(running, range(10), key="b")
     again = await batch_of(running, range(10), key="b")

@@ -33,6 +33,7 @@ class RunsAgain:
 
         Raises:
             NothingToRetryError: nothing has failed, and no step is named.
+            InputReplayedError: an input of what has failed is done by a job of its own.
             NotFoundError: there is no such run or step.
         """
         await self._runs.get(run)

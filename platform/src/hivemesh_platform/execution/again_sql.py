@@ -32,6 +32,12 @@ class NothingToRetryError(ConflictError):
     slug = "nothing-to-retry"
 
 
+class InputReplayedError(ConflictError):
+    """An input of a step that has failed is done by a job of its own."""
+
+    slug = "dead-letter-settled"
+
+
 def retry(
     tx: Transaction,
     datasets: DatasetParts,
@@ -47,6 +53,7 @@ def retry(
 
     Raises:
         NothingToRetryError: nothing has failed.
+        InputReplayedError: of what has failed something was run as a job, and has not failed there.
         NotFoundError: there is no such step.
     """
     lock_run(tx, run)
@@ -56,6 +63,7 @@ def retry(
     if not chosen:
         message = f"no step of {run} has failed; name one to start from"
         raise NothingToRetryError(message)
+    _refuse_replayed(tx, run, [str(one["name"]) for one in chosen if one["name"] not in fresh])
     change = Change(tx, datasets, now)
     turns: list[Turn] = []
     names = [str(node["name"]) for node in chosen]
@@ -68,6 +76,16 @@ def retry(
     for name in names:
         change.go_on(run, name)
     return [Turn(run, turn, names), *turns], change.effects()
+
+
+def _refuse_replayed(tx: Transaction, run: str, names: list[str]) -> None:
+    """What a job does under its own key is not done a second time unless somebody asks for it."""
+    for name in names:
+        found = letter_sql.replayed(tx, run, name)
+        if found is not None:
+            message = f"an input of {name} is done by {found['job']}, made from {found['letter']}; "
+            message += f"`hivemesh run retry {run} --from {name}` does all of the step once more"
+            raise InputReplayedError(message)
 
 
 def _retry_child(

@@ -152,6 +152,22 @@ def set_going_again(tx: Transaction, job: str, spec: str) -> bool:
     return changed == 1
 
 
+def replayed(tx: Transaction, run: str, node: str) -> Row | None:
+    """A job that does an input of a failed row of a step: job, letter; those that failed excepted."""
+    return tx.one(
+        """SELECT dead_letter.replayed_as AS job, dead_letter.id AS letter FROM dead_letter
+             JOIN work ON work.run = dead_letter.run AND work.node = dead_letter.node
+                      AND work.seq = dead_letter.seq AND work.state IN ('failed', 'cancelled')
+             LEFT JOIN work AS made ON made.run = dead_letter.replayed_as
+                                   AND made.node = ? AND made.seq = 0
+            WHERE dead_letter.run = ? AND dead_letter.node = ? AND dead_letter.state = 'retried'
+              AND dead_letter.replayed_as != dead_letter.run
+              AND coalesce(made.state, 'completed') NOT IN ('failed', 'cancelled')
+            ORDER BY dead_letter.id LIMIT 1""",
+        (JOB_NODE, run, node),
+    )
+
+
 def state_of_job(tx: Transaction, job: str) -> str:
     """The state of a job; "" where its row is gone."""
     found = tx.one("SELECT state FROM work WHERE run = ? AND node = ? AND seq = 0", (job, JOB_NODE))
