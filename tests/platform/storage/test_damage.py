@@ -48,3 +48,21 @@ def test_a_sound_table_without_rowid_is_not_taken_for_damaged(tmp_path):
     connection.commit()
     connection.close()
     refuse_damaged(file)
+
+
+def test_damage_behind_many_untrue_lines_is_found(tmp_path):
+    """The look at a file ends after 100 lines where it is not told to go on."""
+    file = tmp_path / "platform.db"
+    connection = sqlite3.connect(file)
+    connection.execute(
+        """CREATE TABLE one (a INT NOT NULL, b INT NOT NULL CHECK (b >= 0), c TEXT NOT NULL,
+                             PRIMARY KEY (a, c)) WITHOUT ROWID"""
+    )
+    connection.execute("PRAGMA ignore_check_constraints = ON")
+    rows = [(number, number if number < 499 else -1, "c") for number in range(500)]
+    connection.executemany("INSERT INTO one VALUES (?, ?, ?)", rows)
+    connection.commit()
+    connection.close()
+    with pytest.raises(DatabaseDamagedError) as refused:
+        refuse_damaged(file)
+    assert "CHECK constraint failed in one" in refused.value.detail

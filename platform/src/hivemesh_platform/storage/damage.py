@@ -12,6 +12,9 @@ from hivemesh_platform.storage.errors import DatabaseDamagedError
 # SQLite before 3.41 says so of sound tables without rowid whose key is not made of their first columns.
 _UNTRUE = "NULL value in "
 
+# Without a number it ends after 100 lines, and those untrue ones may be the first 100.
+_LOOK = "PRAGMA quick_check(2147483647)"
+
 
 def refuse_damaged(file: Path) -> None:
     """Look at every page of the file, and let nobody start on one that does not hold together.
@@ -24,7 +27,7 @@ def refuse_damaged(file: Path) -> None:
     try:
         connection = sqlite3.connect(file, timeout=30.0)
         try:
-            told = [row[0] for row in connection.execute("PRAGMA quick_check")]
+            told = (row[0] for row in connection.execute(_LOOK))
             found = next((one for one in told if not one.startswith(_UNTRUE)), "ok")
         finally:
             connection.close()
