@@ -228,6 +228,12 @@ class FakeWorkerFleet:
         if found is not None and found.attempt <= attempt:
             del worker.executions[key]
 
+    async def step_status(self, endpoint, key):
+        worker = await self._reach("look", endpoint, key)
+        if key not in worker.executions:
+            raise StepRefusedError(problem("execution-unknown", key))
+        return _status(key, worker.executions[key])
+
     async def status(self, endpoint, *, timeout_s):
         worker = await self._reach("status", endpoint, "")
         return WorkerStatus(
@@ -318,7 +324,7 @@ def _status(key, execution):
         last_event=execution.last,
         idle_s=0.0,
         executor_cpu_s=0.0,
-        buffered_bytes=0,
+        buffered_bytes=len(execution.buffer),
     )
 
 

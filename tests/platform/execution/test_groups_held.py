@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from execution_support import TESTER, core, worker
-from fake_workers import Frame, ProblemEvent, caller
+from fake_workers import FakeWorkerFleet, Frame, ProblemEvent, caller
 from hivemesh_platform.execution import job_batches
 from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.job_batches import read_inputs
@@ -150,3 +150,56 @@ async def test_what_a_batch_keeps_of_a_job_has_a_checksum(tmp_path):
         for (spec,) in await of_rows(running, "spec"):
             assert is_intact(spec)
             assert not is_intact(spec.replace("1234", "1235").replace("5678", "5679"))
+
+
+async def test_a_platform_that_comes_back_goes_on_with_what_travels(tmp_path):
+    ran = []
+
+    def run(request, inputs):
+        ran.append(inputs[0])
+        yield from caller(lambda value, _options: value)(request, inputs)
+
+    one = worker(behaviours={ECHO: run}, slots=1)
+    fleet = FakeWorkerFleet(one, page_events=2)
+    one.dead = True
+    async with core(tmp_path, fleet) as running:
+        let_in(running, one)
+        await running.end((await submit(running, [0]))[0])
+        one.dead = True
+        ids = await submit(running, range(6))
+        asked = asyncio.Event()
+
+        async def nothing_more(_endpoint, _key, _place, **_fields):
+            asked.set()
+            await asyncio.Event().wait()
+
+        get_events, fleet.get_events = fleet.get_events, nothing_more
+        let_in(running, one)
+        await asyncio.wait_for(asked.wait(), 10)
+    fleet.get_events = get_events
+    ran_before, puts = len(ran), len(fleet.puts)
+    async with core(tmp_path, fleet) as running:
+        views = [await running.end(job) for job in ids]
+        assert all(view.state == "completed" for view in views)
+        assert ran_before < len(ran) == 1 + len(ids)
+        assert len(fleet.puts) == puts
+        await running.until(lambda: not len(running.execution.held))
+        assert await running.database.read(lambda tx: tx.all("SELECT * FROM travel")) == []
+
+
+async def test_what_its_worker_does_not_know_any_more_is_queued_again_at_no_cost(tmp_path):
+    one = worker(slots=1)
+    fleet = FakeWorkerFleet(one, page_events=2)
+    one.dead = True
+    async with core(tmp_path, fleet) as running:
+        let_in(running, one)
+        await running.end((await submit(running, [0]))[0])
+        one.dead = True
+        one.hang_once.add(ECHO)
+        ids = await submit(running, range(6))
+        let_in(running, one)
+        await running.until(lambda: any(key.startswith("group.") for _, key, _ in fleet.puts))
+    async with core(tmp_path, fleet) as running:
+        views = [await running.end(job) for job in ids]
+        assert all(view.state == "completed" for view in views)
+        assert set(await of_rows(running, "retries", "crashes")) == {(0, 0)}

@@ -72,11 +72,12 @@ class Claimer:
         where that was not possible, and nothing was taken over.
         """
         now, ledger = milliseconds(self._parts.clock), self._parts.ledger
-        sources = await self._parts.database.write(
-            lambda tx: ledger.recover(tx, now, of) if fence(tx) else None
+        found = await self._parts.database.write(
+            lambda tx: ledger.recover_travels(tx, now, of) if fence(tx) else None
         )
-        if sources is None:
+        if found is None:
             return False
+        sources, travels = found
         for claim in sources:
             endpoint = msgspec.json.decode(claim.endpoint, type=Endpoint)
             explanation = {"reason": "went on with the execution that was running"}
@@ -84,6 +85,11 @@ class Claimer:
             self._spawn(claim, choice, resume=True)
         if sources:
             _log.info("sources_resumed", count=len(sources))
+        for travel in travels:
+            if travel.claims:
+                task = asyncio.create_task(self._groups.resume(travel), name=travel.key)
+                self._steps.add(task)
+                task.add_done_callback(self._ended)
         self._parts.work.give()
         return True
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import structlog
 from hivemesh_sdk.contracts.artifacts import highest
+from hivemesh_sdk.contracts.instances import Endpoint
 from hivemesh_sdk.contracts.pages import FramingError, decode_page, encode_request
 from hivemesh_sdk.contracts.problems import Problem, problem, slug_of
 from hivemesh_sdk.contracts.steps import (
@@ -32,8 +33,8 @@ from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.artifacts.ports import Stored
 from hivemesh_platform.execution.dispatch import Dispatcher
 from hivemesh_platform.execution.held import HeldStep, Verdict, members_of
-from hivemesh_platform.execution.ledger import Claim, JobEnd, Placed
-from hivemesh_platform.execution.model import Fence, Output, WorkKey, is_lost_worker
+from hivemesh_platform.execution.ledger import Claim, JobEnd, Placed, Travel
+from hivemesh_platform.execution.model import JOB_NODE, Fence, Output, WorkKey, is_lost_worker
 from hivemesh_platform.execution.pages import INLINE_ANSWER, StepFailedError
 from hivemesh_platform.execution.parts import FULL_S, Parts
 from hivemesh_platform.execution.ports import (
@@ -81,9 +82,7 @@ class GroupDispatcher:
         """Bring claimed jobs to their ends or to their next attempts; returns how many ended well."""
         parts = self._parts
         started = parts.clock.monotonic()
-        clearance = parts.tickets.clearance(choice.capability)
-        nothing: frozenset[str] = frozenset()
-        step = HeldStep(_group_claim(claims), choice.endpoint, nothing, nothing, started, clearance)
+        step = self._step(_group_claim(claims), choice)
         step.members = {str(one.key): one for one in claims}
         parts.held.add(step)
         outcome = Outcome.CANCELLED
@@ -91,11 +90,59 @@ class GroupDispatcher:
         step.drop = partial(self._drop, journey, set())
         try:
             outcome = await self._guarded(journey)
+            await self._arrived(step)
         finally:
             parts.held.remove(step)
             parts.placement.report(choice, outcome, parts.clock.monotonic() - started)
             parts.work.give()
         return journey.ended
+
+    async def resume(self, travel: Travel) -> None:
+        """Go on with a request that somebody before us has sent: its worker still works on it.
+
+        Where the worker knows nothing of it any more, what has not ended is queued again.
+        """
+        endpoint = msgspec.json.decode(travel.endpoint, type=Endpoint)
+        first = travel.claims[0]
+        reason = {"reason": "went on with the request that was under way"}
+        choice = Choice(endpoint=endpoint, capability=first.capability, explanation=reason)
+        fence = Fence(1, travel.epoch)
+        step = self._step(replace(first, key=_parsed(travel.key), fence=fence), choice)
+        held = {str(one.key): one for one in travel.claims}
+        all_ = [_member(first, *one) for one in travel.members]
+        step.members = {str(one.key): held.get(str(one.key), one) for one in all_}
+        self._parts.held.add(step)
+        journey = _Journey(self._parts, self._dispatcher, step, choice)
+        journey.open = held
+        step.drop = partial(self._drop, journey, set())
+        try:
+            if await self._found(journey):
+                await self._guarded(journey)
+            await self._arrived(step)
+        finally:
+            self._parts.held.remove(step)
+            self._parts.work.give()
+        _log.info("request_resumed", step=travel.key, open=len(held), ended=journey.ended)
+
+    async def _found(self, journey: "_Journey") -> bool:
+        """Whether the worker still knows the request; else what is open is queued."""
+        try:
+            await journey.find()
+        except HivemeshError as error:
+            await self._release(journey.unanswered(), error.detail, 0.0)
+            return False
+        return True
+
+    def _step(self, claim: Claim, choice: Choice) -> HeldStep:
+        parts, nothing = self._parts, frozenset[str]()
+        clearance = parts.tickets.clearance(choice.capability)
+        return HeldStep(
+            claim, choice.endpoint, nothing, nothing, parts.clock.monotonic(), clearance
+        )
+
+    async def _arrived(self, step: HeldStep) -> None:
+        parts, key, epoch = self._parts, str(step.claim.key), step.claim.fence.epoch
+        await parts.surely(lambda tx: parts.ledger.arrive(tx, key, epoch))
 
     def _drop(self, journey: "_Journey", dropped: set[str], key: str) -> None:
         """Tell the worker, once, that one was cancelled; the others go on."""
@@ -124,11 +171,12 @@ class GroupDispatcher:
         except StaleReplicaError as error:  # others go on with all that was held here
             self._parts.counters.commits_fenced += 1
             _log.warning("commit_refused", step=str(journey.step.claim.key), detail=error.detail)
-            outcome = Outcome.CANCELLED
+            outcome, journey.moved = Outcome.CANCELLED, True
         except Exception as error:  # noqa: BLE001 - a row must never be left held
             _log.exception("dispatch_broken", step=str(journey.step.claim.key))
             outcome = await self._first(journey, problem("internal", type(error).__name__))
-        self._dispatcher.forget(journey.step)
+        if not journey.moved:
+            self._dispatcher.forget(journey.step)
         return outcome
 
     async def _until_verdict(self, journey: "_Journey") -> None:
@@ -145,6 +193,7 @@ class GroupDispatcher:
             exchange.result()
             return
         verdict, document = journey.step.verdict.result()
+        journey.moved = verdict is Verdict.MOVED
         if verdict is not Verdict.CANCELLED and document is not None:
             raise StepFailedError(document)
         await self._release(journey.unanswered(), "", 0.0)  # not those that were cancelled
@@ -213,6 +262,8 @@ class _Journey:
         self.open = dict(step.members)  # without an answer so far
         self.ended = 0  # well
         self.begun = False  # the worker has answered
+        self.moved = False  # to another reader: the worker goes on for that one
+        self._execution = ""  # that was found, where somebody before us has begun it
         self._last = 0
         self._began = parts.now()
         endpoint = choice.endpoint
@@ -238,7 +289,34 @@ class _Journey:
             StepRefusedError: the worker does not take it.
             UnreachableError: the worker does not answer.
         """
+        page = await (self._next(self._execution) if self._execution else self._put())
+        while not await self._take(page.body):
+            crash.reach("ack.before")
+            page = await self._next(page.execution)
+            crash.reach("ack.after")
+
+    async def find(self) -> None:
+        """Find the execution that somebody before us has begun.
+
+        Raises:
+            StepRefusedError: the worker does not know it.
+            UnreachableError: the worker does not answer.
+        """
+        parts, step = self._parts, self.step
+        status = await parts.transport.step_status(step.endpoint, str(step.claim.key))
+        if not status.buffered_bytes:  # all that it has said was recorded
+            self._last = status.last_event
+        self._execution, self.begun = status.execution, True
+
+    async def _put(self) -> Page:
         parts, step, key = self._parts, self.step, str(self.step.claim.key)
+        travel = Travel(
+            key=key,
+            epoch=step.claim.fence.epoch,
+            endpoint=_encode(step.endpoint).decode(),
+            members=tuple((one.key.run, one.fence.attempt) for one in step.members.values()),
+        )
+        await parts.surely(lambda tx: parts.ledger.depart(tx, travel))
         body = _request(step)
         crash.reach("dispatch.before")
         page = await _reconnecting(
@@ -248,19 +326,19 @@ class _Journey:
         )
         crash.reach("dispatch.after")
         self.begun = True
-        while not await self._take(page.body):
-            execution = page.execution
-            crash.reach("ack.before")
-            page = await _reconnecting(
-                lambda execution=execution: parts.transport.get_events(  # type: ignore[misc]
-                    step.endpoint,
-                    key,
-                    Place(execution, 1, self._last),
-                    ticket=parts.tickets.of(step),
-                    wait_s=MAX_WAIT_S,
-                )
+        return page
+
+    async def _next(self, execution: str) -> Page:
+        parts, step = self._parts, self.step
+        return await _reconnecting(
+            lambda: parts.transport.get_events(
+                step.endpoint,
+                str(step.claim.key),
+                Place(execution, step.claim.fence.epoch, self._last),
+                ticket=parts.tickets.of(step),
+                wait_s=MAX_WAIT_S,
             )
-            crash.reach("ack.after")
+        )
 
     async def failed(self, claim: Claim, document: Problem) -> None:
         """One has ended badly: what follows is decided as for one that travelled alone."""
@@ -352,6 +430,16 @@ def _alone(whole: HeldStep, claim: Claim) -> HeldStep:
 def _group_claim(claims: Sequence[Claim]) -> Claim:
     """The request as a whole: like its members, under a key that no row has."""
     return replace(claims[0], key=WorkKey(GROUP, uuid.uuid4().hex, 0), fence=Fence(1, 1))
+
+
+def _member(like: Claim, run: str, attempt: int) -> Claim:
+    """One that has ended: the worker was told of it, and of its request all are known."""
+    return replace(like, key=WorkKey(run, JOB_NODE, 0), fence=Fence(attempt, 0))
+
+
+def _parsed(key: str) -> WorkKey:
+    group, number, seq = key.split(".")
+    return WorkKey(group, number, int(seq))
 
 
 def _request(step: HeldStep) -> list[bytes]:

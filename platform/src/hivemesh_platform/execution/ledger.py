@@ -197,6 +197,18 @@ class Finished:
     rejected: tuple[RejectedRecord, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Travel:
+    """A request in which small jobs are on their way to a worker, or at it."""
+
+    key: str
+    epoch: int  # of the reader
+    endpoint: str  # JSON
+    members: tuple[tuple[str, int], ...]  # all of them: job and attempt
+    held: tuple[tuple[str, int], ...] = ()  # those that have not ended
+    claims: tuple[Claim, ...] = ()  # the same, where somebody goes on with them
+
+
 @dataclass(frozen=True, slots=True)
 class JobEnd:
     """The good end of a job that travelled with others; `output` is the JSON of an Output."""
@@ -416,6 +428,20 @@ class Ledger(Protocol):
         They are queued again; returned are the sources, which this replica goes on with. Their
         epoch is raised, so that whoever read them before is refused.
         """
+        ...
+
+    def depart(self, tx: Transaction, travel: Travel) -> None:
+        """Keep with which request jobs go to a worker."""
+        ...
+
+    def arrive(self, tx: Transaction, key: str, epoch: int) -> None:
+        """Forget a request, if no other reader goes on with it."""
+        ...
+
+    def recover_travels(
+        self, tx: Transaction, now: int, of: str | None = None
+    ) -> tuple[list[Claim], list[Travel]]:
+        """As `recover`; what travels together is not queued, and returned to go on with."""
         ...
 
     def open_rows(self, tx: Transaction, run: str, node: str) -> int:

@@ -30,6 +30,7 @@ from hivemesh_platform.execution.ledger import (
     Recorded,
     StaleAttemptError,
     StaleReaderError,
+    Travel,
     Turn,
 )
 from hivemesh_platform.execution.limit_sql import next_start
@@ -220,6 +221,15 @@ class SqlLedger:
     ) -> None:
         """Put jobs back that travelled together and have not ended; costs no retry."""
         group_sql.release(tx, held, reason, not_before, apart=apart)
+
+    def depart(self, tx: Transaction, travel: Travel) -> None:
+        """Keep with which request jobs go to a worker."""
+        self._standing.check(tx)
+        group_sql.depart(tx, travel, self._standing)
+
+    def arrive(self, tx: Transaction, key: str, epoch: int) -> None:
+        """Forget a request, if no other reader goes on with it."""
+        group_sql.arrive(tx, key, epoch)
 
     def placed(self, tx: Transaction, key: WorkKey, fence: Fence, placed: Placed, now: int) -> None:
         """Keep where the attempt runs and why, if it is still the one that runs."""
@@ -499,6 +509,14 @@ class SqlLedger:
         """Queue the rows that a replica held, and return the sources to go on with."""
         self._standing.check(tx)
         return claim_sql.recover(tx, now, self._standing, of)
+
+    def recover_travels(
+        self, tx: Transaction, now: int, of: str | None = None
+    ) -> tuple[list[Claim], list[Travel]]:
+        """As `recover`; what travels together is not queued, and returned to go on with."""
+        found = group_sql.travelling(tx, of)
+        sources = self.recover(tx, now, of)
+        return sources, group_sql.go_on(tx, found, self._standing)
 
     def open_rows(self, tx: Transaction, run: str, node: str) -> int:
         """Count the rows behind a source that have not ended."""

@@ -9,7 +9,7 @@ from hivemesh_sdk.contracts.names import (
     TICKET_HEADER,
 )
 from hivemesh_sdk.contracts.problems import Problem, problem
-from hivemesh_sdk.contracts.steps import WorkerStatus
+from hivemesh_sdk.contracts.steps import ExecutionStatus, WorkerStatus
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Response, Target
 from hivemesh_sdk.transport.errors import TransportError
@@ -22,6 +22,7 @@ DELETE_S = 5.0
 MAX_PAGE = 24 * 1024 * 1024  # a page of 8 MiB, or one event that is larger than a page
 
 _decode_problem = msgspec.json.Decoder(Problem).decode
+_decode_execution = msgspec.json.Decoder(ExecutionStatus).decode
 _decode_status = msgspec.json.Decoder(WorkerStatus).decode
 
 
@@ -62,6 +63,15 @@ class MeshStepTransport:
     async def delete_step(self, endpoint: Endpoint, key: str, attempt: int) -> None:
         """Cancel a running execution; acknowledge and forget an ended one."""
         await self._ask(endpoint, "DELETE", f"/v1/steps/{key}?attempt={attempt}", DELETE_S)
+
+    async def step_status(self, endpoint: Endpoint, key: str) -> ExecutionStatus:
+        """Ask how the execution of a key stands."""
+        response = await self._ask(endpoint, "GET", f"/v1/steps/{key}", DELETE_S)
+        try:
+            return _decode_execution(response.body)
+        except msgspec.DecodeError as error:
+            message = f"{endpoint.instance} answered no status of a step: {error}"
+            raise UnreachableError(message) from error
 
     async def status(self, endpoint: Endpoint, *, timeout_s: float) -> WorkerStatus:
         """Ask what the instance does; the client takes a connection that carries nothing else."""

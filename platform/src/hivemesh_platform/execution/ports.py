@@ -12,7 +12,7 @@ from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.instances import Endpoint
 from hivemesh_sdk.contracts.manifest import Capability, Permissions
 from hivemesh_sdk.contracts.problems import Problem
-from hivemesh_sdk.contracts.steps import WorkerStatus
+from hivemesh_sdk.contracts.steps import ExecutionStatus, WorkerStatus
 from hivemesh_sdk.errors import RetryableError
 from pydantic import JsonValue
 
@@ -173,6 +173,10 @@ class StepTransport(Protocol):
 
     async def delete_step(self, endpoint: Endpoint, key: str, attempt: int) -> None:
         """Cancel a running execution; acknowledge and forget an ended one."""
+        ...
+
+    async def step_status(self, endpoint: Endpoint, key: str) -> ExecutionStatus:
+        """Ask how the execution of a key stands."""
         ...
 
     async def status(self, endpoint: Endpoint, *, timeout_s: float) -> WorkerStatus:

@@ -23,6 +23,7 @@ def upgrade() -> None:
     _fair_share()
     _limits()
     _submits()
+    _travels()
 
 
 def _columns() -> None:
@@ -105,6 +106,17 @@ def _submits() -> None:
         tenant_in_key=True,
     )
     op.create_index("submit_key_by_age", "submit_key", ["created_at"])
+
+
+def _travels() -> None:
+    _table(
+        "travel",  # a request in which small jobs are on their way
+        _text("key", primary_key=True),
+        _text("replica"),  # that asks the worker
+        _number("epoch"),  # of the reader
+        _text("endpoint"),  # where they are
+        _text("members"),  # all of them: job and attempt
+    )
 
 
 def _add(table: str, name: str) -> None:
