@@ -295,7 +295,12 @@ class PostgresDatabase(Database):
         """Open a connection; raises the driver's errors."""
         server = self.server
         given_up = self._closing.is_set
-        return Wire(server.connect(), prepare=not server.pooled, given_up=given_up)
+        connection = server.connect()
+        try:
+            return Wire(connection, prepare=not server.pooled, given_up=given_up)
+        except BaseException:
+            connection.close()
+            raise
 
     def note_away(self, error: BaseException) -> None:
         """Tell once that the server does not answer."""
@@ -399,9 +404,13 @@ class _Writer:
     def _connected(self) -> Wire:
         if self._wire is None or self._wire.closed:
             wire = self._database.wire()
-            wire.send(_BEGIN)
-            wire.send(_ENTER, (self._id, self._no - 1, _milliseconds()))
-            _commit(wire)
+            try:
+                wire.send(_BEGIN)
+                wire.send(_ENTER, (self._id, self._no - 1, _milliseconds()))
+                _commit(wire)
+            except BaseException:
+                wire.close()
+                raise
             self._wire = wire
             self._database.note_back()
         return self._wire

@@ -65,10 +65,14 @@ class Server:
             autocommit=True,
             prepare_threshold=None,
         )
-        if not self.pooled:
-            connection.execute(
-                f"SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}"
-            )
+        try:
+            if not self.pooled:
+                connection.execute(
+                    f"SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}"
+                )
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
 
