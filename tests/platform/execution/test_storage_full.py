@@ -5,8 +5,10 @@ import asyncio
 import pytest
 from execution_support import TESTER, core, numbers, worker
 from fake_workers import FakeWorkerFleet, source
+from hivemesh_platform.execution.held import Verdict
 from hivemesh_platform.storage.errors import StorageFullError
 from hivemesh_sdk.contracts.api import JobRequest
+from hivemesh_sdk.contracts.problems import problem
 
 
 async def test_a_run_goes_on_when_the_quota_is_raised(tmp_path, monkeypatch):
@@ -64,3 +66,49 @@ async def test_a_submit_is_refused_with_507_and_the_next_one_is_taken(tmp_path):
         await platform.database.write(lambda tx: tx.one("PRAGMA max_page_count = 1000000"))
         view = await platform.execution.jobs.start(large, TESTER)
         assert (await platform.end(view.id)).state == "completed"
+
+
+async def job_on_a_full_disk(platform, **fields):
+    """A job that has been answered with more than there is space for."""
+    platform.artifacts._quota = 100
+    request = JobRequest(capability="test.echo@1", input="x" * 200_000, **fields)
+    view = await platform.execution.jobs.start(request, TESTER)
+    await platform.until(lambda: platform.execution.counters.pauses >= 5)
+    return view.id
+
+
+@pytest.mark.parametrize("fields", [{}, {"deadline_s": 0.02}])
+async def test_what_was_answered_is_kept_until_there_is_space_and_not_done_twice(
+    tmp_path, monkeypatch, fields
+):
+    monkeypatch.setattr("hivemesh_platform.execution.dispatch.PAUSE_S", 0.01)
+    monkeypatch.setattr("hivemesh_platform.execution.parts.FULL_S", 0.01)
+    async with core(tmp_path, worker()) as platform:
+        job = await job_on_a_full_disk(platform, **fields)
+        platform.artifacts._quota = 0
+        view = await platform.end(job)
+        assert view.state == "completed", view.problem
+        assert [attempt for _, _, attempt in platform.fleet.puts] == [1]
+        rows = await platform.database.read(lambda tx: tx.all("SELECT * FROM attempt"))
+        assert [(row["attempt"], row["outcome"]) for row in rows] == [(1, "completed")]
+
+
+async def test_an_answer_that_waits_for_space_outlives_its_worker(tmp_path, monkeypatch):
+    monkeypatch.setattr("hivemesh_platform.execution.dispatch.PAUSE_S", 0.01)
+    monkeypatch.setattr("hivemesh_platform.execution.parts.FULL_S", 0.01)
+    async with core(tmp_path, worker()) as platform:
+        job = await job_on_a_full_disk(platform)
+        [step] = platform.execution.held.at("w1")
+        step.end(Verdict.LOST, problem("worker-lost", "gone"))
+        platform.artifacts._quota = 0
+        assert (await platform.end(job)).state == "completed"
+        assert len(platform.fleet.puts) == 1
+
+
+async def test_an_answer_that_waits_for_space_is_dropped_with_its_job(tmp_path, monkeypatch):
+    monkeypatch.setattr("hivemesh_platform.execution.parts.FULL_S", 0.01)
+    async with core(tmp_path, worker()) as platform:
+        job = await job_on_a_full_disk(platform)
+        await platform.execution.runs.cancel(job)
+        assert (await platform.end(job)).state == "cancelled"
+        await platform.until(lambda: not len(platform.execution.held))

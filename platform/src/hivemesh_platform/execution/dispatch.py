@@ -193,6 +193,7 @@ class Dispatcher:
                 timeout=deadline_ms / 1000 if deadline_ms else None,
                 return_when=asyncio.FIRST_COMPLETED,
             )
+            await _until_stored(step, exchange)
         finally:
             if not exchange.done():
                 exchange.cancel()
@@ -325,11 +326,11 @@ class Dispatcher:
         )
         self._parts.wake(claim, effects)
         if last:
-            await halves.finish(self._parts, claim)
+            await self._parts.with_space(lambda: halves.finish(self._parts, claim))
         self._forget(step)
 
     async def _paused(self, step: HeldStep, error: StorageFullError) -> Outcome:
-        """The disk is full: the row waits, and nothing that was recorded is lost."""
+        """The disk is full before the worker was asked: the row waits for its turn again."""
         _log.error("storage_full", step=str(step.claim.key), detail=error.detail)
         self._parts.counters.pauses += 1
         self._forget(step)
@@ -368,6 +369,15 @@ class Dispatcher:
                 return
             if left:
                 await asyncio.sleep(FORGET_EVERY_S)
+
+
+async def _until_stored(step: HeldStep, exchange: "asyncio.Future[None]") -> None:
+    """What a worker has answered is kept, however long there is no space for it."""
+    while not exchange.done() and step.storing is not None and not step.is_unwanted:
+        ends: set[asyncio.Future[Any]] = {exchange, step.storing}
+        if not step.verdict.done():
+            ends.add(step.verdict)
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
 
 
 def _ended_as(document: Problem) -> AttemptOutcome:

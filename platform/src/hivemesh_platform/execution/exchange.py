@@ -59,10 +59,9 @@ class Exchange:
             StepRefusedError: the worker does not take it.
             UnreachableError: the worker does not answer.
             StaleAttemptError: the row has gone to a later attempt or reader.
-            StorageFullError: there is no space for what the worker answered.
         """
         if self._claim.halved and self._claim.lines is None:  # all that is left is to join them
-            await halves.finish(self._parts, self._claim)
+            await self._parts.with_space(lambda: halves.finish(self._parts, self._claim))
         elif self._claim.kind == "source":
             await self._read_source(resume=resume)
         else:
@@ -72,12 +71,17 @@ class Exchange:
         """One input, one answer: call, map, add, merge, result."""
         page = await self._put()
         taken = Taken()
-        await self._reader.take(page.body, taken)
+        await self._read(page.body, taken)
         while not taken.ended:
             page = await self._next(page.execution, taken.last)
-            await self._reader.take(page.body, taken)
+            await self._read(page.body, taken)
+        with self._step.keeping():
+            await self._end(taken)
+
+    async def _end(self, taken: Taken) -> None:
+        parts = self._parts
         end = Finished(
-            batch=await halves.join(self._parts, taken.batches),
+            batch=await parts.with_space(lambda: halves.join(parts, taken.batches)),
             output=None if taken.output is None else _encode(taken.output).decode(),
             rejected=tuple(taken.rejected),
         )
@@ -86,13 +90,18 @@ class Exchange:
         else:
             await self._finish(end)
 
+    async def _read(self, body: bytes, taken: Taken) -> None:
+        """Take a page, as soon as there is space for what it brings; none of it is asked for twice."""
+        with self._step.keeping():
+            await self._parts.with_space(lambda: self._reader.take(body, taken))
+
     async def _end_part(self, end: Finished) -> None:
         parts, claim, now = self._parts, self._claim, self._parts.now()
-        last = await parts.database.write(
+        last = await parts.surely(
             lambda tx: parts.ledger.end_part(tx, claim.key, claim.fence, end, now)
         )
         if last:
-            await halves.finish(parts, claim)
+            await parts.with_space(lambda: halves.finish(parts, claim))
         else:
             parts.wake(claim, Effects(queued=True))
 
@@ -117,14 +126,15 @@ class Exchange:
     async def _take(self, body: bytes, execution: str, taken: Taken) -> None:
         """Record what a page brings, also if it ends with a problem."""
         try:
-            await self._reader.take(body, taken)
+            await self._read(body, taken)
         except StepFailedError:
             if taken.batches:
                 await self._record(execution, taken)
             raise
         late = self._parts.clock.monotonic() - self._told > PROGRESS_EVERY_S
         if not taken.is_empty or (taken.progress is not None and late):
-            await self._record(execution, taken)
+            with self._step.keeping():
+                await self._record(execution, taken)
 
     async def _may_name(self, sha256: str) -> bool:
         """Whether the step may name an artifact: it was given to it, or its run has stored it."""
@@ -210,7 +220,7 @@ class Exchange:
             progress=taken.progress,
         )
         crash.reach("record.before")
-        effects = await parts.database.write(
+        effects = await parts.surely(
             lambda tx: parts.ledger.record(tx, claim.key, claim.fence, page, now)
         )
         crash.reach("record.after")
@@ -224,7 +234,7 @@ class Exchange:
     async def _finish(self, end: Finished) -> None:
         parts, claim, now = self._parts, self._claim, self._parts.now()
         crash.reach("finish.before")
-        effects = await parts.database.write(
+        effects = await parts.surely(
             lambda tx: parts.ledger.finish(tx, claim.key, claim.fence, end, now)
         )
         crash.reach("finish.after")

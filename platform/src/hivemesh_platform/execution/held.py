@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -46,6 +47,7 @@ class HeldStep:
     ticket: str = ""  # the one that was last sent with a request
     members: Mapping[str, Claim] = field(default_factory=dict)  # small jobs of one request
     drop: Callable[[str], None] | None = None  # has the worker end one of them, by its key
+    storing: "asyncio.Future[None] | None" = None  # while an answer that is here is written down
     ticket_until: float = 0.0  # wall time from which another one is made
     verdict: "asyncio.Future[tuple[Verdict, Problem | None]]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -55,6 +57,24 @@ class HeldStep:
         """End the exchange; the first verdict counts."""
         if not self.verdict.done():
             self.verdict.set_result((verdict, problem))
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether nobody here wants its answer any more; of a lost worker it is still wanted."""
+        done = self.verdict.done() and not self.verdict.cancelled()
+        return done and self.verdict.result()[0] in {Verdict.CANCELLED, Verdict.MOVED}
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Meanwhile neither its deadline nor the end of its worker ends the exchange."""
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.storing = stored
+        try:
+            yield
+        finally:
+            self.storing = None
+            if not stored.done():
+                stored.set_result(None)
 
 
 LookUp = Callable[[str, HeldStep | None], Awaitable[HeldStep | None]]

@@ -1,10 +1,11 @@
 """What dispatch is made of, and how a change of the ledger wakes whom it concerns."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import structlog
 from hivemesh_sdk.clock import Clock
 
 from hivemesh_platform.artifacts.ports import ArtifactStore
@@ -24,6 +25,8 @@ from hivemesh_platform.storage.transaction import Transaction
 T = TypeVar("T")
 
 FULL_S = 5.0  # before what found the disk full is written again
+
+_log = structlog.get_logger("hivemesh.execution")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +54,16 @@ class Parts:
 
     async def surely(self, work: Callable[[Transaction], T]) -> T:
         """Write as soon as there is space: a row whose attempt has ended must not stay held."""
+        return await self.with_space(lambda: self.database.write(work))
+
+    async def with_space(self, store: Callable[[], Awaitable[T]]) -> T:
+        """Do something repeatable as soon as there is space for it."""
         while True:
             try:
-                return await self.database.write(work)
-            except StorageFullError:
+                return await store()
+            except StorageFullError as error:
+                self.counters.pauses += 1
+                _log.error("storage_full", detail=error.detail)
                 await asyncio.sleep(FULL_S)
 
     def wake(self, claim: Claim, effects: Effects) -> None:
