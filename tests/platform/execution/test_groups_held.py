@@ -1,17 +1,23 @@
 """What travels together is never left held, never travels on another's right, and kills no fleet."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from execution_support import TESTER, core, worker
 from fake_workers import FakeWorkerFleet, Frame, ProblemEvent, caller
 from hivemesh_platform.execution import job_batches
 from hivemesh_platform.execution.behalf import Behalf
+from hivemesh_platform.execution.counters import ExecutionCounters
+from hivemesh_platform.execution.elsewhere import StepsElsewhere
+from hivemesh_platform.execution.held import HeldSteps
 from hivemesh_platform.execution.job_batches import read_inputs
 from hivemesh_platform.execution.ports import NoCandidate, UnreachableError
 from hivemesh_platform.execution.spec import is_intact
 from hivemesh_platform.storage.errors import StorageFullError
+from hivemesh_sdk.clock import SystemClock
 from hivemesh_sdk.contracts.api import BatchRequest, JobRequest
+from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.errors import InvalidError
 
@@ -203,3 +209,34 @@ async def test_what_its_worker_does_not_know_any_more_is_queued_again_at_no_cost
         views = [await running.end(job) for job in ids]
         assert all(view.state == "completed" for view in views)
         assert set(await of_rows(running, "retries", "crashes")) == {(0, 0)}
+
+
+async def test_another_replica_knows_who_holds_what_travels(tmp_path):
+    one = worker(slots=1)
+    fleet = FakeWorkerFleet(one, page_events=2)
+    one.dead = True
+    async with core(tmp_path, fleet) as running:
+        let_in(running, one)
+        await running.end((await submit(running, [0]))[0])
+        one.dead = True
+        one.hang_once.add(ECHO)
+        await submit(running, range(6))
+        let_in(running, one)
+        await running.until(lambda: any(key.startswith("group.") for _, key, _ in fleet.puts))
+        [step] = running.execution.held.all()
+        here = SimpleNamespace(
+            database=running.database,
+            clock=SystemClock(),
+            tickets=SimpleNamespace(clearance=lambda _capability: DataClass.INTERNAL),
+        )
+        other = HeldSteps(ExecutionCounters())
+        other.follow(StepsElsewhere(here, None).look_up)
+        member, claim = next(iter(step.members.items()))
+        await other.look_up(member)
+        found = other.with_member(member)
+        assert found is not None
+        assert other.find(str(step.claim.key)) is found
+        assert found.claim.key == step.claim.key
+        assert found.endpoint.identity == step.endpoint.identity
+        assert found.members[member].fence.attempt == claim.fence.attempt
+        assert other.holding(member).run == claim.key.run

@@ -1,14 +1,18 @@
 """Steps that another replica holds, as their rows tell: for what their workers ask here."""
 
 import asyncio
+from dataclasses import replace
 
+import msgspec
 import structlog
 from hivemesh_sdk.contracts.instances import Endpoint
 
+from hivemesh_platform.execution import group_sql
 from hivemesh_platform.execution.claim_sql import claim_of
 from hivemesh_platform.execution.dispatch import Dispatcher
 from hivemesh_platform.execution.held import HeldStep
-from hivemesh_platform.execution.ledger import Claim
+from hivemesh_platform.execution.ledger import Claim, Travel
+from hivemesh_platform.execution.model import Fence, WorkKey
 from hivemesh_platform.execution.parts import Parts
 from hivemesh_platform.storage.transaction import Transaction
 
@@ -47,15 +51,31 @@ class StepsElsewhere:
             found = await self._parts.database.read(lambda tx: _find(tx, where))
             if found is None:
                 return None
-            claim, identity = found
-            if known is not None and known.claim.fence == claim.fence:
+            claim, identity, travel = found
+            if known is not None and known.members.get(key, known.claim).fence == claim.fence:
                 return known
+            if travel is not None:
+                return self._travelling(claim, travel)
             if identity:
                 return await self._held(claim, identity)
             if self._parts.clock.monotonic() >= until:
                 _log.warning("step_not_placed", step=key)
                 return None
             await asyncio.sleep(POLL_S)
+
+    def _travelling(self, claim: Claim, travel: Travel) -> HeldStep:
+        """The request with which a small job travels; it was given nothing but its input."""
+        group, number, seq = travel.key.split(".")
+        nothing: frozenset[str] = frozenset()
+        return HeldStep(
+            replace(claim, key=WorkKey(group, number, int(seq)), fence=Fence(1, travel.epoch)),
+            msgspec.json.decode(travel.endpoint, type=Endpoint),
+            nothing,
+            nothing,
+            self._parts.clock.monotonic(),
+            self._parts.tickets.clearance(claim.capability),
+            members={str(claim.key): claim},
+        )
 
     async def _held(self, claim: Claim, identity: str) -> HeldStep:
         digests, trees = await self._dispatcher.readable(claim)
@@ -70,9 +90,14 @@ class StepsElsewhere:
         )
 
 
-def _find(tx: Transaction, where: tuple[str, str, int]) -> tuple[Claim, str] | None:
+def _find(tx: Transaction, where: tuple[str, str, int]) -> tuple[Claim, str, Travel | None] | None:
     row = tx.one(_FOUND, where)
-    return None if row is None else (claim_of(tx, row), row["identity"] or "")
+    if row is None:
+        return None
+    identity, travel = row["identity"] or "", None
+    if row["together"] and not identity:
+        travel = group_sql.with_member(tx, row["replica"], row["run"], row["attempt"])
+    return claim_of(tx, row), identity, travel
 
 
 def _split(key: str) -> tuple[str, str, int] | None:

@@ -75,6 +75,15 @@ def travelling(tx: Transaction, of: str | None) -> list[Travel]:
     return found
 
 
+def with_member(tx: Transaction, replica: str, run: str, attempt: int) -> Travel | None:
+    """Return the request of a replica with which a job is on its way."""
+    rows = tx.all(
+        "SELECT * FROM travel WHERE replica = ? AND members LIKE ?", (replica, f'%"{run}"%')
+    )
+    found = (one for one in map(_travel, rows) if (run, attempt) in one.members)
+    return next(found, None)
+
+
 def go_on(tx: Transaction, found: Sequence[Travel], standing: Standing) -> list[Travel]:
     """Hold the members again that were queued since `travelling` has found them."""
     taken: list[Travel] = []

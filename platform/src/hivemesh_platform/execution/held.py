@@ -109,6 +109,7 @@ class HeldSteps:
         found = await self._look_up(key, known)
         if found is not None:
             self._elsewhere[key] = found
+            self._elsewhere[str(found.claim.key)] = found  # the request with which it travels
         if len(self._elsewhere) > ELSEWHERE_KEPT:
             self._elsewhere.popitem(last=False)
 
@@ -145,7 +146,8 @@ class HeldSteps:
 
     def with_member(self, key: str) -> HeldStep | None:
         """Return the request with which a small job travels, if it does."""
-        return self._by_member.get(key)
+        held = self._by_member.get(key) or self._elsewhere.get(key)
+        return held if held is not None and key in held.members else None
 
     def drop_job(self, run: str) -> None:
         """Have its worker end a small job that travels with others."""
