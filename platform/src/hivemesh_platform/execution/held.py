@@ -110,7 +110,7 @@ class HeldSteps:
         if found is not None:
             self._elsewhere[key] = found
             self._elsewhere[str(found.claim.key)] = found  # the request with which it travels
-        if len(self._elsewhere) > ELSEWHERE_KEPT:
+        while len(self._elsewhere) > ELSEWHERE_KEPT:
             self._elsewhere.popitem(last=False)
 
     def __len__(self) -> int:
