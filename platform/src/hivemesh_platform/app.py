@@ -235,7 +235,7 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
             *_work_routers(platform, execution, files),
         ]
         routers.append(secrets.router(execution, InstalledCatalogue(platform.types)))
-        routers.append(tickets.router(execution.tickets, clock))
+        routers.append(tickets.router(execution.tickets, execution.submits, clock))
         routers += _access_routers(platform)
         platform.mesh_app, platform.people_app = platform.people.fronts(_routes("mesh", routers))
         platform.background += [

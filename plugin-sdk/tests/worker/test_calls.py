@@ -62,7 +62,7 @@ class Pair:
         await discoverer.refresh()
         folder = self.folder / name
         (folder / "artifacts").mkdir(parents=True)
-        platform = FolderPlatform(folder / "artifacts")
+        platform = self.platform = FolderPlatform(folder / "artifacts")
         settings = ServerSettings(
             own=Own.of(document, own_identity(source), announced_keys(source), EverythingAllowed()),
             scratch=folder / "scratch",
@@ -156,3 +156,19 @@ async def test_a_ticket_without_the_call_is_refused_by_the_callee(pair):
     frame = await pair.step(pair.converter, "doc.convert_async@1", aud=["converter"])
     assert slug_of(frame.event.problem) == "not-authorized"
     assert BOOKED == []
+
+
+async def test_a_process_starts_jobs_one_for_each_name(pair):
+    frame = await pair.step(pair.converter, "doc.starts@1")
+    first, second, named = json.loads(frame.body)
+    assert first == second
+    assert named == "job_run_1.convert.0.once-more"
+    asked = pair.platform.submitted["run_1.convert.0.once-more"]
+    assert (asked.capability, bytes(asked.input), asked.options) == (BOOK, b"5", {})
+    assert len(pair.platform.submitted) == 2
+    assert BOOKED == []
+
+
+async def test_an_async_capability_starts_jobs_too(pair):
+    frame = await pair.step(pair.converter, "doc.starts_async@1")
+    assert json.loads(frame.body).startswith("job_run_1.convert.0.submit-")

@@ -3,12 +3,14 @@
 The fleet decides as a worker does: by the claims of the ticket and the policy of the SDK.
 """
 
+import dataclasses
 import json
 
 import msgspec
 import pytest
+from execution_support import CAPABILITIES as DECLARED
 from execution_support import PIPELINE, core, worker
-from fake_workers import FakeWorkerFleet
+from fake_workers import FakeCatalogue, FakeWorkerFleet
 from hivemesh_platform.access.model import Principal
 from hivemesh_platform.execution.behalf import NOBODY, Behalf, effective
 from hivemesh_platform.execution.job_batches import read_inputs
@@ -16,9 +18,12 @@ from hivemesh_platform.execution.letter_sql import LetterFilter
 from hivemesh_platform.execution.ports import StepRefusedError
 from hivemesh_sdk.contracts.api import BatchRequest, JobRequest, RunRequest, RunState
 from hivemesh_sdk.contracts.dead_letter_api import ReplayRequest
+from hivemesh_sdk.contracts.manifest import Permissions
 from hivemesh_sdk.contracts.policy import PolicyDocument, SignedPolicy
 from hivemesh_sdk.contracts.problems import problem
+from hivemesh_sdk.contracts.submits import SubmitRequest
 from hivemesh_sdk.contracts.tickets import TICKET_TYPE, Ticket
+from hivemesh_sdk.errors import NotAuthorizedError
 from hivemesh_sdk.trust import jws
 from hivemesh_sdk.trust.policy import CompiledPolicy, Facts, raw_rules, signed_rules
 
@@ -28,6 +33,19 @@ VIEWER = Behalf(sub=f"spiffe://{DOMAIN}/user/vi", roles=("viewer",), grants=("re
 ADMIN = Behalf(sub=f"spiffe://{DOMAIN}/user/ad", roles=("admin",), grants=("admin:*",))
 PRINCIPAL = Principal(id=ADMIN.sub, roles=("admin",), grants=("admin:*",))
 CAPABILITIES = ["test.read@1", "test.double@1", "test.sum@1", "test.echo@1"]
+
+
+class CallingCatalogue(FakeCatalogue):
+    """`test.double@1` may call and start `test.echo@1`."""
+
+    def find(self, capability):
+        found = super().find(capability)
+        if capability != "test.double@1":
+            return found
+        return dataclasses.replace(found, permissions=Permissions(call=("test.echo@1",)))
+
+
+CATALOGUE = CallingCatalogue(*DECLARED)
 
 
 def policy(guarded):
@@ -57,6 +75,7 @@ class GuardedFleet(FakeWorkerFleet):
         self._policy = policy(guarded)
         self.guarded = guarded
         self.reached = []  # principals for whom the guarded capability ran
+        self.meanwhile = None  # what a step does, once, before it is answered
 
     async def put_step(self, endpoint, key, body, *, ticket, wait_s):
         claims = msgspec.json.decode(jws.unverified(ticket, TICKET_TYPE), type=Ticket)
@@ -66,6 +85,9 @@ class GuardedFleet(FakeWorkerFleet):
             raise StepRefusedError(problem("not-authorized", claims.cap))
         if claims.cap == self.guarded:
             self.reached.append(claims.sub)
+        if self.meanwhile is not None:
+            act, self.meanwhile = self.meanwhile, None
+            await act(endpoint, key, ticket)
         return await super().put_step(endpoint, key, body, ticket=ticket, wait_s=wait_s)
 
 
@@ -131,9 +153,33 @@ async def retried_run(platform, who):
     return await platform.end(view.id)
 
 
+async def submitted_by_a_step(platform, who):
+    """A job of another capability runs for `who`, and starts the guarded one."""
+    answers = []
+
+    async def submit(endpoint, key, ticket):
+        wanted = SubmitRequest(
+            step=key, attempt=1, name="more", capability="test.echo@1", input=msgspec.Raw(b"1")
+        )
+        try:
+            reply = await platform.execution.submits.submit(wanted, ticket, endpoint.identity)
+            answers.append(reply.job)
+        except NotAuthorizedError:
+            answers.append(None)
+
+    platform.fleet.meanwhile = submit
+    request = JobRequest(capability="test.double@1", input={"n": 1}, wait_s=10)
+    first = await platform.execution.jobs.start(request, who)
+    [job] = answers
+    if job is None:
+        return first.model_copy(update={"state": RunState.FAILED})
+    return await platform.end(job)
+
+
 PATHS = {  # which capability is guarded, and how it is tried to reach it
     "a direct call": ("test.echo@1", job),
     "jobs that travel together": ("test.echo@1", batch),
+    "a job that a step starts": ("test.echo@1", submitted_by_a_step),
     "a source of a pipeline": ("test.read@1", inline_pipeline),
     "the children of a map": ("test.double@1", inline_pipeline),
     "the tree of a reduce": ("test.sum@1", inline_pipeline),
@@ -149,7 +195,7 @@ PATHS = {  # which capability is guarded, and how it is tried to reach it
 async def test_a_viewer_reaches_through_no_path_what_is_for_analysts(tmp_path, path):
     guarded, go = PATHS[path]
     fleet = GuardedFleet(guarded, worker())
-    async with core(tmp_path, fleet) as platform:
+    async with core(tmp_path, fleet, catalogue=CATALOGUE) as platform:
         view = await go(platform, VIEWER)
         assert view.state is not RunState.COMPLETED
         assert fleet.reached == []
@@ -159,7 +205,7 @@ async def test_a_viewer_reaches_through_no_path_what_is_for_analysts(tmp_path, p
 async def test_an_admin_reaches_it_through_each_of_them(tmp_path, path):
     guarded, go = PATHS[path]
     fleet = GuardedFleet(guarded, worker())
-    async with core(tmp_path, fleet) as platform:
+    async with core(tmp_path, fleet, catalogue=CATALOGUE) as platform:
         assert (await go(platform, ADMIN)).state is RunState.COMPLETED
         assert set(fleet.reached) == {ADMIN.sub}
 

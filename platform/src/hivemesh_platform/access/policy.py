@@ -15,6 +15,7 @@ _WORKER = frozenset(
         "discovery:read",
         "identity:renew",
         "instances:self",
+        "jobs:submit",
         "policy:fetch",
         "secrets:resolve",
         "tickets:exchange",

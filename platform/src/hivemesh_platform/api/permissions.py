@@ -84,6 +84,7 @@ ROUTES: dict[str, Needs] = {
     "PUT /v1/artifacts/{sha256}": process("artifacts:transfer"),
     "POST /v1/secrets/resolve": process("secrets:resolve"),
     "POST /v1/tickets/exchange": process("tickets:exchange"),
+    "POST /v1/submits": process("jobs:submit"),
     # workers
     "GET /v1/capabilities": one_of("read:capability", on="those that are listed"),
     "GET /v1/capabilities/{name}": one_of("read:capability", on="the capability"),

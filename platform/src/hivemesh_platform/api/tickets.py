@@ -1,18 +1,21 @@
-"""Tickets: exchanged by workers for what they call themselves, and read from requests under a step."""
+"""Tickets: exchanged for what workers call, shown to start jobs, read from requests under a step."""
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.names import TICKET_HEADER
+from hivemesh_sdk.contracts.submits import SubmitRequest
 from hivemesh_sdk.contracts.tickets import ExchangeRequest, Ticket
+from hivemesh_sdk.errors import NotAuthorizedError
 
-from hivemesh_platform.api.access import peer_of, require
+from hivemesh_platform.api.access import noted, peer_of, require
 from hivemesh_platform.api.bodies import decoded
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.execution.shown import StepTickets
+from hivemesh_platform.execution.step_submits import StepSubmits
 
 
-def router(tickets: StepTickets, clock: Clock) -> APIRouter:
+def router(tickets: StepTickets, submits: StepSubmits, clock: Clock) -> APIRouter:
     """The routes."""
     routes = strict_router()
 
@@ -23,6 +26,19 @@ def router(tickets: StepTickets, clock: Clock) -> APIRouter:
         reply = await tickets.exchange(asked, peer_of(request).id, clock.now().timestamp())
         headers = {"cache-control": "no-store"}
         return Response(msgspec.json.encode(reply), media_type="application/json", headers=headers)
+
+    @routes.post("/v1/submits")
+    async def submit(request: Request) -> Response:
+        principal = require(request, "jobs:submit")
+        asked = await decoded(request, SubmitRequest)
+        token, identity = request.headers.get(TICKET_HEADER, ""), peer_of(request).uri
+        try:
+            reply = await submits.submit(asked, token, identity)
+        except NotAuthorizedError as error:
+            noted(request, principal, "run:capability", asked.capability, denied=error.detail)
+            raise
+        noted(request, principal, "run:capability", asked.capability, rule=f"step {asked.step}")
+        return Response(msgspec.json.encode(reply), media_type="application/json")
 
     return routes
 

@@ -39,6 +39,7 @@ from hivemesh_platform.execution.secrets import NO_SECRETS, SecretGate, SecretNa
 from hivemesh_platform.execution.service import RunParts, RunService
 from hivemesh_platform.execution.shown import StepTickets
 from hivemesh_platform.execution.signals import RunSignals, Signal
+from hivemesh_platform.execution.step_submits import StepSubmits
 from hivemesh_platform.execution.submits import Submits
 from hivemesh_platform.execution.tickets import Signer, TicketMint
 from hivemesh_platform.knowledge.service import DatasetService, DatasetWriter
@@ -87,6 +88,7 @@ class Execution:
     datasets: DatasetService
     held: HeldSteps
     tickets: StepTickets
+    submits: StepSubmits
     work: Signal  # to be given when something that rows waited for has changed
     counters: ExecutionCounters
 
@@ -167,6 +169,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
             ports.clock,
         )
         limits = LimitService(ports.database, ports.settings, ports.clock, work)
+        shown = StepTickets(ports.reader, held, tickets, ports.catalogue, counters)
         await limits.apply_settings()
         await runs.reconcile()
         await claimer.recover(None if ports.replicas.alone else ports.replicas.own.id)
@@ -183,7 +186,8 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
                 pipelines=pipelines,
                 datasets=datasets,
                 held=held,
-                tickets=StepTickets(ports.reader, held, tickets, ports.catalogue, counters),
+                tickets=shown,
+                submits=StepSubmits(run_parts, jobs, shown, ports.catalogue, ports.policies),
                 work=work,
                 counters=counters,
             )

@@ -23,6 +23,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry_max_s: float = 300.0
     lines: tuple[int, int] | None = None  # of the input, where it is that of a dead letter
     replay_of: str = ""  # the dead letter that it was made from
+    submitted_by: str = ""  # the step that has started it, and the name it gave: run.node.seq.name
+    depth: int = 0  # how many steps have started each other up to it
     behalf: Behalf = Behalf()
     data_class: DataClass = DataClass.INTERNAL  # of its inputs
     output_class: DataClass = DataClass.INTERNAL

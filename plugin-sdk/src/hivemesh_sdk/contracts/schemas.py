@@ -25,6 +25,7 @@ from hivemesh_sdk.contracts.steps import (
     StepRequest,
     WorkerStatus,
 )
+from hivemesh_sdk.contracts.submits import SubmitReply, SubmitRequest
 from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest, Ticket
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -54,6 +55,8 @@ MESSAGES: Mapping[str, object] = {
     "grant": Grant,
     "signed-policy": SignedPolicy,
     "signed-rule": SignedRule,
+    "submit-request": SubmitRequest,
+    "submit-reply": SubmitReply,
     "secret-request": SecretRequest,
     "secret-lease": SecretLease,
     "problem": Problem,

@@ -11,6 +11,7 @@ from hivemesh_sdk.contracts.artifacts import Grant, GrantRequest
 from hivemesh_sdk.contracts.names import TICKET_HEADER
 from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.contracts.secrets import SecretLease, SecretRequest
+from hivemesh_sdk.contracts.submits import SubmitReply, SubmitRequest
 from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest
 from hivemesh_sdk.errors import RemoteError, RetryableError
 from hivemesh_sdk.lifecycle.platforms import Platforms, platforms_of
@@ -20,6 +21,7 @@ from hivemesh_sdk.transport.connection import Response, Target
 GRANTS_PATH = "/v1/artifacts/grants"
 EXCHANGE_PATH = "/v1/tickets/exchange"
 SECRETS_PATH = "/v1/secrets/resolve"
+SUBMITS_PATH = "/v1/submits"
 DEADLINE_S = 10.0
 SLOWEST = 1024 * 1024  # bytes per second that a transfer is given time for
 BLOCK = 1024 * 1024
@@ -78,6 +80,17 @@ class GrantedArtifacts:
             return msgspec.json.decode(response.body, type=SecretLease)
         except msgspec.DecodeError as error:
             message = "the platform's answer to a request for a secret cannot be read"
+            raise RetryableError(message) from error
+
+    async def submit(self, request: SubmitRequest, *, ticket: str) -> SubmitReply:
+        """Have a job started; raises `RemoteError` where it is refused."""
+        headers = {"content-type": "application/json", TICKET_HEADER: ticket}
+        body = msgspec.json.encode(request)
+        response = await self._send("POST", SUBMITS_PATH, headers, body, DEADLINE_S)
+        try:
+            return msgspec.json.decode(response.body, type=SubmitReply)
+        except msgspec.DecodeError as error:
+            message = "the platform's answer to a submit cannot be read"
             raise RetryableError(message) from error
 
     async def exchange(self, request: ExchangeRequest) -> ExchangeReply:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hivemesh_sdk.contracts.artifacts import Artifact, Grant, GrantRequest
 from hivemesh_sdk.contracts.secrets import SecretLease, SecretRequest
+from hivemesh_sdk.contracts.submits import SubmitReply, SubmitRequest
 from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest
 from hivemesh_sdk.errors import NotFoundError
 
@@ -17,6 +18,7 @@ class FolderPlatform:
         self.folder = folder
         self.granted: list[GrantRequest] = []
         self.secrets: dict[str, str] = {}
+        self.submitted: dict[str, SubmitRequest] = {}  # by key
         self.exchanged: list[ExchangeRequest] = []
         self.lent: list[SecretRequest] = []
         self.sent: list[tuple[int, int]] = []  # offset and length of each read
@@ -63,6 +65,11 @@ class FolderPlatform:
             raise NotFoundError(request.path, slug="secret-missing")
         name = f"lease{len(self.lent)}"
         return SecretLease(id=name, path=request.path, version=1, value=value, expires_in_s=60.0)
+
+    async def submit(self, request: SubmitRequest, *, ticket: str) -> SubmitReply:
+        """Accept every job, once for a key."""
+        self.submitted.setdefault(f"{request.step}.{request.name}", request)
+        return SubmitReply(job=f"job_{request.step}.{request.name}")
 
     async def exchange(self, request: ExchangeRequest) -> ExchangeReply:
         """Give the same ticket back: what it allows is not looked at here."""

@@ -19,6 +19,7 @@ from hivemesh_sdk.contracts.instances import (
 from hivemesh_sdk.contracts.names import PROBLEM_MEDIA_TYPE, TICKET_HEADER
 from hivemesh_sdk.contracts.policy import POLICY_MEDIA_TYPE
 from hivemesh_sdk.contracts.secrets import SecretLease, SecretRequest
+from hivemesh_sdk.contracts.submits import SubmitReply, SubmitRequest
 from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest
 from hivemesh_sdk.errors import HivemeshError, InvalidError, NotFoundError
 from hivemesh_sdk.trust.identity import Peer
@@ -55,6 +56,8 @@ class Platform(Protocol):
     async def policy(self, after: int, wait_s: float) -> str | None: ...
 
     def grant(self, request: GrantRequest, peer: Peer, ticket: str) -> Grant: ...
+
+    def submit(self, request: SubmitRequest) -> SubmitReply: ...
 
     def exchange(self, request: ExchangeRequest, peer: Peer) -> ExchangeReply: ...
 
@@ -150,6 +153,8 @@ class MeshApi:
                 return _json(self._platform.grant(request.document(GrantRequest), peer, ticket))
             case "POST", "/v1/tickets/exchange":
                 return _json(self._platform.exchange(request.document(ExchangeRequest), peer))
+            case "POST", "/v1/submits":
+                return _json(self._platform.submit(request.document(SubmitRequest)))
             case "POST", "/v1/secrets/resolve":
                 return _json(self._platform.lend(request.document(SecretRequest)))
             case _:

@@ -30,6 +30,7 @@ from hivemesh_sdk.contracts.instances import (
 )
 from hivemesh_sdk.contracts.names import TREE_MEDIA_TYPE
 from hivemesh_sdk.contracts.secrets import SecretLease, SecretRequest
+from hivemesh_sdk.contracts.submits import SubmitReply, SubmitRequest
 from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest
 from hivemesh_sdk.errors import FatalError, InvalidError, NotAuthorizedError, NotFoundError
 from hivemesh_sdk.testing.fake_api import CONTENT, EnrolmentApi, MeshApi, digest
@@ -78,6 +79,7 @@ class FakePlatform:
         self.refuses_renewals = False
         self.blobs: dict[str, bytes] = {}
         self.secrets: dict[str, str] = {}
+        self.submitted: dict[str, SubmitRequest] = {}  # by key
         self.policies = FakePolicies(self.ca)
         self.changed = asyncio.Condition()
         self._tokens: set[str] = set()
@@ -239,6 +241,11 @@ class FakePlatform:
             raise NotFoundError(request.path, slug="secret-missing")
         name = f"{request.step}.{request.path}"
         return SecretLease(id=name, path=request.path, version=1, value=value, expires_in_s=60.0)
+
+    def submit(self, request: SubmitRequest) -> SubmitReply:
+        """Accept every job, once for a key."""
+        self.submitted.setdefault(f"{request.step}.{request.name}", request)
+        return SubmitReply(job=f"job_{request.step}.{request.name}")
 
     def exchange(self, request: ExchangeRequest, peer: Peer) -> ExchangeReply:
         """Give a ticket of its own to who was shown one as the callee."""

@@ -5,14 +5,12 @@ Only what the manifest lists under `permissions.call` can be called. A call has 
 """
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 import msgspec
 
 from hivemesh_sdk.contracts.names import (
-    CALL_NAME,
     DEADLINE_HEADER,
     EXECUTION_HEADER,
     PAGE_MEDIA_TYPE,
@@ -28,11 +26,11 @@ from hivemesh_sdk.contracts.steps import (
     StepRequest,
 )
 from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest
-from hivemesh_sdk.errors import ConfigurationError, FatalError, RemoteError, RetryableError
+from hivemesh_sdk.errors import FatalError, RemoteError, RetryableError
 from hivemesh_sdk.transport.balance import Caller
 from hivemesh_sdk.transport.connection import Response, Target
 from hivemesh_sdk.worker.access import Right
-from hivemesh_sdk.worker.questions import Question
+from hivemesh_sdk.worker.questions import Question, name_of
 
 MARGIN_S = 10.0  # above the time that a long poll may take
 LONGEST_S = 3600.0  # of a call without a deadline of its step
@@ -106,7 +104,7 @@ class Calls:
             RemoteError: the callee refused, or its execution ended with a problem.
             TransportError: nobody serves it, or the connection broke.
         """
-        capability, document, options, _ = question
+        capability, document, options = question.capability, question.document, question.options
         if capability not in self._allowed:
             message = f"{capability!r} is not listed under permissions.call of plugin.yaml"
             raise FatalError(message, slug="not-authorized")
@@ -120,7 +118,7 @@ class Calls:
             parameters=msgspec.json.decode(options, type=dict[str, object]),
             deadline_ms=round(seconds * 1000),
         )
-        made = _Call(self, step, request, f"{step.key}.{_name(question)}")
+        made = _Call(self, step, request, f"{step.key}.{name_of(question, 'call')}")
         try:
             async with asyncio.timeout(seconds):
                 return await made.answer(encode_request(request, [document]))
@@ -211,18 +209,6 @@ class _Call:
             self._step, self._capability, self._target, method, path, body
         )
         return response
-
-
-def _name(question: Question) -> str:
-    """The end of the key: as it was given, or the same for the same question."""
-    capability, document, options, name = question
-    if not name:
-        digest = hashlib.sha256(b"\0".join((capability.encode(), options, document)))
-        return f"call-{digest.hexdigest()[:24]}"
-    if not CALL_NAME.fullmatch(name):
-        message = f"{name!r} is no name of a call; use up to 40 of a-z, 0-9, _ and -"
-        raise ConfigurationError(message)
-    return name
 
 
 def _result(event: ResultEvent, body: bytes) -> bytes:

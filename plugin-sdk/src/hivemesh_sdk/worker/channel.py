@@ -178,6 +178,7 @@ class Call(msgspec.Struct, tag="call", frozen=True, kw_only=True):
     capability: str
     options: bytes  # JSON
     name: str = ""
+    submit: bool = False  # a job is started; its id is the answer
 
 
 FromExecutor = (

@@ -190,9 +190,48 @@ class Context:
         question = Question(capability, encode(document), encoded_options(options), name)
         return msgspec.json.decode(await self._calls.call_async(question))
 
+    def submit(
+        self,
+        capability: str,
+        document: object = None,
+        options: Mapping[str, object] | None = None,
+        *,
+        name: str = "",
+    ) -> str:
+        """Have a job started and go on: its id, as `hivemesh job show` takes it.
+
+        The manifest lists the capability under `permissions.call`. The job is done on the step's
+        behalf and outlives it. However often the step is tried, the same request is one job;
+        `name` tells requests apart that are alike.
+
+        Raises:
+            RemoteError: it was refused.
+        """
+        return str(
+            msgspec.json.decode(self._calls.call(_submit(capability, document, options, name)))
+        )
+
+    async def submit_async(
+        self,
+        capability: str,
+        document: object = None,
+        options: Mapping[str, object] | None = None,
+        *,
+        name: str = "",
+    ) -> str:
+        """The same in an `async def` capability."""
+        question = _submit(capability, document, options, name)
+        return str(msgspec.json.decode(await self._calls.call_async(question)))
+
     def progress(self, done: int, total: int = 0, unit: str = "records") -> None:
         """Tell how far the step is; `total` is 0 where it is not known."""
         self._port.progress(done, total, unit)
+
+
+def _submit(
+    capability: str, document: object, options: Mapping[str, object] | None, name: str
+) -> Question:
+    return Question(capability, encode(document), encoded_options(options), name, submit=True)
 
 
 class StepLog:

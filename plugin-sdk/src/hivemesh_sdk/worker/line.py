@@ -244,6 +244,7 @@ class StepLine:
             capability=question.capability,
             options=question.options,
             name=question.name,
+            submit=question.submit,
         )
         return self.wait(self.ask(message, question.document))
 

@@ -4,13 +4,16 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.artifacts import Artifact, Grant, GrantRequest
 from hivemesh_sdk.contracts.secrets import SecretLease, SecretRequest
+from hivemesh_sdk.contracts.submits import SubmitReply, SubmitRequest
 from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest
 from hivemesh_sdk.transport.balance import Caller
 from hivemesh_sdk.worker.calls import Asking, Calls, OwnTickets
-from hivemesh_sdk.worker.questions import Question, unavailable
+from hivemesh_sdk.worker.questions import Question, name_of, unavailable
 
 GRANT_MARGIN_S = 10.0  # a grant is not used in its last seconds
 MAX_GRANTS = 256
@@ -37,6 +40,14 @@ class PlatformPort(Protocol):
 
     async def lend(self, request: SecretRequest, *, ticket: str) -> SecretLease:
         """Ask for a secret.
+
+        Raises:
+            HivemeshError: it is refused, or the platform cannot be reached.
+        """
+        ...
+
+    async def submit(self, request: SubmitRequest, *, ticket: str) -> SubmitReply:
+        """Have a job started.
 
         Raises:
             HivemeshError: it is refused, or the platform cannot be reached.
@@ -103,14 +114,29 @@ class ArtifactService:
         return await self._platform.lend(request, ticket=await self._tickets.of(step))
 
     async def call(self, step: Asking, question: Question, left_s: float | None) -> bytes:
-        """Call another worker on behalf of a step.
+        """Call another worker on behalf of a step, or have a job started: the answer, or its id.
 
         Raises:
             HivemeshError: it is refused, cannot be reached, or ended with a problem.
         """
+        if question.submit:
+            return await self._submit(step, question)
         if self._calls is None:
             raise unavailable(question.capability)
         return await self._calls.call(step, question, left_s)
+
+    async def _submit(self, step: Asking, question: Question) -> bytes:
+        """The platform decides: it knows what the manifest asks for and on whose behalf this is."""
+        request = SubmitRequest(
+            step=step.key,
+            attempt=step.attempt,
+            name=name_of(question, "submit"),
+            capability=question.capability,
+            input=msgspec.Raw(question.document),
+            options=msgspec.json.decode(question.options),
+        )
+        reply = await self._platform.submit(request, ticket=await self._tickets.of(step))
+        return msgspec.json.encode(reply.job)
 
     async def _grant_to_read(self, step: Asking, artifact: Artifact) -> Grant:
         name = (step.key, step.attempt, artifact.sha256)

@@ -1,10 +1,12 @@
 """Questions of a step to other workers, as the author's code asks them. Needs no network: see `calls`."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from hivemesh_sdk.contracts.names import CALL_NAME
 from hivemesh_sdk.errors import ConfigurationError
 
 
@@ -15,6 +17,7 @@ class Question(NamedTuple):
     document: bytes
     options: bytes
     name: str = ""  # the end of the key; made of the question where it is empty
+    submit: bool = False  # the platform starts a job; nobody waits for what it gives
 
 
 class StepCalls(Protocol):
@@ -40,6 +43,21 @@ class _NoCalls:
 
 
 NO_CALLS = _NoCalls()
+
+
+def name_of(question: Question, prefix: str) -> str:
+    """The end of the key: as it was given, or the same for the same question.
+
+    Raises:
+        ConfigurationError: what was given is no name.
+    """
+    if not question.name:
+        parts = (question.capability.encode(), question.options, question.document)
+        return f"{prefix}-{hashlib.sha256(bytes(1).join(parts)).hexdigest()[:24]}"
+    if not CALL_NAME.fullmatch(question.name):
+        message = f"{question.name!r} is no name of a call; use up to 40 of a-z, 0-9, _ and -"
+        raise ConfigurationError(message)
+    return question.name
 
 
 def encoded_options(options: Mapping[str, Any] | None) -> bytes:

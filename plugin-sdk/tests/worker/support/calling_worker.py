@@ -31,6 +31,20 @@ async def strays(amount: int, context: Context) -> dict:
     return {"booked": await context.call_async("ledger.erase@1", amount)}
 
 
+@converter.call("doc.starts@1")
+def starts(amount: int, context: Context) -> list:
+    return [
+        context.submit("ledger.book@1", amount, {"unit": "EUR"}),
+        context.submit("ledger.book@1", amount, {"unit": "EUR"}),
+        context.submit("ledger.book@1", amount, name="once-more"),
+    ]
+
+
+@converter.call("doc.starts_async@1", run_in="inline")
+async def starts_async(amount: int, context: Context) -> str:
+    return await context.submit_async("ledger.book@1", amount)
+
+
 @ledger.call("ledger.book@1", run_in="inline")
 async def book(amount: int, options: dict, context: Context) -> dict:
     BOOKED.append(amount)
