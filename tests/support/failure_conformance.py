@@ -2,6 +2,7 @@
 
 import pytest
 from hivemesh_platform.execution import letter_sql, part_sql
+from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.ledger import Failure, Finished, StaleAttemptError
 from hivemesh_platform.execution.letter_sql import LetterFilter
 from hivemesh_platform.execution.model import AttemptOutcome, Fence
@@ -20,6 +21,7 @@ from ledger_conformance import (
 
 CRASHED = problem("executor-crashed")
 DRAINED = problem("draining")
+BY = Behalf(sub="a", roles=("admin",), grants=("admin:*",))
 
 
 def failure(document, outcome=AttemptOutcome.FAILED):
@@ -64,6 +66,33 @@ class FailureConformance:
         await write(lambda tx: ledger.release(tx, claim.key, claim.fence, "full", NOW))
         [claim] = await write(lambda tx: ledger.claim(tx, DOUBLE, 10, NOW))
         assert (claim.retries, claim.losses, claim.suspect) == (0, 0, False)
+
+    async def attempts(self, write, key):
+        found = await write(
+            lambda tx: tx.all(
+                "SELECT attempt FROM attempt WHERE run = ? AND node = ? AND seq = ? ORDER BY attempt",
+                (key.run, key.node, key.seq),
+            )
+        )
+        return [row["attempt"] for row in found]
+
+    async def test_who_holds_a_row_no_more_deletes_no_attempt_of_it(self, ledger, write, mapped):
+        await write(lambda tx: ledger.placed(tx, mapped.key, mapped.fence, PLACED, NOW))
+        stale = Fence(mapped.fence.attempt, mapped.fence.epoch - 1)
+        await write(lambda tx: ledger.release(tx, mapped.key, stale, "full", NOW))
+        assert await self.attempts(write, mapped.key) == [mapped.fence.attempt]
+
+    async def test_a_number_of_an_attempt_is_used_once_also_if_it_was_put_back(
+        self, ledger, write, mapped
+    ):
+        await write(lambda tx: ledger.release(tx, mapped.key, mapped.fence, "full", NOW))
+        [claim] = await write(lambda tx: ledger.claim(tx, DOUBLE, 10, NOW))
+        await write(lambda tx: ledger.release(tx, claim.key, claim.fence, "full", NOW))
+        assert await self.attempts(write, claim.key) == []
+        await write(lambda tx: ledger.run_again(tx, "run_1", "double", BY, NOW))
+        [again] = await write(lambda tx: ledger.claim(tx, DOUBLE, 10, NOW))
+        assert again.key == claim.key
+        assert again.fence.attempt == claim.fence.attempt + 1
 
     async def test_what_a_source_records_forgets_its_crashes(self, ledger, write, run):
         claim = await self.again(ledger, write, run, LOST, AttemptOutcome.LOST)

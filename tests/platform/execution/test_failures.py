@@ -111,6 +111,26 @@ async def test_a_worker_that_asks_for_a_longer_wait_gets_it(tmp_path):
         assert (await attempts(platform, view.id))[1].gap_s >= 0.29
 
 
+async def test_losses_of_others_do_not_crowd_out_those_that_may_be_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr("hivemesh_platform.execution.history.SCANNED", 2)
+    async with core(tmp_path, worker()) as platform:
+        view = await job(platform)
+        others = [await job(platform) for _ in range(5)]
+
+        def lose(tx):
+            tx.execute("UPDATE attempt SET outcome = 'lost'")
+            for number, one in enumerate(others, 1):
+                tx.execute("UPDATE work SET submitter = 'other' WHERE run = ?", (one.id,))
+                later = "UPDATE attempt SET started_at = started_at + ? WHERE run = ?"
+                tx.execute(later, (1000 * number, one.id))
+
+        await platform.database.write(lose)
+        mine = Principal(id="tester", grants=("run:capability",))
+        for limit in (1, 2, 3):
+            found = await platform.execution.history.lost(mine, since=0, ended=True, limit=limit)
+            assert [one.key.split(".")[0] for one in found] == [view.id]
+
+
 async def test_lost_steps_are_listed_with_what_became_of_them(tmp_path):
     fleet = FakeWorkerFleet(worker("w1"), worker("w2"))
     stopped = fleet.workers["w1"]

@@ -271,9 +271,19 @@ def _open_run_again(tx: Transaction, datasets: DatasetParts, node: Row, *, afres
     )
 
 
+_KEEP_NUMBERS = """
+INSERT INTO attempt (run, node, seq, attempt, instance, started_at, ended_at, outcome)
+SELECT run, node, seq, attempt, instance, coalesce(started_at, created_at),
+       coalesce(ended_at, started_at, created_at), 'interrupted' FROM work
+ WHERE run = ? AND node = ? AND attempt > 0
+    ON CONFLICT DO NOTHING
+"""  # of attempts that were put back nothing is kept, but their numbers are used up
+
+
 def _forget(tx: Transaction, node: Row) -> None:
     """Drop the rows and batches of a node; their attempts are kept and counted on."""
     where = (node["run"], node["name"])
+    tx.send(_KEEP_NUMBERS, where)
     tx.send("DELETE FROM work WHERE run = ? AND node = ?", where)
     tx.send("DELETE FROM batch WHERE run = ? AND node = ?", where)
     tx.send("DELETE FROM work_part WHERE run = ? AND node = ?", where)

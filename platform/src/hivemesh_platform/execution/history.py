@@ -1,5 +1,7 @@
 """What happened to steps: every attempt with its problem, and those whose worker went away."""
 
+from itertools import count
+
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.dead_letter_api import AttemptView, LostStepView
 from hivemesh_sdk.contracts.names import step_key
@@ -24,8 +26,10 @@ SELECT attempt.run, attempt.node, attempt.seq, attempt.attempt, attempt.instance
                         AND work.seq = attempt.seq
  WHERE attempt.outcome = 'lost' AND attempt.started_at > :since AND work.tenant = :tenant
    AND (:all = 1 OR work.ended_at IS NULL)
- ORDER BY attempt.started_at DESC LIMIT :limit
+ ORDER BY attempt.started_at DESC, attempt.run, attempt.node, attempt.seq, attempt.attempt
+ LIMIT :limit OFFSET :offset
 """
+SCANNED = 500  # losses read at once until enough of them may be seen
 
 
 class History:
@@ -58,9 +62,15 @@ class History:
                 "since": since,
                 "tenant": principal.tenant,
                 "all": int(ended),
-                "limit": limit,
+                "limit": SCANNED,
             }
-            return [_lost(row) for row in tx.all(_LOST, names) if _is_seen(tx, row, principal)]
+            found: list[LostStepView] = []
+            for offset in count(step=SCANNED):
+                rows = tx.all(_LOST, {**names, "offset": offset})
+                found += [_lost(row) for row in rows if _is_seen(tx, row, principal)]
+                if len(found) >= limit or len(rows) < SCANNED:
+                    break
+            return found[:limit]
 
         return await self._database.read(read)
 
