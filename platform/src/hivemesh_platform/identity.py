@@ -4,12 +4,12 @@ Where the platform's comes from files, the one of the authority serves newcomers
 only the fingerprint of the authority's root.
 
 Looks at the wall clock on each tick, because monotonic timers stand still while a laptop sleeps.
+Where it was set back before a certificate's begin, the certificate is made anew.
 """
 
 import asyncio
 import json
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import structlog
@@ -41,7 +41,7 @@ class OperatorFiles:
         self._clock = clock
         self._key = new_key()
         self._identity = SpiffeId.user(authority.trust_domain, "operator")
-        self._renew_at = clock.now()
+        self._valid_from = self._renew_at = clock.now()
 
     def write_endpoint(self, host: str, port: int) -> None:
         """Say where the mesh listener is; written last, when it answers."""
@@ -55,9 +55,11 @@ class OperatorFiles:
     def renew(self, *, force: bool = False) -> None:
         """Write key, certificate and bundle where half of the certificate's life is over."""
         now = self._clock.now()
-        if not force and now < self._renew_at:
+        early = self._authority.would_begin_sooner(self._valid_from)
+        if not force and not early and now < self._renew_at:
             return
         issued = self._authority.issue(self._identity, self._key.public_key())
+        self._valid_from = issued.chain[0].not_valid_before_utc
         self._renew_at = now + (issued.not_after - now) / 2
         private = self._key.private_bytes(
             Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -100,7 +102,7 @@ class OwnIdentity:
         self._follow_files()
         bundle = self._authority.bundle()
         changed = bundle.sequence != self._source.bundle().sequence
-        if changed or self._clock.now() >= self._due():
+        if changed or self._is_due():
             svid = await asyncio.to_thread(self._authority.svid, self._source.svid().id)
             self._source.update(svid=svid, bundle=bundle)
         try:
@@ -118,8 +120,10 @@ class OwnIdentity:
         if bundle.sequence != self._files.bundle().sequence:
             self._files.update(bundle=bundle)
 
-    def _due(self) -> datetime:
-        return self._authority.renewal_due(self._source.svid().not_after)
+    def _is_due(self) -> bool:
+        svid = self._source.svid()
+        early = self._authority.would_begin_sooner(svid.not_before)
+        return early or self._clock.now() >= self._authority.renewal_due(svid.not_after)
 
 
 @dataclass(frozen=True, slots=True)

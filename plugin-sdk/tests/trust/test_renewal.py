@@ -239,3 +239,41 @@ async def test_an_authority_back_after_half_a_life_is_asked_in_time(ca, chance):
         await renewer.tick()
         clock.advance(1)
         assert clock.now() < source.svid().not_after
+
+
+async def test_an_identity_that_is_not_valid_yet_is_renewed_once(source, platform, clock):
+    renewer = renewer_of(source, platform, clock)
+    clock.jump(-HOUR)
+    await renewer.tick()
+    await renewer.tick()
+    assert len(platform.keys) == renewer.renewals == 1
+
+
+async def test_a_clock_that_was_set_back_everywhere_has_it_enrolled_again(
+    ca, source, platform, clock
+):
+    platform.error = WorkerUnreachableError("not valid yet", sent=False)
+    enrolled = []
+
+    async def enrol_again():
+        svid = ca.svid(ca.worker(), now=clock.now())
+        enrolled.append(svid)
+        return Identity(svid=svid, bundle=ca.bundle())
+
+    renewer = renewer_of(source, platform, clock, re_enrol=enrol_again)
+    clock.jump(-HOUR)
+    await renewer.tick()
+    await renewer.tick()
+    assert [source.svid()] == enrolled
+
+
+async def test_what_is_not_valid_yet_and_cannot_be_renewed_is_tried_again_soon(
+    source, platform, clock
+):
+    platform.error = WorkerUnreachableError("not valid yet", sent=False)
+    renewer = renewer_of(source, platform, clock)
+    clock.jump(-HOUR)
+    for _ in range(3):
+        await renewer.tick()
+        clock.advance(60)
+    assert renewer.failures == 3

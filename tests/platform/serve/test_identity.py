@@ -64,6 +64,35 @@ async def test_a_laptop_that_slept_renews_at_once(own: OwnIdentity, clock: Manua
     assert serial(own) != before
 
 
+async def test_where_the_clock_was_set_back_a_certificate_that_is_valid_now_is_made(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    made = open_authority(tmp_path / "trust", clock, Lifetimes(svid=timedelta(hours=1)))
+    clock.advance(timedelta(hours=3))
+    operator = OperatorFiles(tmp_path / "operator", made, clock)
+    own = OwnIdentity(Sources(source(made)), made, operator, clock)
+    await own.tick()
+    before = serial(own)
+    shown = (tmp_path / "operator" / "certificate.pem").read_text()
+    clock.jump(timedelta(hours=-1))
+    await own.tick()
+    after = own._source.svid()
+    assert after.serial != before
+    assert after.not_before <= clock.now() < after.not_after <= clock.now() + timedelta(hours=1)
+    assert (tmp_path / "operator" / "certificate.pem").read_text() != shown
+    await own.tick()
+    assert serial(own) == after.serial
+
+
+async def test_no_certificates_are_made_in_vain_where_the_issuer_is_not_valid_yet(
+    own: OwnIdentity, clock: ManualClock
+) -> None:
+    before = serial(own)
+    clock.jump(timedelta(hours=-1))
+    await own.tick()
+    assert serial(own) == before
+
+
 async def test_a_new_root_is_announced(
     own: OwnIdentity, authority: Authority, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -254,6 +255,15 @@ def test_the_root_stays_and_the_certificate_is_renewed(tmp_path: Path) -> None:
     )
     again.open()
     assert again.root_file.read_bytes() != root
+
+
+def test_a_certificate_that_is_not_valid_yet_is_replaced(tmp_path: Path) -> None:
+    clock = ManualClock()
+    issuer = WebIssuer(tmp_path, clock, ["localhost"], "td.internal")
+    issuer.open()
+    clock.jump(timedelta(hours=-1))
+    assert issuer.renew()
+    assert not issuer.renew()
 
 
 def test_the_root_may_sign_nothing_but_leaves(tmp_path: Path) -> None:

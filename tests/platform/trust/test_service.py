@@ -289,6 +289,13 @@ def test_slow_failures_are_not_limited(clock):
         clock.advance(15)
 
 
+async def test_a_process_enrols_again_under_its_name_after_the_clock_was_set_back(holder, clock):
+    one, again = await holder(), await holder()
+    await one.enrol(instance="i1")
+    clock.jump(timedelta(hours=-1))
+    assert (await again.enrol(instance="i1")).id.instance == "i1"
+
+
 async def test_credential_enrols_many_and_is_bound_to_its_worker(container):
     holders = await container(3)
     identities = {(await each.enrol()).id for each in holders}

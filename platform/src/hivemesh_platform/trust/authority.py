@@ -189,6 +189,11 @@ class Authority:
         """When half of a leaf's life is over; its backdated begin says nothing about that."""
         return not_after - self.lifetimes.svid / 2
 
+    def would_begin_sooner(self, not_before: datetime) -> bool:
+        """Whether a leaf is not valid yet, and one made now would be: the clock was set back."""
+        issuer = self._ring.active(KeyKind.ISSUER).certificate
+        return issuer.not_valid_before_utc <= self._clock.now() < not_before
+
     def svid(self, identity: SpiffeId) -> Svid:
         """Make a key here and sign it: for the platform itself and the operator's command."""
         key = new_key()

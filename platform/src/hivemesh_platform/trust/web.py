@@ -62,7 +62,7 @@ class WebIssuer:
         self._installation = installation
         self._names = tuple(names)
         self._issuer: _Issuer | None = None
-        self._renew_at: datetime | None = None
+        self._fresh: tuple[datetime, datetime] | None = None  # from its begin until it is renewed
         self._log = structlog.get_logger("hivemesh.trust")
         self.context = _context()
 
@@ -91,14 +91,19 @@ class WebIssuer:
         self.renew()
 
     def renew(self) -> bool:
-        """Replace the certificate where two thirds of its life are over; new connections see it."""
+        """Replace the certificate where two thirds of its life are over; new connections see it.
+
+        Also where the clock was set back before its begin.
+        """
         now = self._clock.now()
-        if self._issuer is None or (self._renew_at is not None and now < self._renew_at):
+        if self._issuer is None or (
+            self._fresh is not None and self._fresh[0] <= now < self._fresh[1]
+        ):
             return False
         key = new_key()
         leaf = _leaf(self._issuer, key, self._names, now)
         load_chain(self.context, key_pem(key) + leaf.public_bytes(_PEM))
-        self._renew_at = now + RENEW_AFTER
+        self._fresh = leaf.not_valid_before_utc, now + RENEW_AFTER
         self._log.info(
             "web_certificate_issued",
             names=list(self._names),

@@ -48,7 +48,8 @@ from hivemesh_sdk.worker.server import ServerSettings, WorkerServer, quiet_colle
 DRAIN_S = 30.0
 STOP_S = 10.0
 LONGEST_PAUSE_S = 10.0
-ENDED, ALONE, STUCK = 0, 7, 8  # exit codes: drained; the platform was away for too long; code is left
+# exit codes: drained; the platform was away for too long; code is left
+ENDED, ALONE, STUCK = 0, 7, 8
 
 T = TypeVar("T")
 
@@ -168,8 +169,8 @@ class WorkerProcess:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def _enrol_again(self, tokens: Tokens, instance: str) -> Identity:
-        """Get a new identity after the old one has expired, as a slept laptop must."""
-        _log.info("identity_expired", instance=instance)
+        """Get a new identity where the old one is not valid now: a laptop slept, a clock went back."""
+        _log.info("identity_not_valid_now", instance=instance)
         newcomer = self._newcomer(instance)
         return await self._enrol(await tokens.next(), newcomer)
 

@@ -4,7 +4,8 @@ Before half means between 35 and 45 %: an authority may be away for half a life,
 left to renew when it is back.
 
 Each tick looks at the wall clock. Monotonic timers stand still while a laptop sleeps, so a timer
-set for half an hour would fire long after the certificate has expired.
+set for half an hour would fire long after the certificate has expired. Where the clock was set back
+so far that the certificate is not valid yet, it is renewed as well.
 """
 
 import asyncio
@@ -48,6 +49,7 @@ class Renewer:
         self._pending: PrivateKey | None = None
         self._serial = 0
         self._tainted = 0  # serial that is being renewed early
+        self._begun = True  # it was valid when it came
         self._life = timedelta()
         self._due = self._clock.now()
         self._plan()
@@ -73,7 +75,10 @@ class Renewer:
             self._tainted = self._serial
             spread = min(self._life / 5, LONGEST_SPREAD) * self._chance()
             self._due = min(self._due, self._clock.now() + spread)
-        if self._clock.now() < self._due:
+        now = self._clock.now()
+        if self._begun and self._is_ahead():  # the clock was set back
+            self._begun, self._due = False, now
+        if now < self._due:
             return
         try:
             await self._replace()
@@ -88,17 +93,28 @@ class Renewer:
     async def _replace(self) -> None:
         if self._clock.now() >= self._source.svid().not_after and self._re_enrol is not None:
             fresh = await self._re_enrol()
+        elif self._is_ahead() and self._re_enrol is not None:
+            try:
+                fresh = await self._next()  # where only the clock here is wrong
+            except HivemeshError:
+                fresh = await self._re_enrol()
         else:
-            # The same key until it is answered: two keys from one certificate look like theft.
-            self._pending = self._pending or new_key()
-            answer = await self._renew(certificate_request(self._pending))
-            fresh = identity(answer, self._pending, self._source.svid().id)
+            fresh = await self._next()
         self._pending = None
         self._source.update(svid=fresh.svid, bundle=fresh.bundle)
 
+    async def _next(self) -> Identity:
+        # The same key until it is answered: two keys from one certificate look like theft.
+        self._pending = self._pending or new_key()
+        answer = await self._renew(certificate_request(self._pending))
+        return identity(answer, self._pending, self._source.svid().id)
+
+    def _is_ahead(self) -> bool:
+        return self._clock.now() < self._source.svid().not_before
+
     def _plan(self) -> None:
         svid, now = self._source.svid(), self._clock.now()
-        self._serial = svid.serial
+        self._serial, self._begun = svid.serial, not self._is_ahead()
         self._life = max(svid.not_after - now, timedelta())
         self._due = now + self._life * (0.35 + 0.1 * self._chance())
 
@@ -106,7 +122,7 @@ class Renewer:
         """A part of the time that is left, so that nobody is overrun when it is back."""
         left = self._source.svid().not_after - self._clock.now()
         least = min(self._life / 20, LONGEST_RETRY) * (0.5 + self._chance())
-        if left <= timedelta():
+        if left <= timedelta() or self._is_ahead():
             return least
         return min(max(least, left * (0.1 + 0.6 * self._chance())), left * 0.7)
 
