@@ -6,6 +6,7 @@ import json
 import pytest
 from execution_support import TESTER, core, worker
 from fake_workers import Frame, ProblemEvent, caller
+from hivemesh_platform.execution.budget import RetryBudget
 from hivemesh_platform.execution.group_rules import MAX_MEMBERS, GroupSizes, spread, together_of
 from hivemesh_platform.execution.held import Verdict
 from hivemesh_platform.execution.spec import JobSpec
@@ -124,6 +125,17 @@ async def test_one_that_failed_is_tried_again_alone(late):
     views = await ended(running, ids)
     assert all(view.state.value == "completed" for view in views)
     assert f"{ids[1]}.job.0" in {key for _, key, _ in running.fleet.puts}
+
+
+async def test_each_of_those_that_travel_together_earns_its_part_of_a_retry(late, monkeypatch):
+    began = []
+    monkeypatch.setattr(RetryBudget, "began", lambda _self, name, _now: began.append(name))
+    running, one = await late(slots=1)
+    ids = await submit(running, range(8))
+    come(running, one)
+    await ended(running, ids)
+    assert any(key.startswith("group.") for _, key, _ in running.fleet.puts)
+    assert began == [ECHO] * 8
 
 
 async def test_a_full_worker_puts_all_of_them_back_at_no_cost(late):

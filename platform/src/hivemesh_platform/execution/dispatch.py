@@ -6,7 +6,7 @@ and nowhere else.
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -133,6 +133,12 @@ class Dispatcher:
         if claim.spec is not None or not named:
             return named
         return named - await self._parts.database.read(lambda tx: not_written(tx, claim, named))
+
+    def members_began(self, claims: Sequence[Claim], now: float) -> None:
+        """Small jobs that travel together have begun: their first attempts earn retries too."""
+        for claim in claims:
+            if not claim.retries:
+                self._budget.began(claim.capability, now)
 
     async def member_failed(self, step: HeldStep, document: Problem) -> None:
         """Decide what follows for a small job that travelled with others and has ended badly."""

@@ -85,6 +85,7 @@ class GroupDispatcher:
         step = self._step(_group_claim(claims), choice)
         step.members = {str(one.key): one for one in claims}
         parts.held.add(step)
+        self._dispatcher.members_began(claims, started)
         outcome = Outcome.CANCELLED
         journey = _Journey(parts, self._dispatcher, step, choice)
         step.drop = partial(self._drop, journey, set())
