@@ -13,7 +13,7 @@ import structlog
 from hivemesh_sdk.contracts.instances import Endpoint
 
 from hivemesh_platform import crash
-from hivemesh_platform.execution import limit_sql, queue_sql, submit_sql
+from hivemesh_platform.execution import clock_sql, limit_sql, queue_sql, submit_sql
 from hivemesh_platform.execution.dispatch import Dispatcher
 from hivemesh_platform.execution.group_rules import GroupSizes, spread, travels
 from hivemesh_platform.execution.groups import GroupDispatcher
@@ -252,10 +252,19 @@ class Claimer:
         if changed:
             await self._parts.database.write(lambda tx: self._write_reasons(tx, changed))
             self._parts.runs.give_all()
+        await self._follow_clock(now)
         if self._explained_at - self._tidied_at >= TIDY_S:
             self._tidied_at = self._explained_at
             kept = round(self._parts.settings.submit_keys_hours * 3_600_000)
             await self._parts.database.write(lambda tx: _tidy(tx, now - kept))
+
+    async def _follow_clock(self, now: int) -> None:
+        """Let nothing wait for as long as the clock was set back."""
+        max_s, database = self._parts.settings.retry.max_s, self._parts.database
+        if await database.read(lambda tx: clock_sql.any_far_ahead(tx, now, max_s)):
+            count = await database.write(lambda tx: clock_sql.bring_near(tx, now, max_s))
+            _log.warning("clock_set_back", rows=count)
+            self._parts.work.give()
 
     def _why(self, capability: str) -> str:
         return self._parts.secrets.holds_back(capability) or self._parts.placement.absent(
