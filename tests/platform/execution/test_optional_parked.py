@@ -51,7 +51,7 @@ async def test_a_step_with_parked_rows_alone_is_looked_at(database, parked):
 
 async def test_a_late_release_takes_no_attempt_away_with_which_others_go_on(database, parked):
     [again] = await database.write(lambda tx: LEDGER.claim(tx, DOUBLE, 1, NOW))
-    placed = Placed(instance="w2", identity="w2", worker="w 1", explanation="{}")
+    placed = Placed(instance="w2", identity="w2", worker="w 1", explanation="{}", endpoint="")
     await database.write(lambda tx: LEDGER.placed(tx, again.key, again.fence, placed, NOW))
     await database.write(
         lambda tx: LEDGER.release(tx, again.key, Fence(again.fence.attempt, 0), "late", 0)
