@@ -1,6 +1,7 @@
 """Databases with the present schema, copied from one that is made once per test process."""
 
 import functools
+import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -69,3 +70,12 @@ def settings_in(folder):
 def place_in(folder):
     """Where the database of a state folder is."""
     return opening.place_of(settings_in(folder), folder)
+
+
+def write_other_version(path: Path) -> None:
+    """Write the database of a platform that this one does not know."""
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+    connection.execute("INSERT INTO alembic_version VALUES ('9999')")
+    connection.commit()
+    connection.close()

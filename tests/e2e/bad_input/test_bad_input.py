@@ -12,6 +12,7 @@ from hivemesh_sdk.contracts.api import RunState
 from hivemesh_sdk.errors import RemoteError
 from mail import put, submit, write_mbox
 from small_disk import fill, small_disk
+from storage_support import write_other_version
 from whole_platform import Installation, Shared, installed, until
 
 pytestmark = pytest.mark.e2e
@@ -141,12 +142,13 @@ def test_a_taken_port_is_named(install) -> None:
 def test_a_state_folder_of_another_version_is_left_alone(install) -> None:
     installation = install()
     database = installation.state / "platform.db"
-    database.write_bytes(b"something else entirely" * 100)
+    write_other_version(database)
+    before = database.read_bytes()
     result = installation.run_command("up", "-d", "--set", "api.port=0")
     assert result.returncode != 0
     assert "error[HM-1603]" in result.stderr
     assert "fix: " in result.stderr
-    assert database.read_bytes() == b"something else entirely" * 100
+    assert database.read_bytes() == before
 
 
 @pytest.fixture

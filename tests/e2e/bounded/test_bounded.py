@@ -109,7 +109,7 @@ def memory_of(pid: int) -> int:
 async def test_ten_times_the_slots_are_refused_in_form_and_cost_no_memory(direct: Direct) -> None:
     for number in range(SLOTS):
         assert (await direct.put(f"{direct.run}.a.{number}", LONG)).status == 200
-    await refused_by_the_dozen(direct, rounds=2)  # connections are open, buffers have their size
+    await refused_by_the_dozen(direct, rounds=20)  # connections are open, memos are full
     before = memory_of(direct.pid)
     await refused_by_the_dozen(direct, rounds=20)
     assert memory_of(direct.pid) - before < 8 * 1024 * 1024

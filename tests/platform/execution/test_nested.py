@@ -12,7 +12,6 @@ from hivemesh_sdk.contracts.tickets import TICKET_TYPE
 from hivemesh_sdk.errors import HivemeshError
 from hivemesh_sdk.trust import jws
 
-
 pytestmark = pytest.mark.usefixtures("each_database")
 
 

@@ -30,7 +30,16 @@ class TestQueue(QueueConformance):
         ],
     )
     async def test_no_statement_of_a_claim_reads_all_rows(self, database, statement, index):
-        names = {"capability": "x", "now": 1, "limit": 1, "key": "k", "room": 1, "reason": "", "replica": "p1", "replica_epoch": 1}
+        names = {
+            "capability": "x",
+            "now": 1,
+            "limit": 1,
+            "key": "k",
+            "room": 1,
+            "reason": "",
+            "replica": "p1",
+            "replica_epoch": 1,
+        }
         text = statement.format(skip_locked="")
         used = {name: value for name, value in names.items() if f":{name}" in text}
         plan = await database.read(lambda tx: tx.all(f"EXPLAIN QUERY PLAN {text}", used))

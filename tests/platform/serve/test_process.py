@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hivemesh_platform.lock import holder, locked
+from storage_support import write_other_version
 
 pytestmark = pytest.mark.integration
 
@@ -91,9 +92,16 @@ async def test_a_second_platform_on_the_folder_is_refused(tmp_path: Path) -> Non
 
 async def test_a_folder_of_another_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir(mode=0o700)
-    (tmp_path / "state" / "platform.db").write_bytes(b"something else entirely" * 100)
+    write_other_version(tmp_path / "state" / "platform.db")
     _, problem, _ = await failed(tmp_path, "--set=api.port=0")
     assert problem["code"] == "HM-1603"
+
+
+async def test_a_folder_whose_database_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state" / "platform.db").write_bytes(b"something else entirely" * 100)
+    _, problem, _ = await failed(tmp_path, "--set=api.port=0")
+    assert problem["code"] == "HM-1243"
 
 
 async def test_an_unknown_setting_is_refused(tmp_path: Path) -> None:

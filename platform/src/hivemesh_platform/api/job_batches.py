@@ -9,7 +9,7 @@ from hivemesh_sdk.contracts.names import IDEMPOTENCY_HEADER, NDJSON_MEDIA_TYPE
 from hivemesh_sdk.safeio.documents import validated
 from hivemesh_sdk.safeio.json import parse_json
 
-from hivemesh_platform.api.access import require_some
+from hivemesh_platform.api.access import person_of, require_some
 from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import MediaTypeError, bounded
 from hivemesh_platform.api.bodies import router as strict_router
@@ -45,6 +45,7 @@ def router(batches: JobBatches, runs: RunService, artifacts: ArtifactService) ->
 
     @routes.get("/v1/jobs/batch/{batch}")
     async def get_batch(batch: str, request: Request) -> BatchView:
+        person_of(request)  # before the id is read: who is no person learns nothing of ids
         await work.check_seen(request, first_job(batch))
         return await batches.get(batch)
 
@@ -52,6 +53,7 @@ def router(batches: JobBatches, runs: RunService, artifacts: ArtifactService) ->
     async def get_results(
         batch: str, request: Request, after: Annotated[int, Query(ge=0, le=999_999)] = 0
     ) -> StreamingResponse:
+        person_of(request)
         await work.check_seen(request, first_job(batch))
         return StreamingResponse(batches.results(batch, after), media_type=NDJSON_MEDIA_TYPE)
 

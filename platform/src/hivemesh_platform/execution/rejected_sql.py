@@ -45,9 +45,7 @@ def start_over(tx: Transaction, key: WorkKey) -> None:
     tx.send(
         "DELETE FROM rejected WHERE run = ? AND node = ? AND no > ?", (key.run, key.node, settled)
     )
-    tx.send(
-        "UPDATE node SET rejected = ? WHERE run = ? AND name = ?", (settled, key.run, key.node)
-    )
+    tx.send("UPDATE node SET rejected = ? WHERE run = ? AND name = ?", (settled, key.run, key.node))
 
 
 def count_progress(tx: Transaction, key: WorkKey, progress: Progress | None) -> None:
