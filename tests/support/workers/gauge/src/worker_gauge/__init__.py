@@ -1,1 +1,1 @@
-"""A worker of the tests of equal shares."""
+"""A worker of the tests of equal and slow instances."""

@@ -1,4 +1,4 @@
-"""Equal instances of real workers take equal shares of equal jobs."""
+"""Equal instances share equally; one that is ten times slower is left out until it is quick again."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -18,10 +18,12 @@ CAPABILITY = "gauge.take@1"
 
 @dataclass(slots=True)
 class Fleet:
-    """Four instances, and the jobs so far in their order."""
+    """Four instances, the file that names a slow one, and the jobs so far in their order."""
 
     platform: Installation
+    slow: Path
     jobs: list[str] = field(default_factory=list)
+    most_out: int = 0
 
     def submit(self, count: int) -> list[str]:
         """Submit jobs that do not travel together, and wait until they have ended well."""
@@ -29,11 +31,14 @@ class Fleet:
         with self.platform.client() as client:
             for _ in range(count):
                 number = len(self.jobs) + len(new)
-                options = {"company": number}
+                options = {"company": number, "slow": str(self.slow)}
                 new.append(client.call(CAPABILITY, {"number": number}, options, wait_s=0.0).id)
+                if number % 10 == 0:
+                    self.out()
             open_ = set(new)
 
             def ended() -> bool:
+                self.out()
                 open_.difference_update([one for one in open_ if client.run(one).state.ended])
                 return not open_
 
@@ -44,11 +49,13 @@ class Fleet:
 
     def out(self) -> dict[str, str]:
         """How the circuits stand that are not closed, by instance."""
-        return {
+        circuits = {
             one.id: one.circuits[CAPABILITY]
             for one in self.platform.instances("gauge")
             if CAPABILITY in one.circuits
         }
+        self.most_out = max(self.most_out, len(circuits))
+        return circuits
 
     def taken(self, jobs: list[str]) -> Counter[str]:
         """How many of the jobs each instance had, by their attempts."""
@@ -59,13 +66,15 @@ class Fleet:
 @contextmanager
 def four(shared: Shared, folder: Path) -> Iterator[Fleet]:
     shared.build([GAUGE])
+    slow = folder / "slow"
     settings = (f'workers.instances={{"gauge": {INSTANCES}}}', "routing.ejected_s=5")
     with installed(folder / "one", shared, *settings, workers=[GAUGE]) as platform:
         platform.start()
         platform.until_live()
-        fleet = Fleet(platform)
+        fleet = Fleet(platform, slow)
         fleet.submit(2 * INSTANCES * 2)  # each has served its first
         until(lambda: not fleet.out(), 60, "all circuits closed")
+        fleet.most_out = 0
         yield fleet
 
 
@@ -74,3 +83,29 @@ def test_equal_instances_take_equal_shares(shared: Shared, tmp_path: Path) -> No
         taken = fleet.taken(fleet.submit(100))
         assert len(taken) == INSTANCES
         assert all(20 <= count <= 30 for count in taken.values()), taken
+
+
+def test_a_slow_instance_is_left_out_and_comes_back_when_it_is_quick(
+    shared: Shared, tmp_path: Path
+) -> None:
+    with four(shared, tmp_path) as fleet:
+        slow = fleet.platform.instances("gauge")[0]
+        fleet.slow.write_text(str(slow.pid))
+        jobs = fleet.submit(200)
+        later = fleet.taken(jobs[100:])
+        assert slow.id in fleet.out()
+        assert later[slow.id] <= 100 // INSTANCES // 2, later
+        assert (
+            f"{slow.id}: {CAPABILITY}"
+            in fleet.platform.run_command("worker", "show", "gauge").stdout
+        )
+        assert slow.id in fleet.platform.run_command("status").stdout
+        fleet.slow.unlink()
+
+        def is_back() -> bool:
+            fleet.submit(2 * INSTANCES)
+            return slow.id not in fleet.out()
+
+        until(is_back, 120, "a probe was quick")
+        assert fleet.most_out <= INSTANCES // 2
+        assert fleet.taken(fleet.submit(40))[slow.id] > 0
