@@ -1,6 +1,7 @@
 """Replicas: who is dead, whose commits count, who leads."""
 
 import asyncio
+import threading
 from datetime import timedelta
 
 import pytest
@@ -175,3 +176,44 @@ async def test_a_database_that_is_away_kills_nobody(database):
 
 def test_a_folder_has_one_id_for_all(tmp_path):
     assert folder_id(tmp_path / "x") == folder_id(tmp_path / "x") != folder_id(tmp_path / "y")
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_a_commit_that_waits_for_locks_does_not_silence_its_replica(database):
+    (a,) = await joined(database, "a")
+    inside, go = threading.Event(), threading.Event()
+
+    def commit(tx):
+        a.standing.check(tx)
+        inside.set()
+        go.wait(10)
+
+    waiting = database.write(commit)
+    await asyncio.to_thread(inside.wait, 10)
+    try:
+        async with asyncio.timeout(5):
+            await a.tick()
+    finally:
+        go.set()
+        await waiting
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_nobody_is_declared_dead_beside_what_it_commits(database):
+    a, b = await joined(database, "a", "b")
+    inside, go = threading.Event(), threading.Event()
+
+    def commit(tx):
+        a.standing.check(tx)
+        inside.set()
+        go.wait(10)
+
+    waiting = database.write(commit)
+    await asyncio.to_thread(inside.wait, 10)
+    seen = (await b.present()).replicas["a"]
+    fenced = database.write(lambda tx: b.fence(tx, seen))
+    done, _ = await asyncio.wait({fenced}, timeout=0.2)
+    go.set()
+    await waiting
+    assert not done
+    assert await fenced

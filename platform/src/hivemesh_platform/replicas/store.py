@@ -31,6 +31,7 @@ def join(tx: Transaction, replica: str, *, folder: str, shared: str, version: st
         "version": version,
         "now": now,
     }
+    _after_commits(tx, replica)
     row = tx.one(_JOIN, names)
     if row is None:
         message = "a statement with RETURNING gave no row"
@@ -59,6 +60,7 @@ def beat(tx: Transaction, replica: str, epoch: int, now: int) -> bool:
 
 def leave(tx: Transaction, replica: str, epoch: int, now: int) -> bool:
     """Write that a replica ends in order; what it holds may go to others at once."""
+    _after_commits(tx, replica)
     changed = tx.execute(
         """UPDATE replica SET state = 'left', epoch = epoch + 1, settled = 0, seen_at = ?
             WHERE id = ? AND epoch = ?""",
@@ -69,12 +71,19 @@ def leave(tx: Transaction, replica: str, epoch: int, now: int) -> bool:
 
 def declare_dead(tx: Transaction, seen: Replica) -> bool:
     """Fence a replica that was silent; False where it has beaten, or been fenced, since."""
+    _after_commits(tx, seen.id)
     changed = tx.execute(
         """UPDATE replica SET state = 'dead', epoch = epoch + 1, settled = 0
             WHERE id = ? AND epoch = ? AND beats = ? AND state = 'live'""",
         (seen.id, seen.epoch, seen.beats),
     )
     return changed == 1
+
+
+def _after_commits(tx: Transaction, replica: str) -> None:
+    """Wait for what commits under a replica's epoch, which is about to change."""
+    if tx.for_update:
+        tx.send("SELECT 1 FROM replica WHERE id = ?" + tx.for_update, (replica,))  # noqa: S608 - a word of the dialect
 
 
 def cut_off(tx: Transaction, replica: str) -> None:
@@ -98,8 +107,11 @@ def settle(tx: Transaction, seen: Replica) -> None:
 
 
 def is_current(tx: Transaction, replica: str, epoch: int) -> bool:
-    """Whether a replica still has this epoch, and keeps it until the transaction ends."""
-    sql = "SELECT 1 FROM replica WHERE id = ? AND epoch = ?" + tx.for_share  # noqa: S608 - a word of the dialect
+    """Whether a replica still has this epoch, and keeps it until the transaction ends.
+
+    Heartbeats go on meanwhile: a transaction that waits must not silence its own replica.
+    """
+    sql = "SELECT 1 FROM replica WHERE id = ? AND epoch = ?" + tx.for_key_share  # noqa: S608 - a word of the dialect
     return tx.one(sql, (replica, epoch)) is not None
 
 

@@ -62,6 +62,7 @@ class PostgresTransaction(Transaction):
     dialect = "postgresql"
     for_update = " FOR UPDATE"
     for_share = " FOR SHARE"
+    for_key_share = " FOR KEY SHARE"
     skip_locked = " FOR UPDATE SKIP LOCKED"
 
     def __init__(self, wire: Wire) -> None:

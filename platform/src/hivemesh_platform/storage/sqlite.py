@@ -39,6 +39,7 @@ class SqliteTransaction(Transaction):
     dialect = "sqlite"
     for_update = ""
     for_share = ""
+    for_key_share = ""
     skip_locked = ""
 
     def __init__(self, connection: sqlite3.Connection) -> None:

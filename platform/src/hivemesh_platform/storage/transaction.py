@@ -43,6 +43,8 @@ class Transaction(ABC):
     """Behind a SELECT that reads what the transaction is going to change."""
     for_share: ClassVar[str]
     """Behind a SELECT of what nobody may change until the transaction ends."""
+    for_key_share: ClassVar[str]
+    """The same, for a row that `for_update` alone may change: other changes go on."""
     skip_locked: ClassVar[str]
     """The same, leaving out the rows that another transaction holds."""
 
