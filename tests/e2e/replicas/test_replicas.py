@@ -104,8 +104,11 @@ def check(installation: Installation, run: str) -> None:
 
 
 def test_work_is_spread_and_both_show_it(replicas: Replicas, mbox: Path) -> None:
-    run = submit(replicas.second, mbox)
-    check(replicas.first, run)
+    for at in (replicas.second, replicas.first) * 2:  # who wakes first takes what is free
+        run = submit(at, mbox)
+        check(replicas.first, run)
+        if set(replicas.held_by()) == {"first", "second"}:
+            break
     assert set(replicas.held_by()) == {"first", "second"}
     assert replicas.second.run(run).state is RunState.COMPLETED
     for one in (replicas.first, replicas.second):
