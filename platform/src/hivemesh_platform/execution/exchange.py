@@ -4,7 +4,7 @@ What a page brings is recorded before the next request acknowledges it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import structlog
@@ -19,11 +19,10 @@ from hivemesh_platform.execution.held import HeldStep
 from hivemesh_platform.execution.ledger import Effects, Finished, Placed, Recorded
 from hivemesh_platform.execution.pages import PageReader, StepFailedError, Taken
 from hivemesh_platform.execution.parts import Parts
-from hivemesh_platform.execution.ports import Choice, Page, Place, UnreachableError
+from hivemesh_platform.execution.ports import Choice, Page, Place
+from hivemesh_platform.execution.reconnecting import reconnecting
 from hivemesh_platform.execution.requests import request_of
 
-RECONNECTS = 3  # of one request to the same worker; what is not back then is lost
-RECONNECT_S = 0.25  # doubled each time
 ROOM_POLL_S = 1.0
 KEEP_ALIVE_S = 60.0  # well below the ten minutes after which a worker drops what nobody asks for
 PROGRESS_EVERY_S = 1.0
@@ -166,7 +165,7 @@ class Exchange:
         placed = self._place()
         try:
             crash.reach("dispatch.before")
-            page = await _reconnecting(
+            page = await reconnecting(
                 lambda: parts.transport.put_step(
                     step.endpoint, key, body, ticket=parts.tickets.of(step), wait_s=MAX_WAIT_S
                 )
@@ -180,7 +179,7 @@ class Exchange:
     async def _next(self, execution: str, after: int) -> Page:
         parts, step, claim = self._parts, self._step, self._claim
         crash.reach("ack.before")
-        page = await _reconnecting(
+        page = await reconnecting(
             lambda: parts.transport.get_events(
                 step.endpoint,
                 str(claim.key),
@@ -245,26 +244,6 @@ class Exchange:
     def _count_bytes(self, batches: Sequence[BatchRef]) -> None:
         size = sum(batch.bytes for batch in batches)
         self._parts.counters.bytes_by_worker[self._step.endpoint.worker] += size
-
-
-async def _reconnecting(ask: Callable[[], Awaitable[Page]]) -> Page:
-    """Repeat an idempotent request to the same worker while the connection breaks.
-
-    Raises:
-        UnreachableError: it is not back in time.
-    """
-    sent = False
-    for waited in range(RECONNECTS):
-        try:
-            return await ask()
-        except UnreachableError as error:
-            sent = sent or error.sent
-            await asyncio.sleep(RECONNECT_S * 2**waited)
-    try:
-        return await ask()
-    except UnreachableError as error:
-        error.sent = error.sent or sent
-        raise
 
 
 def _swallow(future: "asyncio.Future[None]") -> None:

@@ -6,7 +6,7 @@ not begun, and are queued again at no cost.
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -45,14 +45,13 @@ from hivemesh_platform.execution.ports import (
     StepRefusedError,
     UnreachableError,
 )
+from hivemesh_platform.execution.reconnecting import reconnecting
 from hivemesh_platform.execution.requests import DEFAULT_IDLE_MS
 from hivemesh_platform.execution.spec import JobSpec
 from hivemesh_platform.replicas.model import StaleReplicaError
 from hivemesh_platform.storage.errors import StorageFullError
 
 GROUP = "group"  # in place of a run, in the key of a request
-RECONNECTS = 3
-RECONNECT_S = 0.25
 BUSY_S = 0.2  # before rows are tried again whose worker was full and did not say for how long
 _BUSY = frozenset({"overloaded", "overloaded-server", "draining"})
 _LOST = frozenset({"execution-unknown", "stale-attempt", "stale-reader"})
@@ -320,7 +319,7 @@ class _Journey:
         await parts.surely(lambda tx: parts.ledger.depart(tx, travel))
         body = _request(step)
         crash.reach("dispatch.before")
-        page = await _reconnecting(
+        page = await reconnecting(
             lambda: parts.transport.put_step(
                 step.endpoint, key, body, ticket=parts.tickets.of(step), wait_s=MAX_WAIT_S
             )
@@ -331,7 +330,7 @@ class _Journey:
 
     async def _next(self, execution: str) -> Page:
         parts, step = self._parts, self.step
-        return await _reconnecting(
+        return await reconnecting(
             lambda: parts.transport.get_events(
                 step.endpoint,
                 str(step.claim.key),
@@ -461,23 +460,3 @@ def _request(step: HeldStep) -> list[bytes]:
         members=members_of(step),
     )
     return encode_request(request, [body])
-
-
-async def _reconnecting(ask: Callable[[], Awaitable[Page]]) -> Page:
-    """Repeat an idempotent request to the same worker while the connection breaks.
-
-    Raises:
-        UnreachableError: it is not back in time.
-    """
-    sent = False  # after it a refused connection does not mean that nothing has begun
-    for waited in range(RECONNECTS):
-        try:
-            return await ask()
-        except UnreachableError as error:
-            sent = sent or error.sent
-            await asyncio.sleep(RECONNECT_S * 2**waited)
-    try:
-        return await ask()
-    except UnreachableError as error:
-        error.sent = error.sent or sent
-        raise
