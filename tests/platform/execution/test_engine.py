@@ -4,13 +4,12 @@ import asyncio
 import sqlite3
 from contextlib import asynccontextmanager
 
+import psycopg
 import pytest
 from execution_support import core, worker
 from fake_workers import FakeWorkerFleet
 from hivemesh_platform.execution.engine import DbosEngine
 from storage_support import place_in
-
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of DBOS, at its end
 
 
 class Steps:
@@ -92,6 +91,17 @@ async def test_the_loop_can_still_use_threads_after_the_engine_has_ended(tmp_pat
     async with engine(tmp_path, Steps()) as opened:
         await opened.submit("run_1", ["a"])
     assert await asyncio.to_thread(len, "abc") == 3
+
+
+@pytest.mark.usefixtures("each_database")
+async def test_a_connection_given_back_after_the_end_is_closed(tmp_path):
+    opened = DbosEngine(place_in(tmp_path).direct or tmp_path / "engine.db", "p1", Steps())
+    async with asyncio.timeout(60), opened:
+        straggler = opened._engine.connect()
+        raw = straggler.connection.dbapi_connection
+    straggler.close()
+    with pytest.raises((sqlite3.ProgrammingError, psycopg.OperationalError), match="closed"):
+        raw.execute("SELECT 1")
 
 
 @pytest.mark.usefixtures("each_database")

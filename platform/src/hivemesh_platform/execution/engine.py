@@ -99,6 +99,7 @@ class DbosEngine:
         self._running: set[asyncio.Task[Any]] = set()
         self._engine: sqlalchemy.Engine | None = None
         self._closing = threading.Event()
+        self._ended = threading.Event()
 
     async def __aenter__(self) -> Self:
         with without_postgres() if isinstance(self._where, Path) else nullcontext():
@@ -136,6 +137,7 @@ class DbosEngine:
         if running:
             await asyncio.wait(running, timeout=5.0)
         if self._engine is not None:
+            self._ended.set()
             self._engine.dispose()
 
     async def submit(self, run: str, nodes: Sequence[str], turn: int = 0) -> None:
@@ -225,6 +227,19 @@ class DbosEngine:
         return f"postgresql://hivemesh@/{self._where.parameters['dbname']}"
 
     def _open_database(self) -> "sqlalchemy.Engine":
+        import sqlalchemy  # noqa: PLC0415 - see __aenter__
+
+        engine = self._new_engine()
+
+        @sqlalchemy.event.listens_for(engine, "checkin")
+        def close_late(_connection: Any, record: Any) -> None:
+            """A thread of DBOS may outlive it; nobody disposes of what that one gives back."""
+            if self._ended.is_set():
+                record.invalidate()
+
+        return engine
+
+    def _new_engine(self) -> "sqlalchemy.Engine":
         import sqlalchemy  # noqa: PLC0415 - see __aenter__
 
         if not isinstance(self._where, Path):
