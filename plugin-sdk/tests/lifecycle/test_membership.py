@@ -119,6 +119,21 @@ async def test_an_unreachable_platform_leaves_it_alone_until_it_answers(
     assert (membership.standing, membership.alone_s) == (Standing.LIVE, 0.0)
 
 
+async def test_a_platform_that_was_away_for_a_moment_hears_of_the_instance_at_once(
+    membership, platform, clock
+):
+    await membership.beat()
+    assert membership.pause_s == membership.interval_s
+    platform.failure = WorkerUnreachableError("gone", sent=False)
+    await membership.beat()
+    assert membership.pause_s < membership.interval_s / 4
+    clock.advance(100.0)
+    assert membership.pause_s == membership.interval_s
+    platform.failure = None
+    await membership.beat()
+    assert membership.pause_s == membership.interval_s
+
+
 async def test_a_refusal_is_no_solitude(membership, platform, clock):
     platform.failure = RemoteError(problem("instance-duplicate"))
     clock.advance(100.0)

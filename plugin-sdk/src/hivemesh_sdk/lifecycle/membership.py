@@ -21,6 +21,11 @@ from hivemesh_sdk.contracts.problems import slug_of
 from hivemesh_sdk.errors import HivemeshError, RemoteError
 from hivemesh_sdk.transport.errors import TransportError
 
+AGAIN_S = (
+    0.25  # between heartbeats while nobody answers: a platform that starts gives out work by them
+)
+SOON_S = 60.0  # so long; who is away for longer is not waited for so eagerly
+
 
 class Standing(StrEnum):
     """How the instance stands with its platform."""
@@ -70,6 +75,12 @@ class Membership:
     def alone_s(self) -> float:
         """Seconds since the platform last answered."""
         return self._clock.monotonic() - self._heard_at
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds until the next heartbeat."""
+        eager = self.standing is Standing.ALONE and self.alone_s < SOON_S
+        return min(AGAIN_S, self.interval_s) if eager else self.interval_s
 
     async def beat(self) -> None:
         """Register if need be, and send one heartbeat; failures change `standing` alone."""

@@ -297,7 +297,7 @@ class WorkerProcess:
                     _log.warning("alone", seconds=round(running.membership.alone_s))
                     self.stop()
                     return
-                await asyncio.sleep(running.membership.interval_s)
+                await asyncio.sleep(running.membership.pause_s)
         finally:
             health.remove()
 
