@@ -219,6 +219,30 @@ async def test_a_batch_is_computed_in_parts_and_only_the_part_with_the_poison_di
     assert (await part(4, (5, 6))).failure.type.endswith(":executor-crashed")
 
 
+async def test_what_has_killed_an_executor_takes_no_neighbour_s_with_it_again(sample):
+    async def upper(number):
+        key, inputs = f"run.x.{number}", [b'{"id":1,"text":"a"}']
+        return await sample.put("sample.upper@1", "call", inputs, key=key)
+
+    await upper(1)
+    first = await sample.put("sample.crash@1", inputs=[b'"SIGKILL"'], key="run.bad.0")
+    assert first.failure.type.endswith(":executor-crashed")
+    await upper(2)
+    kept = executors()
+    for attempt in (2, 3, 4):
+        again = await sample.put(
+            "sample.crash@1", inputs=[b'"SIGKILL"'], key="run.bad.0", attempt=attempt
+        )
+        assert again.failure.type.endswith(":executor-crashed")
+        await upper(attempt + 10)
+        assert executors() == kept
+
+
+async def test_an_executor_that_a_step_has_killed_is_replaced_before_another_step_comes(sample):
+    await sample.put("sample.crash@1", inputs=[b'"SIGKILL"'], key="run.bad.0")
+    await until(lambda: len(executors()) == 1)
+
+
 async def test_another_part_is_another_execution_and_the_same_part_is_the_same(sample):
     async def part(attempt, lines):
         limits = Limits(lines=lines)

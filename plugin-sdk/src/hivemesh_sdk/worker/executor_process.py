@@ -75,7 +75,8 @@ class Executor(asyncio.Protocol):
         self._load_problem: Problem | None = None
         self._kill_reason = ""
         self._exited = self._closed = False
-        self.last_capability = ""
+        self.last_capability = self.last_key = ""
+        self.apart = False  # for steps that may kill it
         self.gone = asyncio.Event()
 
     def spawn(self) -> None:
@@ -111,7 +112,7 @@ class Executor(asyncio.Protocol):
     def begin(self, execution: Execution, request: StepRequest, bodies: Bodies) -> None:
         """Give it a step; it must be idle or not yet ready."""
         self._execution = execution
-        self.last_capability = execution.capability
+        self.last_capability, self.last_key = execution.capability, execution.key
         remaining = None if not request.deadline_ms else request.deadline_ms / 1000
         message = channel.Begin(
             execution=execution.id,

@@ -5,6 +5,7 @@ own process group. Whatever it does, this loop goes on answering.
 """
 
 import shutil
+from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -15,6 +16,8 @@ from hivemesh_sdk.errors import RetryableError
 from hivemesh_sdk.worker.execution import Control, Execution
 from hivemesh_sdk.worker.executor_process import Executor, ExecutorSettings
 from hivemesh_sdk.worker.platform import ArtifactService
+
+DEADLY_KEPT = 1024  # keys of steps that have killed an executor
 
 Bodies = Sequence[bytes | None]
 
@@ -27,13 +30,22 @@ class ExecutorPool:
         self._artifacts = artifacts
         self._executors: set[Executor] = set()
         self._idle: list[Executor] = []
+        self._deadly: OrderedDict[str, None] = OrderedDict()
         self._stopping = False
         self.crashes = 0
         self.memory_kills = 0
 
     def start(self, execution: Execution, request: StepRequest, bodies: Bodies) -> Control:
-        """Give the execution to an idle executor, the last one that ran its capability first."""
-        executor = self._take(execution.capability) or self._spawn()
+        """Give the execution to an idle executor, the last one that ran its capability first.
+
+        What may kill it (it has done so here, or is part of a batch that has) takes none that
+        others would miss.
+        """
+        apart = execution.key in self._deadly or request.limits.lines is not None
+        executor = self._take(execution.capability, apart=apart)
+        if executor is None:
+            executor = self._spawn()
+            executor.apart = apart
         executor.begin(execution, request, bodies)
         return executor
 
@@ -77,21 +89,33 @@ class ExecutorPool:
         self._idle.append(executor)
 
     def executor_gone(self, executor: Executor, *, crashed: bool, was_ready: bool) -> None:
-        """An executor has ended; one that had computed is replaced."""
+        """An executor has ended; one that had computed, and that others may wait for, is replaced."""
         self._executors.discard(executor)
         if executor in self._idle:
             self._idle.remove(executor)
         if crashed:
             self.crashes += 1
-        if was_ready and executor.last_capability and not self._stopping:
-            with suppress(RetryableError):  # the next step tries again
+            self._deadly[executor.last_key] = None
+            if len(self._deadly) > DEADLY_KEPT:
+                self._deadly.popitem(last=False)
+        if not executor.last_capability or self._stopping:
+            return
+        with suppress(RetryableError):  # the next step tries again
+            if crashed and not executor.apart:  # its last words may be lost: ready or not
+                self._idle.append(self._spawn())
+            elif was_ready:
                 self.warm()
 
-    def _take(self, capability: str) -> Executor | None:
-        for index in range(len(self._idle) - 1, -1, -1):
-            if self._idle[index].last_capability == capability:
-                return self._idle.pop(index)
-        return self._idle.pop() if self._idle else None
+    def _take(self, capability: str, *, apart: bool) -> Executor | None:
+        """An idle executor: its own capability's first, one that is set apart last."""
+        found = [one for one in self._idle if one.apart] if apart else self._idle
+        if not found:
+            return None
+        chosen = max(
+            reversed(found), key=lambda one: (not one.apart, one.last_capability == capability)
+        )
+        self._idle.remove(chosen)
+        return chosen
 
     def _spawn(self) -> Executor:
         executor = Executor(self._settings, self._artifacts, self)
