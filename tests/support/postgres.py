@@ -4,6 +4,7 @@ import itertools
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ class Postgres:
     folder: Path
     account: pwd.struct_passwd | None = None
     options: str = ""
+    port: int = PORT
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count, repr=False)
 
     @property
@@ -81,7 +83,7 @@ class Postgres:
     ) -> str:
         """What a statement answers, as text."""
         command = [str(self.programs / "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-h"]
-        command += [str(self.folder), "-U", user, "-d", database, "-c", sql]
+        command += [str(self.folder), "-p", str(self.port), "-U", user, "-d", database, "-c", sql]
         environment = {"PGPASSWORD": password, "PATH": os.environ["PATH"]}
         done = subprocess.run(
             command, check=False, capture_output=True, text=True, timeout=30, env=environment
@@ -92,8 +94,11 @@ class Postgres:
 
 
 @contextmanager
-def postgres(*, options: str = "-c fsync=off") -> Iterator[Postgres]:
-    """A server with the superuser `root`, who needs a password as all others do."""
+def postgres(*, options: str = "-c fsync=off", identity: Path | None = None) -> Iterator[Postgres]:
+    """A server with the superuser `root`, who needs a password as all others do.
+
+    With an `identity` (key and chain in one file) it speaks TLS on loopback too.
+    """
     programs, account = _programs(), _account()
     folder = Path(tempfile.mkdtemp(prefix="hivemesh-postgres-"))
     try:
@@ -105,8 +110,13 @@ def postgres(*, options: str = "-c fsync=off") -> Iterator[Postgres]:
         data = str(folder / "data")
         make = ["initdb", "-D", data, "-U", "root", "-N", f"--pwfile={password}"]
         _run(programs, [*make, "--auth=scram-sha-256"], account)
-        common = f"-k {folder} -p {PORT} -c listen_addresses= -c max_connections=200"
-        server = Postgres(programs, folder, account, f"{common} {options}")
+        port = PORT if identity is None else free_port()
+        listens = "-c listen_addresses="
+        if identity is not None:
+            own = private_copy(identity, folder / "server.pem", account)
+            listens += f"127.0.0.1 -c ssl=on -c ssl_cert_file={own} -c ssl_key_file={own}"
+        common = f"-k {folder} -p {port} {listens} -c max_connections=200"
+        server = Postgres(programs, folder, account, f"{common} {options}", port)
         server.start()
         try:
             yield server
@@ -114,6 +124,22 @@ def postgres(*, options: str = "-c fsync=off") -> Iterator[Postgres]:
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    """A port of loopback that nobody uses at this moment."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def private_copy(source: Path, target: Path, account: pwd.struct_passwd | None) -> Path:
+    """A file that only this account reads."""
+    target.touch(mode=0o600)
+    target.write_bytes(source.read_bytes())
+    if account is not None:
+        os.chown(target, account.pw_uid, account.pw_gid)
+    return target
 
 
 def _run(programs: Path, command: list[str], account: pwd.struct_passwd | None) -> None:
@@ -133,7 +159,7 @@ def _programs() -> Path:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     beside = shutil.which("initdb")
     if not found and beside is None:
-        _missing("no PostgreSQL here")
+        missing("no PostgreSQL here")
     return found[-1].parent if found else Path(str(beside)).parent
 
 
@@ -144,10 +170,10 @@ def _account() -> pwd.struct_passwd | None:
     try:
         return pwd.getpwnam("postgres")
     except KeyError:
-        _missing("PostgreSQL does not run as root, and there is no user postgres")
+        missing("PostgreSQL does not run as root, and there is no user postgres")
 
 
-def _missing(reason: str) -> NoReturn:
+def missing(reason: str) -> NoReturn:
     if os.environ.get(PROMISED):
         pytest.fail(f"{reason}, and {PROMISED} promises it")
     pytest.skip(reason)

@@ -11,7 +11,7 @@ from hivemesh_platform.storage.migrate import ensure_schema
 from postgres import TEMPLATE
 
 DIALECTS = ("sqlite", "postgresql")
-ADDRESS = "database.url"
+ADDRESS, DIRECT = "database.url", "database.direct_url"
 
 
 @functools.cache
@@ -63,8 +63,8 @@ def opened_in(folder):
 
 def settings_in(folder):
     """What was chosen for a state folder."""
-    address = folder / ADDRESS
-    return DatabaseSettings(url=address.read_text() if address.exists() else "")
+    found = {path.name: path.read_text() for path in folder.glob("database.*url")}
+    return DatabaseSettings(url=found.get(ADDRESS, ""), direct_url=found.get(DIRECT, ""))
 
 
 def place_in(folder):

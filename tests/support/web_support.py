@@ -35,14 +35,16 @@ class WebAuthority:
         root = self._build(subject, subject, root_key.public_key(), root_key, ca=True)
         leaf = self._build(x509.Name([]), subject, key.public_key(), root_key, names=names)
         private = serialization.PrivateFormat.PKCS8
-        chain = folder / "web.pem"
-        chain.write_bytes(
+        self.identity = folder / "web.pem"  # key and chain
+        self.identity.write_bytes(
             key.private_bytes(PEM, private, serialization.NoEncryption())
             + leaf.public_bytes(PEM)
             + root.public_bytes(PEM)
         )
         self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.server.load_cert_chain(chain)
+        self.server.load_cert_chain(self.identity)
+        self.root = folder / "web-root.pem"
+        self.root.write_bytes(root.public_bytes(PEM))
         self.client = ssl.create_default_context(cadata=root.public_bytes(PEM).decode())
 
     @staticmethod

@@ -29,8 +29,15 @@ class Look(NamedTuple):
 
 def examine(place: Place, connections: int) -> Iterator[Look]:
     """Look at everything that a platform needs of its database, without changing it."""
-    if place.direct is not None:
-        yield from _server(place.direct, connections)
+    if place.direct is not None and place.server is not None:
+        looks = list(_server(place.direct, connections))
+        yield from looks
+        if any(
+            look.verdict == "failure" and look.check == _answers(place.direct) for look in looks
+        ):
+            return
+        if place.server.pooled:
+            yield _pooler(place.server)
     yield _schema(place)
 
 
@@ -39,18 +46,16 @@ def _server(server: "Server", connections: int) -> Iterator[Look]:
 
     from hivemesh_platform.storage.server import check, is_encrypted  # noqa: PLC0415 - as above
 
-    name = f"the database {server} answers"
     try:
         with server.connect() as connection:
-            yield Look(name)
+            yield Look(_answers(server))
             check(connection)
             yield _durable(connection)
             yield _room(connection, connections)
     except HivemeshError as error:
         yield Look(f"the database {server} can be used", "failure", error.detail, _fix(error), DOCS)
     except psycopg.Error as error:
-        cause = str(error).strip().partition("\n")[0]
-        yield Look(name, "failure", cause, "start the server, or correct database.url", DOCS)
+        yield _silent(server, error, "start the server, or correct database.url")
     if not is_encrypted(server):
         yield Look(
             "the way to the database is encrypted",
@@ -59,6 +64,24 @@ def _server(server: "Server", connections: int) -> Iterator[Look]:
             "sslmode=verify-full&sslrootcert=FILE",
             DOCS,
         )
+
+
+def _pooler(server: "Server") -> Look:
+    import psycopg  # noqa: PLC0415 - as above
+
+    try:
+        server.connect().close()
+    except psycopg.Error as error:
+        return _silent(server, error, "start the pooler, or correct database.url")
+    return Look(_answers(server))
+
+
+def _answers(server: "Server") -> str:
+    return f"the {'pooler of the ' if server.pooled else ''}database {server} answers"
+
+
+def _silent(server: "Server", error: Exception, fix: str) -> Look:
+    return Look(_answers(server), "failure", str(error).strip().partition("\n")[0], fix, DOCS)
 
 
 def _durable(connection: "psycopg.Connection[tuple[str, ...]]") -> Look:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,17 +88,18 @@ def open_database(settings: DatabaseSettings, place: Place) -> Database:
 
 
 async def wait_until_reachable(place: Place, timeout_s: float) -> None:
-    """Wait for the database server; a file is always there.
+    """Wait for the database server, and for the pooler before it; a file is always there.
 
     Raises:
         DatabaseUnsuitableError: the server refuses us, which waiting does not mend.
         DatabaseUnreachableError: it did not answer in time.
     """
-    if place.direct is None:
+    if place.direct is None or place.server is None:
         return
     until = time.monotonic() + timeout_s
     told = 0.0
-    while (error := await asyncio.to_thread(_try, place.direct)) is not None:
+    ways = (place.direct, place.server) if place.server.pooled else (place.direct,)
+    while (error := await asyncio.to_thread(_try_all, ways)) is not None:
         now = time.monotonic()
         if now >= until:
             message = f"the database {place} has not answered for {timeout_s:g} s: {error}"
@@ -106,6 +108,10 @@ async def wait_until_reachable(place: Place, timeout_s: float) -> None:
             told = now
             _log.warning("database_awaited", server=str(place), error=error)
         await asyncio.sleep(min(_PAUSE_S, until - now))
+
+
+def _try_all(servers: "Sequence[Server]") -> str | None:
+    return next((error for one in servers if (error := _try(one)) is not None), None)
 
 
 def _try(server: "Server") -> str | None:

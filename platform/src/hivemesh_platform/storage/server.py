@@ -174,13 +174,14 @@ def refuses_us(error: BaseException) -> bool:
     if state is not None:
         return state.startswith(_REFUSED)
     text = str(error)
+    if "SSL error: " in text:  # of TLS itself; a network's is "SSL SYSCALL error"
+        return "unexpected eof" not in text
     return any(
         one in text
         for one in (
             "password authentication failed",
             "no password supplied",
             "does not exist",
-            "certificate verify failed",
             "server does not support SSL",
             "root certificate file",
             "could not read root certificate",

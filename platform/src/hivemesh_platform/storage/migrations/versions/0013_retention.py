@@ -22,26 +22,23 @@ def upgrade() -> None:
     )
     op.create_index("run_by_pipeline", "run", ["pipeline", "id"])  # lists of very many runs
     op.create_index("run_by_submitter", "run", ["submitter", "id"])
-    jobs = sa.text("node = 'job'")
-    op.create_index(
-        "work_jobs",  # has all that a list asks for, and is written once for a job
-        "work",
-        ["run", "node", "tenant", "capability", "submitter"],
-        sqlite_where=jobs,
-        postgresql_where=jobs,
-    )
-    failed = sa.text("node = 'job' AND state = 'failed'")
-    op.create_index(
-        "work_jobs_failed", "work", ["run"], sqlite_where=failed, postgresql_where=failed
-    )
+    _partial("run_open", "run", ["id"], "ended_at IS NULL")
+    jobs = "spec IS NOT NULL"  # only they have one; no statement compares it with a parameter
+    _partial("work_jobs_by_capability", "work", ["capability", "run"], jobs)
+    _partial("work_jobs_by_submitter", "work", ["submitter", "run"], jobs)
+    bad = f"{jobs} AND state IN ('failed', 'cancelled')"
+    _partial("work_jobs_by_state", "work", ["state", "run"], bad)
+    first = f"{jobs} AND substr(run, 37) = '-000001'"
+    _partial("work_batches", "work", ["run"], first)  # the first job of each batch
+    op.create_index("dead_letter_by_capability", "dead_letter", ["tenant", "capability", "id"])
+    op.create_index("run_label_by_run", "run_label", ["run"])
     op.create_index("step_artifact_by_digest", "step_artifact", ["sha256"])
-    op.create_index(
-        "run_backfills",
-        "run",
-        ["backfill_of"],
-        sqlite_where=sa.text("backfill_of != ''"),
-        postgresql_where=sa.text("backfill_of != ''"),
-    )
+    _partial("run_backfills", "run", ["backfill_of"], "backfill_of != ''")
+
+
+def _partial(name: str, table: str, columns: list[str], condition: str) -> None:
+    where = sa.text(condition)
+    op.create_index(name, table, columns, sqlite_where=where, postgresql_where=where)
 
 
 def downgrade() -> None:
