@@ -109,3 +109,9 @@ def test_four_ends_in_a_row_are_a_crash_loop() -> None:
         backoff = backoff.failed(NOW)
         seen.append(backoff.looping)
     assert seen == [False, False, False, True]
+
+
+def test_a_death_of_a_step_delays_no_start_and_hides_no_crash_loop() -> None:
+    fresh, looping = Backoff(), Backoff(failures=4, not_before=NOW + 4)
+    assert actions(backoff=fresh.failed(NOW, of_a_step=True)) == ["start"]
+    assert looping.failed(NOW, of_a_step=True) == looping

@@ -13,6 +13,7 @@ from hivemesh_platform.registry.model import InstanceState
 from hivemesh_platform.supervisor.environment import EnvironmentBuilder
 from hivemesh_platform.supervisor.processes import ProcessId, identify
 from hivemesh_platform.supervisor.records import Records
+from hivemesh_sdk.contracts.api import RunView
 from killable_platform import of_the_tests
 from platform_support import ask, platform
 from waiting import until
@@ -93,6 +94,28 @@ async def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
         seen = await ask(found, "worker", "tiny")
     assert seen.instances[0].restarts == 1
     assert seen.instances[0].id != first
+
+
+async def test_a_worker_that_a_step_kills_is_started_again_without_a_wait(
+    tmp_path: Path, tiny: Path
+) -> None:
+    dies = MAIN.replace("return input", "os.kill(os.getpid(), 9)")
+    (tiny / "src" / "worker_tiny" / "main.py").write_text("import os\n" + dies)
+    settings = {"workers.supervise": True, "execution.retry_delay_s": 0.01}
+    async with platform(tmp_path, **settings) as found:
+        await become_live(found)
+        job = await ask(found, "call", "tiny.say@1", "a", wait_s=0)
+        ended = await wait_for_end(found, job.id)
+        fleet = found.supervisor._fleets["tiny"]
+        assert ended.state == "failed"
+        assert (fleet.restarts, fleet._backoff.failures) == (3, 0)
+
+
+async def wait_for_end(found: Platform, job: str) -> RunView:
+    async with asyncio.timeout(60):
+        while not (view := await ask(found, "run", job)).state.ended:  # noqa: ASYNC110 - asked as people do
+            await asyncio.sleep(0.05)
+    return view
 
 
 async def test_a_suspended_worker_is_replaced_and_may_come_back(tmp_path: Path) -> None:

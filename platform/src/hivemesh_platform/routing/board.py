@@ -213,6 +213,11 @@ class Board:
         reason = reason or _reason(fitting, best, avoid, rows)
         return self._keep(_Kept(best, reason, rows, fitting, unfit, len(pool.unfit)))
 
+    def busy(self, instance: str) -> bool:
+        """Whether steps that were placed at the instance have not ended."""
+        seat = self._seats.get(instance)
+        return seat is not None and any(seat.in_flight.values())
+
     def release(self, instance: str, capability: str) -> None:
         """A step that was chosen for has ended."""
         seat = self._seats.get(instance)

@@ -99,6 +99,10 @@ class RoutingService:
         """How often an instance was taken out since the start."""
         return self._outliers.ejections
 
+    def busy(self, instance: str) -> bool:
+        """Whether the instance holds steps of ours."""
+        return self._board.busy(instance)
+
     def ejected(self) -> dict[str, list[str]]:
         """The instances that are out or on probation, by capability."""
         return self._outliers.out()

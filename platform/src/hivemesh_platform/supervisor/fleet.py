@@ -48,6 +48,7 @@ class Surroundings:
     records: Records
     clock: Clock
     limits: Limits
+    busy: Callable[[str], bool]  # whether an instance holds steps
 
 
 @dataclass(slots=True)
@@ -266,6 +267,7 @@ class Fleet:
 
     async def _ended(self, one: _Managed, now: float) -> None:
         expected = one.phase in {Phase.STOPPING, Phase.CONDEMNED}
+        of_a_step = one.phase is Phase.LIVE and self._is_busy(one.instance)
         lived = now - one.started
         code = one.process.exit_code()
         await self._forget(one)
@@ -274,9 +276,15 @@ class Fleet:
         self.restarts += 1
         self.problem = f"it ended by itself {_how(code)}; see its log"
         fresh = Backoff() if lived > STABLE_S else self._backoff
-        self._backoff = fresh.failed(now)
+        self._backoff = fresh.failed(now, of_a_step=of_a_step)
         report = self._logger.error if self._backoff.looping else self._logger.warning
         report("worker_ended", instance=one.instance, exit_code=code, lived_s=round(lived, 1))
+
+    def _is_busy(self, instance: str) -> bool:
+        """Whether steps are there; those that other replicas have placed show in its heartbeats."""
+        listings = self._around.registry.instances()
+        active = sum(one.instance.active_steps for one in listings if one.instance.id == instance)
+        return active > 0 or self._around.busy(instance)
 
     async def _forget(self, one: _Managed) -> None:
         self._members.pop(one.instance, None)

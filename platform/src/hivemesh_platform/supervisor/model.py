@@ -67,8 +67,14 @@ class Backoff:
     failures: int = 0
     not_before: float = 0.0
 
-    def failed(self, now: float) -> "Backoff":
-        """After a process that ended by itself."""
+    def failed(self, now: float, *, of_a_step: bool = False) -> "Backoff":
+        """After a process that ended by itself; `of_a_step`: it served, and had steps when it died.
+
+        What kills it then is among its steps, which are given up after a few deaths: others that
+        wait for it are not to wait longer for that.
+        """
+        if of_a_step:
+            return self
         delay = min(BACKOFF_S * 2**self.failures, LONGEST_BACKOFF_S)
         return Backoff(self.failures + 1, now + delay)
 

@@ -108,6 +108,7 @@ class Supervisor:
             records=self._records,
             clock=self._clock,
             limits=self._settings.limits,
+            busy=self._routing.busy,
         )
         self._update_fleets()
         self._adopt()
