@@ -81,7 +81,8 @@ class ApiSettings(Section):
     max_requests: Count = Field(
         default=1024,
         description="Requests at once; more are answered 429 with Retry-After, before work starts. "
-        "Each live worker waits in one of them for news of the others.",
+        "Each live worker waits in one of them for news of the others; a quarter of those of the "
+        "mesh listener is kept for processes and for questions of health.",
     )
 
 

@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 import pytest
 from hivemesh_sdk.transport import Limits
+from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.trust.refusals import Reason
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -125,6 +126,42 @@ async def test_more_requests_than_allowed_get_429(mesh_of, wire, until):
         assert headers["content-type"] == "application/problem+json"
         held.go.set()
         assert (await first.answer())[0] == 204
+
+
+async def test_people_leave_places_to_processes_and_to_questions_of_health(
+    mesh_of, wire, until, ca
+):
+    held = Held()
+    person = ca.svid(SpiffeId(ca.trust_domain, ("user", "operator")))
+    async with mesh_of(held, limits=Limits(requests=4)) as mesh:
+        people = [await wire(mesh, person) for _ in range(5)]
+        for one in people[:3]:
+            one.send(GET)
+        await until(lambda: held.entered == 3)
+        people[3].send(GET)
+        assert (await people[3].answer())[0] == 429
+        people[4].send(b"GET /v1/health HTTP/1.1\r\nhost: x\r\n\r\n")
+        await until(lambda: held.entered == 4)
+        process = await wire(mesh)
+        process.send(GET)
+        assert (await process.answer())[0] == 429
+        held.go.set()
+        assert (await people[4].answer())[0] == 204
+
+
+async def test_a_process_takes_the_place_that_people_leave(mesh_of, wire, until, ca):
+    held = Held()
+    person = ca.svid(SpiffeId(ca.trust_domain, ("user", "operator")))
+    async with mesh_of(held, limits=Limits(requests=4)) as mesh:
+        people = [await wire(mesh, person) for _ in range(4)]
+        for one in people:
+            one.send(GET)
+        await until(lambda: held.entered == 3)
+        process = await wire(mesh)
+        process.send(GET)
+        await until(lambda: held.entered == 4)
+        held.go.set()
+        assert (await process.answer())[0] == 204
 
 
 async def test_more_connections_than_allowed_get_503(mesh_of, wire):

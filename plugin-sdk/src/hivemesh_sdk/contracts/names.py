@@ -22,6 +22,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 _STEP_KEY = re.compile(r"([A-Za-z0-9_-]{1,64})\.([a-z][a-z0-9_-]{0,39})\.([0-9]{1,12})")
 CALL_NAME = re.compile(r"[a-z0-9_-]{1,40}")  # of a call that a step makes: the end of its key
 
+HEALTH_PATH = "/v1/health"  # answered to whoever is known, also in a rush
 TICKET_HEADER = "hivemesh-ticket"
 DEADLINE_HEADER = "hivemesh-deadline-ms"
 EXECUTION_HEADER = "hivemesh-execution"

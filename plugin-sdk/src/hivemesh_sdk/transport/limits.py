@@ -24,6 +24,11 @@ class Limits:
     handshake_s: float = 10.0  # a peer that stays silent is dropped
     linger_s: float = 5.0  # how long a refused body is still read, so that the refusal arrives
 
+    @property
+    def shared(self) -> int:
+        """Of the requests, those that people may fill: a quarter is kept for processes."""
+        return self.requests - self.requests // 4
+
 
 @dataclass(slots=True, kw_only=True)
 class Guard:

@@ -16,6 +16,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from hivemesh_sdk.contracts.names import HEALTH_PATH
 from hivemesh_sdk.transport.answers import (
     STATUS_LINE,
     Application,
@@ -30,6 +31,7 @@ from hivemesh_sdk.transport.direct_reply import NO_EVENT, DirectReply
 from hivemesh_sdk.transport.known_heads import KnownHeads
 from hivemesh_sdk.transport.limits import Guard
 from hivemesh_sdk.transport.standing import Standing
+from hivemesh_sdk.trust.identity import Kind
 from hivemesh_sdk.trust.refusals import Reason
 
 _LOG = structlog.get_logger("hivemesh.transport")
@@ -456,10 +458,18 @@ class MeshProtocol(HttpToolsProtocol):
             objection = self.standing.objection()
             if objection is not None:
                 return self._refusal(*objection)
-        if len(self.tasks) + len(self.awaited) >= guard.limits.requests:
+        held = len(self.tasks) + len(self.awaited)
+        if held >= guard.limits.shared and self._may_not_enter(held):
             return self._refusal("overloaded", Reason.REQUESTS, "too many requests", retry=True)
         app: Application = self.app
         return app
+
+    def _may_not_enter(self, held: int) -> bool:
+        """Keep the last places for processes: their heartbeats and answers are what ends the rush."""
+        peer = self.standing.peer
+        if held >= self.guard.limits.requests or peer is None:
+            return held >= self.guard.limits.requests
+        return peer.id.kind is Kind.USER and self.scope["path"] != HEALTH_PATH
 
     def _refusal(
         self, slug: str, reason: Reason, detail: str, *, retry: bool = False
