@@ -1,7 +1,7 @@
 """`make bench`: measures, prints one table and writes bench/results.json.
 
     bench/run.py [mesh] [pipeline] [memory] [footprint] [rotation] [audit] [authorization] [policy] [jobs]
-                 [peers] [throughput] [soak] [routing] [api] [--quick] [--minutes=N]
+                 [peers] [throughput] [soak] [routing] [api] [lists] [--quick] [--minutes=N]
 
 Without names all parts run. `--quick` takes one round and leaves the 1 GB archive out.
 """
@@ -23,6 +23,7 @@ import durable
 import endurance
 import installation
 import jobs
+import lists
 import placing
 import policy
 import queues
@@ -266,6 +267,7 @@ PARTS = {
     "soak": soak,
     "routing": placing.routing,
     "api": placing.api,
+    "lists": lists.measure,
     "jobs": jobs.measure,
 }
 

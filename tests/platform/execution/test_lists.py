@@ -8,7 +8,7 @@ from hivemesh_platform.execution.subjects import Filters
 RUN = """INSERT INTO run (id, pipeline, version, document, parameters, labels, submitter, state,
          created_at, ended_at) VALUES (?, ?, 1, '{}', '{}', '{}', ?, ?, ?, ?)"""
 JOB = """INSERT INTO work (run, node, seq, kind, capability, submitter, rank, state, created_at,
-         ended_at) VALUES (?, 'job', 0, 'call', ?, ?, 1, ?, ?, ?)"""
+         ended_at, spec) VALUES (?, 'job', 0, 'call', ?, ?, 1, ?, ?, ?, '{}')"""
 ANNA = "spiffe://test.hivemesh.internal/user/anna"
 BEN = "spiffe://test.hivemesh.internal/user/ben"
 STATES = ("completed", "failed", "queued", "cancelled")
@@ -96,6 +96,11 @@ async def test_who_may_read_no_runs_sees_his_own(filled):
         Filters(kind="capability", state="failed"),
         Filters(kind="capability", state="queued"),
         Filters(kind="capability", submitter="ben"),
+        Filters(kind="capability", name="c1"),
+        Filters(kind="capability", state="cancelled"),
+        Filters(kind="capability", label="team", label_value="a"),
+        Filters(kind="pipeline", label="team", label_value="a"),
+        Filters(state="waiting"),
         Filters(since=1),
         Filters(),
     ],

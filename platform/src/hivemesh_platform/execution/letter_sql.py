@@ -93,20 +93,13 @@ def newest(
     tx: Transaction, tenant: str, wanted: LetterFilter, before: str, limit: int
 ) -> list[Row]:
     """Return letters, newest first, that are older than `before`."""
-    return tx.all(
-        _LETTERS
-        + """ WHERE tenant = :tenant AND (:state = '' OR state = :state)
-              AND (:run = '' OR run = :run) AND (:capability = '' OR capability = :capability)
-              AND id < :before ORDER BY id DESC LIMIT :limit""",
-        {
-            "tenant": tenant,
-            "state": wanted.state,
-            "run": wanted.run,
-            "capability": wanted.capability,
-            "before": before or "dl_~",
-            "limit": limit,
-        },
-    )
+    names: dict[str, Value] = {"tenant": tenant, "before": before or "dl_~", "limit": limit}
+    sql = _LETTERS + " WHERE tenant = :tenant AND id < :before"
+    for column in ("state", "run", "capability"):
+        if value := getattr(wanted, column):
+            sql += f" AND {column} = :{column}"
+            names[column] = value
+    return tx.all(sql + " ORDER BY id DESC LIMIT :limit", names)
 
 
 def settle(tx: Transaction, letter: str, state: str, who: str, now: int, became: str = "") -> bool:

@@ -174,13 +174,13 @@ class DeadLetters:
 
         def read(tx: Transaction) -> list[Letter]:
             found: list[Letter] = []
-            place = before
+            place, size = before, limit  # most see all; only who does not has more read
             while len(found) < limit:
-                rows = letter_sql.newest(tx, principal.tenant, wanted, place, SCANNED)
+                rows = letter_sql.newest(tx, principal.tenant, wanted, place, size)
                 found += [one for one in map(Letter, rows) if one.subject().seen_by(principal)]
-                if len(rows) < SCANNED:
+                if len(rows) < size:
                     break
-                place = rows[-1]["id"]
+                place, size = rows[-1]["id"], SCANNED
             return found[:limit]
 
         return await self._parts.database.read(read)

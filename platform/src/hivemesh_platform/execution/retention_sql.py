@@ -28,7 +28,16 @@ SELECT run AS id FROM work
    AND NOT EXISTS (SELECT 1 FROM dead_letter AS letter
                     WHERE letter.run = work.run AND letter.state = 'open')
 """
-_OF_JOBS = ("work", "attempt", "run_event", "work_part", "rejected", "step_artifact", "dead_letter")
+_OF_JOBS = (
+    "work",
+    "attempt",
+    "run_event",
+    "run_label",
+    "work_part",
+    "rejected",
+    "step_artifact",
+    "dead_letter",
+)
 _OF_RUNS = ("work", "attempt", "batch", "rejected", "work_part")  # by run, node, seq
 
 

@@ -82,84 +82,132 @@ def newest(
     An id is a prefix of four characters and a UUIDv7, so its order is that of time.
     """
     found: list[str] = []
-    place = before
+    place, size = before, limit  # most see all that is found; only who does not has more read
     while len(found) < limit:
-        group = _group(tx, principal, place, filters)
+        group = _group(tx, principal, place, filters, size)
         found += [one.id for one in group if one.seen_by(principal)]
-        if len(group) < SCANNED:
+        if len(group) < size:
             break
-        place = group[-1].id
+        place, size = group[-1].id, SCANNED
     return found[:limit]
 
 
-_RUNS = """
-SELECT id, 'pipeline' AS kind, pipeline AS name, submitter, tenant FROM run
- WHERE tenant = :tenant AND id < :before AND id >= :first
-"""
-_JOBS = """
-SELECT run AS id, 'capability' AS kind, capability AS name, submitter, tenant FROM work
- WHERE run < :before AND run >= :first AND node = 'job' AND tenant = :tenant
-"""
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How runs, or jobs, are found."""
+
+    prefix: str
+    columns: str
+    table: str
+    id: str
+    name: str
+    jobs: str  # what tells jobs from the rows of runs, as their indexes have it
+
+
+_RUNS = _Kind(
+    "run", "id, 'pipeline' AS kind, pipeline AS name, submitter, {0}.tenant", "run", "id",
+    "pipeline", "",
+)  # fmt: skip
+_JOBS = _Kind(
+    "job", "{0}.run AS id, 'capability' AS kind, capability AS name, submitter, {0}.tenant", "work",
+    "work.run", "capability", " AND spec IS NOT NULL",
+)  # fmt: skip
 _OPEN = frozenset({"queued", "running", "waiting"})
 _RUNS_ONLY = frozenset({"partial", "blocked", "skipped"})
+_BAD = frozenset({"failed", "cancelled"})
 _WAITING_RUN = """ AND state IN ('queued', 'running', 'waiting')
  AND (state = 'waiting' OR EXISTS (SELECT 1 FROM node WHERE node.run = run.id
                                       AND node.ended_at IS NULL AND node.reason != ''))"""
 _WAITING_JOB = " AND (state = 'waiting' OR (state = 'queued' AND reason != ''))"
-_LABEL = """ AND EXISTS (SELECT 1 FROM run_label WHERE run_label.run = run.id
-                           AND run_label.name = :label AND run_label.value = :value)"""
 
 
-def _group(tx: Transaction, own: Principal, before: str, filters: Filters) -> list[RunSubject]:
-    """Each filter is a condition only where it is asked for, so that an index may answer it."""
-    place = before[4:] or "~"
-    names: dict[str, Value] = {"tenant": own.tenant, "limit": SCANNED}
-    shared = _shared(names, own, filters)
+def _group(
+    tx: Transaction, own: Principal, before: str, filters: Filters, size: int
+) -> list[RunSubject]:
+    """Up to `size` newest ones; each filter is a condition only where it is asked for."""
     found: list[Row] = []
-    if filters.kind != "capability":
-        sql = _RUNS + shared + (" AND pipeline = :name" if filters.name else "")
-        sql += _WAITING_RUN if filters.state == "waiting" else ""
-        sql += _LABEL if filters.label else ""
-        labels = {"label": filters.label, "value": filters.label_value} if filters.label else {}
-        span = {"before": f"run_{place}", "first": f"run_{filters.since:012x}"}
-        found += tx.all(sql + " ORDER BY id DESC LIMIT :limit", {**names, **labels, **span})
-    if filters.kind != "pipeline" and not filters.label and filters.state not in _RUNS_ONLY:
-        sql = _JOBS + shared + (" AND capability = :name" if filters.name else "")
-        sql += _WAITING_JOB if filters.state == "waiting" else ""
-        span = {"before": f"job_{place}", "first": f"job_{filters.since:012x}"}
-        found += tx.all(sql + " ORDER BY run DESC LIMIT :limit", {**names, **span})
+    for submitter in _submitters(own, filters):
+        if filters.kind != "capability":
+            found += _rows(tx, _RUNS, own, before, filters, submitter, size)
+        if filters.kind != "pipeline" and filters.state not in _RUNS_ONLY:
+            found += _rows(tx, _JOBS, own, before, filters, submitter, size)
     both = [_subject(row) for row in found]
-    return sorted(both, key=lambda one: one.id[4:], reverse=True)[:SCANNED]
+    return sorted(both, key=lambda one: one.id[4:], reverse=True)[:size]
 
 
-def _shared(names: dict[str, Value], own: Principal, filters: Filters) -> str:
-    """The conditions that runs and jobs have in common; their values go into `names`."""
-    sql = ""
+def _rows(  # noqa: PLR0913, PLR0917 - what a list is asked for
+    tx: Transaction,
+    kind: _Kind,
+    own: Principal,
+    before: str,
+    filters: Filters,
+    submitter: "_Submitter",
+    size: int,
+) -> list[Row]:
+    names: dict[str, Value] = {
+        "tenant": own.tenant,
+        "before": f"{kind.prefix}_{before[4:] or '~'}",
+        "first": f"{kind.prefix}_{filters.since:012x}",
+        "limit": size,
+    }
+    id_ = "run_label.run" if filters.label else kind.id
+    sql = f"SELECT {kind.columns.format(kind.table)} FROM "  # noqa: S608 - of `_Kind` alone
+    if filters.label:  # its rows are the ones to begin with, and CROSS says so
+        sql += f"run_label CROSS JOIN {kind.table} WHERE {kind.id} = run_label.run"
+        sql += " AND run_label.name = :label AND run_label.value = :value"
+        names |= {"label": filters.label, "value": filters.label_value}
+    else:
+        sql += f"{kind.table} WHERE true"
+    sql += f" AND {id_} < :before AND {id_} >= :first{kind.jobs}"
+    sql += f" AND {kind.table}.tenant = :tenant"
     if filters.since:
         sql += " AND created_at >= :since"
         names["since"] = filters.since
     if filters.name:
+        sql += f" AND {kind.name} = :name"
         names["name"] = filters.name
-    if filters.submitter:
-        domain, user, _ = own.id.rpartition("/user/")
-        if user:
-            sql += " AND submitter IN (:submitter, :user)"
-            names["user"] = f"{domain}/user/{filters.submitter}"
-        else:
-            sql += " AND (submitter = :submitter OR submitter LIKE :user)"
-            names["user"] = f"%/user/{_plain(filters.submitter)}"
-        names["submitter"] = filters.submitter
+    if submitter.sql:
+        sql += f" AND submitter {submitter.sql} :submitter"
+        names["submitter"] = submitter.id
     if not own.rights.any("read", "run"):  # of others none is seen anyway
         sql += " AND submitter = :own"
         names["own"] = own.id
-    if filters.state in _OPEN:
-        sql += " AND ended_at IS NULL"
-    if filters.state == "failed":  # written out, as the index of failed jobs is found by it
-        sql += " AND state = 'failed'"
-    elif filters.state and filters.state != "waiting":
+    sql += _state(filters.state, kind, names)
+    return tx.all(f"{sql} ORDER BY {id_} DESC LIMIT :limit", names)
+
+
+def _state(state: str, kind: _Kind, names: dict[str, Value]) -> str:
+    """The condition on the state, as the index of such rows has it."""
+    sql = " AND ended_at IS NULL" if state in _OPEN else ""
+    if state == "waiting":
+        return sql + (_WAITING_RUN if kind is _RUNS else _WAITING_JOB)
+    if state:
+        names["state"] = state
         sql += " AND state = :state"
-        names["state"] = filters.state
+    if state in _BAD and kind is _JOBS:
+        sql += " AND state IN ('failed', 'cancelled')"
     return sql
+
+
+@dataclass(frozen=True, slots=True)
+class _Submitter:
+    """A way in which the submitter that is asked for may be written."""
+
+    sql: str = ""
+    id: str = ""
+
+
+def _submitters(own: Principal, filters: Filters) -> list[_Submitter]:
+    """Each is looked for alone: an index has the rows of one in order, not those of two."""
+    name = filters.submitter
+    if not name:
+        return [_Submitter()]
+    domain, user, _ = own.id.rpartition("/user/")
+    if "/" in name:
+        return [_Submitter("=", name)]
+    if user:
+        return [_Submitter("=", name), _Submitter("=", f"{domain}/user/{name}")]
+    return [_Submitter("=", name), _Submitter("LIKE", f"%/user/{_plain(name)}")]
 
 
 def _plain(name: str) -> str:
