@@ -119,8 +119,8 @@ def _permissions() -> Iterator[str]:
 def _cli() -> Iterator[str]:
     yield f"{NOTE}# Command line\n\n"
     yield "Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 not found, 4 denied, 5 conflict,\n"
-    yield "6 not complete or timed out, 7 unavailable, 130 interrupted. Data goes to standard output,\n"
-    yield "everything else to standard error. `-o json` prints stable keys, of errors too.\n\n"
+    yield "6 not complete or timed out, 7 unavailable, 130 interrupted, 141 nobody reads the\n"
+    yield "output. Data goes to standard output, everything else to standard error. `-o json` prints stable keys, of errors too.\n\n"
     for words in command_lines():
         yield f"## hivemesh {' '.join(words)}\n\n```\n{_help('hivemesh', words)}```\n\n"
     for verb in ("run", "check", "call", "conformance", "schema", "health"):

@@ -9,7 +9,10 @@ from hivemesh_sdk.contracts.problems import FieldProblem, Problem, problem
 
 
 class HivemeshError(Exception):
-    """Base of every error of ours: `slug` names its row in the catalogue of problems."""
+    """Base of every error of ours: `slug` names its row in the catalogue of problems.
+
+    A raiser that knows better than the catalogue what to do says it in `remedy`.
+    """
 
     slug = "internal"
 
@@ -18,11 +21,13 @@ class HivemeshError(Exception):
         detail: str = "",
         *,
         slug: str | None = None,
+        remedy: str = "",
         errors: Sequence[FieldProblem] = (),
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.remedy = remedy
         self.errors = tuple(errors)
         self.retry_after_s = retry_after_s
         if slug is not None:
@@ -33,6 +38,7 @@ class HivemeshError(Exception):
         return problem(
             self.slug,
             self.detail,
+            remedy=self.remedy,
             errors=self.errors,
             instance=instance,
             request_id=request_id,

@@ -5,7 +5,8 @@ Both commands, `hivemesh` and `hivemesh-worker`, speak through it.
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from errno import EDQUOT, ENOSPC
 
 import msgspec
 
@@ -14,7 +15,7 @@ from hivemesh_sdk.errors import HivemeshError
 from hivemesh_sdk.redaction import REDACTOR
 
 OK, FAILURE, USAGE, NOT_FOUND, DENIED, CONFLICT, INCOMPLETE, UNAVAILABLE = range(8)
-INTERRUPTED = 130
+INTERRUPTED, UNREAD = 130, 141
 
 _BY_STATUS = {
     400: USAGE,
@@ -33,16 +34,18 @@ _BY_STATUS = {
 def guarded(command: Callable[[], int], *, as_json: bool, trace: bool) -> int:
     """Run a command and answer with its exit code; only `-vv` shows a stack trace."""
     try:
-        return command()
+        code = command()
+        sys.stdout.flush()  # what cannot be written is known here, not when the process ends
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: be quiet
-        return OK
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD  # as a tool that SIGPIPE ends: the reader has seen enough
     except Exception as error:
         if trace:
             raise
         return show(document_of(error), as_json=as_json)
+    return code
 
 
 def document_of(error: Exception) -> Problem:
@@ -51,17 +54,17 @@ def document_of(error: Exception) -> Problem:
         return error.problem()
     if isinstance(error, OSError) and error.filename:
         return problem("file-unreadable", f"{error.filename!r}: {(error.strerror or '').lower()}")
+    if isinstance(error, OSError) and error.errno in {ENOSPC, EDQUOT}:
+        return problem("output-unwritable", str(error.strerror).lower())
     return problem("internal", f"{type(error).__name__}: {error}; add -vv for the stack trace")
 
 
 def show(document: Problem, *, as_json: bool) -> int:
     """Print a problem in words (and as JSON where asked) and answer with its exit code."""
     if as_json:
-        sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+        _print(msgspec.json.encode(document).decode() + "\n")
     lines = [f"error[{document.code}]: {document.title}"]
-    if document.detail:
-        lines.append(f"why: {document.detail}")
-    lines.extend(f"  at {one.pointer or '/'}: {one.message}" for one in document.errors)
+    lines.extend(_causes(document))
     if document.remedy:
         lines.append(f"fix: {document.remedy}")
     lines.append(f"docs: docs/reference/errors.md#{document.code.lower()}")
@@ -69,3 +72,19 @@ def show(document: Problem, *, as_json: bool) -> int:
         lines.append(f"request: {document.request_id}")
     sys.stderr.write(REDACTOR.masked("\n".join(lines)) + "\n")
     return _BY_STATUS.get(document.status, FAILURE)
+
+
+def _causes(document: Problem) -> Iterator[str]:
+    """Say each thing that is wrong once: a detail that only lists the places is not shown."""
+    places = [f"{one.pointer or '/'}: {one.message}" for one in document.errors]
+    if document.detail and document.detail != "; ".join(places):
+        yield f"why: {document.detail}"
+    yield from (f"  at {place}" for place in places)
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:  # standard error says it, and the exit code
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

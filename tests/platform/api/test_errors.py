@@ -1,10 +1,11 @@
 import pytest
 from api_support import OPERATOR, WORKER, call
 from fastapi import FastAPI, Request
-from hivemesh_platform.api import errors
+from hivemesh_platform.api import absence, errors
 from hivemesh_platform.api.access import before_body
 from hivemesh_platform.api.bodies import decoded, router
 from hivemesh_platform.api.requests import RequestIds
+from hivemesh_platform.cli.completion import command_lines
 from hivemesh_sdk.contracts.instances import Heartbeat
 from hivemesh_sdk.errors import ConflictError, NotFoundError, RetryableError
 from pydantic import BaseModel, ConfigDict
@@ -173,3 +174,26 @@ async def test_a_bad_machine_message_is_a_problem(
     answer = await call(app, "POST", "/beats", body=body)
     assert answer.status == status
     assert answer.json()["errors"][0]["pointer"] == pointer
+
+
+@pytest.mark.parametrize(
+    ("path", "list_"),
+    [
+        ("/v1/workers/nope", "worker list"),
+        ("/v1/runs/nope/outputs/x", "run list"),
+        ("/v1/auth/roles/nope", "auth role list"),
+    ],
+)
+def test_an_absent_object_names_the_list_of_its_kind(path: str, list_: str) -> None:
+    document = errors.document_of(NotFoundError("there is none"), instance=path, request="1")
+    assert f"`hivemesh {list_}`" in document.remedy
+
+
+def test_a_remedy_of_the_raiser_wins() -> None:
+    error = NotFoundError("there is none", remedy="look elsewhere")
+    assert errors.document_of(error, instance="/v1/runs/x", request="1").remedy == "look elsewhere"
+
+
+def test_every_list_that_a_remedy_names_is_a_command() -> None:
+    known = {" ".join(words) for words in command_lines()}
+    assert set(absence.LISTS.values()) <= known

@@ -19,9 +19,10 @@ def run(monkeypatch, capsys, *words):
 
 
 def test_flags_may_stand_anywhere_but_behind_two_dashes():
-    words, flags = take_flags(["-q", "worker", "--no-color", "call", "-vv", "--", "-q"])
+    given = ["-q", "worker", "--no-color", "call", "-vv", "--no-input", "--", "-q"]
+    words, flags = take_flags(given)
     assert words == ["worker", "call", "--", "-q"]
-    assert flags == {"-q", "--no-color", "-vv"}
+    assert flags == {"-q", "--no-color", "-vv", "--no-input"}
 
 
 def test_no_color_is_no_color_of_the_environment(monkeypatch, capsys):

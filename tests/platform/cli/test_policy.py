@@ -146,7 +146,7 @@ def test_apply_shows_what_is_cut_and_applies_what_it_showed(command):
 def test_apply_does_nothing_without_consent(command):
     platform = Platform(review=review())
     code, _, err = command(platform, "apply", "FILE")
-    assert (code, platform.applied) == (1, [])
+    assert (code, platform.applied) == (2, [])
     assert "--yes" in err
 
 

@@ -115,7 +115,7 @@ class Names:
         close = difflib.get_close_matches(text, names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         message = f"no worker {text!r} is installed{hint}"
-        raise NotFoundError(message)
+        raise NotFoundError(message, remedy="`hivemesh worker list` shows the names")
 
 
 def compiled(

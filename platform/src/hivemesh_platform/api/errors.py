@@ -6,10 +6,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from hivemesh_sdk.contracts.names import PROBLEM_MEDIA_TYPE
 from hivemesh_sdk.contracts.problems import FieldProblem, Problem, problem
-from hivemesh_sdk.errors import HivemeshError
+from hivemesh_sdk.errors import HivemeshError, NotFoundError
 from hivemesh_sdk.safeio.problems import listing, pointer
 from starlette.exceptions import HTTPException
 
+from hivemesh_platform.api import absence
 from hivemesh_platform.api.requests import request_id
 
 _BY_STATUS = {
@@ -64,6 +65,14 @@ def document_of(error: Exception, *, instance: str, request: str) -> Problem:
     if isinstance(error, HTTPException) and isinstance(cause, HivemeshError):
         error = cause  # FastAPI wraps what reading a body raises
     match error:
+        case NotFoundError(slug="not-found", remedy=""):
+            return problem(
+                "not-found",
+                error.detail,
+                remedy=absence.remedy(instance),
+                instance=instance,
+                request_id=request,
+            )
         case HivemeshError():
             return error.problem(instance=instance, request_id=request)
         case RequestValidationError():

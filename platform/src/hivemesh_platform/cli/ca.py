@@ -1,13 +1,12 @@
 """`hivemesh ca`: the authority's keys, their change, and the roots for other tools."""
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hivemesh_platform.cli import output, session
+from hivemesh_platform.cli import asking, output, session
 
 if TYPE_CHECKING:
     from hivemesh_sdk.contracts.trust_api import CaKeyView, CaView
@@ -94,12 +93,8 @@ def _emergency(fmt: str, state: Path | None, *, yes: bool) -> None:
     from hivemesh_platform.cli.lifecycle import running_pid
 
     folder = session.state_folder(state)
-    if not yes and sys.stdin.isatty():
-        question = "Every certificate becomes worthless and every worker enrols again. Go on?"
-        typer.confirm(question, abort=True)
-    elif not yes:
-        message = "an emergency is confirmed with --yes where nobody can be asked"
-        raise typer.BadParameter(message)
+    question = "every certificate becomes worthless and every worker enrols again: go on?"
+    asking.confirmed(question, yes=yes)
     if running_pid(folder) is None:
         _start_over_offline(folder)
         typer.echo("done while the platform is down; now: hivemesh up", err=True)

@@ -46,16 +46,11 @@ def names(kind: str, state: Path | None = None) -> None:
     from hivemesh_sdk.errors import HivemeshError
 
     from hivemesh_platform.cli import session
+    from hivemesh_platform.cli.near import NAMES
 
     try:
         with session.client(state, timeout_s=2) as client:
-            found = {
-                "worker": lambda: [one.name for one in client.workers()],
-                "capability": lambda: [one.id for one in client.capabilities()],
-                "pipeline": lambda: [one.name for one in client.pipelines()],
-                "run": lambda: [one.id for one in client.runs(limit=20)],
-                "dataset": lambda: [one.name for one in client.datasets()],
-            }[kind]()
+            found = NAMES[kind](client)
     except (HivemeshError, KeyError):
         return  # a completion never complains
     for name in found:

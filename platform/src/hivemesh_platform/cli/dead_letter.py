@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hivemesh_platform.cli import output, session
+from hivemesh_platform.cli import asking, output, session
 
 if TYPE_CHECKING:
     from hivemesh_sdk.client import Client
@@ -148,8 +148,7 @@ def discard(
 
     Examples:  hivemesh dead-letter discard dl_0193…  ·  hivemesh dead-letter discard dl_0193… --undo
     """
-    if not (yes or undo):
-        typer.confirm(f"discard {len(ids)} dead letter(s)?", abort=True, err=True)
+    asking.confirmed(f"discard {len(ids)} dead letter(s)?", yes=yes or undo)
     with session.client(state) as client:
         change = client.reopen_dead_letter if undo else client.discard_dead_letter
         found = [change(one) for one in ids]
@@ -183,6 +182,8 @@ def _edited(client: "Client", letter: str, file: Path | None) -> "JsonValue":
     from hivemesh_sdk.errors import ConfigurationError
 
     if file is None:
+        if not asking.possible():
+            asking.refuse("no editor can be opened here", "give the changed input: --file FILE")
         present = b"".join(client.dead_letter_input(letter)).decode()
         pretty = json.dumps(json.loads(present), indent=2, ensure_ascii=False)
         text = click.edit(pretty, extension=".json")

@@ -10,11 +10,12 @@ Data goes to standard output, everything else to standard error.
 
   -o table|wide|json|yaml|name   anywhere data is shown; json and yaml have stable keys, of errors too
   --quiet, -q                    say nothing but data and errors
+  --no-input                     ask nothing: what needs an answer then needs --yes or a file
   --no-color                     no colour and no moving lines; the same as NO_COLOR in the environment
   -vv                            an error shows its stack trace""",
     "exit-codes": """\
   0 done   1 failed   2 wrong usage or input   3 not found   4 denied   5 conflict
-  6 not complete or timed out   7 unavailable   130 interrupted""",
+  6 not complete or timed out   7 unavailable   130 interrupted   141 nobody reads the output""",
     "settings": """\
 A value is taken from the first of: --set key=value, the environment (HIVEMESH_SECTION__KEY),
 ./hivemesh.yaml, the user's file, /etc/hivemesh/hivemesh.yaml, the default.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hivemesh_platform.cli import output, session
+from hivemesh_platform.cli import asking, output, session
 
 if TYPE_CHECKING:
     from hivemesh_sdk.client import Client
@@ -73,8 +73,8 @@ def down(
     Examples:  hivemesh down  ·  hivemesh down --purge --yes
     """
     folder = session.state_folder(state)
-    if purge and not yes:
-        _ask_to_purge(folder)
+    if purge:
+        asking.confirmed(f"stop, and delete {folder} with all data in it?", yes=yes)
     stopped = stop(folder)
     if purge and folder.exists():
         shutil.rmtree(folder)
@@ -263,15 +263,3 @@ def _stay(process: "subprocess.Popen[bytes]") -> int:
             process.kill()
         process.wait()
     return 0
-
-
-def _ask_to_purge(folder: Path) -> None:
-    """Go on only where a person says so.
-
-    Raises:
-        BadParameter: nobody can be asked.
-    """
-    if not sys.stdin.isatty():
-        message = f"{folder} is deleted with --yes where nobody can be asked"
-        raise typer.BadParameter(message)
-    typer.confirm(f"stop, and delete {folder} with all data in it?", abort=True)

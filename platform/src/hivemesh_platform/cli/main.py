@@ -11,6 +11,7 @@ from types import ModuleType
 
 import typer
 
+from hivemesh_platform.cli import asking
 from hivemesh_platform.cli.failures import run_guarded
 from hivemesh_platform.cli.session import take_remote
 
@@ -90,9 +91,9 @@ TRACE, NO_COLOR = "-vv", "--no-color"
 QUIET = {"--quiet", "-q"}
 EPILOG = "First steps: hivemesh up -d · hivemesh demo email · hivemesh status · hivemesh down. "
 EPILOG += (
-    "Anywhere: --quiet (nothing but data and errors), --no-color (or NO_COLOR), -vv (an error "
+    "Anywhere: --quiet (nothing but data and errors), --no-color (or NO_COLOR), --no-input (asks "
 )
-EPILOG += "shows its stack trace). "
+EPILOG += "nothing: what needs an answer then needs --yes), -vv (an error shows its stack trace). "
 EPILOG += "Another machine's platform: --server https://HOST:PORT --token-file FILE --ca-file FILE "
 EPILOG += "anywhere, or HIVEMESH_SERVER, HIVEMESH_TOKEN and HIVEMESH_CA_FILE."
 
@@ -102,16 +103,19 @@ def main() -> None:
     words, flags = take_flags(take_remote(sys.argv[1:]))
     if NO_COLOR in flags:
         os.environ["NO_COLOR"] = "1"
+    if asking.NO_INPUT in flags:
+        asking.forbid()
     if not words or (len(words) == 1 and words[0] in GROUPS):
         words.append("--help")  # nothing was asked for: that is a question, not a mistake
     command = lambda: build(words)(words, prog_name="hivemesh", standalone_mode=False)  # noqa: E731
-    sys.exit(run_guarded(command, trace=TRACE in flags, quiet=not QUIET.isdisjoint(flags)))
+    quiet = not QUIET.isdisjoint(flags)
+    sys.exit(run_guarded(command, words, trace=TRACE in flags, quiet=quiet))
 
 
 def take_flags(words: Sequence[str]) -> tuple[list[str], set[str]]:
     """Split the flags that may stand anywhere from the command line; behind `--` all are words."""
     end = words.index("--") if "--" in words else len(words)
-    flags = {*words[:end]} & {TRACE, NO_COLOR, *QUIET}
+    flags = {*words[:end]} & {TRACE, NO_COLOR, asking.NO_INPUT, *QUIET}
     return [word for word in words[:end] if word not in flags] + list(words[end:]), flags
 
 

@@ -1,13 +1,12 @@
 """`hivemesh policy`: who may call which capability; shown, tested, changed, explained."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hivemesh_platform.cli import output, session
+from hivemesh_platform.cli import asking, output, session
 
 if TYPE_CHECKING:
     from hivemesh_sdk.contracts.policy_api import PolicyReview
@@ -132,9 +131,8 @@ def apply(
         output.show_one(review, fmt, name="based_on")
     if dry_run:
         return 0 if review.passed else 1
-    if review.passed and not (yes or _agreed(review)):
-        typer.echo("nothing was changed", err=True)
-        return 1
+    if review.passed:
+        asking.confirmed(_question(review), yes=yes)
     with session.client(state) as client:
         view = client.apply_policy(text, expected=review.based_on, name=file.name, reason=reason)
     if fmt in {"json", "yaml", "name"}:
@@ -240,11 +238,6 @@ def _show_changes(review: "PolicyReview") -> None:
         typer.echo(f"nothing differs from version {review.based_on}", err=True)
 
 
-def _agreed(review: "PolicyReview") -> bool:
+def _question(review: "PolicyReview") -> str:
     cut = sum(one.change == "cut" and one.live for one in review.edges)
-    if not sys.stdin.isatty():
-        typer.echo("say --yes: nobody can be asked here", err=True)
-        return False
-    return typer.confirm(
-        f"replace version {review.based_on}{f' and cut {cut} live ways' if cut else ''}?", err=True
-    )
+    return f"replace version {review.based_on}{f' and cut {cut} live ways' if cut else ''}?"

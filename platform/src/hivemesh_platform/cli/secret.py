@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hivemesh_platform.cli import output, session
+from hivemesh_platform.cli import asking, output, session
 
 if TYPE_CHECKING:
     from hivemesh_sdk.contracts.secrets_api import SecretView
@@ -138,6 +138,8 @@ def _value(name: str, file: Path | None) -> str:
     if file is not None and str(file) != "-":
         return _text(_read(file), str(file))
     if file is None and sys.stdin.isatty():
+        if not asking.possible():
+            asking.refuse(f"the value of {name} is asked for", "give it: --file FILE, or by a pipe")
         return str(typer.prompt(f"value of {name}", hide_input=True, confirmation_prompt=True))
     return _text(sys.stdin.buffer.read(MAX_BYTES + 2), "standard input")
 

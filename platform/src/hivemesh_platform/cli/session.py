@@ -35,6 +35,7 @@ REMOTE = {
 }
 TOKEN = "HIVEMESH_TOKEN"  # noqa: S105 - the name of a variable
 _chosen: dict[str, str] = {}
+_last: dict[str, Path | None] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,16 @@ def state_folder(chosen: Path | None) -> Path:
 
 def client(state: Path | None, *, timeout_s: float = 60.0) -> "Client":
     """A client of the platform that runs on the state folder, or of the one that was named."""
+    _last["state"] = state
+    return _client(state, timeout_s)
+
+
+def again(*, timeout_s: float) -> "Client":
+    """Another client of the platform that this command has spoken to last."""
+    return _client(_last.get("state"), timeout_s)
+
+
+def _client(state: Path | None, timeout_s: float) -> "Client":
     from hivemesh_sdk.client import Client
 
     named = remote()

@@ -19,7 +19,7 @@ examples:
   hivemesh-worker run                            join the platform named by HIVEMESH_PLATFORM
 exit codes:
   0 ok   1 failure   2 usage or invalid input   3 not found   4 denied   5 conflict
-  6 time-out or partial   7 unavailable   130 interrupted
+  6 time-out or partial   7 unavailable   130 interrupted   141 nobody reads the output
 """
 RUN_EXAMPLES = """\
 environment:

@@ -85,7 +85,7 @@ _ROWS = (
         "not-found",
         404,
         "no such object, or it is not visible to you",
-        "check the name or id against the list, for example `hivemesh run list`",
+        "check the name or id against the list of such objects, and what you may see: `hivemesh whoami`",
     ),
     _type(
         1004,
@@ -214,7 +214,7 @@ _ROWS = (
         1201,
         "unknown-capability",
         404,
-        "this worker does not serve the capability",
+        "the capability is not served here",
         "see `hivemesh capability list`",
     ),
     _type(
@@ -625,6 +625,20 @@ _ROWS = (
         "the command cannot be understood",
         "add --help to see the usage and examples",
     ),
+    _type(
+        1611,
+        "answer-missing",
+        400,
+        "the command has a question, and nobody can be asked",
+        "answer with --yes or a file, or run it at a terminal without --no-input",
+    ),
+    _type(
+        1612,
+        "output-unwritable",
+        500,
+        "what the command prints cannot be written",
+        "free space on the disk that the output goes to, and run the command again",
+    ),
     # 17xx: audit, access, policy, tickets, secrets, revocation, safe parsers
     _type(
         1700,
@@ -926,13 +940,14 @@ def problem(  # noqa: PLR0913 - the members of the document
     slug: str,
     detail: str = "",
     *,
+    remedy: str = "",
     errors: Sequence[FieldProblem] = (),
     instance: str = "",
     request_id: str = "",
     retry_after_s: float | None = None,
     retryable: bool | None = None,
 ) -> Problem:
-    """Build a document of the catalogue's kind `slug`.
+    """Build a document of the catalogue's kind `slug`; a remedy replaces the catalogue's.
 
     Raises:
         KeyError: the slug is not in the catalogue.
@@ -944,7 +959,7 @@ def problem(  # noqa: PLR0913 - the members of the document
         status=row.status,
         code=row.code,
         detail=detail,
-        remedy=row.remedy,
+        remedy=remedy or row.remedy,
         instance=instance,
         request_id=request_id,
         errors=list(errors),
