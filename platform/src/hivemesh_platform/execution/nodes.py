@@ -246,6 +246,11 @@ class Answers:
         return bytes(kept.value)
 
 
+def is_large(output: str | None) -> bool:
+    """Whether an answer is kept as an artifact."""
+    return output is not None and msgspec.json.decode(output, type=Output).artifact is not None
+
+
 def _is_batch(output: str) -> bool:
     kept = msgspec.json.decode(output, type=Output)
     return kept.artifact is not None and kept.artifact.count > 0

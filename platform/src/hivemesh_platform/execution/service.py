@@ -29,7 +29,7 @@ from hivemesh_platform.execution.given import Given, filled, given_by
 from hivemesh_platform.execution.held import HeldSteps, Verdict
 from hivemesh_platform.execution.ledger import Ledger, NewNode, NewRun
 from hivemesh_platform.execution.limit_rules import key_of
-from hivemesh_platform.execution.nodes import Answers
+from hivemesh_platform.execution.nodes import Answers, is_large
 from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.pipelines import PipelineService
 from hivemesh_platform.execution.plan import Node, Plan, bind_parameters, secret_uses
@@ -310,13 +310,16 @@ class RunService:
         principal: Principal,
         filters: subjects.Filters = subjects.ALL,
     ) -> list[RunView]:
-        """Return the runs and jobs that the principal may see, newest first."""
+        """Return the runs and jobs that the principal may see, newest first.
+
+        An answer that is kept as an artifact is read with its job alone.
+        """
         found = await self._parts.database.read(
             lambda tx: [
                 _read(tx, run) for run in subjects.newest(tx, principal, before, limit, filters)
             ]
         )
-        return [await self._view(one) for one in found if one is not None]
+        return [await self._view(one, listed=True) for one in found if one is not None]
 
     def answer_waiting(self) -> None:
         """Let `changes` answer at once all who wait: the platform ends."""
@@ -539,10 +542,12 @@ class RunService:
         )
         return self._parts.writer.open(tx, new, accepted.now)
 
-    async def _view(self, found: "_Found") -> RunView:
+    async def _view(self, found: "_Found", *, listed: bool = False) -> RunView:
         if found.run is None:
             row = found.nodes[0]
-            return views.job_view(row, await self._parts.answers.value(row["output"]))
+            if listed and is_large(row["output"]):
+                return views.job_view(row, {})
+            return views.job_view(row, {"result": await self._parts.answers.value(row["output"])})
         return views.run_view(found.run, found.nodes, _outputs(found))
 
     async def _job_output(self, row: Row, name: str) -> OutputStream:

@@ -104,7 +104,7 @@ def node_view(node: Row) -> NodeView:
     )
 
 
-def job_view(row: Row, result: JsonValue) -> RunView:
+def job_view(row: Row, outputs: dict[str, JsonValue]) -> RunView:
     """Make the view of a job: a run with one node."""
     state = RunState(row["state"])
     if state is RunState.QUEUED and row["reason"]:
@@ -131,7 +131,7 @@ def job_view(row: Row, result: JsonValue) -> RunView:
         started_at=node.started_at,
         ended_at=node.ended_at,
         nodes=[node],
-        outputs={"result": result} if state is RunState.COMPLETED else {},
+        outputs=outputs if state is RunState.COMPLETED else {},
         submitter=row["submitter"],
         problem=problem,
     )
