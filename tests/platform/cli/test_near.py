@@ -3,10 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
-from hivemesh_platform.cli import session
+from hivemesh_platform.cli import config, session
 from hivemesh_platform.cli.near import with_near
 from hivemesh_sdk.contracts.problems import problem
-from hivemesh_sdk.errors import RetryableError
+from hivemesh_sdk.errors import NotFoundError, RetryableError
 
 
 class Client:
@@ -60,3 +60,9 @@ def test_a_list_that_cannot_be_had_does_not_hide_the_error():
 def test_other_errors_are_left_alone():
     document = problem("conflict", "'email-parse' is held")
     assert with_near(document, ["worker", "show", "email-parse"]) is document
+
+
+def test_an_unknown_setting_is_no_empty_table():
+    with pytest.raises(NotFoundError) as caught:
+        config.show("api.prot")
+    assert "api.port" in caught.value.remedy

@@ -1,11 +1,14 @@
 """`hivemesh config`: the settings in force and where each came from."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hivemesh_platform.cli import output
+
+if TYPE_CHECKING:
+    from hivemesh_sdk.errors import NotFoundError
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -24,7 +27,10 @@ def show(
     """
     from hivemesh_platform.configuration import Surroundings, load
 
-    rows = [row for row in load(Surroundings.of_process()).rows() if row[0].startswith(key)]
+    every = load(Surroundings.of_process()).rows()
+    rows = [row for row in every if row[0].startswith(key)]
+    if not rows:
+        raise _absent(key, [name for name, _, _ in every])
     if fmt in {"json", "yaml"}:
         output.show_document(
             {name: {"value": value, "origin": source} for name, value, source in rows}, fmt
@@ -62,3 +68,14 @@ def validate(
         typer.echo("the settings are valid")
     else:
         output.show_document({"valid": True, "state_folder": str(loaded.state_folder)}, fmt)
+
+
+def _absent(key: str, names: list[str]) -> "NotFoundError":
+    from difflib import get_close_matches
+
+    from hivemesh_sdk.errors import NotFoundError
+
+    near = get_close_matches(key, names, n=3)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    remedy = f"{hint}`hivemesh config show` lists all"
+    return NotFoundError(f"no setting begins with {key!r}", remedy=remedy)
