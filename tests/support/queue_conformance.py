@@ -252,6 +252,24 @@ class QueueConformance:
         assert await state("x00002") == ("waiting", "limit k1: 60/m")
         assert len(await claim(20, now=NOW + 1000)) == 2
 
+    async def test_what_runs_under_a_limit_of_many_keys_is_counted(
+        self, submit, claim, limit, write
+    ):
+        await limit("key", "default/k*", running=1)
+        await limit("key", "default/k2", running=2)
+        await submit("x", 2, key="default/k1")
+        await submit("y", 3, key="default/k2")
+        await submit("z", 2, key="default/k3")
+        await claim(20)
+        limits = {one.name: one for one in await write(limit_sql.all_limits)}
+        counted = {
+            name: await write(
+                lambda tx, one=one: (limit_sql.running(tx, one), limit_sql.waiting(tx, one))
+            )
+            for name, one in limits.items()
+        }
+        assert counted == {"default/k*": (2, 2), "default/k2": (2, 1)}
+
     async def test_why_a_whole_capability_waits_is_known(self, submit, claim, limit, write):
         await limit("capability", WORK, running=1)
         await submit("x", 3)

@@ -27,6 +27,7 @@ from graph_support import (
     workers,
 )
 from hivemesh_platform.execution.behalf import Behalf
+from hivemesh_platform.execution.service import NothingMissingError
 from hivemesh_platform.execution.subjects import Filters
 from hivemesh_sdk.contracts.api import JobRequest, RunRequest
 from hivemesh_sdk.contracts.pages import Frame
@@ -533,3 +534,23 @@ async def test_what_is_missing_is_given_later_into_a_new_version(tmp_path):
         assert later == {"tag", "sum"}
         assert [one["tag"] for one in await platform.records(view.id)] == [True] * 35
         assert view.outputs["records"]["version"] == 2
+
+
+async def test_what_was_retried_meanwhile_is_not_given_a_second_time(tmp_path):
+    async with optional_core(tmp_path, without_tags()) as platform:
+        run = await platform.run(OPTIONAL)
+        runs = platform.execution.runs
+        folders = runs.folders
+
+        async def retried_meanwhile(given):
+            await platform.database.write(
+                lambda tx: tx.execute(
+                    "UPDATE run SET missing = '[]', ended_at = NULL WHERE id = ?", (run.id,)
+                )
+            )
+            return await folders(given)
+
+        runs.folders = retried_meanwhile
+        with pytest.raises(NothingMissingError):
+            await runs.backfill(run.id, TESTER)
+        assert len(await listed(platform)) == 1

@@ -10,6 +10,7 @@ from hivemesh_platform.execution import job_batches
 from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.elsewhere import StepsElsewhere
+from hivemesh_platform.execution.group_rules import GroupSizes
 from hivemesh_platform.execution.held import HeldSteps
 from hivemesh_platform.execution.job_batches import read_inputs
 from hivemesh_platform.execution.ports import NoCandidate, UnreachableError
@@ -240,3 +241,20 @@ async def test_another_replica_knows_who_holds_what_travels(tmp_path):
         assert found.endpoint.identity == step.endpoint.identity
         assert found.members[member].fence.attempt == claim.fence.attempt
         assert other.holding(member).run == claim.key.run
+
+
+async def test_how_long_a_failure_takes_says_nothing_of_how_many_may_travel(tmp_path, monkeypatch):
+    def run(request, inputs):
+        if inputs[0] == b'"bad"':
+            yield Frame(ProblemEvent(no=1, problem=problem("step-fatal", "no")))
+        else:
+            yield from caller(lambda value, _options: value)(request, inputs)
+
+    one = worker(behaviours={ECHO: run}, slots=1)
+    learnt = []
+    monkeypatch.setattr(GroupSizes, "learn", lambda _self, *what: learnt.append(what))
+    async with core(tmp_path, one) as running:
+        await running.end((await submit(running, ["bad"]))[0])
+        assert learnt == []
+        await running.end((await submit(running, ["good"]))[0])
+        await running.until(lambda: learnt)

@@ -7,7 +7,9 @@ from execution_support import TESTER
 from fake_workers import FakeWorkerFleet, caller
 from graph_support import ECHO, FAIL, graph, open_core, states, told, workers
 from hivemesh_platform.execution.behalf import Behalf
+from hivemesh_platform.execution.held import Verdict
 from hivemesh_sdk.contracts.api import RunRequest
+from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.contracts.tickets import TICKET_TYPE
 from hivemesh_sdk.errors import HivemeshError
 from hivemesh_sdk.trust import jws
@@ -82,6 +84,32 @@ async def test_a_failure_goes_up_and_a_retry_down(tmp_path):
         assert view.state == "completed"
         assert await child_of(platform, run.id) == child
         assert [key.split(".")[1] for _, key, _ in platform.fleet.puts[before:]] == ["bad", "last"]
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_a_child_that_was_retried_alone_is_not_started_a_second_time(tmp_path, ended):
+    broken = workers()
+    async with open_core(tmp_path, broken) as platform:
+        await store(platform, named("inner", graph(a=ECHO, bad={**FAIL, "needs": ["a"]})))
+        run = await platform.run(graph(part={"use": "pipeline/inner@1"}))
+        child = await child_of(platform, run.id)
+        broken.behaviours["test.fail@1"] = caller(lambda _value, _options: 1)
+        if not ended:
+            broken.hang_once.add("test.fail@1")
+        before = len(platform.fleet.puts)
+        await platform.execution.again.retry(child, "", TESTER)
+        if ended:
+            await platform.end(child)
+        else:
+            await platform.until(lambda: len(platform.fleet.puts) > before)
+        await platform.execution.again.retry(run.id, "", TESTER)
+        assert await child_of(platform, run.id) == child
+        for step in () if ended else platform.execution.held.all():
+            step.end(Verdict.LOST, problem("worker-lost", "gone"))
+        assert (await platform.end(run.id)).state == "completed"
+        assert await child_of(platform, run.id) == child
+        steps = [key.split(".")[1] for _, key, _ in platform.fleet.puts[before:]]
+        assert set(steps) == {"bad"}
 
 
 async def test_a_cancel_goes_down(tmp_path):

@@ -1,10 +1,12 @@
 """No space: accepted work waits, nothing is lost, and it goes on by itself once there is space."""
 
 import asyncio
+import time
 
 import pytest
 from execution_support import TESTER, core, numbers, worker
 from fake_workers import FakeWorkerFleet, source
+from hivemesh_platform.execution.group_rules import GroupSizes
 from hivemesh_platform.execution.held import Verdict
 from hivemesh_platform.storage.errors import StorageFullError
 from hivemesh_sdk.contracts.api import JobRequest
@@ -73,11 +75,14 @@ async def job_on_a_full_disk(platform, **fields):
     platform.artifacts._quota = 100
     request = JobRequest(capability="test.echo@1", input="x" * 200_000, **fields)
     view = await platform.execution.jobs.start(request, TESTER)
-    await platform.until(lambda: platform.execution.counters.pauses >= 5)
+    until = time.monotonic() + fields.get("deadline_s", 0.0)
+    await platform.until(
+        lambda: platform.execution.counters.pauses >= 5 and time.monotonic() > until
+    )
     return view.id
 
 
-@pytest.mark.parametrize("fields", [{}, {"deadline_s": 0.02}])
+@pytest.mark.parametrize("fields", [{}, {"deadline_s": 1.0}])
 async def test_what_was_answered_is_kept_until_there_is_space_and_not_done_twice(
     tmp_path, monkeypatch, fields
 ):
@@ -112,3 +117,34 @@ async def test_an_answer_that_waits_for_space_is_dropped_with_its_job(tmp_path, 
         await platform.execution.runs.cancel(job)
         assert (await platform.end(job)).state == "cancelled"
         await platform.until(lambda: not len(platform.execution.held))
+
+
+async def test_answers_of_a_request_that_wait_for_space_outlive_its_worker(tmp_path, monkeypatch):
+    monkeypatch.setattr("hivemesh_platform.execution.groups.FULL_S", 0.01)
+    monkeypatch.setattr(GroupSizes, "most", lambda *_: 10)
+    monkeypatch.setattr(GroupSizes, "requests", lambda *_: 1)
+    one = worker(slots=1)
+    async with core(tmp_path, one) as platform:
+        one.dead = True
+        request = JobRequest(capability="test.echo@1", input="x" * 200_000)
+        jobs = [(await platform.execution.jobs.start(request, TESTER)).id for _ in range(3)]
+        asked, put = [], platform.artifacts.put
+
+        async def full(*args, **fields):
+            asked.append(1)
+            if platform.artifacts._quota:
+                message = "no space"
+                raise StorageFullError(message)
+            return await put(*args, **fields)
+
+        platform.artifacts._quota, platform.artifacts.put = 1, full
+        one.dead = False
+        platform.execution.work.give()
+        await platform.until(lambda: len(asked) > 2)
+        [step] = platform.execution.held.at("w1")
+        assert len(step.members) > 1
+        step.end(Verdict.LOST, problem("worker-lost", "gone"))
+        platform.artifacts._quota = 0
+        views = [await platform.end(job) for job in jobs]
+        assert [view.state for view in views] == ["completed"] * 3
+        assert len([key for _, key, _ in platform.fleet.puts if key.startswith("group.")]) == 1

@@ -26,6 +26,9 @@ SELECT spec, capability, together FROM work
 """
 
 
+_ENDED_WELL = frozenset({"completed", "partial"})
+
+
 class NothingToRetryError(ConflictError):
     """No step of the run has failed, was blocked or cancelled."""
 
@@ -91,7 +94,10 @@ def _refuse_replayed(tx: Transaction, run: str, names: list[str]) -> None:
 def _retry_child(
     tx: Transaction, datasets: DatasetParts, node: Row, by: Behalf, now: int, *, afresh: bool
 ) -> list[Turn]:
-    """Set the run of a step going again; one that cannot be is started anew."""
+    """Set the run of a step going again; one that cannot be is started anew.
+
+    Where somebody has retried it alone, its step waits for it, or takes what it has given.
+    """
     if not node["child"]:
         return []
     try:
@@ -99,7 +105,9 @@ def _retry_child(
             turns, _ = retry(tx, datasets, node["child"], "", by, now)
             return turns
     except NothingToRetryError:
-        pass
+        child = tx.one("SELECT state, ended_at FROM run WHERE id = ?", (node["child"],))
+        if child is not None and (child["ended_at"] is None or child["state"] in _ENDED_WELL):
+            return []
     tx.execute("UPDATE node SET child = '' WHERE run = ? AND name = ?", (node["run"], node["name"]))
     return []
 
@@ -127,6 +135,13 @@ def retry_job(tx: Transaction, job: str, by: Behalf, now: int) -> bool:
     )
     letter_sql.settle_step(tx, job, JOB_NODE, by.sub, now)
     return True
+
+
+def goes_without(tx: Transaction, run: str) -> bool:
+    """Whether a run has ended and has missing parts; nobody changes that while `tx` is open."""
+    lock_run(tx, run)
+    row = tx.one("SELECT ended_at, missing FROM run WHERE id = ?", (run,))
+    return row is not None and row["ended_at"] is not None and row["missing"] != "[]"
 
 
 def take_over(tx: Transaction, datasets: DatasetParts, old: str, new: str, now: int) -> Effects:

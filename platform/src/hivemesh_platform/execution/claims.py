@@ -176,10 +176,11 @@ class Claimer:
             seconds = self._parts.clock.monotonic() - started
             self._sizes.learn(choice.capability, answered, seconds)
 
-    async def _alone(self, claim: Claim, choice: Choice) -> None:
+    async def _alone(self, claim: Claim, choice: Choice, *, resume: bool) -> None:
         started = self._parts.clock.monotonic()
-        await self._dispatcher.run(claim, choice)
-        self._sizes.learn(choice.capability, 1, self._parts.clock.monotonic() - started)
+        outcome = await self._dispatcher.run(claim, choice, resume=resume)
+        if travels(claim) and outcome is Outcome.COMPLETED:  # a failure's time says nothing of it
+            self._sizes.learn(choice.capability, 1, self._parts.clock.monotonic() - started)
 
     def _start(self, claim: Claim) -> None:
         choice = self._parts.placement.choose(_requirement(claim))
@@ -210,11 +211,7 @@ class Claimer:
         task.add_done_callback(self._ended)
 
     def _spawn(self, claim: Claim, choice: Choice, *, resume: bool) -> None:
-        work = (
-            self._alone(claim, choice)
-            if travels(claim)
-            else self._dispatcher.run(claim, choice, resume=resume)
-        )
+        work = self._alone(claim, choice, resume=resume)
         task = asyncio.create_task(work, name=str(claim.key))
         self._steps.add(task)
         if claim.suspect:

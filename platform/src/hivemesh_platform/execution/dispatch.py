@@ -69,8 +69,8 @@ class Dispatcher:
         self._budget = RetryBudget(retry.budget_ratio, retry.budget_per_s)
         self._forgetting: set[asyncio.Task[None]] = set()
 
-    async def run(self, claim: Claim, choice: Choice, *, resume: bool = False) -> None:
-        """Bring a claimed row to its end, or to its next attempt."""
+    async def run(self, claim: Claim, choice: Choice, *, resume: bool = False) -> Outcome:
+        """Bring a claimed row to its end, or to its next attempt; returns how this one went."""
         started = self._parts.clock.monotonic()
         clearance = self._parts.tickets.clearance(claim.capability)
         step = HeldStep(claim, choice.endpoint, frozenset(), frozenset(), started, clearance)
@@ -89,6 +89,7 @@ class Dispatcher:
             seconds = self._parts.clock.monotonic() - step.started
             self._parts.placement.report(choice, outcome, seconds)
             self._parts.work.give()
+        return outcome
 
     async def readable(self, claim: Claim) -> tuple[frozenset[str], frozenset[str]]:
         """Name the artifacts that the step may read, and the folders among them."""
@@ -199,7 +200,7 @@ class Dispatcher:
                 timeout=deadline_ms / 1000 if deadline_ms else None,
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            await _until_stored(step, exchange)
+            await until_stored(step, exchange)
         finally:
             if not exchange.done():
                 exchange.cancel()
@@ -377,7 +378,7 @@ class Dispatcher:
                 await asyncio.sleep(FORGET_EVERY_S)
 
 
-async def _until_stored(step: HeldStep, exchange: "asyncio.Future[None]") -> None:
+async def until_stored(step: HeldStep, exchange: "asyncio.Future[None]") -> None:
     """What a worker has answered is kept, however long there is no space for it."""
     while not exchange.done() and step.storing is not None and not step.is_unwanted:
         ends: set[asyncio.Future[Any]] = {exchange, step.storing}

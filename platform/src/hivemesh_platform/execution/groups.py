@@ -31,7 +31,7 @@ from hivemesh_sdk.errors import HivemeshError
 from hivemesh_platform import crash
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.artifacts.ports import Stored
-from hivemesh_platform.execution.dispatch import Dispatcher
+from hivemesh_platform.execution.dispatch import Dispatcher, until_stored
 from hivemesh_platform.execution.held import HeldStep, Verdict, members_of
 from hivemesh_platform.execution.ledger import Claim, JobEnd, Placed, Travel
 from hivemesh_platform.execution.model import JOB_NODE, Fence, Output, WorkKey, is_lost_worker
@@ -78,7 +78,10 @@ class GroupDispatcher:
         self._dispatcher = dispatcher
 
     async def run(self, claims: Sequence[Claim], choice: Choice) -> int:
-        """Bring claimed jobs to their ends or to their next attempts; returns how many ended well."""
+        """Bring claimed jobs to their ends or to their next attempts.
+
+        Returns how many ended well, 0 where the request did not come to its own end.
+        """
         parts = self._parts
         started = parts.clock.monotonic()
         step = self._step(_group_claim(claims), choice)
@@ -95,7 +98,7 @@ class GroupDispatcher:
             parts.held.remove(step)
             parts.placement.report(choice, outcome, parts.clock.monotonic() - started)
             parts.work.give()
-        return journey.ended
+        return journey.ended if outcome is Outcome.COMPLETED else 0
 
     async def resume(self, travel: Travel) -> None:
         """Go on with a request that somebody before us has sent: its worker still works on it.
@@ -185,6 +188,7 @@ class GroupDispatcher:
         ends: set[asyncio.Future[Any]] = {exchange, journey.step.verdict}
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            await until_stored(journey.step, exchange)
         finally:
             if not exchange.done():
                 exchange.cancel()
@@ -290,7 +294,7 @@ class _Journey:
             UnreachableError: the worker does not answer.
         """
         page = await (self._next(self._execution) if self._execution else self._put())
-        while not await self._take(page.body):
+        while not await self._taken(page.body):
             crash.reach("ack.before")
             page = await self._next(page.execution)
             crash.reach("ack.after")
@@ -346,6 +350,11 @@ class _Journey:
         parts, now, placed = self._parts, self._parts.now(), self._placed
         await parts.surely(lambda tx: parts.ledger.placed(tx, claim.key, claim.fence, placed, now))
         await self._dispatcher.member_failed(_alone(self.step, claim), document)
+
+    async def _taken(self, body: bytes) -> bool:
+        """Take a page whatever becomes of its worker: what has ended is not done twice."""
+        with self.step.keeping():
+            return await self._take(body)
 
     async def _take(self, body: bytes) -> bool:
         """Record what a page brings, and say whether the request has ended."""

@@ -156,6 +156,14 @@ class HeldSteps:
         if step is not None and step.drop is not None:
             step.drop(key)
 
+    def holds(self, key: str, attempt: int) -> bool:
+        """Whether an attempt runs here, alone or with others."""
+        step = self._by_key.get(key)
+        if step is not None and step.claim.fence.attempt == attempt:
+            return True
+        step = self._by_member.get(key)
+        return step is not None and step.members[key].fence.attempt == attempt
+
     def endpoints(self) -> list[Endpoint]:
         """Return the instances that run steps."""
         return [steps[0].endpoint for steps in map(self.at, tuple(self._by_instance)) if steps]

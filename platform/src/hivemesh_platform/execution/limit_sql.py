@@ -39,6 +39,9 @@ UPDATE work SET state = 'queued', reason = ''
         WHERE state = 'waiting' AND capability = :capability AND limit_key = :key
         ORDER BY rank LIMIT :room)
 """
+_WAITING_BY_KEY = """
+SELECT limit_key, count(*) AS n FROM work WHERE state = 'waiting' GROUP BY limit_key
+"""
 _RUNNING_BY_KEY = """
 SELECT limit_key, count(*) AS n FROM work
  WHERE state = 'running' AND limit_key != '' GROUP BY limit_key
@@ -197,26 +200,24 @@ def running(tx: Transaction, limit: Limit) -> int:
                 (limit.name,),
             )
         case _:
-            row = tx.one(
-                """SELECT count(*) AS n FROM work
-                    WHERE state = 'running' AND limit_key != '' AND limit_key = ?""",
-                (limit.name,),
-            )
+            return _of_its_keys(tx, limit, _RUNNING_BY_KEY)
     return 0 if row is None else int(row["n"])
 
 
 def waiting(tx: Transaction, limit: Limit) -> int:
     """How many rows wait for the limit; those of a key alone are told apart."""
-    if limit.scope != "key":
-        return 0
-    return sum(
-        int(row["n"])
-        for row in tx.all(
-            """SELECT limit_key, count(*) AS n FROM work
-                WHERE state = 'waiting' GROUP BY limit_key"""
-        )
-        if limit.covers(row["limit_key"])
-    )
+    return _of_its_keys(tx, limit, _WAITING_BY_KEY) if limit.scope == "key" else 0
+
+
+def _of_its_keys(tx: Transaction, limit: Limit, counted: str) -> int:
+    """The rows of the keys that it limits; of one with `*` these are those without a closer one."""
+    limits = all_limits(tx)
+    found = 0
+    for row in tx.all(counted):
+        closest = limit_of_key(limits, row["limit_key"])
+        if closest is not None and closest.name == limit.name:
+            found += int(row["n"])
+    return found
 
 
 def all_limits(tx: Transaction) -> list[Limit]:

@@ -42,6 +42,7 @@ from hivemesh_platform.execution.signals import RunSignals, Signal
 from hivemesh_platform.execution.step_submits import StepSubmits
 from hivemesh_platform.execution.submits import Submits
 from hivemesh_platform.execution.tickets import Signer, TicketMint
+from hivemesh_platform.execution.unheld import UnheldRows
 from hivemesh_platform.knowledge.service import DatasetService, DatasetWriter
 from hivemesh_platform.replicas.service import Replicas
 from hivemesh_platform.settings import ExecutionSettings
@@ -168,12 +169,13 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
             ports.settings.optional_wait_s,
             ports.clock,
         )
+        unheld = UnheldRows(parts, ports.replicas.standing)
         limits = LimitService(ports.database, ports.settings, ports.clock, work)
         shown = StepTickets(ports.reader, held, tickets, ports.catalogue, counters)
         await limits.apply_settings()
         await runs.reconcile()
         await claimer.recover(None if ports.replicas.alone else ports.replicas.own.id)
-        async with _background(claimer, watch, runs, optional, others):
+        async with _background(claimer, watch, runs, optional, others, unheld):
             yield Execution(
                 runs=runs,
                 jobs=jobs,
@@ -200,6 +202,7 @@ async def _background(
     runs: RunService,
     optional: OptionalSteps,
     others: Others,
+    unheld: UnheldRows,
 ) -> AsyncIterator[None]:
     """Run the loops beside the block; none of them ends before it."""
     loops = (
@@ -208,6 +211,7 @@ async def _background(
         watch.run,
         runs.keep_submitting,
         optional.run,
+        unheld.run,
         *others.loops(),
     )
     tasks = [asyncio.create_task(_forever(loop)) for loop in loops]

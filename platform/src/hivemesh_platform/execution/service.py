@@ -20,6 +20,7 @@ from hivemesh_platform.artifacts.store import known_classes
 from hivemesh_platform.artifacts.streams import begun
 from hivemesh_platform.artifacts.trees import Trees
 from hivemesh_platform.execution import store, subjects, views
+from hivemesh_platform.execution.again_sql import goes_without
 from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.classes import Classes, check_clearances, classes_of
 from hivemesh_platform.execution.condition import parse_condition
@@ -226,8 +227,7 @@ class RunService:
         """
         view = await self.get(run)
         if not view.state.ended or not view.missing:
-            message = f"{run} is {view.state} and has gone on without nothing"
-            raise NothingMissingError(message)
+            raise _nothing_missing(run, view.state)
         demands = await self.demands_of(run)
         behalf = effective(submitter, demands.author)
         await self._parts.secrets.refuse(secret_uses(demands.plan), behalf)
@@ -246,6 +246,8 @@ class RunService:
         )
 
         def accept(tx: Transaction) -> None:
+            if not goes_without(tx, run):  # meanwhile somebody has retried or removed it
+                raise _nothing_missing(run)
             self.accept(tx, accepted)
             self._parts.ledger.take_over(tx, run, accepted.run, accepted.now)
 
@@ -600,6 +602,11 @@ class _Found:
     run: Row | None
     nodes: list[Row]
     datasets: dict[str, Row]
+
+
+def _nothing_missing(run: str, state: str = "") -> NothingMissingError:
+    is_ = f"is {state} and " if state else ""
+    return NothingMissingError(f"{run} {is_}has gone on without nothing")
 
 
 def _classes(tx: Transaction, accepted: Accepted) -> tuple[DataClass, dict[str, Classes]]:
