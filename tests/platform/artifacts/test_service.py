@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from hivemesh_platform.artifacts.errors import ArtifactMissingError, RangeInvalidError
+from hivemesh_platform.artifacts.kept import KeptDigests
 from hivemesh_platform.artifacts.local import LocalArtifactStore
 from hivemesh_platform.artifacts.model import Holding
 from hivemesh_platform.artifacts.service import ArtifactService, Use
@@ -191,12 +192,12 @@ async def test_what_nothing_refers_to_is_collected_once_it_is_old(service, clock
     kept = await upload(service, b"kept")
     loose = await service._artifacts.put(b"a batch of a run that ended", "")
     clock.jump(timedelta(days=3))
-    assert await service.collect(86_400) == 1
+    assert await service.collect(86_400, KeptDigests()) == 1
     assert await service._artifacts.size(kept.sha256) == 4
     assert await service._artifacts.size(loose.sha256) is None
 
 
 async def test_young_artifacts_are_not_collected(service):
     loose = await service._artifacts.put(b"a batch", "")
-    assert await service.collect(86_400 * 365 * 100) == 0
+    assert await service.collect(86_400 * 365 * 100, KeptDigests()) == 0
     assert await service._artifacts.size(loose.sha256) == 7

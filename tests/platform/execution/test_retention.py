@@ -2,10 +2,14 @@
 
 import json
 import re
+import sys
 from datetime import timedelta
+from hashlib import sha256
 
 import pytest
 from hivemesh_platform import ids
+from hivemesh_platform.artifacts import service
+from hivemesh_platform.artifacts.kept import KeptDigests
 from hivemesh_platform.artifacts.local import BLOCK, SMALL, LocalArtifactStore
 from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.execution.retention import Retention
@@ -34,7 +38,8 @@ class Kept:
         self.database, self.store, self.clock = database, store, clock
         self.files = ArtifactService(database, store, None, clock)
         settings = RetentionSettings(runs_days=10, jobs_days=5, events_days=2, artifacts_days=20)
-        self.retention = Retention(database, self.files, settings, clock, lambda: True)
+        self.leads = True
+        self.retention = Retention(database, self.files, settings, clock, lambda: self.leads)
 
     def at(self, days):
         return round(self.clock.now().timestamp() * 1000) - round(days * DAY_MS)
@@ -200,7 +205,7 @@ async def test_nothing_goes_under_a_reader(kept):
     kept.clock.jump(timedelta(days=3))
     reading = kept.store.read_range(digest, 0, len(data))
     first = await anext(reading)
-    assert await kept.files.collect(0.0) == 0
+    assert await kept.files.collect(0.0, KeptDigests()) == 0
     assert first + b"".join([block async for block in reading]) == data
 
 
@@ -232,6 +237,56 @@ async def test_no_transaction_of_a_sweep_has_many_rows(kept, monkeypatch):
     await kept.retention.sweep()
     assert sum(sizes) == 120
     assert max(sizes) <= 50
+
+
+async def test_one_that_does_not_lead_sweeps_by_itself_never(kept):
+    await kept.run(11)
+    kept.leads = False
+    await kept.retention.sweep_as_leader()
+    assert len(await kept.names("run", "id")) == 1
+    kept.leads = True
+    await kept.retention.sweep_as_leader()
+    assert await kept.names("run", "id") == set()
+
+
+async def test_a_sweep_ends_where_another_replica_begins_to_lead(kept, monkeypatch):
+    for number in range(70):
+        await kept.add(JOB, kept.id("job", 6 + number / 100), "completed", "{}", 0, 1)
+    write = kept.database.write
+
+    async def and_then_another_leads(work):
+        kept.leads = False
+        return await write(work)
+
+    monkeypatch.setattr(kept.database, "write", and_then_another_leads)
+    await kept.retention.sweep_as_leader()
+    assert len(await kept.names("work", "run")) == 20
+
+
+async def test_what_is_kept_is_remembered_in_little_memory():
+    kept, digests = KeptDigests(), [sha256(b"%d" % n).hexdigest() for n in range(20_000)]
+    kept.add(digests).add(digests)
+    assert len(kept) == len(digests)
+    assert all(one in kept for one in digests)
+    assert sha256(b"other").hexdigest() not in kept
+    assert sum(sys.getsizeof(bucket) for bucket in kept._buckets) < 40 * len(digests)
+
+
+async def test_names_of_files_are_read_in_groups(kept, monkeypatch):
+    old = [(await kept.store.put(b"%d" % n, "")).sha256 for n in range(7)]
+    kept.clock.jump(timedelta(days=3))
+    groups = []
+    referenced = kept.files._referenced
+
+    async def noted(group):
+        groups.append(len(group))
+        return await referenced(group)
+
+    monkeypatch.setattr(kept.files, "_referenced", noted)
+    monkeypatch.setattr(service, "DIGESTS_PER_READ", 3)
+    assert await kept.files.collect(0.0, KeptDigests().add(old[:1])) == 6
+    assert sum(groups) == 6
+    assert max(groups) <= 3
 
 
 def test_ids_are_sorted_by_the_time_that_retention_reads_of_them():

@@ -125,8 +125,9 @@ class LocalArtifactStore:
     def digests(self, older_than: float) -> Iterator[str]:
         """Yield the digests of artifacts that were stored before a time (seconds since 1970)."""
         for path in self._files():
-            if path.stat().st_mtime < older_than:
-                yield path.parent.name + path.name
+            with suppress(FileNotFoundError):  # another replica has removed it
+                if path.stat().st_mtime < older_than:
+                    yield path.parent.name + path.name
 
     async def delete(self, sha256: str, *, older_than: float) -> bool:
         """Remove an artifact unless it was stored (again) or read since; says whether it was."""

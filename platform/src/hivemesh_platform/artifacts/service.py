@@ -6,14 +6,12 @@ step (folders with all their files), and what steps of the same run have stored.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Protocol
 from urllib.parse import urlencode
 
-import msgspec
 import structlog
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.artifacts import DataClass, Grant, GrantRequest
@@ -23,6 +21,7 @@ from hivemesh_sdk.errors import InvalidError
 
 from hivemesh_platform.artifacts import store
 from hivemesh_platform.artifacts.errors import ArtifactMissingError, RangeInvalidError
+from hivemesh_platform.artifacts.kept import KeptDigests
 from hivemesh_platform.artifacts.model import ArtifactInfo, Holding
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.artifacts.streams import begun
@@ -36,6 +35,10 @@ GRANT_S = 300  # a grant is checked again at each use, so this only limits what 
 DIGESTS_PER_READ = 500
 ENTRIES_PER_WRITE = 50
 UNKNOWN_TYPE = "application/octet-stream"
+
+
+def _no_check() -> None:
+    """Let a sweep go on."""
 
 
 class StepHolders(Protocol):
@@ -251,63 +254,73 @@ class ArtifactService:
         chunks = self._artifacts.read_range(sha256, start, end)
         return Content(info=info, start=start, end=end, chunks=await begun(chunks))
 
-    async def collect(self, min_age_s: float, named: AbstractSet[str] = frozenset()) -> int:
+    async def collect(
+        self, min_age_s: float, kept: KeptDigests, check: Callable[[], None] = _no_check
+    ) -> int:
         """Remove what nothing refers to and what is older than any open run; returns how many.
 
-        What is `named` stays, whatever the database says of it.
+        What is `kept` stays, whatever the database says of it. `check` ends it by an error.
         """
         limit = await self._old(min_age_s)
         removed = 0
-        for sha256 in await self.unreferenced(min_age_s, named):
-            removed += await self._artifacts.delete(sha256, older_than=limit)
+        async for group in self._unreferenced(limit, kept):
+            check()
+            for sha256 in group:
+                removed += await self._artifacts.delete(sha256, older_than=limit)
+        check()
         await self._artifacts.discard_unfinished(limit)
         return removed
 
-    async def unreferenced(
-        self, min_age_s: float, named: AbstractSet[str] = frozenset()
-    ) -> list[str]:
-        """Return the digests of what `collect` would remove."""
+    async def count_unreferenced(self, min_age_s: float, kept: KeptDigests) -> int:
+        """Return how many artifacts `collect` would remove."""
         limit = await self._old(min_age_s)
-        kept = _named(await self._database.read(store.answers)) | named
-        found: list[str] = []
-        old = await asyncio.to_thread(lambda: list(self._artifacts.digests(limit)))
-        for group in _groups(iter(old), 200):
-            used = await self._referenced(group)
-            found += sorted(set(group) - used - kept)
-        return found
+        return sum([len(group) async for group in self._unreferenced(limit, kept)])
 
-    async def expiring(self, before: int, named: AbstractSet[str]) -> list[tuple[str, str]]:
-        """Return digest and tenant of the entries that `expire` would forget."""
-        found: list[tuple[str, str]] = []
-        after = ""
+    async def _unreferenced(self, limit: float, kept: KeptDigests) -> AsyncIterator[list[str]]:
+        """Look at all files in groups, so that their names are never in memory at once."""
+        old = self._artifacts.digests(limit)
+        while group := await asyncio.to_thread(lambda: list(islice(old, DIGESTS_PER_READ))):
+            candidates = [one for one in group if one not in kept]
+            used = await self._referenced(candidates) if candidates else set()
+            yield sorted(set(candidates) - used)
+
+    async def expiring(
+        self, before: int, kept: KeptDigests
+    ) -> AsyncIterator[list[tuple[str, str]]]:
+        """Yield digest and tenant of the entries that `expire` would forget, in groups."""
+        after = ("", "")
         while True:
             group = await self._database.read(
-                partial(store.unneeded, after=after, before=before, limit=DIGESTS_PER_READ)
+                partial(store.unneeded, after=after, before=before, limit=ENTRIES_PER_WRITE)
             )
-            found += [one for one in group if one[0] not in named]
-            if len(group) < DIGESTS_PER_READ:
-                return found
-            after = group[-1][0]
+            yield [one for one in group if one[0] not in kept]
+            if len(group) < ENTRIES_PER_WRITE:
+                return
+            after = group[-1]
 
-    async def expire(self, before: int, named: AbstractSet[str]) -> int:
+    async def expire(
+        self, before: int, kept: KeptDigests, check: Callable[[], None] = _no_check
+    ) -> int:
         """Forget old entries that nothing needs; their bytes go with a later `collect`."""
         removed = 0
-        for group in _batched(await self.expiring(before, named), ENTRIES_PER_WRITE):
-            removed += await self._database.write(
-                partial(store.remove, digests=group, before=before)
-            )
+        async for group in self.expiring(before, kept):
+            check()
+            if group:
+                removed += await self._database.write(
+                    partial(store.remove, digests=group, before=before)
+                )
         return removed
 
-    async def with_entries(self, digests: set[str]) -> set[str]:
-        """Return the digests with those of everything that lies in folders among them."""
-        found = set(digests)
-        for group in _groups(iter(sorted(digests)), DIGESTS_PER_READ):
+    async def keep(self, digests: set[str], kept: KeptDigests) -> None:
+        """Add digests to what is kept, with those of everything that lies in folders among them."""
+        fresh = [one for one in sorted(digests) if one not in kept]
+        kept.add(fresh)
+        for group in _groups(iter(fresh), DIGESTS_PER_READ):
             folders = await self._database.read(
                 partial(store.folders, digests=group, media_type=TREE_MEDIA_TYPE)
             )
             for folder in folders:
-                found |= await self._trees.entries(folder)
-        return found
+                kept.add(await self._trees.entries(folder))
 
     async def _old(self, min_age_s: float) -> float:
         """The time before which nothing can belong to an open run."""
@@ -406,24 +419,9 @@ def _bounds(wanted: tuple[int | None, int | None] | None, size: int) -> tuple[in
     return start, end
 
 
-def _batched(entries: list[tuple[str, str]], size: int) -> Iterator[list[tuple[str, str]]]:
-    """Cut a list."""
-    return (entries[first : first + size] for first in range(0, len(entries), size))
-
-
 def _groups(digests: Iterator[str], size: int) -> Iterator[list[str]]:
     while group := list(islice(digests, size)):
         yield group
-
-
-def _named(answers: list[str]) -> set[str]:
-    """The artifacts that hold long answers."""
-    found = set()
-    for text in answers:
-        artifact = msgspec.json.decode(text).get("artifact")
-        if artifact is not None:
-            found.add(artifact["sha256"])
-    return found
 
 
 def missing(sha256: str) -> ArtifactMissingError:

@@ -198,16 +198,24 @@ def referenced(tx: Transaction, digests: Sequence[str]) -> set[str]:
 
 _UNNEEDED = """
 SELECT sha256, tenant FROM artifact
- WHERE sha256 > :after AND created_at < :before
+ WHERE created_at < :before
    AND NOT EXISTS (SELECT 1 FROM dataset_part WHERE dataset_part.sha256 = artifact.sha256)
    AND NOT EXISTS (SELECT 1 FROM step_artifact WHERE step_artifact.sha256 = artifact.sha256)
 """
 
 
-def unneeded(tx: Transaction, after: str, before: int, limit: int) -> list[tuple[str, str]]:
+def unneeded(
+    tx: Transaction, after: tuple[str, str], before: int, limit: int
+) -> list[tuple[str, str]]:
     """Return digest and tenant of old entries that no dataset has and no kept step has stored."""
-    names: dict[str, Value] = {"after": after, "before": before, "limit": limit}
-    rows = tx.all(_UNNEEDED + " ORDER BY sha256, tenant LIMIT :limit", names)
+    names: dict[str, Value] = {
+        "after": after[0],
+        "tenant": after[1],
+        "before": before,
+        "limit": limit,
+    }
+    following = " AND (sha256 > :after OR (sha256 = :after AND tenant > :tenant))"
+    rows = tx.all(_UNNEEDED + following + " ORDER BY sha256, tenant LIMIT :limit", names)
     return [(row["sha256"], row["tenant"]) for row in rows]
 
 
@@ -216,7 +224,6 @@ def remove(tx: Transaction, digests: Sequence[tuple[str, str]], before: int) -> 
     removed = 0
     for sha256, tenant in digests:
         names: dict[str, Value] = {
-            "after": "",
             "before": before,
             "sha256": sha256,
             "tenant": tenant,
@@ -238,15 +245,6 @@ def folders(tx: Transaction, digests: Sequence[str], media_type: str) -> list[st
         (media_type, *digests),
     )
     return [row["sha256"] for row in rows]
-
-
-def answers(tx: Transaction) -> list[str]:
-    """Return the answers (JSON) of nodes and jobs that are kept."""
-    rows = tx.all(
-        """SELECT output FROM node WHERE output IS NOT NULL
-           UNION ALL SELECT output FROM work WHERE node = 'job' AND output IS NOT NULL"""
-    )
-    return [row["output"] for row in rows]
 
 
 def oldest_open_run(tx: Transaction) -> int | None:

@@ -9,11 +9,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.api import RetentionView
 
+from hivemesh_platform.artifacts.kept import KeptDigests
 from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.execution import retention_sql as sql
 from hivemesh_platform.execution.parts import milliseconds
@@ -31,7 +33,20 @@ UNREFERENCED_S = 86_400.0  # longer than any step: what it has stored is named b
 _log = structlog.get_logger("hivemesh.retention")
 _Due = Callable[[Transaction, str, int, int], list[str]]
 _Remove = Callable[[Transaction, Sequence[str], int], int]
-_Names = Callable[[Transaction, str, int], tuple[str, set[str]]]
+_NAMING = (
+    (sql.named_by_runs, 50),
+    (sql.named_by_batches, 5000),
+    (sql.named_by_jobs, 500),
+    (sql.named_by_letters, 500),
+)
+
+
+def _no_check() -> None:
+    """Let a sweep go on."""
+
+
+class _NotOursError(Exception):
+    """Another replica leads now: its sweep goes on where this one ends."""
 
 
 @dataclass(slots=True)
@@ -59,18 +74,24 @@ class Retention:
         self._clock = clock
         self._leads = leads
         self._sweeping = asyncio.Lock()
+        self._check: Callable[[], None] = _no_check
         self.removed = Removed()
 
     async def run(self) -> None:
-        """Sweep regularly, where this replica leads, until cancelled."""
+        """Sweep regularly, where and while this replica leads, until cancelled."""
         while True:
             await asyncio.sleep(self._settings.every_s)
-            if not self._leads():
-                continue
-            try:
-                await self.sweep()
-            except StorageError as error:  # the next sweep goes on
-                _log.warning("sweep_interrupted", detail=error.detail)
+            await self.sweep_as_leader()
+
+    async def sweep_as_leader(self) -> None:
+        """Sweep, unless another replica leads; end where another one begins to."""
+        try:
+            self._check_leads()
+            await self.sweep(self._check_leads)
+        except _NotOursError:
+            _log.info("sweep_left_to_leader")
+        except StorageError as error:  # the next sweep goes on
+            _log.warning("sweep_interrupted", detail=error.detail)
 
     async def show(self, *, count: bool = False) -> RetentionView:
         """How long things are kept, what was removed; with `count` also what is due now."""
@@ -85,9 +106,14 @@ class Retention:
             due=await self._due() if count else {},
         )
 
-    async def sweep(self) -> dict[str, int]:
-        """Remove all that is due; returns how much of each kind."""
+    async def sweep(self, check: Callable[[], None] = _no_check) -> dict[str, int]:
+        """Remove all that is due; returns how much of each kind.
+
+        Everything is looked at again in the transaction that removes it, so two sweeps at once, at
+        two replicas, remove nothing that one alone would not. `check` ends it by an error.
+        """
         async with self._sweeping:
+            self._check = check
             started = self._clock.monotonic()
             counts = {
                 "runs": await self._expire_runs(),
@@ -102,10 +128,12 @@ class Retention:
                 ),
             }
             await self._remove_rows()
-            named = await self._named()
-            counts["artifacts"] = await self._files.collect(UNREFERENCED_S, named)
+            kept = await self._kept()
+            counts["artifacts"] = await self._files.collect(UNREFERENCED_S, kept, check)
             before = self._before(self._settings.artifacts_days)
-            counts["entries"] = 0 if before is None else await self._files.expire(before, named)
+            counts["entries"] = (
+                0 if before is None else await self._files.expire(before, kept, check)
+            )
             for name, count in counts.items():
                 self.removed.counts[name] = self.removed.counts.get(name, 0) + count
             self.removed.at = datetime.fromtimestamp(self._clock.now().timestamp(), UTC)
@@ -122,9 +150,12 @@ class Retention:
         ):
             found[name] = await self._count(due, prefix, self._before(days))
         before = self._before(self._settings.artifacts_days)
-        named = await self._named()
-        found["artifacts"] = len(await self._files.unreferenced(UNREFERENCED_S, named))
-        found["entries"] = 0 if before is None else len(await self._files.expiring(before, named))
+        kept = await self._kept()
+        found["artifacts"] = await self._files.count_unreferenced(UNREFERENCED_S, kept)
+        found["entries"] = 0
+        if before is not None:
+            async for group in self._files.expiring(before, kept):
+                found["entries"] += len(group)
         return found
 
     async def _count(self, due: _Due, after: str, before: int | None) -> int:
@@ -164,34 +195,37 @@ class Retention:
 
     async def _remove_rows_of(self, run: str) -> None:
         while True:
+            self._check()
             if await self._database.write(lambda tx: sql.remove_rows(tx, run, GROUP * 10)):
                 return
             await asyncio.sleep(PAUSE_S)
 
-    async def _named(self) -> set[str]:
+    async def _kept(self) -> KeptDigests:
         """The digests that something which is kept names, and what lies in folders of them."""
-        found = await self._database.read(sql.named_by_pipelines)
-        for names in (sql.named_by_runs, sql.named_by_jobs, sql.named_by_letters):
-            found |= await self._all_named(names)
-        return await self._files.with_entries(found)
-
-    async def _all_named(self, names: _Names) -> set[str]:
-        found: set[str] = set()
-        after = sql.JOBS if names is sql.named_by_jobs else ""
-        while True:
-            place = after
-            after, some = await self._database.read(lambda tx: names(tx, place, READ_GROUP))  # noqa: B023 - read at once
-            found |= some
-            if not after:
-                return found
+        kept = KeptDigests()
+        await self._files.keep(await self._database.read(sql.named_by_pipelines), kept)
+        for names, limit in _NAMING:
+            after = sql.JOBS if names is sql.named_by_jobs else ""
+            while True:
+                self._check()
+                after, some = await self._database.read(partial(names, after=after, limit=limit))
+                await self._files.keep(some, kept)
+                if not after:
+                    break
+        return kept
 
     async def _read(self, due: _Due, after: str, before: int, limit: int) -> list[str]:
         return await self._database.read(lambda tx: due(tx, after, before, limit))
 
     async def _write(self, remove: _Remove, group: Sequence[str], before: int) -> int:
+        self._check()
         count = await self._database.write(lambda tx: remove(tx, group, before))
         await asyncio.sleep(PAUSE_S)
         return count
+
+    def _check_leads(self) -> None:
+        if not self._leads():
+            raise _NotOursError
 
     def _before(self, days: float) -> int | None:
         return None if not days else milliseconds(self._clock) - round(days * DAY_MS)

@@ -170,8 +170,8 @@ def remove_events(tx: Transaction, runs: Sequence[str], before: int) -> int:
 def named_by_runs(tx: Transaction, after: str, limit: int) -> tuple[str, set[str]]:
     """Return the digests that the next runs name, and the last of these runs ("" at the end).
 
-    These are its batches too: any run may be done again from any of its steps. Of one that may be
-    gone on with (it has not ended, or not well) it is what its rows have made besides.
+    Its batches come apart (`named_by_batches`). Of a run that may be gone on with (it has not ended,
+    or not well) it is what its rows have made besides.
     """
     runs = tx.all(
         "SELECT id, state, document, parameters FROM run WHERE id > ? ORDER BY id LIMIT ?",
@@ -184,12 +184,22 @@ def named_by_runs(tx: Transaction, after: str, limit: int) -> tuple[str, set[str
     marks = ", ".join("?" * len(ids))
     nodes = tx.all(f"SELECT options, output FROM node WHERE run IN ({marks})", ids)  # noqa: S608 - as above
     found |= _named(nodes, "options", "output")
-    batches = tx.all(f"SELECT DISTINCT sha256 FROM batch WHERE run IN ({marks})", ids)  # noqa: S608 - as above
-    found |= _named(batches, "sha256")
     for run in (row["id"] for row in runs if row["state"] != "completed"):
         work = tx.all("SELECT input, output FROM work WHERE run = ?", (run,))
         found |= _named(work, "input", "output")
     return ids[-1], found
+
+
+def named_by_batches(tx: Transaction, after: str, limit: int) -> tuple[str, set[str]]:
+    """The same of all batches: any run may be done again from any of its steps."""
+    run, node, seq = after.split(" ") if after else ("", "", "0")
+    rows = tx.all(
+        """SELECT run, node, seq, sha256 FROM batch WHERE (run, node, seq) > (?, ?, ?)
+            ORDER BY run, node, seq LIMIT ?""",
+        (run, node, int(seq), limit),
+    )
+    last = f"{rows[-1]['run']} {rows[-1]['node']} {rows[-1]['seq']}" if rows else ""
+    return last, {row["sha256"] for row in rows}
 
 
 def named_by_jobs(tx: Transaction, after: str, limit: int) -> tuple[str, set[str]]:
