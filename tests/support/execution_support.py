@@ -76,6 +76,7 @@ class DirectEngine:
     def __init__(self, steps):
         self._steps = steps
         self._tasks = {}
+        self.forgotten = []
 
     async def __aenter__(self):
         return self
@@ -96,6 +97,9 @@ class DirectEngine:
 
     async def is_known(self, run, turn=0):
         return run in self._tasks
+
+    async def forget(self, runs):
+        self.forgotten += runs
 
     async def take_over(self, replica):
         return

@@ -226,7 +226,12 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
             clearance=InstalledCatalogue(platform.types).clearance,
         )
         retention = Retention(
-            database, files, settings.retention, clock, lambda: replicas.leads("artifacts")
+            database,
+            files,
+            execution.engine,
+            settings.retention,
+            clock,
+            lambda: replicas.leads("artifacts"),
         )
         platform.removed = retention.removed
         routers = [

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from execution_support import core, worker
 from fake_workers import FakeWorkerFleet
 from hivemesh_platform.execution.engine import DbosEngine
@@ -71,6 +72,32 @@ async def test_a_run_is_started_once_however_often_it_is_submitted(tmp_path):
         await opened.submit("run_1", ["a"])
         await steps.closed.wait()
     assert steps.drained == ["a"]
+
+
+@pytest.mark.usefixtures("each_database")
+async def test_runs_that_are_forgotten_leave_nothing_of_any_turn(tmp_path):
+    steps = Steps()
+    async with engine(tmp_path, steps) as opened:
+        for run, turn in (("run_1", 0), ("run_1", 1), ("run_12", 0)):
+            steps.closed.clear()
+            await opened.submit(run, ["a"], turn)
+            await steps.closed.wait()
+        await opened.forget(["run_1", "run_1"])
+        known = [await opened.is_known(*one) for one in (("run_1",), ("run_1", 1), ("run_12",))]
+        assert known == [False, False, True]
+        await opened.forget(["run_1", "never"])
+        with opened._engine.connect() as connection:
+            left = {
+                name: {row[0] for row in connection.execute(of_workflow(opened._engine, name))}
+                for name in ("workflow_status", "operation_outputs", "workflow_input")
+            }
+    assert all(rows <= {"run_12"} for rows in left.values()), left
+
+
+def of_workflow(opened, table):
+    """Which workflows have rows in a table of DBOS."""
+    schema = "dbos" if opened.dialect.name == "postgresql" else None
+    return sa.select(sa.column("workflow_uuid")).select_from(sa.table(table, schema=schema))
 
 
 async def test_what_the_engine_writes_is_json(tmp_path):

@@ -7,6 +7,7 @@ from datetime import timedelta
 from hashlib import sha256
 
 import pytest
+from execution_support import DirectEngine
 from hivemesh_platform import ids
 from hivemesh_platform.artifacts import service
 from hivemesh_platform.artifacts.kept import KeptDigests
@@ -39,7 +40,10 @@ class Kept:
         self.files = ArtifactService(database, store, None, clock)
         settings = RetentionSettings(runs_days=10, jobs_days=5, events_days=2, artifacts_days=20)
         self.leads = True
-        self.retention = Retention(database, self.files, settings, clock, lambda: self.leads)
+        self.engine = DirectEngine(None)
+        self.retention = Retention(
+            database, self.files, self.engine, settings, clock, lambda: self.leads
+        )
 
     def at(self, days):
         return round(self.clock.now().timestamp() * 1000) - round(days * DAY_MS)
@@ -106,6 +110,13 @@ async def test_all_rows_of_a_run_go_however_many_there_are(kept):
     for table in ("batch", "run_label", "run_event"):
         assert await kept.names(table, "run") == set()
     assert await kept.names("expired_run", "id") == set()
+
+
+async def test_the_engine_forgets_runs_that_have_gone(kept):
+    run = await kept.run(11)
+    await kept.run(9)
+    await kept.retention.sweep()
+    assert kept.engine.forgotten == [run]
 
 
 async def test_an_interrupted_removal_is_gone_on_with(kept):

@@ -79,6 +79,10 @@ class RunEngine(Protocol):
         """Whether the workflow of a run's turn was ever started."""
         ...
 
+    async def forget(self, runs: Sequence[str]) -> None:
+        """Remove everything that is kept of runs which have ended. Repeatable."""
+        ...
+
     async def take_over(self, replica: str) -> None:
         """Go on with the runs of a replica that is gone. Repeatable, by several at once too."""
         ...
@@ -159,6 +163,18 @@ class DbosEngine:
         from dbos import DBOS  # noqa: PLC0415 - see __aenter__
 
         return await DBOS.get_workflow_status_async(_workflow(run, turn)) is not None
+
+    async def forget(self, runs: Sequence[str]) -> None:
+        """Remove everything that is kept of runs which have ended, all turns of them. Repeatable."""
+        from dbos import DBOS  # noqa: PLC0415 - see __aenter__
+
+        for run in runs:
+            found = await DBOS.list_workflows_async(
+                workflow_id_prefix=run, load_input=False, load_output=False
+            )
+            known = [one.workflow_id for one in found if one.workflow_id.partition(".")[0] == run]
+            if known:
+                await DBOS.delete_workflows_async(known)
 
     async def take_over(self, replica: str) -> None:
         """Go on with the runs of a replica that is gone.

@@ -18,6 +18,7 @@ from hivemesh_sdk.contracts.api import RetentionView
 from hivemesh_platform.artifacts.kept import KeptDigests
 from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.execution import retention_sql as sql
+from hivemesh_platform.execution.engine import RunEngine
 from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.settings import RetentionSettings
 from hivemesh_platform.storage.database import Database
@@ -64,12 +65,14 @@ class Retention:
         self,
         database: Database,
         files: ArtifactService,
+        engine: RunEngine,
         settings: RetentionSettings,
         clock: Clock,
         leads: Callable[[], bool],
     ) -> None:
         self._database = database
         self._files = files
+        self._engine = engine
         self._settings = settings
         self._clock = clock
         self._leads = leads
@@ -190,6 +193,8 @@ class Retention:
     async def _remove_rows(self) -> None:
         """Finish the runs that this sweep or an interrupted one has begun to remove."""
         while runs := await self._database.read(sql.expired):
+            self._check()
+            await self._engine.forget(runs)
             for run in runs:
                 await self._remove_rows_of(run)
 

@@ -90,6 +90,7 @@ class Execution:
     held: HeldSteps
     tickets: StepTickets
     submits: StepSubmits
+    engine: RunEngine
     work: Signal  # to be given when something that rows waited for has changed
     counters: ExecutionCounters
 
@@ -190,6 +191,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
                 held=held,
                 tickets=shown,
                 submits=StepSubmits(run_parts, jobs, shown, ports.catalogue, ports.policies),
+                engine=engine,
                 work=work,
                 counters=counters,
             )
