@@ -84,6 +84,21 @@ async def test_replicas_are_learned_and_forgotten_but_those_given_stay(replicas:
     assert "b" not in replicas.asked
 
 
+async def test_a_replica_that_came_back_is_found_when_all_others_are_gone(
+    replicas: Replicas,
+) -> None:
+    """It was away when the one that is gone now last said who lives."""
+    platforms = Platforms([A])
+    platforms.learn(["https://a:8443", "https://b:8443"])
+    platforms.learn(["https://a:8443"])
+    assert not platforms.several
+    replicas.away.add("a")
+    assert await platforms.ask(replicas) == "b"
+    platforms.learn(["https://b:8443"])
+    assert await platforms.ask(replicas) == "b"
+    assert platforms.current.host == "b"
+
+
 async def test_the_one_that_answers_is_kept_until_another_does(replicas: Replicas) -> None:
     platforms = Platforms([A])
     platforms.learn(["https://b:8443"])

@@ -29,6 +29,7 @@ class Platforms:
     def __init__(self, targets: Sequence[Target], first: int = 0) -> None:
         self._given = tuple(dict.fromkeys(targets))
         self._known = [*self._given[first:], *self._given[:first]]  # the one to ask comes first
+        self._former: list[Target] = []  # known before; they are asked when nobody else answers
 
     @classmethod
     def spread(cls, targets: Sequence[Target]) -> "Platforms":
@@ -52,7 +53,8 @@ class Platforms:
         if self.current not in kept:
             kept.insert(0, self.current)
         new = [one for one in told if one not in kept]
-        self._known = [*kept, *new][:MOST]
+        gone = [one for one in (*self._known, *self._former) if one not in (*kept, *new)]
+        self._known, self._former = [*kept, *new][:MOST], gone[:MOST]
 
     async def ask(self, call: Callable[[Target], Awaitable[T]]) -> T:
         """Ask one after the other until one answers.
@@ -60,7 +62,7 @@ class Platforms:
         Raises:
             TransportError, RemoteError: what the last one said or did not say.
         """
-        *others, last = tuple(self._known)
+        *others, last = (*self._known, *self._former)
         for target in others:
             try:
                 return await call(target)
