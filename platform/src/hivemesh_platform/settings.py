@@ -271,8 +271,8 @@ class RoutingSettings(Section):
     )
     failures: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=5,
-        description="The same for one whose last steps all failed while those of the others did "
-        "not. 0 = never.",
+        description="The same for one whose last steps all failed, or half of ten and more in 30 s, "
+        "while those of the others did not. 0 = never.",
     )
     ejected_s: Annotated[float, Field(gt=0, le=3600)] = Field(
         default=10.0,

@@ -120,6 +120,79 @@ def test_an_instance_whose_last_steps_all_failed_is_out() -> None:
     assert steps.look() == {"b": Circuit.OPEN}
 
 
+@pytest.mark.parametrize(
+    ("own", "others", "out"),  # x: a step that failed
+    [
+        ("x.x.x.x.x.", "..........", ["b"]),
+        ("x.x.x.x...", "..........", []),
+        ("x.x.x.x.x.", "x..x......", ["b"]),
+        ("x.x.x.x.x.", "x..x..x...", []),  # inputs that fail everywhere are no fault of an instance
+        ("xx.xx.xxx.", "x..x..x...", ["b"]),
+    ],
+)
+def test_an_instance_at_which_half_of_the_steps_fail_is_out(
+    own: str, others: str, out: list[str]
+) -> None:
+    steps = Steps("a", "b")
+    for name, ends in (("a", others), ("b", own)):
+        for end in ends:
+            steps.run(name, 0.1, ok=end == ".")
+    assert list(steps.look()) == out
+
+
+def test_half_of_few_steps_says_nothing_and_what_failed_long_ago_neither() -> None:
+    steps = Steps("a", "b")
+    for number in range(8):
+        steps.run("a", 0.1)
+        steps.run("b", 0.1, ok=number % 2 > 0)
+    assert steps.look() == {}
+    steps.look(after=31.0)
+    steps.run("a", 0.1, times=10)
+    steps.run("b", 0.1, ok=False, times=2)
+    steps.run("b", 0.1, times=6)
+    assert steps.look() == {}
+
+
+def test_failures_at_one_in_two_are_found_within_ten_seconds() -> None:
+    steps = Steps("a", "b", "c", "d")
+    for _ in range(10):
+        for name in "abcd":
+            steps.run(name, 0.1, times=4)
+        assert steps.look() == {}
+    seconds = 0
+    while not steps.look():
+        for name in "abc":
+            steps.run(name, 0.1, times=4)
+        for _ in range(2):
+            steps.run("d", 0.1, ok=False)
+            steps.run("d", 0.1)
+        seconds += 1
+    assert seconds < 10
+
+
+@pytest.mark.parametrize(
+    ("slow_slots", "out"), [(0, []), (1, []), (2, ["b"]), (3, ["b"]), (4, ["b"])]
+)
+def test_an_instance_of_which_half_of_the_slots_are_slow_is_out(
+    slow_slots: int, out: list[str]
+) -> None:
+    """Ten seconds of two instances with four slots each; slow ones take ten times as long."""
+    steps = Steps("a", "b")
+    looked: list[str] = []
+    running: list[tuple[float, int, str, int]] = []
+    for slot in range(4):
+        running += [(0.1, steps.begin("a"), "a", 0), (0.1, steps.begin("b"), "b", slot)]
+    while steps.now < 10.0 and not looked:
+        running.sort()
+        end, number, name, slot = running.pop(0)
+        steps.now = end
+        steps.outliers.ended(number, ok=True, now=end)
+        slow = name == "b" and slot < slow_slots
+        running.append((end + (1.0 if slow else 0.1), steps.begin(name), name, slot))
+        looked = list(steps.look(after=0.0))
+    assert looked == out
+
+
 def test_nobody_is_out_where_the_inputs_fail_everywhere() -> None:
     steps = Steps("a", "b")
     steps.run("a", 0.1, ok=False, times=5)

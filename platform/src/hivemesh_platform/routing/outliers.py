@@ -31,8 +31,13 @@ class Rule:
     factor: float = 3.0  # times slower than the median of the others; 0: never for its time
     least_s: float = 0.03  # that a step takes longer; below it nobody would notice
     failures: int = 5  # in a row, while the others mostly succeed; 0: never for failures
+    share: float = 0.5  # of the last `volume` and more that failed, while the others mostly succeed
+    volume: int = 10  # in `window_s`, before a share says anything
+    slow_share: float = 0.375  # of its slots' time that goes to steps as the others have none
+    slow_steps: int = 5
     samples: int = 3  # of an instance, before anything is said of it
     remembered: int = 8
+    kept: int = 32  # of the steps that slow slots among quick ones are told by
     window_s: float = 30.0
     look_s: float = 0.25
     first_s: float = 10.0  # out for this long, twice as long after each probe that fails
@@ -71,10 +76,11 @@ class _One:
     """What is known of one instance and one capability."""
 
     samples: deque[_Sample]
-    failed: deque[bool]
+    failed: deque[tuple[float, bool]]  # when, and whether it did
     circuit: Circuit = Circuit.CLOSED
     reason: str = ""
     since: float = 0.0
+    failed_at: float = float("-inf")
     out_s: float = 0.0
     running: dict[int, _Step] = field(default_factory=dict)
 
@@ -113,7 +119,9 @@ class Outliers:
             if step.began >= one.since:
                 self._probed(one, instance, capability, step, ok=ok, now=now)
             return
-        one.failed.append(not ok)
+        one.failed.append((now, not ok))
+        if not ok:
+            one.failed_at = now
         if ok and step.records:
             each = (now - step.began) / step.records
             one.samples.append(_Sample(now, each, step.records))
@@ -172,9 +180,9 @@ class Outliers:
     def _one(self, instance: str, capability: str) -> _One:
         ones = self._of[capability]
         if instance not in ones:
-            ones[instance] = _One(
-                deque(maxlen=self._rule.remembered), deque(maxlen=max(1, self._rule.failures))
-            )
+            rule = self._rule
+            ended = max(1, rule.failures, rule.kept, rule.volume)
+            ones[instance] = _One(deque(maxlen=rule.kept), deque(maxlen=ended))
         return ones[instance]
 
     def _look(self, ones: dict[str, _One], now: float) -> set[str]:
@@ -212,33 +220,75 @@ class Outliers:
         """Seconds a record of each instance that has enough to show."""
         since = now - self._rule.window_s
         found: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        longest: dict[str, float] = {}
         for name, one in ones.items():
             if one.circuit is Circuit.CLOSED:
                 times = [sample.each for sample in one.samples if sample.at >= since]
-                if len(times) >= self._rule.samples:
-                    found[name] = median_low(times)
-        return _Typical(found)
+                last = times[-self._rule.remembered :]
+                if len(last) >= self._rule.samples:
+                    found[name] = median_low(last)
+                    counts[name], longest[name] = len(times), max(times)
+        typical = _Typical(found, counts, longest)
+        if any(one.failed_at >= since for one in ones.values()):
+            typical.failed = sum(bad for one in ones.values() for _, bad in one.failed)
+            typical.ended = sum(len(one.failed) for one in ones.values())
+        return typical
 
     def _why(self, name: str, ones: dict[str, _One], typical: "_Typical", now: float) -> str:
         one = ones[name]
-        if self._fails(name, ones):
-            return f"its last {len(one.failed)} steps failed"
+        if failing := self._failing(name, ones, typical, now):
+            return failing
         other = typical.of_others(name)
         if other is None or not self._rule.factor:
             return ""
         since = now - self._rule.window_s
-        times = [(sample.each, sample.records) for sample in one.samples if sample.at >= since]
+        times = [(sample.each, sample.records) for sample in self._last(one, since)]
         late = [step for step in one.running.values() if self._is_late(step, other, now)]
         times += [((now - step.began) / step.records, step.records) for step in late]
         times = times[-self._rule.remembered :]
         if len(times) < self._rule.samples:
             return ""
         each, records = sorted(times)[len(times) // 4]  # nearly all of them are that slow
-        if each < self._rule.factor * other or (each - other) * records < self._rule.least_s:
-            return ""
-        if each <= self._long(name, ones, since):
-            return ""
+        if not self._is_slow(each, records, other) or each <= self._long(name, ones, since):
+            return self._some_slow(name, ones, typical, now)
         return f"{each / max(other, 1e-9):.1f} times slower than the others"
+
+    def _last(self, one: _One, since: float) -> list[_Sample]:
+        """The last steps alone: an instance is as slow as it is now."""
+        last = list(one.samples)[-self._rule.remembered :]
+        return [sample for sample in last if sample.at >= since]
+
+    def _is_slow(self, each: float, records: int, other: float) -> bool:
+        return each >= self._rule.factor * other and (each - other) * records >= self._rule.least_s
+
+    def _some_slow(self, name: str, ones: dict[str, _One], typical: "_Typical", now: float) -> str:
+        """Where some slots of an instance are slow, most of its steps end on the others of them.
+
+        What counts is the time that goes to steps which take longer than any of the others'.
+        """
+        since = now - self._rule.window_s
+        other = typical.of_others(name) or 0.0
+        one, (most, longest) = ones[name], typical.longest_of_others(name)
+        if most < self._rule.kept // HALF:
+            return ""
+        bound = max(longest, self._rule.factor * other)
+        if typical.longest(name) <= bound:  # at most what still runs is slow
+            began = sum(now - step.began > bound * step.records for step in one.running.values())
+            if began < self._rule.slow_steps:
+                return ""
+        times = [(s.each, s.records) for s in one.samples if s.at >= since]
+        running = [step for step in one.running.values() if step.records]
+        times += [((now - step.began) / step.records, step.records) for step in running]
+        slow = [
+            each * records
+            for each, records in times
+            if each > longest and self._is_slow(each, records, other)
+        ]
+        spent = sum(each * records for each, records in times)
+        if len(slow) < self._rule.slow_steps or sum(slow) < self._rule.slow_share * spent:
+            return ""
+        return f"{100 * sum(slow) / spent:.0f} % of its time goes to steps slower than any of the others"
 
     def _long(self, name: str, ones: dict[str, _One], since: float) -> float:
         """What is long for the others: where inputs differ, a few long ones are no slow instance."""
@@ -251,12 +301,22 @@ class Outliers:
         )
         return times[(len(times) - 1) * 9 // 10]
 
-    def _fails(self, name: str, ones: dict[str, _One]) -> bool:
-        one = ones[name]
-        if not self._rule.failures or len(one.failed) < self._rule.failures or not all(one.failed):
-            return False
-        others = [bad for key, two in ones.items() if key != name for bad in two.failed]
-        return bool(others) and sum(others) * HALF < len(others)
+    def _failing(self, name: str, ones: dict[str, _One], typical: "_Typical", now: float) -> str:
+        """Why an instance is out for what fails there, and not at the others."""
+        rule, since = self._rule, now - self._rule.window_s
+        if not rule.failures or ones[name].failed_at < since:
+            return ""
+        own = [bad for _, bad in ones[name].failed]
+        lately = [bad for at, bad in ones[name].failed if at >= since]
+        if len(own) >= rule.failures and all(own[-rule.failures :]):
+            reason, share = f"its last {rule.failures} steps failed", 1.0
+        elif len(lately) >= rule.volume and sum(lately) >= rule.share * len(lately):
+            share = sum(lately) / len(lately)
+            reason = f"{sum(lately)} of its last {len(lately)} steps failed"
+        else:
+            return ""
+        failed, ended = typical.failed - sum(own), typical.ended - len(own)
+        return reason if ended and failed * HALF < share * ended else ""
 
     def _is_late(self, step: _Step, other: float | None, now: float) -> bool:
         if other is None or not step.records or not self._rule.factor:
@@ -287,11 +347,27 @@ class Outliers:
 
 
 class _Typical:
-    """The usual seconds a record of several instances."""
+    """The usual seconds a record of several instances, and how many of their steps failed."""
 
-    def __init__(self, of: dict[str, float]) -> None:
+    failed = ended = 0  # where any has failed lately
+
+    def __init__(
+        self, of: dict[str, float], counts: dict[str, int], longest: dict[str, float]
+    ) -> None:
         self._of = of
         self._ordered = sorted(of.values())
+        self._counts, self._steps = counts, sum(counts.values())
+        self._long = longest
+        self._longest = sorted((each, name) for name, each in longest.items())[-HALF:]
+
+    def longest(self, name: str) -> float:
+        """What the longest step of one took for a record."""
+        return self._long.get(name, 0.0)
+
+    def longest_of_others(self, name: str) -> tuple[int, float]:
+        """How many steps of the others are known, and what the longest of them took for a record."""
+        others = [each for each, of in self._longest if of != name]
+        return self._steps - self._counts.get(name, 0), max(others, default=0.0)
 
     def of_others(self, name: str) -> float | None:
         """The lower median of all but one; None where there is no other."""
