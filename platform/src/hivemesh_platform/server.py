@@ -6,11 +6,13 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import msgspec
 import structlog
@@ -25,13 +27,15 @@ from hivemesh_platform.configuration import Loaded, Surroundings, from_text, loa
 from hivemesh_platform.identity import OperatorFiles, OwnIdentity
 from hivemesh_platform.listeners import Sockets
 from hivemesh_platform.lock import locked
-from hivemesh_platform.replicas.model import Urls
+from hivemesh_platform.replicas.model import BEAT_S, Urls
 from hivemesh_platform.settings import ApiSettings
-from hivemesh_platform.storage.database import PATIENCE_S
+from hivemesh_platform.storage.database import PATIENT_UNTIL
+from hivemesh_platform.storage.errors import DatabaseUnreachableError
 from hivemesh_platform.telemetry import logs
 
 if TYPE_CHECKING:
     from hivemesh_platform.app import Platform
+    from hivemesh_platform.replicas.service import Replicas
     from hivemesh_platform.supervisor.service import Supervisor
 
 PORTS = "ports.json"
@@ -113,12 +117,17 @@ async def _until_stopped(loaded: Loaded, ready: Ready) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask)
-    async with serving(loaded, stop) as platform:
-        _log.info("platform_ready", address=platform.mesh_url, state=str(loaded.state_folder))
-        ready.tell(b"ready")
-        await stop.asked.wait()
-        PATIENCE_S.set(STOP_PATIENCE_S)
-        _log.info("platform_stopping")
+    try:
+        async with serving(loaded, stop) as platform:
+            _log.info("platform_ready", address=platform.mesh_url, state=str(loaded.state_folder))
+            ready.tell(b"ready")
+            await stop.asked.wait()
+            PATIENT_UNTIL.set(time.monotonic() + STOP_PATIENCE_S)
+            _log.info("platform_stopping")
+    except* DatabaseUnreachableError:
+        if not stop.asked.is_set():
+            raise
+        _log.warning("stopped_without_database", detail="the next start goes on with what was held")
 
 
 @asynccontextmanager
@@ -150,6 +159,9 @@ async def serving(loaded: Loaded, stop: Stop | None = None) -> AsyncIterator["Pl
         stack.callback(operator.remove)
         operator.write_endpoint(_local(host), mesh.port)
         platform.ready = True
+        if not platform.replicas.alone:
+            naming = _naming_others(platform.replicas, operator, (_local(host), mesh.port))
+            await stack.enter_async_context(naming)
         yield platform
         platform.ready = False
 
@@ -213,6 +225,30 @@ async def _background(platform: "Platform", operator: OperatorFiles) -> AsyncIte
         tasks = [group.create_task(run(), name=name) for name, run in jobs]
         yield
         await _end(tasks)
+
+
+@asynccontextmanager
+async def _naming_others(
+    replicas: "Replicas", operator: OperatorFiles, own: tuple[str, int]
+) -> AsyncIterator[None]:
+    """Keep the operator's files at those replicas that live: the next command may need them."""
+
+    async def keep() -> None:
+        named: list[tuple[str, int]] = []
+        while True:
+            parts = [urlsplit(one.urls.mesh) for one in replicas.others]
+            found = sorted((one.hostname, one.port) for one in parts if one.hostname and one.port)
+            if found != named:
+                operator.write_endpoint(*own, found)
+                named = found
+            await asyncio.sleep(BEAT_S)
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(keep(), name="others")
+        try:
+            yield
+        finally:
+            task.cancel()
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:

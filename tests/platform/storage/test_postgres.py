@@ -12,7 +12,7 @@ from hivemesh_platform.execution.ledger_sql import SqlLedger
 from hivemesh_platform.knowledge.service import DatasetWriter
 from hivemesh_platform.settings import DatabaseSettings
 from hivemesh_platform.storage import migrate, opening
-from hivemesh_platform.storage.database import PATIENCE_S
+from hivemesh_platform.storage.database import PATIENCE_S, PATIENT_UNTIL
 from hivemesh_platform.storage.errors import (
     DatabaseUnreachableError,
     DatabaseUnsuitableError,
@@ -318,6 +318,23 @@ def test_a_database_of_others_is_refused(postgres_server):
         connection.execute("CREATE TABLE theirs (a int)")
     with pytest.raises(StateIncompatibleError, match="tables of others"):
         where.ensure_schema()
+
+
+async def test_who_ends_waits_for_a_server_that_is_away_but_once(killable):
+    """From the moment on each write has half a second, and those that the server takes still count."""
+    name = killable.new_database(TEMPLATE)
+    settings = settings_of(killable, name)
+    async with opening.open_database(settings, place(killable, name)) as database:
+        token = PATIENT_UNTIL.set(0.0)
+        try:
+            await database.write(lambda tx: tx.execute("CREATE TABLE counter (id TEXT, n BIGINT)"))
+            await asyncio.to_thread(killable.kill)
+            for _ in range(2):
+                with pytest.raises(DatabaseUnreachableError):
+                    await database.write(add_one)
+        finally:
+            PATIENT_UNTIL.reset(token)
+            await asyncio.to_thread(killable.start)
 
 
 async def test_who_asks_is_answered_while_the_server_is_away_and_the_platform_waits(killable):

@@ -30,7 +30,7 @@ from hivemesh_platform.replicas.model import (
 )
 from hivemesh_platform.replicas.standing import Standing
 from hivemesh_platform.storage.database import Database
-from hivemesh_platform.storage.errors import StorageError
+from hivemesh_platform.storage.errors import DatabaseUnreachableError, StorageError
 from hivemesh_platform.storage.transaction import Transaction
 
 FOLDER_FILE = "folder.id"
@@ -116,8 +116,10 @@ class Replicas:
     async def leave(self) -> None:
         """End in order: what this replica holds may go to others at once."""
         now, epoch = self._now(), self.standing.epoch
-        with suppress(StorageError):  # it is declared dead instead
+        try:
             await self._database.write(lambda tx: store.leave(tx, self.own.id, epoch, now))
+        except (StorageError, DatabaseUnreachableError) as error:
+            _log.warning("not_signed_off", detail=error.detail, others="declare it dead instead")
 
     async def run(self) -> None:
         """Beat and look until cancelled; a database that is away is waited for."""
@@ -198,8 +200,11 @@ class Replicas:
 
     def mesh_urls(self) -> list[str]:
         """Where the mesh listeners of the replicas that live are reached, this one's first."""
-        urls = [self._urls, *(one.urls for one in self.others)]
-        return [one.mesh for one in urls if one.mesh]
+        return [one.mesh for one in self.urls() if one.mesh]
+
+    def urls(self) -> list[Urls]:
+        """Where the listeners of the replicas that live are reached, this one's first."""
+        return [self._urls, *(one.urls for one in self.others)]
 
     async def present(self) -> Snapshot:
         """All replicas and leaders at this moment."""

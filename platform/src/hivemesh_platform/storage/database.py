@@ -21,6 +21,9 @@ PATIENCE_S: ContextVar[float | None] = ContextVar("patience_s", default=None)
 
 People and workers who ask are answered in time; what the platform does by itself has time.
 """
+PATIENT_UNTIL: ContextVar[float | None] = ContextVar("patient_until", default=None)
+"""A moment from which on nothing waits for such a server for longer than `AT_LEAST_S`; monotonic."""
+AT_LEAST_S = 0.5
 
 
 class Database(ABC):
@@ -104,8 +107,11 @@ def new_write(work: Callable[[Transaction], T], *, alone: bool = False) -> Write
 
 def patience_ends() -> float | None:
     """Until when a read or write that is asked for now waits for the server."""
-    patience = PATIENCE_S.get()
-    return None if patience is None else time.monotonic() + patience
+    patience, end, now = PATIENCE_S.get(), PATIENT_UNTIL.get(), time.monotonic()
+    ends = [] if patience is None else [now + patience]
+    if end is not None:
+        ends.append(max(end, now + AT_LEAST_S))
+    return min(ends, default=None)
 
 
 def answer(writes: Iterable[Write[Any]]) -> None:
