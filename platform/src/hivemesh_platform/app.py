@@ -466,6 +466,7 @@ def _people(loaded: Loaded, clock: Clock, base: _Base) -> People:
         names=names,
         audit=base.audit,
         clock=clock,
+        replicas=base.replicas.urls,
     )
 
 

@@ -9,6 +9,7 @@ Where it was set back before a certificate's begin, the certificate is made anew
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,12 +44,13 @@ class OperatorFiles:
         self._identity = SpiffeId.user(authority.trust_domain, "operator")
         self._valid_from = self._renew_at = clock.now()
 
-    def write_endpoint(self, host: str, port: int) -> None:
-        """Say where the mesh listener is; written last, when it answers."""
+    def write_endpoint(self, host: str, port: int, others: Sequence[tuple[str, int]] = ()) -> None:
+        """Say where the mesh listeners are, ours first; written last, when it answers."""
         document = {
             "host": host,
             "port": port,
             "server_name": f"platform.{self._authority.trust_domain}",
+            "others": others,
         }
         self._write("endpoint.json", json.dumps(document).encode())
 

@@ -18,7 +18,9 @@ from hivemesh_platform.access.people import PeopleService
 from hivemesh_platform.access.service import AccessService
 from hivemesh_platform.api.fronts import MeshFront, PeopleFront
 from hivemesh_platform.api.requests import RequestIds
+from hivemesh_platform.api.whereabouts import Whereabouts
 from hivemesh_platform.audit.ports import AuditTrail
+from hivemesh_platform.replicas.model import Urls
 from hivemesh_platform.settings import ApiSettings
 from hivemesh_platform.trust.failures import FailureLimit
 from hivemesh_platform.trust.web import WebIssuer
@@ -45,12 +47,15 @@ class People:
     names: tuple[str, ...]
     audit: AuditTrail
     clock: Clock
+    replicas: Callable[[], Sequence[Urls]]  # where those that live are reached
 
     def fronts(self, app: ASGIApp) -> tuple[ASGIApp, ASGIApp]:
         """The application of the mesh and that of people: the same routes, other ways in."""
         failures = FailureLimit(self.clock, what="refused tokens", error=TokenRateLimitedError)
-        mesh = MeshFront(app, self.access, self.audit.note)
-        people = PeopleFront(app, self.access, self.audit.note, failures, lambda: self.names)
+        by_mesh = Whereabouts(app, lambda: [one.mesh for one in self.replicas()])
+        by_people = Whereabouts(app, lambda: [one.people for one in self.replicas()])
+        mesh = MeshFront(by_mesh, self.access, self.audit.note)
+        people = PeopleFront(by_people, self.access, self.audit.note, failures, lambda: self.names)
         return RequestIds(mesh), RequestIds(people)
 
     async def keep_certificate(self) -> None:

@@ -1,15 +1,11 @@
 """`Client`: the platform's API from Python, by the operator's certificate or by an API token.
 
-One connection at a time and the standard library's HTTP client: the command starts fast with it.
-Workers call each other through `hivemesh_sdk.transport`, never through this.
+`api_channel` has the connection, the replicas, and what is sent again. Workers call each other
+through `hivemesh_sdk.transport`, never through this.
 """
 
-import http.client
 import json
-import socket
-import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
@@ -17,6 +13,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import msgspec
 from pydantic import JsonValue
 
+from hivemesh_sdk.api_channel import BLOCK, Address, ApiChannel, Credentials, Source
 from hivemesh_sdk.contracts.access_api import (
     GrantView,
     GroupView,
@@ -62,7 +59,7 @@ from hivemesh_sdk.contracts.policy_api import (
     PolicyVersionView,
     PolicyView,
 )
-from hivemesh_sdk.contracts.problems import Problem, problem
+from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.contracts.secrets_api import SecretValueView, SecretView
 from hivemesh_sdk.contracts.trust_api import CaView, CredentialView, DenialView, RootsView
 from hivemesh_sdk.errors import ConfigurationError, RemoteError
@@ -72,8 +69,6 @@ V = TypeVar("V", bound=View)
 OPERATOR_FOLDER = "operator"
 PEOPLE_PORT = 8445
 ENDPOINT_FILE = "endpoint.json"
-BLOCK = 1024 * 1024
-_PROBLEM = msgspec.json.Decoder(Problem)
 
 
 class Client:
@@ -83,24 +78,10 @@ class Client:
     `platform-unreachable` where nobody answers.
     """
 
-    def __init__(  # noqa: PLR0913 - what a mutual TLS connection consists of
-        self,
-        *,
-        host: str,
-        port: int,
-        server_name: str,
-        certificate: Path | None = None,
-        key: Path | None = None,
-        roots: Path | None = None,
-        token: str = "",
-        timeout_s: float = 30.0,
+    def __init__(
+        self, addresses: Sequence[Address], credentials: Credentials, *, timeout_s: float = 30.0
     ) -> None:
-        self._address = (host, port)
-        self._server_name = server_name
-        self._files = (certificate, key, roots)
-        self._token = token
-        self._timeout_s = timeout_s
-        self._connection: _Connection | None = None
+        self._channel = ApiChannel(addresses, credentials, timeout_s)
 
     @classmethod
     def from_state(cls, folder: Path, *, timeout_s: float = 30.0) -> "Client":
@@ -118,13 +99,17 @@ class Client:
         except PermissionError as error:
             detail = f"the operator files in {str(operator)!r} cannot be read by this user"
             raise RemoteError(problem("credential-missing", detail)) from error
+        own = [endpoint["host"], endpoint["port"]]
         return cls(
-            host=endpoint["host"],
-            port=endpoint["port"],
-            server_name=endpoint["server_name"],
-            certificate=operator / "certificate.pem",
-            key=operator / "key.pem",
-            roots=operator / "bundle.pem",
+            [
+                Address(host, port, endpoint["server_name"])
+                for host, port in (own, *endpoint.get("others", ()))
+            ],
+            Credentials(
+                certificate=operator / "certificate.pem",
+                key=operator / "key.pem",
+                roots=operator / "bundle.pem",
+            ),
             timeout_s=timeout_s,
         )
 
@@ -134,24 +119,15 @@ class Client:
     ) -> "Client":
         """Call the people listener at `https://host:port` with an API token.
 
+        Several replicas stand with commas between them; the others are told by who answers.
         `ca_file` is the root to trust (`trust/web-root.pem` in the platform's state folder);
         without it the roots of this machine are.
 
         Raises:
             ConfigurationError: the address is no `https://host:port`.
         """
-        parts = urlsplit(url)
-        if parts.scheme != "https" or not parts.hostname or parts.path not in {"", "/"}:
-            message = f"{url!r} is no address of a platform; write https://host:port"
-            raise ConfigurationError(message)
-        return cls(
-            host=parts.hostname,
-            port=parts.port or PEOPLE_PORT,
-            server_name=parts.hostname,
-            roots=ca_file,
-            token=token,
-            timeout_s=timeout_s,
-        )
+        addresses = [_address(one.strip()) for one in url.split(",")]
+        return cls(addresses, Credentials(roots=ca_file, token=token), timeout_s=timeout_s)
 
     def __enter__(self) -> Self:
         return self
@@ -161,9 +137,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; the next call opens another."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._channel.close()
 
     # -- people ---------------------------------------------------------------------------
 
@@ -392,7 +366,7 @@ class Client:
         body: dict[str, JsonValue] = {"document": document, "name": name, "reason": reason}
         headers = {"content-type": "application/json", "if-match": f'"{expected}"'}
         data = json.dumps(body, allow_nan=False).encode()
-        with self._exchange("POST", "/v1/policy", data, headers) as response:
+        with self._channel.exchange("POST", "/v1/policy", data, headers) as response:
             return PolicyView.model_validate_json(response.read())
 
     def explain_policy(
@@ -603,7 +577,7 @@ class Client:
         }
         body = b"\n".join(map(msgspec.json.encode, (common, *values)))
         headers = {"content-type": NDJSON_MEDIA_TYPE, **_key_header(idempotency_key)}
-        with self._exchange("POST", "/v1/jobs/batch", body, headers) as response:
+        with self._channel.exchange("POST", "/v1/jobs/batch", body, headers) as response:
             return BatchView.model_validate_json(response.read())
 
     def batch(self, batch_id: str) -> BatchView:
@@ -734,7 +708,9 @@ class Client:
         """
         query = urlencode({"class": data_class, **({"name": name} if name else {})})
         headers = {"content-type": media_type or "application/octet-stream"}
-        with self._exchange("POST", f"/v1/artifacts?{query}", _Source(source), headers) as response:
+        with self._channel.exchange(
+            "POST", f"/v1/artifacts?{query}", Source(source), headers
+        ) as response:
             return ArtifactView.model_validate_json(response.read())
 
     def artifact(self, sha256: str) -> Iterator[bytes]:
@@ -834,70 +810,12 @@ class Client:
         data = None if body is None else json.dumps(body, allow_nan=False).encode()
         headers = {} if data is None else {"content-type": "application/json"}
         headers |= _key_header(key)
-        with self._exchange(method, path, data, headers) as response:
-            return response.read()
+        return self._channel.read(method, path, data, headers)
 
     def _stream(self, path: str) -> Iterator[bytes]:
-        with self._exchange("GET", path, None, {}) as response:
+        with self._channel.exchange("GET", path, None, {}) as response:
             while block := response.read(BLOCK):
                 yield block
-
-    @contextmanager
-    def _exchange(
-        self, method: str, path: str, body: "bytes | _Source | None", headers: dict[str, str]
-    ) -> Iterator[http.client.HTTPResponse]:
-        if self._token:
-            headers = {**headers, "authorization": f"Bearer {self._token}"}
-        try:
-            response = _accepted(self._send(method, path, body, headers))
-            yield response
-            response.read()
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
-            raise RemoteError(problem("platform-unreachable", _words(error))) from error
-        except BaseException:
-            self.close()  # half an answer may still be on its way
-            raise
-
-    def _send(
-        self, method: str, path: str, body: "bytes | _Source | None", headers: dict[str, str]
-    ) -> http.client.HTTPResponse:
-        if self._connection is not None:
-            try:
-                self._connection.request(method, path, body, headers)
-                response = self._connection.getresponse()
-                if self._token or not _is_outlived(response):
-                    return response
-                self.close()  # it speaks for a certificate that is worth nothing any more
-            except (http.client.RemoteDisconnected, ConnectionError, ssl.SSLError):
-                self.close()  # the platform closes idle and aged connections
-                if method != "GET" and (body is None or isinstance(body, bytes)):
-                    raise
-            if body is not None and not isinstance(body, bytes):
-                body.rewind()
-        self._connection = _Connection(
-            self._address, self._server_name, self._context(), self._timeout_s
-        )
-        self._connection.request(method, path, body, headers, encode_chunked=hasattr(body, "read"))
-        return self._connection.getresponse()
-
-    def _context(self) -> ssl.SSLContext:
-        certificate, key, roots = self._files
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.verify_flags |= ssl.VERIFY_X509_STRICT
-        try:
-            if roots is None:
-                context.load_default_certs()
-            else:
-                context.load_verify_locations(cafile=str(roots))
-            if certificate is not None:
-                context.load_cert_chain(str(certificate), None if key is None else str(key))
-        except OSError as error:
-            which = certificate or roots
-            detail = f"the certificate {str(which)!r} cannot be used: {error}"
-            raise RemoteError(problem("credential-missing", detail)) from error
-        return context
 
 
 def _letter(letter: str, rest: str = "") -> str:
@@ -908,86 +826,18 @@ def _secret(path: str) -> str:
     return f"/v1/secrets/{quote(path, safe='')}"
 
 
-def _is_outlived(response: http.client.HTTPResponse) -> bool:
-    """Whether the connection's certificate has expired, or its root or issuer is trusted no more."""
-    if response.status == http.HTTPStatus.FORBIDDEN:
-        return response.will_close  # refused by the listener, not by a route
-    return response.status == http.HTTPStatus.UNAUTHORIZED
-
-
-class _Connection(http.client.HTTPSConnection):
-    """Verifies the platform's certificate for its own name, whatever address is dialled."""
-
-    def __init__(
-        self,
-        address: tuple[str, int],
-        server_name: str,
-        context: ssl.SSLContext,
-        timeout_s: float,
-    ) -> None:
-        super().__init__(
-            address[0], address[1], context=context, timeout=timeout_s, blocksize=BLOCK
-        )
-        self._server_name = server_name
-        self._tls = context
-
-    def connect(self) -> None:
-        plain = socket.create_connection((self.host, self.port), self.timeout)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock = self._tls.wrap_socket(plain, server_hostname=self._server_name)
-
-
-class _Source:
-    """What is uploaded; that it cannot be read is not the platform's failure."""
-
-    def __init__(self, source: BinaryIO) -> None:
-        self._source = source
-
-    def read(self, size: int = -1) -> bytes:
-        """Read on."""
-        try:
-            return self._source.read(size)
-        except OSError as error:
-            name = getattr(self._source, "name", "the source")
-            message = f"{name}: {error.strerror}"
-            raise ConfigurationError(message, slug="file-unreadable") from error
-
-    def rewind(self) -> None:
-        """Begin again."""
-        self._source.seek(0)
-
-
 def _dataset_path(name: str, version: int | None, rest: str = "") -> str:
     query = f"?{urlencode({'version': version})}" if version is not None else ""
     return f"/v1/datasets/{quote(name, safe='')}{rest}{query}"
-
-
-def _accepted(response: http.client.HTTPResponse) -> http.client.HTTPResponse:
-    if response.status >= 400:  # the first status that says no
-        raise RemoteError(_document(response))
-    return response
-
-
-def _document(response: http.client.HTTPResponse) -> Problem:
-    body = response.read()
-    try:
-        return _PROBLEM.decode(body)
-    except (msgspec.DecodeError, msgspec.ValidationError):
-        return problem(
-            "internal", f"the platform answered {response.status} without a problem document"
-        )
 
 
 def _key_header(key: str) -> dict[str, str]:
     return {IDEMPOTENCY_HEADER: key} if key else {}
 
 
-def _words(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the platform's certificate was not accepted: {error.verify_message}"
-    if isinstance(error, http.client.RemoteDisconnected | ConnectionResetError | ssl.SSLError):
-        # With TLS 1.3 a refused client certificate shows as a connection that ends.
-        return "the connection was closed; the platform may have refused the operator certificate"
-    if isinstance(error, ConnectionRefusedError):
-        return "nobody listens at the platform's address"
-    return str(error) or type(error).__name__
+def _address(url: str) -> Address:
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname or parts.path not in {"", "/"}:
+        message = f"{url!r} is no address of a platform; write https://host:port"
+        raise ConfigurationError(message)
+    return Address(parts.hostname, parts.port or PEOPLE_PORT, parts.hostname)

@@ -28,6 +28,7 @@ DEADLINE_HEADER = "hivemesh-deadline-ms"
 EXECUTION_HEADER = "hivemesh-execution"
 REQUEST_ID_HEADER = "x-request-id"
 IDEMPOTENCY_HEADER = "idempotency-key"
+REPLICAS_HEADER = "hivemesh-replicas"  # of answers to people: where the platform is reached too
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 PAGE_MEDIA_TYPE = "application/vnd.hivemesh.events"
 TREE_MEDIA_TYPE = "application/vnd.hivemesh.tree+json"
