@@ -373,7 +373,9 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
     revocation.subscribe(lambda denials: policies.deny(consent.signed_denials(denials)))
     supervisor = _supervisor(loaded, clock, types, registry, routing, enroller)
     metrics = Metrics()
-    base.source.refusals.subscribe(lambda reason: metrics.peers_refused.labels(reason.value).inc())
+    base.source.refusals.subscribe(
+        lambda reason, _: metrics.peers_refused.labels(reason.value).inc()
+    )
     platform = Platform(
         loaded=loaded,
         clock=clock,
@@ -436,6 +438,7 @@ def _mesh_routers(platform: Platform, database: Database) -> list[APIRouter]:
             platform.rotation.hear,
             platform.policy,
             lambda: [] if platform.replicas.alone else platform.replicas.mesh_urls(),
+            platform.audit,
         ),
         enrolment.members(platform.enrolment, platform.authority),
         capabilities.router(platform.registry, platform.routing),

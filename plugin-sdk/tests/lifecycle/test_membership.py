@@ -74,12 +74,18 @@ def name():
 
 
 @pytest.fixture
-def membership(platform, clock, name):
+def heard():
+    return []
+
+
+@pytest.fixture
+def membership(platform, clock, name, heard):
     return Membership(
         platform,
         lambda: name[0],
         registration=lambda: REGISTRATION,
         heartbeat=lambda: HEARTBEAT,
+        heard=heard.append,
         clock=clock,
     )
 
@@ -165,3 +171,10 @@ async def test_leaving_an_unreachable_platform_is_no_failure(membership, platfor
     platform.failure = WorkerUnreachableError("gone", sent=False)
     await membership.leave()
     assert not platform.told[2:]
+
+
+async def test_a_heartbeat_is_heard_only_once_it_was_answered(membership, platform, heard):
+    await membership.beat()
+    platform.failure = WorkerUnreachableError("the platform", sent=False)
+    await membership.beat()
+    assert heard == [HEARTBEAT]

@@ -110,3 +110,17 @@ def test_a_refused_token_ends_the_worker_with_a_coded_error():
         WorkerHarness(TEXT_WORKER, honest=False),
     ):
         pytest.fail("it joined")
+
+
+def test_whom_a_worker_has_refused_is_told_with_a_heartbeat():
+    def told(worker):
+        return [one for beat in worker.member.heartbeats for one in beat.refusals]
+
+    with WorkerHarness(TEXT_WORKER) as worker:
+        stranger = worker.platform.ca.worker("stranger", "s1")
+        for _ in range(3):
+            assert worker.request_as(stranger, "GET", "/v1/status").status == 403
+        worker.wait_for(lambda _: sum(one.count for one in told(worker)) > 0)
+        assert worker.process.stop(within_s=40) == 0
+        assert sum(one.count for one in told(worker)) == 3
+        assert {(one.peer, one.reason) for one in told(worker)} == {(str(stranger), "not-a-reader")}

@@ -36,10 +36,10 @@ def test_each_reason_is_logged_once_in_ten_seconds():
 def test_subscriber_sees_every_refusal():
     seen = []
     refusals = Refusals(ManualClock())
-    refusals.subscribe(seen.append)
+    refusals.subscribe(lambda *one: seen.append(one))
     refusals.add(Reason.SLOW, "")
-    refusals.add(Reason.SLOW, "")
-    assert seen == [Reason.SLOW, Reason.SLOW]
+    refusals.add(Reason.SLOW, "", peer="spiffe://a/worker/b/c")
+    assert seen == [(Reason.SLOW, ""), (Reason.SLOW, "spiffe://a/worker/b/c")]
 
 
 def test_unknown_failure_has_a_reason_of_its_own():

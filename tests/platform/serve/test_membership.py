@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pytest
+from hivemesh_platform.audit.index import Query
+from hivemesh_sdk.contracts.instances import Refusal
 from hivemesh_sdk.errors import RemoteError
 from platform_support import ask, install, join, member, platform
 from registry_support import heartbeat, manifest
@@ -57,3 +59,14 @@ async def test_who_leaves_is_gone_at_once(tmp_path: Path) -> None:
     async with platform(tmp_path) as found, member(found, worker) as (instance, client):
         await client.deregister(instance)
         assert not (await client.discovery(-1, wait_s=0)).endpoints
+
+
+async def test_whom_a_worker_refused_is_in_the_audit_trail(tmp_path: Path) -> None:
+    worker = install(tmp_path)
+    async with platform(tmp_path) as found, member(found, worker) as (instance, client):
+        peer = f"spiffe://{found.authority.trust_domain}/worker/other/i2"
+        refusal = Refusal(peer=peer, reason="other-audience", count=3)
+        await client.heartbeat(instance, heartbeat(refusals=[refusal]))
+        (record,) = await found.audit_service.find(Query(action="access:refused"))
+    assert record.actor.endswith(f"/worker/echo/{instance}")
+    assert (record.object, record.decision, record.count) == (peer, "deny", 3)

@@ -12,6 +12,8 @@ from hivemesh_sdk.trust.policy import Policies
 from hivemesh_platform.api.access import peer_of, require
 from hivemesh_platform.api.bodies import decoded
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.audit import reported
+from hivemesh_platform.audit.ports import AuditTrail
 from hivemesh_platform.registry.discovery import visible
 from hivemesh_platform.registry.service import RegistryService
 from hivemesh_platform.trust.authority import Authority
@@ -28,10 +30,12 @@ def router(
     hear: Hear,
     policies: Policies,
     platforms: Callable[[], list[str]],
+    trail: AuditTrail,
 ) -> APIRouter:
     """The routes of the registry; `hear` is told whose bundle and issuer each instance uses.
 
-    `platforms` are the mesh addresses of the replicas that live, this one first.
+    `platforms` are the mesh addresses of the replicas that live, this one first. Whom instances
+    say that they refused is noted in the trail.
     """
     routes = strict_router()
 
@@ -47,7 +51,11 @@ def router(
         require(request, "instances:self")
         peer = peer_of(request)
         beat, sequence = await decoded(request, Heartbeat), authority.bundle().sequence
+        told = reported.events(peer.uri, f"{peer.serial:x}", beat.refusals)
+        beat = msgspec.structs.replace(beat, refusals=[])
         reply = await registry.heartbeat(peer, instance_id, beat, sequence)
+        for event in told:
+            trail.note(event)
         reply = msgspec.structs.replace(reply, platforms=platforms())
         hear(peer.uri, beat.bundle_sequence, beat.issuer)
         return Response(msgspec.json.encode(reply), media_type=JSON)

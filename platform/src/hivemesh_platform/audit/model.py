@@ -41,6 +41,7 @@ class AuditEvent:
     trace_id: str = ""
     tenant: str = "default"
     parameters: Mapping[str, object] = field(default_factory=dict)
+    count: int = 1  # how often, of what is noted; who reports it has counted
 
     @staticmethod
     def of(

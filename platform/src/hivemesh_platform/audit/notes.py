@@ -29,12 +29,12 @@ class Notes:
         first = not self._counts and not self._overflowed
         key = _key(event)
         if key not in self._counts and not self._has_room(event.actor):
-            self._overflowed += 1
+            self._overflowed += event.count
             return first
         if key not in self._counts:
             self._events[key] = Entry(event, at)
             self._by_actor[event.actor] += 1
-        self._counts[key] += 1
+        self._counts[key] += event.count
         return first
 
     def take(self) -> tuple[list[Entry], int]:

@@ -6,6 +6,7 @@ import msgspec
 
 HEARTBEAT_S = 2.0
 LEASE_S = 8.0  # four missed heartbeats, so that a lost step is placed again within 10 s
+MAX_REFUSALS = 64  # in one heartbeat
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,11 +38,22 @@ class RegistrationReply(msgspec.Struct, frozen=True, kw_only=True):
     lease_s: float = LEASE_S
 
 
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """What an instance has refused since it said so last: whom, why and how often.
+
+    `peer` is a SPIFFE ID, empty where the connection had none. `reason` is a slug.
+    """
+
+    peer: str
+    reason: str
+    count: int
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """`POST /v1/instances/{id}/heartbeat`; cpu and memory are fractions 0..1 of own limits.
 
     By `bundle_sequence` and `issuer` the platform knows when a new root or issuer may be used, and
-    when the one before it may go.
+    when the one before it may go. `refusals` go to its audit trail.
     """
 
     slots: dict[str, int]
@@ -52,6 +64,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     incarnation: str = ""
     bundle_sequence: int = 0  # of the trust bundle that the instance uses
     issuer: str = ""  # id of the issuer of its certificate, as bundles call it
+    refusals: list[Refusal] = []
 
 
 class HeartbeatReply(msgspec.Struct, frozen=True, kw_only=True):

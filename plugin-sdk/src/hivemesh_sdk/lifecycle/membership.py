@@ -57,12 +57,14 @@ class Membership:
         *,
         registration: Callable[[], Registration],
         heartbeat: Callable[[], Heartbeat],
+        heard: Callable[[Heartbeat], None],
         clock: Clock,
     ) -> None:
         self._platform = platform
         self._instance = instance
         self._registration = registration
         self._heartbeat = heartbeat
+        self._heard = heard
         self._clock = clock
         self._registered_as: str | None = None
         self._heard_at = clock.monotonic()
@@ -114,13 +116,19 @@ class Membership:
 
     async def _send(self, instance: str) -> HeartbeatReply:
         try:
-            return await self._platform.heartbeat(instance, self._heartbeat())
+            return await self._send_once(instance)
         except RemoteError as error:
             if slug_of(error.document) != "instance-unknown":
                 raise
         self._log.info("instance_unknown", instance=instance)
         await self._register(instance)
-        return await self._platform.heartbeat(instance, self._heartbeat())
+        return await self._send_once(instance)
+
+    async def _send_once(self, instance: str) -> HeartbeatReply:
+        heartbeat = self._heartbeat()
+        reply = await self._platform.heartbeat(instance, heartbeat)
+        self._heard(heartbeat)
+        return reply
 
     async def _register(self, instance: str) -> None:
         self._registered_as = None

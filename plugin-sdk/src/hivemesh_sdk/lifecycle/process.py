@@ -216,6 +216,7 @@ class WorkerProcess:
                 clock=self._clock,
                 usage=lambda: self._load,
             )
+            source.refusals.subscribe(lambda reason, peer: server.refused.add(peer, reason.value))
             await server.start()
             quiet_collector()
             try:
@@ -341,6 +342,7 @@ class WorkerProcess:
             lambda: source.svid().id.instance,
             registration=lambda: self._registration(server, listener.port),
             heartbeat=lambda: self._heartbeat(server, source),
+            heard=lambda heartbeat: server.refused.heard(heartbeat.refusals),
             clock=self._clock,
         )
 
@@ -371,6 +373,7 @@ class WorkerProcess:
             incarnation=self._incarnation,
             bundle_sequence=source.bundle().sequence,
             issuer=source.issuer,
+            refusals=server.refused.due(everything=server.draining),
         )
 
     def _health(self, running: _Running) -> Health:

@@ -67,7 +67,7 @@ _BY_VERIFY_CODE = {
     79: Reason.AUTHORITY,
 }
 
-Listener = Callable[[Reason], None]
+Listener = Callable[[Reason, str], None]  # why, and who, as far as it is known
 
 
 class Refusals:
@@ -90,7 +90,7 @@ class Refusals:
         """Count a refusal and log it unless the same reason was logged just now."""
         self.counts[reason] += 1
         for listener in self._listeners:
-            listener(reason)
+            listener(reason, fields.get("peer", ""))
         now = self._clock.monotonic()
         last, unlogged = self._logged.get(reason, (-self.LOG_EVERY_S, 0))
         if now - last < self.LOG_EVERY_S:

@@ -4,9 +4,8 @@ Steps need a ticket. On a connection whose peer is the platform its claims are a
 connection; from another worker its signature counts. Then the policy decides with what it says.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 import msgspec
@@ -22,8 +21,8 @@ from hivemesh_sdk.errors import NotAuthorizedError
 from hivemesh_sdk.trust.jws import VerifyKey
 from hivemesh_sdk.trust.policy import CompiledPolicy, Facts, Policies
 from hivemesh_sdk.trust.tickets import Keys, TicketReader, TicketRefusedError
+from hivemesh_sdk.worker.refused import Refused
 
-LOG_EVERY_S = 10.0  # one line per reason: who floods a worker must not fill its disk
 _OPERATOR = ("user", "operator")  # of the machine; what other people see is decided at the platform
 GRANTS = 1024  # tickets of other workers that need not be looked into again
 _HOLDERS = frozenset({"platform", "worker"})
@@ -121,31 +120,14 @@ class Own:
         )
 
 
-@dataclass(slots=True)
-class _Told:
-    """When a reason was last logged, and how often it came since."""
-
-    at: float = -LOG_EVERY_S
-    since: int = 0
-
-
-@dataclass(slots=True)
-class Refused:
-    """Counts what was refused, by reason; reasons are a closed set."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    told: dict[str, _Told] = field(default_factory=dict)
-
-
 class Access:
     """Steps: whoever holds a ticket for them. Commands: the platform. Reading: the operator too."""
 
-    def __init__(self, own: Own, clock: Clock) -> None:
+    def __init__(self, own: Own, clock: Clock, refused: Refused | None = None) -> None:
         self._own = own
-        self._clock = clock
         self._tickets = TicketReader(own.keys, clock)
         self._grants: dict[tuple[str, str, bytes], _Grant] = {}
-        self._refused = Refused()
+        self._refused = refused or Refused(clock)
 
     @property
     def refusals(self) -> Mapping[str, int]:
@@ -160,8 +142,7 @@ class Access:
         """
         caller = caller_of(scope)
         if caller.id.path[0] != "platform":
-            message = f"{caller.uri} may not command this worker"
-            raise NotAuthorizedError(message)
+            self._refuse(caller, "not-a-platform", f"{caller.uri} may not command this worker")
 
     def require_reader(self, scope: Mapping[str, Any]) -> None:
         """Let through who may see status, manifest and metrics.
@@ -171,8 +152,7 @@ class Access:
         """
         caller = caller_of(scope)
         if caller.id.path[0] != "platform" and tuple(caller.id.path) != _OPERATOR:
-            message = f"{caller.uri} may not look at this worker"
-            raise NotAuthorizedError(message)
+            self._refuse(caller, "not-a-reader", f"{caller.uri} may not look at this worker")
 
     def require_member(self, scope: Mapping[str, Any]) -> None:
         """Let through those who may have created a step: the platform and workers.
@@ -330,14 +310,14 @@ class Access:
         try:
             return token, read(token)
         except TicketRefusedError as error:
-            self._note(caller, error.reason, error.detail)
+            self._refused.step(caller.uri, error.reason, error.detail)
             raise
 
     def _in_time(self, caller: Caller, ticket: Ticket) -> Ticket:
         try:
             return self._tickets.timely(ticket)
         except TicketRefusedError as error:
-            self._note(caller, error.reason, error.detail)
+            self._refused.step(caller.uri, error.reason, error.detail)
             raise
 
     def _not_from_platform(
@@ -392,21 +372,8 @@ class Access:
     def _refuse(
         self, caller: Caller, reason: str, detail: str = "", *, slug: str = "not-authorized"
     ) -> NoReturn:
-        self._note(caller, reason, detail)
+        self._refused.step(caller.uri, reason, detail)
         raise TicketRefusedError(detail, reason=reason, slug=slug)
-
-    def _note(self, caller: Caller, reason: str, detail: str) -> None:
-        """Count a refusal, and log it unless the same reason was logged just now."""
-        self._refused.counts[reason] += 1
-        told = self._refused.told.setdefault(reason, _Told())
-        now = self._clock.monotonic()
-        if now - told.at < LOG_EVERY_S:
-            told.since += 1
-            return
-        _log.warning(
-            "step_refused", reason=reason, caller=caller.uri, detail=detail, not_logged=told.since
-        )
-        told.at, told.since = now, 0
 
 
 def _not_below(ticket: Ticket, key: str) -> tuple[str, str] | None:

@@ -29,6 +29,7 @@ from hivemesh_sdk.worker.inline import InlineRunner
 from hivemesh_sdk.worker.kinds import Capability
 from hivemesh_sdk.worker.platform import ArtifactService, PlatformPort
 from hivemesh_sdk.worker.pool import ExecutorPool
+from hivemesh_sdk.worker.refused import Refused
 from hivemesh_sdk.worker.routes import PREFIX, StepRoutes
 from hivemesh_sdk.worker.steps import Runner, Slots, StepTable, Timing
 
@@ -129,7 +130,8 @@ class WorkerServer:
             one.id: Slots(one.slots, self._runner(one.run_in), metrics.StepMetrics())
             for one in manifest.capabilities
         }
-        access = self._access = Access(settings.own, self._clock)
+        self.refused = Refused(self._clock)
+        access = self._access = Access(settings.own, self._clock, self.refused)
         self._table = StepTable(self._slots, self._clock, settings.timing)
         self._routes = StepRoutes(self._table, access, self._clock)
         self.app = WorkerApp(self._routes, build_shell(self, access))
