@@ -7,13 +7,16 @@ SOURCES := platform plugin-sdk workers tests bench scripts
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 COMPOSE_FILE := docker-compose.multi-worker.yml
 JOBS ?= 2
-SUITES := plugin-sdk/tests tests/architecture+tests/docs+tests/platform tests/e2e
+DRILLS ?= 4
 # A suite's processes end with it, so none grows for long; a file's tests stay in one process.
 # A hanging test fails by a signal, with its stack: a thread would end the process under the others.
-PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist loadfile --timeout-method=signal
+PYTEST := $(BIN)/pytest -q --timeout-method=signal
+FILES := -n $(JOBS) --dist loadfile
+# Drills wait more than they compute; tests/e2e/conftest.py says which of them stay together.
+SINGLY := -n $(DRILLS) --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install runtime workers openbao format fix lint types imports unit test check build demo bench chaos eval certs up down demo-compose docs clean
+.PHONY: help install runtime workers openbao format fix lint types imports unit test test-sdk test-platform test-drills test-workers types-workers check build demo bench chaos eval certs up down demo-compose docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -43,20 +46,33 @@ imports: install ## check the dependency rules
 	@$(BIN)/lint-imports
 
 unit: install ## run the tests that start no other process
-	@$(PYTEST) -m "not integration and not e2e and not chaos" --timeout 120
+	@$(PYTEST) $(FILES) -m "not integration and not e2e and not chaos" --timeout 120
 
 check: install ## what a change must pass before review: lint, types, imports, unit
 	@$(MAKE) --no-print-directory -j$(JOBS) lint types imports
 	@$(MAKE) --no-print-directory unit
 
 test: install workers ## run all tests, the short form of every drill, and each worker's own
-	@failed=; for suite in $(SUITES); do echo "== $$suite"; \
-	  $(PYTEST) -m "not chaos" --timeout 300 $$(echo $$suite | tr + ' ') || failed="$$failed $$suite"; done; \
-	for worker in $(WORKERS); do echo "== $$worker"; \
-	  { $(BIN)/mypy --python-executable workers/$$worker/.venv/bin/python -p worker_$$(echo $$worker | tr - _) \
-	  && (cd workers/$$worker && .venv/bin/python -m pytest -q --timeout 300 --timeout-method=thread); } \
-	  || failed="$$failed $$worker"; done; \
-	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+	@$(MAKE) --no-print-directory -k -j1 test-sdk test-platform test-drills test-workers
+
+test-sdk:
+	@$(PYTEST) $(FILES) -m "not chaos" --timeout 300 plugin-sdk/tests
+
+test-platform:
+	@$(PYTEST) $(FILES) -m "not chaos" --timeout 300 tests/architecture tests/docs tests/platform
+
+test-drills:
+	@$(PYTEST) $(SINGLY) -m "not chaos" --timeout 300 tests/e2e
+
+test-workers:
+	@$(MAKE) --no-print-directory -k -j$(JOBS) -O types-workers $(addprefix test-,$(WORKERS))
+
+test-%:
+	@cd workers/$* && echo "== $*" && .venv/bin/python -m pytest -q --timeout 300 --timeout-method=thread
+
+types-workers:
+	@failed=; for worker in $(WORKERS); do $(BIN)/mypy --python-executable workers/$$worker/.venv/bin/python \
+	  -p worker_$$(echo $$worker | tr - _) || failed="$$failed $$worker"; done; test -z "$$failed"
 
 openbao: install ## install a real OpenBao for the tests of the store `vault` (180 MB)
 	@$(PYTHON) scripts/environments.py openbao

@@ -1,19 +1,63 @@
+"""Installations for the drills, and who runs which drill."""
+
+import functools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from whole_platform import ROOT, Installation, Shared, installed
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
-SHIPPED = tuple(sorted(path.parent for path in (ROOT / "workers").glob("*/plugin.yaml")))
+WORKERS = [
+    path.parent
+    for folder in ("workers", "tests/support/workers", "plugin-sdk/tests/testing")
+    for path in sorted((ROOT / folder).glob("*/plugin.yaml"))
+    if (path.parent / "pyproject.toml").exists()
+]
 Install = Callable[..., Installation]
+
+
+LONGEST = (  # these begin, so that no process ends long after the others
+    *("authority_away", "crash_matrix", "crash_of_replicas", "kills", "database_kills"),
+    *("rotation", "replicas", "slow_instance", "failures", "clock_jumps", "partitions"),
+)
+
+
+class OneByOne(LoadScopeScheduling):
+    """Deals out tests singly; those of a file that keeps something for all of them go together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if keeps(self.config.rootpath / file) else nodeid
+
+
+@functools.cache
+def keeps(file: Path) -> bool:
+    """Whether tests of the file share a platform or the like."""
+    return 'scope="module"' in file.read_text()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneByOne:
+    """Drills wait more than they compute, and each is longer than a file of other tests."""
+    return OneByOne(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
-    folder = tmp_path_factory.mktemp("shared")
-    found = Shared(folder / "environments", folder / "cache")
-    found.build(SHIPPED)
+    """Environments of all workers, built by the first process that comes; wheels as `make workers`."""
+    base = tmp_path_factory.getbasetemp()
+    of_the_run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    found = Shared(of_the_run / "shared" / "environments", ROOT / ".hivemesh" / "cache")
+    found.build(WORKERS)
     return found
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hivemesh_platform.supervisor.environment import COMPLETE
 from whole_platform import Installation, Shared, installed
 
 LIBRARIES = "lib/*/faketime/libfaketimeMT.so.1"
@@ -32,7 +33,10 @@ def variables_of(library: Path, clock: Path) -> dict[str, str]:
 
 def environments_with(variables: dict[str, str], shared: Shared, folder: Path) -> Shared:
     """The workers' environments again, with these variables: workers get none of the platform's."""
-    shutil.copytree(shared.environments, folder, symlinks=True)
+    unfinished = shutil.ignore_patterns("*.pyc.*")  # others import from it meanwhile
+    with shared.locked():
+        for one in shared.environments.glob("*/" + COMPLETE):
+            shutil.copytree(one.parent, folder / one.parent.name, symlinks=True, ignore=unfinished)
     for python in folder.glob("*/bin/python"):
         real = python.with_name("python-on-time")
         python.rename(real)

@@ -1,9 +1,10 @@
 """The product as a user runs it: platform and workers as processes, on a folder of the test.
 
-Worker environments are built once per test session and shared by every state folder.
+Worker environments are built once per test run and shared by every state folder.
 """
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
@@ -44,7 +45,10 @@ def until(condition: Callable[[], object], within_s: float, what: str) -> object
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What every installation of a test session uses: environments and the builder's cache."""
+    """What every installation of a test run uses: environments and the builder's cache.
+
+    The processes of one run share it: whoever builds or copies holds the lock.
+    """
 
     environments: Path
     cache: Path
@@ -59,11 +63,19 @@ class Shared:
                 environment=os.environ,
             )
         )
-        asyncio.run(_build_all(builder, sources, self.cache / "build.log"))
+        with self.locked():
+            asyncio.run(_build_all(builder, sources, self.environments.parent / "build.log"))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep the run's other processes from building meanwhile."""
+        self.environments.mkdir(parents=True, exist_ok=True)
+        with (self.environments.parent / "lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed
+            yield
 
 
 async def _build_all(builder: EnvironmentBuilder, sources: Sequence[Path], log: Path) -> None:
-    log.parent.mkdir(parents=True, exist_ok=True)
     recipes = [
         Recipe(worker=source.name, worker_source=source, sdk_source=sdk_source(ROOT))
         for source in sources

@@ -27,7 +27,6 @@ def ended(drill: Drill) -> bool:
 
 def test_jumps_of_a_minute_are_not_seen(shared: Shared, tmp_path: Path) -> None:
     library = one_clock.library()
-    shared.build([EFFECTS])
     with one_clock.on_one_clock(library, shared, tmp_path, [EFFECTS]) as (platform, clock):
         drill = drill_of(tmp_path, platform)
         drill.restart()
@@ -47,7 +46,6 @@ def test_jumps_of_a_minute_are_not_seen(shared: Shared, tmp_path: Path) -> None:
 def test_a_jump_of_an_hour_loses_nothing(shared: Shared, tmp_path: Path, jump: int) -> None:
     """Behind a clock that was set back nobody is trusted until the platform is started again."""
     library = one_clock.library()
-    shared.build([EFFECTS])
     with one_clock.on_one_clock(library, shared, tmp_path, [EFFECTS]) as (platform, clock):
         drill = drill_of(tmp_path, platform)
         drill.restart()

@@ -16,15 +16,9 @@ GRACE_S = 5.0
 RECORDS = 1000
 
 
-@pytest.fixture(scope="module")
-def built(shared: Shared) -> Shared:
-    shared.build([WORKER])
-    return shared
-
-
 @pytest.fixture
-def running(tmp_path: Path, built: Shared) -> Iterator[Installation]:
-    with installed(tmp_path / "i", built, workers=[WORKER]) as found:
+def running(tmp_path: Path, shared: Shared) -> Iterator[Installation]:
+    with installed(tmp_path / "i", shared, workers=[WORKER]) as found:
         found.start()
         found.until_live()
         yield found

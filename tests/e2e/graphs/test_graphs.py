@@ -15,7 +15,6 @@ RECORDS = 200_000
 
 @pytest.fixture
 def running(tmp_path: Path, shared: Shared) -> Iterator[Installation]:
-    shared.build([WORKER])
     with installed(tmp_path / "i", shared, workers=[WORKER]) as found:
         found.start()
         found.until_live()

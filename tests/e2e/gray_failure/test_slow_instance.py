@@ -65,7 +65,6 @@ class Fleet:
 
 @contextmanager
 def four(shared: Shared, folder: Path) -> Iterator[Fleet]:
-    shared.build([GAUGE])
     slow = folder / "slow"
     settings = (f'workers.instances={{"gauge": {INSTANCES}}}', "routing.ejected_s=5")
     with installed(folder / "one", shared, *settings, workers=[GAUGE]) as platform:

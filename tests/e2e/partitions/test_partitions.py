@@ -30,7 +30,6 @@ def proxies() -> Iterator[ProxyThread]:
 @pytest.fixture
 def drill(tmp_path: Path, shared: Shared) -> Iterator[Drill]:
     """A platform without workers of its own."""
-    shared.build([EFFECTS])
     folder = tmp_path / "installation"
     with installed(folder, shared, workers=[EFFECTS]) as one:
         one.start()

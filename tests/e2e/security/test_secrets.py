@@ -43,14 +43,6 @@ PIPELINE = {
 OTHERS = "{{ vault.workers.somebody-else.token }}"
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
-    folder = tmp_path_factory.mktemp("shared")
-    found = Shared(folder / "environments", folder / "cache")
-    found.build([WORKER])
-    return found
-
-
 @pytest.fixture
 def installation(tmp_path: Path, shared: Shared) -> Iterator[Installation]:
     with installed(tmp_path / "i", shared, workers=[WORKER]) as found:
