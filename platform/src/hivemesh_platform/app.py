@@ -294,7 +294,7 @@ def _work_routers(
             local=platform.settings.mode == "local",
         ),
         runs.router(execution.runs, files, trail),
-        job_batches.router(execution.batches, execution.runs, files),
+        job_batches.router(execution.batches, execution.runs, files, trail),
         limits.router(execution.limits, trail),
         jobs.router(execution.jobs, execution.runs, files),
         dead_letters.router(execution, Work(execution.runs, files), trail),

@@ -5,9 +5,9 @@ through `hivemesh_sdk.transport`, never through this.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, Self, TypeVar
+from typing import BinaryIO, Self, TypedDict, TypeVar, Unpack
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
@@ -49,7 +49,6 @@ from hivemesh_sdk.contracts.dead_letter_api import (
     ReplayView,
 )
 from hivemesh_sdk.contracts.names import (
-    DEFAULT_PRIORITY,
     IDEMPOTENCY_HEADER,
     NDJSON_MEDIA_TYPE,
 )
@@ -65,6 +64,20 @@ from hivemesh_sdk.contracts.trust_api import CaView, CredentialView, DenialView,
 from hivemesh_sdk.errors import ConfigurationError, RemoteError
 
 V = TypeVar("V", bound=View)
+
+
+class JobFields(TypedDict, total=False):
+    """What may be said of a job beside its input and options; all jobs of a batch have it."""
+
+    data_class: str  # of input and options: public, internal, personal or secret
+    priority: int  # 0 to 10, which starts first
+    concurrency_key: str  # jobs with the same key share its limits
+    labels: Mapping[str, str]  # lists are filtered by them
+    requires: Mapping[str, str]  # labels that the instance has
+    deadline_s: float
+    idle_timeout_s: float
+    max_retries: int
+
 
 OPERATOR_FOLDER = "operator"
 PEOPLE_PORT = 8445
@@ -414,6 +427,7 @@ class Client:
         *,
         data_class: str = "internal",
         priority: int | None = None,
+        labels: Mapping[str, str] | None = None,
         idempotency_key: str = "",
     ) -> RunView:
         """Start a stored pipeline (by name) or a whole pipeline document.
@@ -433,6 +447,7 @@ class Client:
                 "parameters": dict(parameters or {}),
                 "data_class": data_class,
                 "priority": priority,
+                "labels": dict(labels or {}),
             },
             idempotency_key,
         )
@@ -445,37 +460,28 @@ class Client:
         return self._filtered(RunView, "/v1/runs", filters, limit)
 
     def jobs(self, filters: Mapping[str, str] | None = None, *, limit: int = 50) -> list[RunView]:
-        """The newest jobs that fit; filters as for `runs`, but for pipeline and label."""
+        """The newest jobs that fit; filters as for `runs`, with batch in place of pipeline."""
         return self._filtered(RunView, "/v1/jobs", filters, limit)
 
     def job_types(self) -> list[CapabilityView]:
         """What can be submitted as a job, with the schemas of input and options."""
         return self._all(CapabilityView, "/v1/job-types")
 
-    def submit(  # noqa: PLR0913 - the fields of a job
+    def submit(
         self,
         capability: str,
         value: JsonValue = None,
         options: Mapping[str, JsonValue] | None = None,
         *,
-        data_class: str = "internal",
-        priority: int = DEFAULT_PRIORITY,
-        concurrency_key: str = "",
         idempotency_key: str = "",
+        **fields: Unpack[JobFields],
     ) -> RunView:
         """Submit a job and return at once; `watch` follows it.
 
         The same call with the same `idempotency_key` means the same job.
         """
         return self.call(
-            capability,
-            value,
-            options,
-            wait_s=0.0,
-            data_class=data_class,
-            priority=priority,
-            concurrency_key=concurrency_key,
-            idempotency_key=idempotency_key,
+            capability, value, options, wait_s=0.0, idempotency_key=idempotency_key, **fields
         )
 
     def retry(self, run_id: str, from_step: str = "") -> RunView:
@@ -529,67 +535,70 @@ class Client:
         """Why each attempt of a run or job was placed where it was."""
         return self._all(ExplainView, f"/v1/runs/{quote(run_id, safe='')}/explain")
 
-    def call(  # noqa: PLR0913 - the fields of a job
+    def call(
         self,
         capability: str,
         value: JsonValue = None,
         options: Mapping[str, JsonValue] | None = None,
         *,
         wait_s: float = 20.0,
-        data_class: str = "internal",
-        priority: int = DEFAULT_PRIORITY,
-        concurrency_key: str = "",
         idempotency_key: str = "",
+        **fields: Unpack[JobFields],
     ) -> RunView:
         """Call one capability as a job and wait up to `wait_s` for its end.
 
         The same call with the same `idempotency_key` means the same job.
         """
-        body: dict[str, JsonValue] = {
-            "capability": capability,
-            "input": value,
-            "options": dict(options or {}),
-            "wait_s": wait_s,
-            "data_class": data_class,
-            "priority": priority,
-            "concurrency_key": concurrency_key,
-        }
+        body = {**_common(capability, options, fields), "input": value, "wait_s": wait_s}
         return self._view(RunView, "POST", "/v1/jobs", body, idempotency_key)
 
-    def submit_batch(  # noqa: PLR0913 - the fields of a batch
+    def submit_batch(
         self,
         capability: str,
         values: Iterable[JsonValue],
         options: Mapping[str, JsonValue] | None = None,
         *,
-        data_class: str = "internal",
-        priority: int = DEFAULT_PRIORITY,
-        concurrency_key: str = "",
         idempotency_key: str = "",
+        **fields: Unpack[JobFields],
     ) -> BatchView:
         """Submit a job for each value, thousands in one request: all are accepted, or none."""
-        common: dict[str, JsonValue] = {
-            "capability": capability,
-            "options": dict(options or {}),
-            "data_class": data_class,
-            "priority": priority,
-            "concurrency_key": concurrency_key,
-        }
+        common = _common(capability, options, fields)
         body = b"\n".join(map(msgspec.json.encode, (common, *values)))
         headers = {"content-type": NDJSON_MEDIA_TYPE, **_key_header(idempotency_key)}
         with self._channel.exchange("POST", "/v1/jobs/batch", body, headers) as response:
             return BatchView.model_validate_json(response.read())
 
+    def batches(
+        self, filters: Mapping[str, str] | None = None, *, limit: int = 50
+    ) -> list[BatchView]:
+        """The newest batches of jobs that fit; filters are capability, since, label, submitter."""
+        return self._filtered(BatchView, "/v1/jobs/batch", filters, limit)
+
+    def cancel_batch(self, batch_id: str) -> BatchView:
+        """Cancel what has not ended of a batch."""
+        return self._view(BatchView, "POST", _batch(batch_id, "/cancel"), {})
+
+    def retry_batch(
+        self, batch_id: str, *, states: Collection[str] = ("failed", "cancelled")
+    ) -> BatchView:
+        """Queue the jobs of a batch once more that are in one of the states."""
+        body: dict[str, JsonValue] = {"states": [*states]}
+        return self._view(BatchView, "POST", _batch(batch_id, "/retry"), body)
+
     def batch(self, batch_id: str) -> BatchView:
         """How far a batch of jobs is."""
-        return self._view(BatchView, "GET", f"/v1/jobs/batch/{quote(batch_id, safe='')}")
+        return self._view(BatchView, "GET", _batch(batch_id))
 
     def batch_results(self, batch_id: str) -> Iterator[dict[str, JsonValue]]:
         """Id, state and result or problem of each job of a batch, in order."""
         rest = b""
-        for block in self._stream(f"/v1/jobs/batch/{quote(batch_id, safe='')}/results"):
+        for block in self.batch_lines(batch_id):
             *lines, rest = (rest + block).split(b"\n")
             yield from map(json.loads, lines)
+
+    def batch_lines(self, batch_id: str) -> Iterator[bytes]:
+        """The same as NDJSON, in blocks."""
+        yield from self._stream(_batch(batch_id, "/results"))
 
     # -- limits -----------------------------------------------------------------------------
 
@@ -820,6 +829,18 @@ class Client:
 
 def _letter(letter: str, rest: str = "") -> str:
     return f"/v1/dead-letters/{quote(letter, safe='')}{rest}"
+
+
+def _batch(batch: str, rest: str = "") -> str:
+    return f"/v1/jobs/batch/{quote(batch, safe='')}{rest}"
+
+
+def _common(
+    capability: str, options: Mapping[str, JsonValue] | None, fields: "JobFields"
+) -> dict[str, JsonValue]:
+    """What is asked for beside the inputs."""
+    given: dict[str, JsonValue] = msgspec.to_builtins(fields)
+    return {"capability": capability, "options": dict(options or {}), **given}
 
 
 def _secret(path: str) -> str:

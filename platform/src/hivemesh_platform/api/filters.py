@@ -7,6 +7,8 @@ from fastapi import Depends, Query
 from hivemesh_sdk.contracts.api import RunState
 from hivemesh_sdk.errors import InvalidError
 
+from hivemesh_platform.execution.batch_sql import Ends
+from hivemesh_platform.execution.job_batches import ends_of
 from hivemesh_platform.execution.subjects import Filters
 
 Text = Annotated[str, Query(max_length=200)]
@@ -24,6 +26,7 @@ class ListFilters:
         since: Text = "",
         label: Text = "",
         submitter: Text = "",
+        batch: Text = "",
     ) -> None:
         self._state = "" if state is None else state.value
         self._capability = capability
@@ -32,13 +35,16 @@ class ListFilters:
         self._since = since
         self._label = label
         self._submitter = submitter
+        self._batch = batch
 
     def of(self, kind: Literal["", "pipeline", "capability"] = "") -> Filters:
         """The filters, of runs or jobs alone where `kind` says so.
 
         Raises:
             InvalidError: a time or label is none.
+            NotFoundError: this is no id of a batch.
         """
+        ends = ends_of(self._batch) if self._batch else Ends("", "")
         if self._capability:
             kind = "capability"
         elif self._pipeline:
@@ -55,6 +61,7 @@ class ListFilters:
             label=label,
             label_value=value,
             submitter=self._submitter,
+            batch=(ends.first, ends.last),
         )
 
 

@@ -4,24 +4,30 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from hivemesh_sdk.contracts.api import BatchRequest, BatchView
+from hivemesh_sdk.contracts.api import BatchRequest, BatchRetry, BatchView, Page
 from hivemesh_sdk.contracts.names import IDEMPOTENCY_HEADER, NDJSON_MEDIA_TYPE
 from hivemesh_sdk.safeio.documents import validated
 from hivemesh_sdk.safeio.json import parse_json
 
-from hivemesh_platform.api.access import person_of, require_some
+from hivemesh_platform.api.access import before_body, person_of, require_some
 from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import MediaTypeError, bounded
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.filters import Filtered
+from hivemesh_platform.api.paging import Limit, page_of
+from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.api.work import Work
 from hivemesh_platform.artifacts.service import ArtifactService
+from hivemesh_platform.audit.ports import AuditTrail
 from hivemesh_platform.execution.job_batches import JobBatches, first_job, read_inputs
 from hivemesh_platform.execution.service import RunService
 
 MAX_BYTES = 64 * 1024 * 1024
 
 
-def router(batches: JobBatches, runs: RunService, artifacts: ArtifactService) -> APIRouter:
+def router(
+    batches: JobBatches, runs: RunService, artifacts: ArtifactService, audit: AuditTrail
+) -> APIRouter:
     """The routes."""
     routes = strict_router()
     work = Work(runs, artifacts)
@@ -43,6 +49,14 @@ def router(batches: JobBatches, runs: RunService, artifacts: ArtifactService) ->
         response.status_code = 202 if view.open else 200
         return view
 
+    @routes.get("/v1/jobs/batch")
+    async def list_batches(
+        request: Request, filters: Filtered, after: str = "", limit: Limit = 50
+    ) -> Page[BatchView]:
+        principal = require_some(request, "read:run", "run:capability")
+        found = await batches.page(after, limit + 1, principal, filters.of("capability"))
+        return page_of(found, limit, lambda one: one.id)
+
     @routes.get("/v1/jobs/batch/{batch}")
     async def get_batch(batch: str, request: Request) -> BatchView:
         person_of(request)  # before the id is read: who is no person learns nothing of ids
@@ -56,5 +70,20 @@ def router(batches: JobBatches, runs: RunService, artifacts: ArtifactService) ->
         person_of(request)
         await work.check_seen(request, first_job(batch))
         return StreamingResponse(batches.results(batch, after), media_type=NDJSON_MEDIA_TYPE)
+
+    @routes.post("/v1/jobs/batch/{batch}/cancel")
+    async def cancel_batch(batch: str, request: Request) -> BatchView:
+        person_of(request)
+        await work.check_changed(request, first_job(batch))
+        await recorded(request, audit, "cancel:batch", batch)
+        return await batches.cancel(batch)
+
+    @routes.post("/v1/jobs/batch/{batch}/retry", status_code=202)
+    @before_body("write:run", "run:capability")
+    async def retry_batch(batch: str, body: BatchRetry, request: Request) -> BatchView:
+        person_of(request)
+        await work.check_again(request, first_job(batch))
+        await recorded(request, audit, "retry:batch", batch, {"states": sorted(body.states)})
+        return await batches.retry(batch, body.states, behalf_of_request(request))
 
     return routes

@@ -5,16 +5,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hivemesh_platform.cli import details, output, session
+from hivemesh_platform.cli import details, job_batch, output, session
 from hivemesh_platform.cli.artifact import Class
 
 if TYPE_CHECKING:
-    from hivemesh_sdk.client import Client
-    from hivemesh_sdk.contracts.api import RunView
+    from hivemesh_sdk.client import Client, JobFields
+    from hivemesh_sdk.contracts.api import BatchView, RunView
 
 app = typer.Typer(no_args_is_help=True)
+app.add_typer(job_batch.app, name="batch", help="Jobs of one request: list, show, watch, cancel.")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `job list` shows it.")]
+One = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="The job's id; none with --batch.", show_default=False),
+]
+Batch = Annotated[str, typer.Option("--batch", help="All jobs of this batch instead of one.")]
 Wait = Annotated[
     bool, typer.Option("--wait/--no-wait", help="Wait for the end and show the result.")
 ]
@@ -29,6 +35,12 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
         str | None,
         typer.Option("--input", "-i", help="A JSON file with the input, - for stdin."),
     ] = None,
+    file: Annotated[
+        str,
+        typer.Option(
+            "--file", "-f", help="A job for each line of this file, - for stdin: a batch."
+        ),
+    ] = "",
     with_: Annotated[
         list[str] | None,
         typer.Option("--with", "-w", help="An option, key=value; a file as key=@path."),
@@ -38,6 +50,17 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     concurrency_key: Annotated[
         str, typer.Option(help="Jobs with the same key share its limits: `hivemesh limit`.")
     ] = "",
+    label: session.Labels = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option("--require", help="A label that the instance has, as gpu=true."),
+    ] = None,
+    deadline: Annotated[
+        str, typer.Option(help="How long it may take: 30s, 5m. Default: the capability's.")
+    ] = "",
+    max_retries: Annotated[
+        int | None, typer.Option(min=0, max=100, help="Default: the capability's.")
+    ] = None,
     idempotency_key: session.IdempotencyKey = "",
     wait: Wait = False,
     fmt: output.Format = "table",
@@ -47,22 +70,41 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     Examples:  echo '{"subject": "Invoice 7"}' | hivemesh job submit email.classify@1 -i - --wait
                hivemesh job submit email.classify@1 -i mail.json -w types='["bill"]' -o json
+               hivemesh job submit email.classify@1 --file mails.ndjson --label team=billing --wait
     """
     from hivemesh_platform.cli.artifact import stored
-    from hivemesh_platform.cli.values import parse_pairs, read_json
+    from hivemesh_platform.cli.values import (
+        parse_labels,
+        parse_pairs,
+        read_json,
+        read_lines,
+        seconds,
+    )
 
+    if file and input_ is not None:
+        message = "--input is one job and --file many: give one of them"
+        raise typer.BadParameter(message)
+    fields: JobFields = {
+        "data_class": data_class,
+        "priority": priority,
+        "concurrency_key": concurrency_key,
+        "labels": parse_labels(label or []),
+        "requires": parse_labels(require or []),
+    }
+    if deadline:
+        fields["deadline_s"] = seconds(deadline)
+    if max_retries is not None:
+        fields["max_retries"] = max_retries
     value = read_json(input_) if input_ is not None else None
+    many = read_lines(file) if file else []
     with session.client(state) as client:
         options = stored(client, parse_pairs(with_ or []), data_class)
-        job = client.submit(
-            capability,
-            value,
-            options,
-            data_class=data_class,
-            priority=priority,
-            concurrency_key=concurrency_key,
-            idempotency_key=idempotency_key,
-        )
+        if many:
+            batch = client.submit_batch(
+                capability, many, options, idempotency_key=idempotency_key, **fields
+            )
+            return _submitted(client, batch, fmt, wait=wait)
+        job = client.submit(capability, value, options, idempotency_key=idempotency_key, **fields)
         if wait:
             job = _ended(client, job.id)
     if not wait:
@@ -78,12 +120,15 @@ def list_(  # noqa: PLR0913, PLR0917 - one parameter an option
     capability: Annotated[str, typer.Option(help="Only those of this capability.")] = "",
     since: Annotated[str, typer.Option(help="Only those since then: 2h, or a time.")] = "",
     submitter: Annotated[str, typer.Option(help="Only those of this user.")] = "",
+    label: Annotated[str, typer.Option(help="Only those with this label, NAME=VALUE.")] = "",
+    batch: Annotated[str, typer.Option(help="Only those of this batch.")] = "",
     fmt: output.Format = "table",
     state: session.State = None,
 ) -> None:
     """Show the newest jobs.
 
     Examples:  hivemesh job list --in failed  ·  hivemesh job list --capability email.classify@1
+               hivemesh job list --label team=billing  ·  hivemesh job list --batch batch_0193a5…
     """
     from hivemesh_platform.cli.values import since_time
 
@@ -92,6 +137,8 @@ def list_(  # noqa: PLR0913, PLR0917 - one parameter an option
         "capability": capability,
         "since": since_time(since),
         "submitter": submitter,
+        "label": label,
+        "batch": batch,
     }
     with session.client(state) as client:
         output.show_list(
@@ -105,7 +152,12 @@ def list_(  # noqa: PLR0913, PLR0917 - one parameter an option
                 ("reason", "reason"),
             ],
             fmt,
-            wide=[("submitter", "submitter"), ("created", "created_at"), ("ended", "ended_at")],
+            wide=[
+                ("labels", "labels"),
+                ("submitter", "submitter"),
+                ("created", "created_at"),
+                ("ended", "ended_at"),
+            ],
             empty="no such jobs; submit one with `hivemesh job submit CAPABILITY`",
         )
 
@@ -132,11 +184,20 @@ def explain(id_: Id, fmt: output.Format = "table", state: session.State = None) 
 
 
 @app.command()
-def cancel(id_: Id, fmt: output.Format = "table", state: session.State = None) -> None:
+def cancel(
+    id_: One = "",
+    batch: Batch = "",
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> None:
     """Cancel a job: it is told to stop, and ended after five seconds. Undo: `job retry`.
 
-    Example:  hivemesh job cancel job_0193a5…
+    Examples:  hivemesh job cancel job_0193a5…  ·  hivemesh job cancel --batch batch_0193a5…
     """
+    _one_of(id_, batch)
+    if batch:
+        job_batch.cancel(batch, fmt, state)
+        return
     with session.client(state) as client:
         job = client.cancel(id_)
     _show(job, fmt, f"{job.id}: {job.state} (undo: hivemesh job retry {job.id})")
@@ -144,12 +205,22 @@ def cancel(id_: Id, fmt: output.Format = "table", state: session.State = None) -
 
 @app.command()
 def retry(
-    id_: Id, wait: Wait = False, fmt: output.Format = "table", state: session.State = None
+    id_: One = "",
+    batch: Batch = "",
+    failed: job_batch.Failed = False,
+    wait: Wait = False,
+    fmt: output.Format = "table",
+    state: session.State = None,
 ) -> int:
     """Queue a job that has failed or was cancelled once more, with all of its retries.
 
-    Example:  hivemesh job retry job_0193a5… --wait
+    Examples:  hivemesh job retry job_0193a5… --wait
+               hivemesh job retry --batch batch_0193a5… --failed
     """
+    _one_of(id_, batch)
+    if batch:
+        job_batch.retry(batch, failed=failed, fmt=fmt, state=state)
+        return job_batch.watch(batch, fmt, state) if wait else 0
     with session.client(state) as client:
         job = client.retry_job(id_)
         if wait:
@@ -222,6 +293,24 @@ def process(id_: Id, fmt: output.Format = "table", state: session.State = None) 
     with session.client(state) as client:
         job = client.process_job(id_)
     _show(job, fmt, f"{job.id}: {job.state}")
+
+
+def _one_of(id_: str, batch: str) -> None:
+    if bool(id_) == bool(batch):
+        message = "name one job by its ID, or all of a batch with --batch"
+        raise typer.BadParameter(message)
+
+
+def _submitted(client: "Client", batch: "BatchView", fmt: str, *, wait: bool) -> int:
+    """Say what was accepted, or wait until all of it has ended."""
+    if not wait:
+        further = f"follow it with `hivemesh job batch watch {batch.id}`"
+        job_batch.say(batch, fmt, further)
+        return 0
+    typer.echo(f"{batch.id}: {batch.count:,} jobs", err=True)
+    batch = job_batch.follow(client, batch.id)
+    output.show_one(batch, fmt)
+    return job_batch.exit_code(batch)
 
 
 def _ended(client: "Client", job_id: str) -> "RunView":

@@ -92,6 +92,7 @@ def run_(  # noqa: PLR0913, PLR0917 - one parameter an option
         int | None,
         typer.Option(min=0, max=10, help="10 starts first. Default: that of the pipeline."),
     ] = None,
+    label: session.Labels = None,
     idempotency_key: session.IdempotencyKey = "",
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait and show progress.")] = True,
     fmt: output.Format = "table",
@@ -104,7 +105,7 @@ def run_(  # noqa: PLR0913, PLR0917 - one parameter an option
     from hivemesh_platform.cli.artifact import stored
     from hivemesh_platform.cli.located import located
     from hivemesh_platform.cli.progress import follow
-    from hivemesh_platform.cli.values import parse_pairs
+    from hivemesh_platform.cli.values import parse_labels, parse_pairs
 
     which: str | dict[str, JsonValue] = pipeline
     if pipeline.endswith((".yaml", ".yml")):
@@ -117,6 +118,7 @@ def run_(  # noqa: PLR0913, PLR0917 - one parameter an option
                 given,
                 data_class=data_class,
                 priority=priority,
+                labels=parse_labels(label or []),
                 idempotency_key=idempotency_key,
             )
         typer.echo(f"run {run.id} started", err=True)

@@ -19,7 +19,7 @@ def list_(  # noqa: PLR0913, PLR0917 - one parameter an option
     pipeline: Annotated[str, typer.Option(help="Only those of this pipeline.")] = "",
     capability: Annotated[str, typer.Option(help="Only jobs of this capability.")] = "",
     since: Annotated[str, typer.Option(help="Only those since then: 2h, or a time.")] = "",
-    label: Annotated[str, typer.Option(help="Only runs with this label, NAME=VALUE.")] = "",
+    label: Annotated[str, typer.Option(help="Only those with this label, NAME=VALUE.")] = "",
     submitter: Annotated[str, typer.Option(help="Only those of this user.")] = "",
     fmt: output.Format = "table",
     state: session.State = None,

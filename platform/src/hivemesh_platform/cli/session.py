@@ -18,6 +18,10 @@ IdempotencyKey = Annotated[
         help="The same command with the same key means the same work: it is accepted once."
     ),
 ]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--label", help="NAME=VALUE; lists are filtered by it. Several times for more."),
+]
 State = Annotated[
     Path | None,
     typer.Option(

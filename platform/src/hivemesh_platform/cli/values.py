@@ -29,6 +29,44 @@ def parse_pairs(pairs: Sequence[str]) -> "dict[str, JsonValue]":
     return values
 
 
+def parse_labels(pairs: Sequence[str]) -> dict[str, str]:
+    """Read `name=value` pairs; the values are text.
+
+    Raises:
+        ConfigurationError: a pair has no `=`.
+    """
+    labels: dict[str, str] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign or not name:
+            message = f"{pair!r} is no label; write NAME=VALUE"
+            raise ConfigurationError(message, slug="configuration-invalid")
+        labels[name] = value
+    return labels
+
+
+def read_lines(source: str) -> "list[JsonValue]":
+    """Read a JSON document a line, from a file or from standard input for `-`.
+
+    Raises:
+        ConfigurationError: a line is not JSON, or there is none.
+    """
+    text = sys.stdin.read() if source == "-" else Path(source).read_text()
+    values: list[JsonValue] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            values.append(json.loads(line))
+        except ValueError as error:
+            message = f"line {number} of {source!r} is no JSON: {error}"
+            raise ConfigurationError(message, slug="malformed") from error
+    if not values:
+        message = f"{source!r} has no line; write the JSON of one input on each"
+        raise ConfigurationError(message, slug="malformed")
+    return values
+
+
 def parse_value(text: str) -> "JsonValue":
     """A value as JSON where it is JSON, else as text."""
     try:

@@ -18,8 +18,8 @@ _WEIGHT = 0.3  # of the newest observation
 
 
 def together_of(capability: str, spec: JobSpec) -> str:
-    """What jobs have in common that may travel together: all but their inputs."""
-    common = msgspec.structs.replace(spec, input=msgspec.Raw(b"null"))
+    """What jobs have in common that may travel together: all but inputs, and by what they are found."""
+    common = msgspec.structs.replace(spec, input=msgspec.Raw(b"null"), tags={})
     text = capability.encode() + b"\n" + msgspec.json.encode(common, order="sorted")
     return hashlib.sha256(text).hexdigest()[:24]
 

@@ -6,29 +6,38 @@ Job n of batch `batch_<x>` is `job_<x>-<n>`: a batch is the jobs between two ids
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 
 import msgspec
 from hivemesh_sdk.contracts.api import BatchRequest, BatchView, JobRequest, RunState
+from hivemesh_sdk.contracts.names import step_key
 from hivemesh_sdk.errors import InvalidError, NotFoundError
 from hivemesh_sdk.safeio.json import parse_json
 from pydantic import JsonValue
 
 from hivemesh_platform import crash
-from hivemesh_platform.execution import views
-from hivemesh_platform.execution.behalf import Behalf
+from hivemesh_platform.access.model import Principal
+from hivemesh_platform.execution import batch_sql, store, subjects, views
+from hivemesh_platform.execution.again_sql import NothingToRetryError
+from hivemesh_platform.execution.batch_sql import Ends
+from hivemesh_platform.execution.behalf import Behalf, effective
+from hivemesh_platform.execution.held import Verdict
 from hivemesh_platform.execution.jobs import JobService
 from hivemesh_platform.execution.ledger import NewJobs
 from hivemesh_platform.execution.model import JOB_NODE
 from hivemesh_platform.execution.parts import milliseconds
-from hivemesh_platform.execution.service import RunParts
-from hivemesh_platform.execution.spec import JobSpec, artifact_digests, written
+from hivemesh_platform.execution.service import RunEndedError, RunParts
+from hivemesh_platform.execution.spec import JobSpec, artifact_digests, told, written
+from hivemesh_platform.execution.subjects import Filters
 from hivemesh_platform.execution.submit_sql import SubmitKey
 from hivemesh_platform.storage.transaction import Row, Transaction
 
 MAX_JOBS = 100_000
 MAX_BYTES = 64 * 1024 * 1024  # of all jobs as they are kept: each has the options of the batch
 PAGE = 1000  # results that are read at once
+CANCELLED_AT_ONCE = 2000
+RETRIED_AT_ONCE = 200
 _TURN = 1000  # inputs that are looked at before other requests have their turn
 _BATCH = re.compile(r"batch_([0-9a-f]{32})")
 _MAY_NAME = (b"sha256", b"\\u")  # an input without them names no artifact
@@ -128,36 +137,106 @@ class JobBatches:
         Raises:
             NotFoundError: there is none.
         """
-        first, last = ends_of(batch)
-        rows = await self._parts.database.read(
-            lambda tx: tx.all(
-                """SELECT state, count(*) AS n, min(created_at) AS at, max(ended_at) AS ended,
-                          min(capability) AS capability
-                     FROM work WHERE run >= ? AND run < ? AND node = ? GROUP BY state""",
-                (first, last, JOB_NODE),
-            )
+        ends = ends_of(batch)
+        rows, first = await self._parts.database.read(
+            lambda tx: (batch_sql.states(tx, ends), store.job(tx, first_job(batch)))
         )
-        if not rows:
+        if first is None:
             raise no_batch(batch)
         states = {str(row["state"]): int(row["n"]) for row in rows}
         open_ = sum(n for state, n in states.items() if not RunState(state).ended)
         ended = max((row["ended"] for row in rows if row["ended"] is not None), default=None)
         return BatchView(
             id=batch,
-            capability=rows[0]["capability"],
+            capability=first["capability"],
             count=sum(states.values()),
             first=first_job(batch),
             states=states,
             open=open_,
             created_at=views.iso(min(row["at"] for row in rows)) or "",
             ended_at=None if open_ else views.iso(ended),
+            submitter=first["submitter"],
+            labels=told(first["spec"]).tags,
         )
+
+    async def page(
+        self, before: str, limit: int, principal: Principal, filters: Filters
+    ) -> list[BatchView]:
+        """Return the batches that the principal may see, newest first."""
+        wanted = replace(filters, batches=True)
+        place = first_job(before) if before else ""
+
+        def read(tx: Transaction) -> list[BatchView]:
+            found = subjects.newest(tx, principal, place, limit, wanted)
+            return [_listed(tx, job) for job in found]
+
+        return await self._parts.database.read(read)
+
+    async def cancel(self, batch: str) -> BatchView:
+        """Cancel what has not ended of a batch.
+
+        Raises:
+            NotFoundError: there is none.
+            RunEndedError: all of it has ended already.
+        """
+        ends, found = ends_of(batch), 0
+        while ended := await self._cancel_some(ends):
+            found += len(ended)
+            for number, job in enumerate(ended, 1):
+                step = self._parts.held.find(step_key(job, JOB_NODE, 0))
+                if step is not None:
+                    step.end(Verdict.CANCELLED)
+                self._parts.held.drop_job(job)
+                self._parts.runs.give_end(job)
+                if number % _TURN == 0:
+                    await asyncio.sleep(0)
+        view = await self.get(batch)
+        if not found:
+            message = f"all jobs of {batch} have ended"
+            raise RunEndedError(message)
+        self._parts.work.give()
+        return view
+
+    async def _cancel_some(self, ends: Ends) -> list[str]:
+        now = milliseconds(self._parts.clock)
+        return await self._parts.database.write(
+            lambda tx: batch_sql.cancel(tx, ends, CANCELLED_AT_ONCE, now)
+        )
+
+    async def retry(self, batch: str, states: AbstractSet[str], by: Behalf) -> BatchView:
+        """Queue the jobs of a batch once more that have failed or were cancelled.
+
+        Raises:
+            NotFoundError: there is none.
+            NothingToRetryError: none of its jobs is in one of the states.
+        """
+        ends, rights = ends_of(batch), effective(by)
+        place, found = "", 0
+
+        def some(tx: Transaction, after: str) -> tuple[list[str], list[str]]:
+            now = milliseconds(self._parts.clock)
+            jobs = batch_sql.ended_badly(tx, ends, after, states, RETRIED_AT_ONCE)
+            return jobs, [one for one in jobs if self._parts.ledger.job_again(tx, one, rights, now)]
+
+        while True:
+            jobs, again = await self._parts.database.write(lambda tx, at=place: some(tx, at))  # type: ignore[misc]
+            found += len(again)
+            for job in again:
+                self._parts.runs.give(job)
+            if not jobs:
+                break
+            place = jobs[-1]
+        view = await self.get(batch)
+        if not found:
+            message = f"none of the jobs of {batch} is {' or '.join(sorted(states))}"
+            raise NothingToRetryError(message)
+        self._parts.work.give()
+        return view
 
     async def results(self, batch: str, after: int) -> AsyncIterator[bytes]:
         """Yield a line of JSON for each job behind a number, in order."""
-        stem = f"job_{_stem(batch)}"
-        _, last = ends_of(batch)
-        place = f"{stem}-{after:06d}" if after else ends_of(batch)[0]
+        ends, last = ends_of(batch), ends_of(batch).last
+        place = f"{ends.first}{after:06d}" if after else ends.first
         while True:
             rows = await self._parts.database.read(
                 lambda tx, place=place: tx.all(  # type: ignore[misc]
@@ -216,15 +295,38 @@ def first_job(batch: str) -> str:
     return f"job_{_stem(batch)}-000001"
 
 
-def ends_of(batch: str) -> tuple[str, str]:
-    """Every job of the batch lies between these two."""
+def ends_of(batch: str) -> Ends:
+    """Every job of the batch lies between these two.
+
+    Raises:
+        NotFoundError: this is no id of a batch.
+    """
     stem = _stem(batch)
-    return f"job_{stem}-", f"job_{stem}."
+    return Ends(f"job_{stem}-", f"job_{stem}.")
 
 
 def no_batch(batch: str) -> NotFoundError:
     """What is answered where there is no such batch, or none that the caller may see."""
     return NotFoundError(f"there is no batch {batch!r}")
+
+
+def _listed(tx: Transaction, first: str) -> BatchView:
+    """A batch as a list has it: what can be told without reading all of its jobs."""
+    row = store.job(tx, first)
+    if row is None:  # it was listed in this transaction
+        raise no_batch(first)
+    batch = views.batch_of(first)
+    ends = ends_of(batch)
+    return BatchView(
+        id=batch,
+        capability=row["capability"],
+        count=int(batch_sql.newest_job(tx, ends).rpartition("-")[2]),
+        first=first,
+        open=batch_sql.open_jobs(tx, ends),
+        created_at=views.iso(row["created_at"]) or "",
+        submitter=row["submitter"],
+        labels=told(row["spec"]).tags,
+    )
 
 
 def _stem(batch: str) -> str:

@@ -197,6 +197,8 @@ class JobService:
         return JobSpec(
             input=msgspec.Raw(msgspec.json.encode(request.input)),
             options=dict(options),
+            labels=request.requires,
+            tags=request.labels,
             deadline_ms=round(deadline_s * 1000),
             idle_timeout_ms=round(idle_s * 1000),
             max_retries=policy.max_retries,

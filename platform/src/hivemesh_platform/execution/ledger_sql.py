@@ -55,6 +55,7 @@ from hivemesh_platform.execution.rejected_sql import (
     count_progress,
     keep_rejected,
 )
+from hivemesh_platform.execution.spec import told
 from hivemesh_platform.replicas.model import StaleReplicaError
 from hivemesh_platform.replicas.standing import Standing
 from hivemesh_platform.storage.transaction import Row, Transaction
@@ -84,6 +85,7 @@ UPDATE source SET endpoint = ? WHERE run = ? AND node = ?
    AND EXISTS (SELECT 1 FROM work WHERE run = ? AND node = ? AND seq = ? AND attempt = ?
                   AND epoch = ? AND state = 'running')
 """
+_LABEL = "INSERT INTO run_label (name, value, run, tenant) VALUES (?, ?, ?, ?)"
 _ATTEMPT_ENDED = """
 UPDATE attempt SET ended_at = ?, outcome = ?, problem = ?
  WHERE run = ? AND node = ? AND seq = ? AND attempt = ?
@@ -127,7 +129,7 @@ class SqlLedger:
             tx.execute("UPDATE run SET backfill_of = ? WHERE id = ?", (run.backfill_of, run.id))
         labels = msgspec.json.decode(run.labels, type=dict[str, str])
         tx.execute_many(
-            "INSERT INTO run_label (name, value, run, tenant) VALUES (?, ?, ?, ?)",
+            _LABEL,
             [(name, value, run.id, run.behalf.tenant) for name, value in labels.items()],
         )
         for node in run.nodes:
@@ -141,11 +143,13 @@ class SqlLedger:
     def add_jobs(self, tx: Transaction, jobs: Sequence[NewJob], now: int) -> None:
         """Accept jobs: a row each, queued."""
         enqueue_all(tx, [_row_of_job(job) for job in jobs], now)
+        for job in jobs:
+            _tag(tx, [job.id], job)
 
     def add_batch(self, tx: Transaction, jobs: NewJobs, now: int) -> None:
         """Accept jobs that differ in their specs alone: a row each, queued."""
         row = replace(_row_of_job(jobs.job), together=jobs.together)
-        enqueue_batch(tx, row, jobs.stem, jobs.specs, now)
+        _tag(tx, enqueue_batch(tx, row, jobs.stem, jobs.specs, now), jobs.job)
 
     def activate(self, tx: Transaction, run: str, node: str, options: str, now: int) -> Effects:
         """Give a node its options; rows that waited for them are queued. Idempotent."""
@@ -610,6 +614,12 @@ def _add_node(tx: Transaction, run: NewRun, node: NewNode) -> None:
 
 def _upstream_edge(node: NewNode) -> list[Edge]:
     return [Edge(node.upstream, "stream")] if node.upstream else []
+
+
+def _tag(tx: Transaction, ids: Sequence[str], like: NewJob) -> None:
+    """Let jobs be found by the labels that their spec has."""
+    for name, value in told(like.spec).tags.items():
+        tx.execute_many(_LABEL, [(name, value, job, like.tenant) for job in ids])
 
 
 def _row_of_job(job: NewJob) -> NewRow:

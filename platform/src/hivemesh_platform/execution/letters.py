@@ -32,7 +32,7 @@ from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.policies import policy_of
 from hivemesh_platform.execution.ports import Catalogue, KnownCapability
 from hivemesh_platform.execution.service import JSON, OutputStream, RunParts
-from hivemesh_platform.execution.spec import JobSpec, artifact_digests, is_intact, written
+from hivemesh_platform.execution.spec import JobSpec, artifact_digests, is_intact, told, written
 from hivemesh_platform.execution.subjects import RunSubject
 from hivemesh_platform.execution.views import iso
 from hivemesh_platform.ids import new_job_id
@@ -257,6 +257,7 @@ class DeadLetters:
             data_class=highest((request.data_class, DataClass(letter.row["data_class"]))),
             priority=letter.priority,
             concurrency_key=letter.row["limit_key"].partition("/")[2],
+            labels=told(letter.row["spec"]).tags,
         )
 
     async def discard(self, letter: Letter, who: Behalf) -> None:

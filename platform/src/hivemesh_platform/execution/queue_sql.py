@@ -89,7 +89,9 @@ def enqueue_all(tx: Transaction, rows: Sequence[NewRow], now: int) -> None:
             tx.execute_many(_INSERT_ROW, values)
 
 
-def enqueue_batch(tx: Transaction, like: NewRow, stem: str, specs: Sequence[str], now: int) -> None:
+def enqueue_batch(
+    tx: Transaction, like: NewRow, stem: str, specs: Sequence[str], now: int
+) -> list[str]:
     """Insert a row for each spec, `<stem>-000001` and so on: thousands in one statement."""
     first, step = _take_ranks(tx, *_lane(like), len(specs))
     values = list(_values(like, first, now))
@@ -101,6 +103,7 @@ def enqueue_batch(tx: Transaction, like: NewRow, stem: str, specs: Sequence[str]
         values[spec] = text
         rows.append(tuple(values))
     tx.execute_many(_INSERT_ROW, rows)
+    return [str(row[run]) for row in rows]
 
 
 def claimed(tx: Transaction, capability: str, rank: float) -> None:

@@ -15,7 +15,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     input: msgspec.Raw = msgspec.Raw(b"null")
     options: dict[str, object] = {}
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = {}  # that the instance has to have
+    tags: dict[str, str] = {}  # that people gave it: lists are filtered by them
     deadline_ms: int = 0
     idle_timeout_ms: int = 0
     max_retries: int = 3
@@ -38,6 +39,21 @@ def written(spec: JobSpec) -> str:
     text = msgspec.json.encode(spec).decode()
     comma = "," if len(text) > len("{}") else ""
     return f'{text[:-1]}{comma}"#crc":"{crc32(text.encode()):08x}"}}'
+
+
+class Told(msgspec.Struct):
+    """What of a job's spec is shown with it."""
+
+    tags: dict[str, str] = {}
+    submitted_by: str = ""
+
+
+def told(text: str | None) -> Told:
+    """What a kept spec says of it; one that is damaged says nothing."""
+    try:
+        return msgspec.json.decode(text or "{}", type=Told)
+    except msgspec.MsgspecError:
+        return Told()
 
 
 def is_intact(text: str) -> bool:

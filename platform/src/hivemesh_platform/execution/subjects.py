@@ -69,6 +69,8 @@ class Filters:
     label: str = ""
     label_value: str = ""
     submitter: str = ""  # its id, or the user's name at the end of it
+    batch: tuple[str, str] = ("", "")  # jobs between these two ids alone
+    batches: bool = False  # of each batch its first job alone
 
 
 ALL = Filters()
@@ -127,7 +129,7 @@ def _group(
     """Up to `size` newest ones; each filter is a condition only where it is asked for."""
     found: list[Row] = []
     for submitter in _submitters(own, filters):
-        if filters.kind != "capability":
+        if filters.kind != "capability" and not filters.batches and not filters.batch[0]:
             found += _rows(tx, _RUNS, own, before, filters, submitter, size)
         if filters.kind != "pipeline" and filters.state not in _RUNS_ONLY:
             found += _rows(tx, _JOBS, own, before, filters, submitter, size)
@@ -160,6 +162,11 @@ def _rows(  # noqa: PLR0913, PLR0917 - what a list is asked for
         sql += f"{kind.table} WHERE true"
     sql += f" AND {id_} < :before AND {id_} >= :first{kind.jobs}"
     sql += f" AND {kind.table}.tenant = :tenant"
+    if filters.batches:
+        sql += " AND substr(work.run, 37) = '-000001'"
+    if filters.batch[0]:
+        sql += f" AND {id_} > :begin AND {id_} < :end"
+        names["begin"], names["end"] = filters.batch
     if filters.since:
         sql += " AND created_at >= :since"
         names["since"] = filters.since

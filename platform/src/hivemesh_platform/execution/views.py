@@ -17,6 +17,7 @@ from hivemesh_sdk.contracts.names import step_key
 from pydantic import Field, JsonValue
 
 from hivemesh_platform.execution.model import JOB_NODE
+from hivemesh_platform.execution.spec import told
 from hivemesh_platform.storage.transaction import Row
 
 
@@ -121,6 +122,7 @@ def job_view(row: Row, outputs: dict[str, JsonValue]) -> RunView:
         ended_at=iso(row["ended_at"]),
         problem=problem,
     )
+    said = told(row["spec"])
     return RunView(
         id=row["run"],
         pipeline="",
@@ -134,7 +136,16 @@ def job_view(row: Row, outputs: dict[str, JsonValue]) -> RunView:
         outputs=outputs if state is RunState.COMPLETED else {},
         submitter=row["submitter"],
         problem=problem,
+        labels=said.tags,
+        batch=batch_of(row["run"]),
+        submitted_by=said.submitted_by,
     )
+
+
+def batch_of(job: str) -> str:
+    """The batch with which a job was submitted, or an empty text."""
+    stem, dash, _ = job.removeprefix("job_").partition("-")
+    return f"batch_{stem}" if dash else ""
 
 
 def rejected_view(row: Row) -> RejectedView:

@@ -4,9 +4,9 @@ Times are ISO 8601 in UTC. Lists are pages: `items` and, where there are more, `
 """
 
 from enum import StrEnum
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.names import DEFAULT_PRIORITY
@@ -216,8 +216,12 @@ class RunView(View):
     parent: str = ""  # the run whose step it is
     parent_step: str = ""
     backfill_of: str = ""  # the run whose missing parts it gives
+    batch: str = ""  # of a job: the batch with which it was submitted
+    submitted_by: str = ""  # of what a step has started: its key and the name it gave
 
 
+LabelText = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^=\s]+$")]
+Labels = Annotated[dict[LabelText, str], Field(max_length=32)]
 Priority = Annotated[int, Field(ge=0, le=10, description="10 starts first.")]
 
 
@@ -227,7 +231,7 @@ class RunRequest(Body):
     pipeline: str | None = None
     document: dict[str, JsonValue] | None = None
     parameters: dict[str, JsonValue] = {}
-    labels: dict[str, str] = {}
+    labels: Labels = {}
     data_class: DataClass = DataClass.INTERNAL  # of the parameters; artifacts have their own
     priority: Priority | None = None  # None: that of the pipeline
 
@@ -251,6 +255,8 @@ class JobRequest(Body):
     data_class: DataClass = DataClass.INTERNAL  # of input and options
     priority: Priority = DEFAULT_PRIORITY
     concurrency_key: str = ""  # jobs with the same key share its limits
+    labels: Labels = {}  # lists are filtered by them
+    requires: Labels = {}  # labels that the instance has, as `gpu: "true"`
 
 
 class BatchRequest(Body):
@@ -264,6 +270,8 @@ class BatchRequest(Body):
     data_class: DataClass = DataClass.INTERNAL  # of inputs and options
     priority: Priority = DEFAULT_PRIORITY
     concurrency_key: str = ""
+    labels: Labels = {}
+    requires: Labels = {}
 
 
 class BatchView(View):
@@ -273,10 +281,18 @@ class BatchView(View):
     capability: str
     count: int
     first: str
-    states: dict[str, int]
+    states: dict[str, int] = {}  # how many jobs are in each; of one batch, not in lists
     open: int  # jobs that have not ended
     created_at: str
     ended_at: str | None = None
+    submitter: str = ""
+    labels: dict[str, str] = {}
+
+
+class BatchRetry(Body):
+    """`POST /v1/jobs/batch/{id}/retry`: which of its jobs are queued once more."""
+
+    states: set[Literal["failed", "cancelled"]] = {"failed", "cancelled"}
 
 
 class LimitRequest(Body):
