@@ -195,6 +195,7 @@ class FakeWorkerFleet:
         self.deleted: list[tuple[str, str]] = []
         self.before: Callable[[str, str, str], None] = lambda _kind, _instance, _key: None
         self.refuse: list[Problem] = []
+        self.uptime_s = 0.0  # 0: each has just been started again
         self._ids = itertools.count(1)
 
     async def put_step(self, endpoint, key, body, *, ticket, wait_s):
@@ -242,7 +243,7 @@ class FakeWorkerFleet:
             instance=worker.instance,
             protocol=1,
             draining=False,
-            uptime_s=1.0,
+            uptime_s=self.uptime_s,
             cpu=0.0,
             memory=0.0,
             rss_bytes=0,

@@ -37,6 +37,7 @@ from hivemesh_platform.execution.pages import StepFailedError
 from hivemesh_platform.execution.parts import Parts
 from hivemesh_platform.execution.ports import Choice, Outcome, UnreachableError
 from hivemesh_platform.execution.requests import given_to, granted, not_written, visible
+from hivemesh_platform.execution.survivors import Survivors
 from hivemesh_platform.replicas.model import StaleReplicaError
 from hivemesh_platform.storage.errors import StorageFullError
 from hivemesh_platform.storage.transaction import Transaction
@@ -68,6 +69,7 @@ class Dispatcher:
         retry = parts.settings.retry
         self._budget = RetryBudget(retry.budget_ratio, retry.budget_per_s)
         self._forgetting: set[asyncio.Task[None]] = set()
+        self.survivors = Survivors(parts)
 
     async def run(self, claim: Claim, choice: Choice, *, resume: bool = False) -> Outcome:
         """Bring a claimed row to its end, or to its next attempt; returns how this one went."""
@@ -160,6 +162,7 @@ class Dispatcher:
         try:
             step.digests, step.trees = await self.readable(step.claim)
             step.secrets = await self.lendable(step.claim)
+            step.resumed = resume
             await self._until_verdict(step, choice, resume=resume)
         except StaleReplicaError:
             raise
@@ -240,11 +243,14 @@ class Dispatcher:
             self._parts.counters.stale_results += 1
             return Outcome.CANCELLED
         claim = step.claim
+        if step.resumed and not step.advanced and is_lost_worker(document):
+            await self._release(step, document.detail, UNSENT_S)  # it may have died of our absence
+            return Outcome.CANCELLED
         decision = after_failure(
             document,
             claim.policy,
             retries=0 if step.advanced else claim.retries,
-            crashes=0 if step.advanced else claim.losses,
+            crashes=0 if step.advanced else await self._crashes(claim, document),
             jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
             records=claim.divisible,
             halved=claim.halved,
@@ -259,7 +265,23 @@ class Dispatcher:
                     await self._give_up(step, document)
         except StaleAttemptError:
             self._parts.counters.stale_results += 1
+        else:
+            if is_lost_worker(document):
+                self.survivors.lost(step)
         return _outcome(document)
+
+    async def _crashes(self, claim: Claim, document: Problem) -> int:
+        """How many there were before: some may have been taken back since the row was claimed."""
+        if not claim.losses or not is_crash(document):
+            return claim.losses
+        key = claim.key
+        found = await self._parts.database.read(
+            lambda tx: tx.one(
+                "SELECT crashes FROM work WHERE run = ? AND node = ? AND seq = ?",
+                (key.run, key.node, key.seq),
+            )
+        )
+        return 0 if found is None else int(found["crashes"])
 
     async def _retry(self, step: HeldStep, document: Problem, again: Again) -> None:
         claim, ledger, now = step.claim, self._parts.ledger, self._parts.now()

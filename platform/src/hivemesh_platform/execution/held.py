@@ -43,6 +43,7 @@ class HeldStep:
     clearance: DataClass = DataClass.PERSONAL  # of its capability
     secrets: frozenset[str] = frozenset()  # paths that its options name, as they were written
     begun: bool = False  # the worker has taken it
+    resumed: bool = False  # after a restart of the platform, or a take-over
     advanced: bool = False  # a batch was recorded: what failed before does not count any more
     ticket: str = ""  # the one that was last sent with a request
     members: Mapping[str, Claim] = field(default_factory=dict)  # small jobs of one request

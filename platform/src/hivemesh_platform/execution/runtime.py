@@ -176,7 +176,15 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
         await limits.apply_settings()
         await runs.reconcile()
         await claimer.recover(None if ports.replicas.alone else ports.replicas.own.id)
-        async with _background(claimer, watch, runs, optional, others, unheld):
+        loops = (
+            watch.run,
+            dispatcher.survivors.run,
+            unheld.run,
+            runs.keep_submitting,
+            optional.run,
+            *others.loops(),
+        )
+        async with _background(claimer, *loops):
             yield Execution(
                 runs=runs,
                 jobs=jobs,
@@ -199,23 +207,10 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
 
 @asynccontextmanager
 async def _background(
-    claimer: Claimer,
-    watch: LostStepWatch,
-    runs: RunService,
-    optional: OptionalSteps,
-    others: Others,
-    unheld: UnheldRows,
+    claimer: Claimer, *more: Callable[[], Awaitable[None]]
 ) -> AsyncIterator[None]:
     """Run the loops beside the block; none of them ends before it."""
-    loops = (
-        claimer.run,
-        claimer.follow_directory,
-        watch.run,
-        runs.keep_submitting,
-        optional.run,
-        unheld.run,
-        *others.loops(),
-    )
+    loops = (claimer.run, claimer.follow_directory, *more)
     tasks = [asyncio.create_task(_forever(loop)) for loop in loops]
     try:
         yield

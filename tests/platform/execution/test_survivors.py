@@ -1,0 +1,84 @@
+"""A crash is a process that ended: who answers again has not died, however often it was cut off."""
+
+import asyncio
+
+from execution_support import TESTER, core, worker
+from fake_workers import FakeWorkerFleet
+from hivemesh_platform.access.model import Principal
+from hivemesh_platform.execution.held import Verdict
+from hivemesh_platform.execution.letter_sql import LetterFilter
+from hivemesh_sdk.contracts.api import JobRequest
+from hivemesh_sdk.contracts.problems import problem
+
+ECHO = "test.echo@1"
+ADMIN = Principal(id="tester", roles=("admin",), grants=("admin:*",))
+SINCE_LONG = 1e6
+
+
+async def begin(platform):
+    one = platform.fleet.workers["w1"]
+    one.hang_once.add(ECHO)
+    view = await platform.execution.jobs.start(JobRequest(capability=ECHO, input=1), TESTER)
+    return view.id
+
+
+async def lose(platform, attempt, *, last):
+    """Cut the connection while the step runs; its next attempt hangs too, unless it is the last."""
+    one = platform.fleet.workers["w1"]
+    await platform.until(lambda: len(platform.fleet.puts) == attempt)
+    if not last:
+        one.hang_once.add(ECHO)
+    [step] = platform.execution.held.at("w1")
+    step.end(Verdict.LOST, problem("worker-lost", "it did not answer"))
+
+
+async def crashes(platform, job):
+    row = await platform.database.read(
+        lambda tx: tx.one("SELECT crashes FROM work WHERE run = ?", (job,))
+    )
+    return row["crashes"]
+
+
+async def outcomes(platform, run):
+    found = await platform.execution.history.attempts(run, "", -1, 0, 100)
+    return [one.outcome for one in found]
+
+
+async def test_a_step_that_is_cut_off_again_and_again_is_no_poison(tmp_path):
+    fleet = FakeWorkerFleet(worker(slots=1))
+    fleet.uptime_s = SINCE_LONG
+    async with core(tmp_path, fleet) as platform:
+        job = await begin(platform)
+        for attempt in range(1, 6):
+            await lose(platform, attempt, last=attempt == 5)
+            await platform.until(lambda attempt=attempt: len(fleet.puts) == attempt + 1)
+            async with asyncio.timeout(20):
+                while await crashes(platform, job):  # noqa: ASYNC110 - a row tells nobody
+                    await asyncio.sleep(0)
+        assert (await platform.end(job)).state == "completed"
+        assert await outcomes(platform, job) == ["lost"] * 5 + ["completed"]
+
+
+async def test_a_process_that_was_started_since_is_not_the_one_that_ran_the_step(tmp_path):
+    fleet = FakeWorkerFleet(worker(slots=1))
+    async with core(tmp_path, fleet) as platform:
+        job = await begin(platform)
+        for attempt in range(1, 4):
+            await lose(platform, attempt, last=attempt == 3)
+        assert (await platform.end(job)).state == "failed"
+        [letter] = await platform.execution.letters.page(ADMIN, LetterFilter(), "", 10)
+        assert letter.row["cause"] == "crashes"
+
+
+async def test_what_was_lost_while_the_platform_was_away_counts_as_nothing(tmp_path):
+    one = worker(records=60)
+    fleet = FakeWorkerFleet(one, page_events=2)
+    async with core(tmp_path, fleet) as platform:
+        run = await platform.start()
+        await platform.until(lambda: platform.execution.counters.batches_recorded >= 1)
+    before = len([key for _, key, _ in fleet.puts if ".read." in key])
+    one.executions.clear()
+    async with core(tmp_path, fleet) as platform:
+        assert (await platform.end(run)).state == "completed"
+        assert "lost" not in await outcomes(platform, run)
+    assert len([key for _, key, _ in fleet.puts if ".read." in key]) == before + 1
