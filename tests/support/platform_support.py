@@ -1,6 +1,7 @@
 """A whole platform in this process, on loopback, with its state in a temporary folder."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -39,7 +40,7 @@ def install(folder: Path, found: Manifest | None = None) -> Manifest:
     found = found or manifest()
     place = folder / "workers" / found.metadata.name
     place.mkdir(parents=True, exist_ok=True)
-    (place / "plugin.yaml").write_text(found.model_dump_json())  # JSON is YAML
+    (place / "plugin.yaml").write_text(json.dumps(found.document()))  # JSON is YAML
     return found
 
 

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,7 +38,7 @@ def clock() -> ManualClock:
 def write_manifest(folder: Path, **changes: object) -> None:
     (folder / "echo").mkdir(exist_ok=True)
     # JSON is YAML
-    (folder / "echo" / "plugin.yaml").write_text(manifest(**changes).model_dump_json())
+    (folder / "echo" / "plugin.yaml").write_text(json.dumps(manifest(**changes).document()))
 
 
 @pytest.fixture

@@ -156,8 +156,11 @@ class Manifest(Written):
         return SpecifierSet(self.platform).contains(Version(version), prereleases=True)
 
     def document(self) -> dict[str, JsonValue]:
-        """The JSON form, all defaults written out."""
-        return self.model_dump(mode="json")
+        """The JSON form: what is given, without defaults.
+
+        So a field that is added with a default later changes no digest.
+        """
+        return self.model_dump(mode="json", exclude_unset=True)
 
     def digest(self) -> str:
         """SHA-256 of the JSON form in the canonical notation of RFC 8785."""
