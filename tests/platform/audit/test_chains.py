@@ -61,3 +61,19 @@ async def test_each_chain_verifies_for_itself(trails):
     for trail in (one, two):
         report = await trail.verify()
         assert report.finding is None
+
+
+async def test_one_replica_verifies_the_chains_of_all(trails, tmp_path):
+    clock, one, two = trails
+    for trail in (one, two, two):
+        await record(trail, clock, "a:a")
+    reports = await one.verify_others()
+    assert {name: (report.records, report.finding) for name, report in reports.items()} == {
+        "p2": (2, None)
+    }
+    file = next((tmp_path / "replicas" / "p2" / "audit").glob("*.ndjson"))
+    file.write_bytes(file.read_bytes().replace(b'"a:a"', b'"a:b"', 1))
+    found = (await one.verify_others())["p2"].finding
+    assert found is not None
+    assert (found.seq, found.kind) == (1, "changed")
+    assert (await one.verify()).finding is None

@@ -68,7 +68,14 @@ def router(audit: AuditService) -> APIRouter:
     @routes.get("/v1/audit/verification")
     async def verify(request: Request) -> AuditReportView:
         _of_installation(require(request, READ))
-        return AuditReportView.model_validate(as_document(await audit.verify()))
+        own, others = await audit.verify(), await audit.verify_others()
+        reports = [
+            AuditReportView.model_validate({**as_document(report), "replica": name})
+            for name, report in others.items()
+        ]
+        found = AuditReportView.model_validate({**as_document(own), "replica": audit.chain})
+        holds = found.holds and all(one.holds for one in reports)
+        return found.model_copy(update={"others": reports, "holds": holds})
 
     @routes.get("/v1/audit/export", response_class=StreamingResponse)
     async def export(request: Request, since: Time = None, until: Time = None) -> StreamingResponse:

@@ -50,7 +50,8 @@ class AuditService:
         self._clock = clock
         self._trust_domain = options.trust_domain
         self._keep = timedelta(days=options.keep_days)
-        self._several = options.chains is not None
+        self._chain = options.chain
+        self._chains = options.chains
         self._verifying = asyncio.Lock()
         self._log = structlog.get_logger("hivemesh.audit")
 
@@ -74,10 +75,10 @@ class AuditService:
     @property
     def several(self) -> bool:
         """Whether there are chains of several replicas."""
-        return self._several
+        return self._chains is not None
 
     async def verify(self) -> Report:
-        """Verify everything, one request at a time."""
+        """Verify this replica's chain with its end and its second place, one request at a time."""
         async with self._verifying:
             end = await self.trail.end()
             last = Checkpoint(seq=end.seq, hash=end.hash, ts="") if end.seq else None
@@ -89,6 +90,35 @@ class AuditService:
                 key=self.trail.keys.signing.public.id,
                 end=last,
             )
+
+    async def verify_others(self) -> dict[str, Report]:
+        """Verify the chains of the other replicas, those that are gone too, by their replica.
+
+        Their second places are at their machines, so nothing here shows that an end was cut off
+        behind the last checkpoint.
+        """
+        async with self._verifying:
+            names = await asyncio.to_thread(self._others)
+            return {
+                name: await asyncio.to_thread(verification.verify, self._home(name))
+                for name in names
+            }
+
+    def _others(self) -> list[str]:
+        if self._chains is None:
+            return []
+        found = (path.parent.name for path in self._chains.glob(f"*/{FOLDER}") if path.is_dir())
+        return sorted(name for name in found if name != self._chain)
+
+    def _home(self, chain: str) -> Path:
+        if self._chains is None:
+            return self.trail.folder
+        return self._chains / chain / FOLDER
+
+    @property
+    def chain(self) -> str:
+        """The replica whose chain this one writes; empty where there is one."""
+        return self._chain
 
     async def export(
         self, since: datetime | None = None, until: datetime | None = None

@@ -235,15 +235,20 @@ def _show(report: "AuditReportView", fmt: str) -> int:
     if fmt in {"json", "yaml"}:
         output.show_document(json.loads(report.model_dump_json()), fmt)
     else:
-        _words(report)
-    if report.finding is None:
-        return 0
-    text = f"record {report.finding.seq}: {report.finding.detail} ({report.finding.kind})"
-    show(problem("audit-damaged", text), as_json=False)
-    return FAILURE
+        for one in (report, *report.others):
+            _words(one)
+        typer.echo("the trail holds" if report.holds else "THE TRAIL DOES NOT HOLD")
+    for one in (report, *report.others):
+        if (finding := one.finding) is not None:
+            whose = f" of replica {one.replica}" if one.replica else ""
+            text = f"record {finding.seq}{whose}: {finding.detail} ({finding.kind})"
+            show(problem("audit-damaged", text), as_json=False)
+    return 0 if report.holds else FAILURE
 
 
 def _words(report: "AuditReportView") -> None:
+    if report.replica:
+        typer.echo(f"replica {report.replica}:")
     typer.echo(
         f"{report.records} records ({report.first} to {report.last}) read, "
         f"{report.checkpoints} checkpoints fit, proven up to record {report.proven}"
@@ -255,7 +260,6 @@ def _words(report: "AuditReportView") -> None:
     typer.echo(f"signed by {', '.join(report.keys) or 'nobody'}")
     for remark in report.remarks:
         typer.echo(f"! {remark}", err=True)
-    typer.echo("the trail holds" if report.finding is None else "THE TRAIL DOES NOT HOLD")
 
 
 def _short(identity: str) -> str:

@@ -40,7 +40,7 @@ class AuditFindingView(View):
 
 
 class AuditReportView(View):
-    """What a verification has seen."""
+    """What a verification has seen of a chain; `holds` says it of those of `others` as well."""
 
     holds: bool
     records: int
@@ -53,6 +53,8 @@ class AuditReportView(View):
     keys: list[str] = Field(default_factory=list)
     remarks: list[str] = Field(default_factory=list)
     finding: AuditFindingView | None = None
+    replica: str = ""  # whose chain it is, where there are several
+    others: "list[AuditReportView]" = Field(default_factory=list)  # chains of the other replicas
 
 
 class AuditHashRequest(Body):
