@@ -33,14 +33,20 @@ def server() -> Iterator[object]:
 @contextmanager
 def running(database: str = "") -> Iterator[Client]:
     """A new installation; its rows are at the address, or in SQLite."""
+    settings = [f"database.url={database}"] if database else []
+    with in_folder(*settings) as (client, _):
+        yield client
+
+
+@contextmanager
+def in_folder(*settings: str) -> Iterator[tuple[Client, Path]]:
+    """A new installation with these settings, and its state folder."""
     WORK.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=WORK) as folder:
         state = Path(folder) / "state"
-        settings = [f'workers.folders=["{WORKER}"]', "execution.in_flight_batches=16"]
-        if database:
-            settings.append(f"database.url={database}")
+        own = [f'workers.folders=["{WORKER}"]', "execution.in_flight_batches=16"]
         with (
-            installation.running(*settings, state=state),
+            installation.running(*own, *settings, state=state),
             Client.from_state(state, timeout_s=120) as client,
         ):
-            yield client
+            yield client, state

@@ -1,5 +1,6 @@
 """The figures of a running platform: its status and its metrics, read at the moment of asking."""
 
+import asyncio
 import os
 from typing import TYPE_CHECKING
 
@@ -79,6 +80,7 @@ async def metrics(platform: "Platform", database: Database) -> Metrics:
         ejections=platform.routing.ejections,
         removed=dict(platform.removed.counts),
         writer_cpu_s=database.writer_cpu_s,
+        tasks=len(asyncio.all_tasks()),
     )
     return platform.metrics
 

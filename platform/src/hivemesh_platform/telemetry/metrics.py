@@ -38,6 +38,7 @@ class Totals:
     ejections: int = 0
     removed: Mapping[str, int] = field(default_factory=dict)  # by retention, by kind
     writer_cpu_s: float = 0.0
+    tasks: int = 0
 
 
 class Metrics:
@@ -196,6 +197,11 @@ class _TotalsCollector(Collector):
         )
         writer.add_metric([], totals.writer_cpu_s)
         yield writer
+        tasks = GaugeMetricFamily(
+            "hivemesh_event_loop_tasks", "Tasks of the event loop that have not ended."
+        )
+        tasks.add_metric([], totals.tasks)
+        yield tasks
 
 
 def _family(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
