@@ -11,8 +11,9 @@ from hivemesh_sdk.contracts.instances import Discovery, Endpoint
 from hivemesh_sdk.contracts.manifest import Manifest
 from hivemesh_sdk.contracts.names import TICKET_HEADER
 from hivemesh_sdk.contracts.pages import decode_page, encode_request
-from hivemesh_sdk.contracts.problems import slug_of
+from hivemesh_sdk.contracts.problems import problem, slug_of
 from hivemesh_sdk.contracts.steps import InputPart, ProblemEvent, StepRequest
+from hivemesh_sdk.errors import RemoteError, RetryableError
 from hivemesh_sdk.testing.artifacts import FolderPlatform
 from hivemesh_sdk.testing.fake_policies import EverythingAllowed
 from hivemesh_sdk.testing.pki import ThrowawayCA
@@ -22,6 +23,7 @@ from hivemesh_sdk.transport.balance import Caller, Discoverer
 from hivemesh_sdk.transport.connection import Target
 from hivemesh_sdk.trust.tickets import announced_keys, own_identity
 from hivemesh_sdk.worker.access import Own
+from hivemesh_sdk.worker.calls import _Call
 from hivemesh_sdk.worker.server import ServerSettings, WorkerServer
 
 SUPPORT = Path(__file__).parent / "support"
@@ -144,6 +146,18 @@ async def test_a_further_attempt_gets_the_answer_of_the_first(pair):
     frame = await pair.step(pair.converter, "doc.convert_async@1", attempt=2)
     assert json.loads(frame.body)["booked"]["amount"] == 5
     assert BOOKED == [5]
+
+
+@pytest.mark.parametrize(
+    ("slug", "kind"), [("executor-crashed", RetryableError), ("step-fatal", RemoteError)]
+)
+def test_a_crash_of_the_callee_is_none_of_the_callers(slug, kind):
+    request = StepRequest(capability=BOOK, kind="call", attempt=1, epoch=1)
+    call = _Call(None, None, request, "job.job.0.call")  # type: ignore[arg-type]  # nobody is asked
+    error = call._failed(problem(slug, "signal 11"))
+    assert type(error) is kind
+    assert error.problem().retryable == (slug == "executor-crashed")
+    assert slug_of(error.problem()) != "executor-crashed"
 
 
 async def test_what_the_manifest_does_not_list_is_not_called(pair):

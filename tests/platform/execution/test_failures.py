@@ -50,6 +50,25 @@ async def test_what_is_no_retry_does_not_use_them_up(tmp_path, slug, times):
         assert len(await attempts(platform, view.id)) == times + 1
 
 
+@pytest.mark.parametrize("slug", ["worker-unreachable", "worker-lost", "execution-unknown"])
+async def test_a_worker_that_has_lost_one_that_it_asked_is_not_lost_itself(tmp_path, slug):
+    behaviour = at_first(2, problem(slug, "the one that was asked"))
+    async with core(tmp_path, worker(behaviours={"test.echo@1": behaviour})) as platform:
+        view = await job(platform)
+        assert view.state is RunState.COMPLETED
+        outcomes = [one.outcome for one in await attempts(platform, view.id)]
+        assert outcomes == ["failed", "failed", "completed"]
+
+
+async def test_retries_that_end_without_the_one_that_is_asked_make_a_letter(tmp_path):
+    behaviour = at_first(1, problem("worker-unreachable", "the one that was asked"))
+    async with core(tmp_path, worker(behaviours={"test.echo@1": behaviour})) as platform:
+        view = await job(platform, max_retries=0)
+        assert view.state is RunState.FAILED
+        [letter] = await letters(platform)
+        assert letter.row["cause"] == "retries"
+
+
 @pytest.mark.parametrize("slug", ["draining", "overloaded", "overloaded-server"])
 async def test_a_refusal_before_the_work_begins_counts_as_nothing(tmp_path, slug):
     fleet = FakeWorkerFleet(worker())

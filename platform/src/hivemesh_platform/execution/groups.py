@@ -35,7 +35,7 @@ from hivemesh_platform.execution.dispatch import Dispatcher, until_stored
 from hivemesh_platform.execution.held import HeldStep, Verdict, members_of
 from hivemesh_platform.execution.ledger import Claim, JobEnd, Placed, Travel
 from hivemesh_platform.execution.model import JOB_NODE, Fence, Output, WorkKey, is_lost_worker
-from hivemesh_platform.execution.pages import INLINE_ANSWER, StepFailedError
+from hivemesh_platform.execution.pages import INLINE_ANSWER, StepFailedError, as_told
 from hivemesh_platform.execution.parts import FULL_S, Parts
 from hivemesh_platform.execution.ports import (
     Choice,
@@ -371,13 +371,13 @@ class _Journey:
                         if failure is None:
                             ends.append(await self._end(claim, data))
                         else:
-                            failures.append((claim, failure))
+                            failures.append((claim, as_told(failure)))
                     case LogEvent():
                         self._say(event)
                     case ResultEvent():
                         last = event
                     case ProblemEvent():
-                        last = event.problem
+                        last = as_told(event.problem)
         except FramingError as error:
             detail = f"a page of {self.step.claim.key} is damaged: {error}"
             last = problem("step-failed", detail, retryable=True)

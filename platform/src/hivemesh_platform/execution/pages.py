@@ -21,12 +21,22 @@ from hivemesh_platform.artifacts.errors import DigestMismatchError
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.execution.ledger import Progress
-from hivemesh_platform.execution.model import Output, RejectedRecord
+from hivemesh_platform.execution.model import Output, RejectedRecord, is_lost_worker
 
 INLINE_ANSWER = 16 * 1024  # a longer answer becomes an artifact, so that rows stay small
 
 _log = structlog.get_logger("hivemesh.execution")
 _encode = msgspec.json.Encoder().encode
+
+
+def as_told(document: Problem) -> Problem:
+    """A failure as its worker tells it: whoever tells of a lost worker has lost one that it asked.
+
+    The worker itself lives, so that this is a failed attempt, to be tried again after a gap.
+    """
+    if not is_lost_worker(document):
+        return document
+    return problem("step-failed", f"{document.title}: {document.detail}", retryable=True)
 
 
 class StepFailedError(Exception):
@@ -113,7 +123,7 @@ class PageReader:
                 into.output = await self._answer(event, frame.body)
                 into.ended = True
             case ProblemEvent() as event:
-                raise StepFailedError(event.problem)
+                raise StepFailedError(as_told(event.problem))
             case LogEvent() as event:
                 text = event.message if self._withheld is None else f"({self._withheld}: withheld)"
                 _log.info("worker_said", step=self._key, level=event.level, text=text)

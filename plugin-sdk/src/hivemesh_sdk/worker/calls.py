@@ -26,7 +26,7 @@ from hivemesh_sdk.contracts.steps import (
     StepRequest,
 )
 from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest
-from hivemesh_sdk.errors import FatalError, RemoteError, RetryableError
+from hivemesh_sdk.errors import FatalError, HivemeshError, RemoteError, RetryableError
 from hivemesh_sdk.transport.balance import Caller
 from hivemesh_sdk.transport.connection import Response, Target
 from hivemesh_sdk.worker.access import Right
@@ -176,7 +176,7 @@ class _Call:
                 for frame in decode_page(response.body):
                     last = frame.event.no
                     if isinstance(frame.event, ProblemEvent):
-                        raise RemoteError(frame.event.problem)
+                        raise self._failed(frame.event.problem)
                     if isinstance(frame.event, ResultEvent):
                         return _result(frame.event, frame.body)
                 query = f"execution={execution}&epoch=1&after={last}"
@@ -196,6 +196,12 @@ class _Call:
                     raise
                 self._target = None
                 await asyncio.sleep(error.document.retry_after_s or RETRY_S)
+
+    def _failed(self, document: Problem) -> HivemeshError:
+        """What the caller's step ends with: a callee's crash is none of its own."""
+        if slug_of(document) != "executor-crashed":
+            return RemoteError(document)
+        return RetryableError(f"{self._capability}: {document.title}: {document.detail}")
 
     async def _give_up(self) -> None:
         """The step is not wanted any more, so its call is not either."""
