@@ -325,7 +325,7 @@ async def _keep_in_step(platform: Platform, lending: Lending) -> None:
             continue
         try:
             platform.people.access.changed()
-            await platform.revocation.announce()
+            await platform.revocation.follow()
             await platform.policy.refresh()
             await lending.follow(leads=platform.replicas.leads("secrets"))
         except StorageError as error:

@@ -245,6 +245,48 @@ async def test_whoever_enforces_hears_at_once_and_only_of_changes(revocation):
     assert expelled == [{f"{ECHO}/i2"}]
 
 
+@pytest.mark.parametrize(
+    ("action", "target", "expelled"),
+    [
+        ("evict", "serial:2", {f"{ECHO}/i2"}),
+        ("evict", "echo", {f"{ECHO}/i1", f"{ECHO}/i2"}),
+        ("ban", "i2", {f"{ECHO}/i2"}),
+        ("ban", "silent", set()),
+    ],
+)
+async def test_another_replica_expels_whom_a_decision_hits(
+    revocation, store, clock, action, target, expelled
+):
+    other = Revocation(store, clock, Trail(), trust_domain=TD)
+    await other.announce()
+    seen = []
+
+    async def expel(expulsion):
+        seen.extend(expulsion.identities)
+
+    other.on_expulsion(expel)
+    await getattr(revocation, action)(decision(target, is_admin=True))
+    await other.follow()
+    await other.follow()
+    assert sorted(seen) == sorted(expelled)
+
+
+async def test_who_has_enrolled_again_is_expelled_nowhere(revocation, store, clock):
+    other = Revocation(store, clock, Trail(), trust_domain=TD)
+    await other.announce()
+    seen = []
+
+    async def expel(expulsion):
+        seen.extend(expulsion.identities)
+
+    other.on_expulsion(expel)
+    await revocation.evict(decision("i2"))
+    again = issued(serial=9, identity=f"{ECHO}/i2", key_hash="k9", package=PACKAGE)
+    await store.write(lambda records: records.add_issued(again))
+    await other.follow()
+    assert seen == []
+
+
 async def test_an_eviction_ends_with_the_certificate(revocation, clock):
     await revocation.evict(decision("i2"))
     clock.advance(timedelta(hours=2))

@@ -231,6 +231,19 @@ class Revocation:
         for enforce in tuple(self._subscribers):
             enforce(current)
 
+    async def follow(self) -> None:
+        """Take over what was decided elsewhere: at other replicas, by commands."""
+        before = {denial.rule for denial in self._current.denials}
+        await self.announce()
+        fresh = {
+            denial.rule: denial for denial in self._current.denials if denial.rule not in before
+        }
+        if fresh:
+            now = self._clock.now()
+            found = await self._store.read(lambda records: _hit(records, frozenset(fresh), now))
+            reasons = ", ".join(sorted({denial.reason for denial in fresh.values()}))
+            await self.expel(Expulsion(found, f"refused at another replica: {reasons}"))
+
     async def expel(self, expulsion: Expulsion) -> None:
         """End what the denied hold beside their connections."""
         if not expulsion.identities:
@@ -349,6 +362,15 @@ def _is_instance(identity: str, name: str) -> bool:
 
 def _valid(records: EnrolmentRecords, rule: str, now: datetime) -> list[IssuedRecord]:
     return [one for one in records.valid(now) if _covers(rule, one)]
+
+
+def _hit(records: EnrolmentRecords, rules: frozenset[str], now: datetime) -> frozenset[str]:
+    """The identities that new rules leave without a certificate: who has enrolled again stays."""
+    denied = [denial.rule for denial in records.denials(now)]
+    valid = records.valid(now)
+    hit = {one.identity for one in valid if any(_covers(rule, one) for rule in rules)}
+    left = {one.identity for one in valid if not any(_covers(rule, one) for rule in denied)}
+    return frozenset(hit - left)
 
 
 def _covers(rule: str, issued: IssuedRecord) -> bool:
