@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from chaos_figures import record
 from history import Final, History, Ledger, Verdict, check
 from hivemesh_sdk.client import Client
 from hivemesh_sdk.contracts.problems import slug_of
@@ -17,6 +18,15 @@ from whole_platform import ROOT, Installation, until
 
 EFFECTS = ROOT / "tests" / "support" / "workers" / "effects"
 GONE = {"platform-unreachable", "database-unreachable", "submit-in-flight"}
+PLATFORM_POINTS = (
+    *("accept.before", "accept.after:2", "claim.after:2", "dispatch.before:2", "dispatch.after:3"),
+    *("ack.before:2", "ack.after:2", "record.before:2", "record.after:2"),
+    *("finish.before:3", "finish.after:3"),
+)
+WORKER_POINTS = ("effect.before", "executor", "effect.after", "reply:0", "reply:0.01")
+SETTINGS = ("execution.batch_records=20", "execution.in_flight_batches=4")
+SLOTS = 4  # jobs that a worker runs at once
+MOVES_S = 5.0  # after a restart
 OF_SOURCES = ("ack.", "record.")  # what only a run with a source comes to
 COUNTED = 400  # records of one run of the source
 PIPELINE = {
@@ -39,6 +49,7 @@ class Drill:
     installations: list[Installation]
     ledger: Ledger
     together: bool = False  # let the jobs travel together
+    capability: str = "effect.write@1"  # or one that has it called
     kills: int = 0
     slowest_s: float = 0.0  # from a restart until work moved again
     runs: list[str] = field(default_factory=list)
@@ -64,7 +75,7 @@ class Drill:
             for number, work in list(self._pending.items()):
                 key = f"drill-{number}"
                 options = {} if self.together else {"company": number}
-                job = client.call("effect.write@1", work, options, wait_s=0.0, idempotency_key=key)
+                job = client.call(self.capability, work, options, wait_s=0.0, idempotency_key=key)
                 self.ledger.accept(number, job.id)
                 del self._pending[number]
 
@@ -98,6 +109,14 @@ class Drill:
 
         until(dead, 40, f"the platform died at {point}")
         assert process.poll() == -9, point
+
+    def kill_worker(self, die: str) -> None:
+        """Let a job kill its worker on the way."""
+        self.await_runs()  # a source that is killed three times in a row is given up, by rule
+        self.submit(1, die=die)
+        self.kills += 1
+        self.submit(3)
+        self.await_progress()
 
     def restart(self) -> None:
         """Start the platform, and take the time until a job ends."""
@@ -163,6 +182,21 @@ def while_it_lives() -> Iterator[None]:
     except RemoteError as error:
         if slug_of(error.document) not in GONE:
             raise
+
+
+def note_figures(name: str, drill: Drill, verdict: Verdict, *, kills: int, jobs: int) -> None:
+    """Write down what a long drill has shown."""
+    lost, doubled, stale = (
+        len(found) for found in (verdict.lost, verdict.duplicates, verdict.stale)
+    )
+    repeats, slowest = verdict.repeats / drill.kills, drill.slowest_s
+    record(f"{name}: kills", drill.kills, "kills", kills, holds=drill.kills >= kills)
+    record(f"{name}: jobs", verdict.jobs, "jobs", jobs, holds=verdict.jobs >= jobs)
+    record(f"{name}: lost", lost, "jobs", 0, holds=not lost)
+    record(f"{name}: doubled keyed effects", doubled, "effects", 0, holds=not doubled)
+    record(f"{name}: stale results", stale, "results", 0, holds=not stale)
+    record(f"{name}: repeats per kill", repeats, "effects", 1, holds=repeats <= 1)
+    record(f"{name}: work moves again", slowest, "s", MOVES_S, holds=slowest <= MOVES_S)
 
 
 def final_of(client: Client, job: str) -> Final:

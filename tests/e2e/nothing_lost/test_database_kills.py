@@ -2,12 +2,14 @@
 
 import json
 import random
+import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 from chaos_figures import record
+from drill import EFFECTS, Drill, drill_of
 from hivemesh_sdk.contracts.api import RunState
 from hivemesh_sdk.errors import HivemeshError
 from mail import submit, write_mbox
@@ -17,6 +19,8 @@ from whole_platform import Installation, until
 pytestmark = pytest.mark.e2e
 
 MESSAGES, LONG = 3000, 20_000
+MINUTES, PAUSES_S = 10, (5, 40)
+SLOTS = 4  # jobs that run at once, each of which a lost commit may have run again
 BATCHES = ("execution.batch_records=50", "execution.in_flight_batches=4")
 
 
@@ -103,3 +107,43 @@ def test_a_database_that_is_killed_twenty_times_loses_nothing(install, server, t
         check(installation, run, LONG)
     name = "nothing lost: PostgreSQL killed in runs over 20,000 messages"
     record(name, kills, "kills", 20, holds=True)
+
+
+def work_until(drill: Drill, moment: float) -> None:
+    """Submit jobs without a pause, and a run that goes on after the moment."""
+    while time.monotonic() < moment:
+        drill.submit(4, take_s=0.02)
+        drill.await_progress()
+    drill.start_run()
+
+
+@pytest.mark.chaos
+def test_a_database_killed_for_ten_minutes_loses_nothing_and_needs_nobody(
+    install, server, tmp_path
+) -> None:
+    address = server.address(server.new_database())
+    platform = install(*BATCHES, f"database.url={address}", workers=[EFFECTS])
+    drill, chance = drill_of(tmp_path / "drill", platform), random.Random(5)  # noqa: S311 - drills must repeat
+    drill.restart()
+    slowest, end = 0.0, time.monotonic() + MINUTES * 60
+    while time.monotonic() < end:
+        work_until(drill, time.monotonic() + chance.uniform(*PAUSES_S))
+        server.kill()
+        drill.submit(2)
+        server.start()
+        drill.kills += 1
+        began = time.monotonic()
+        drill.await_progress(within_s=120)
+        slowest = max(slowest, time.monotonic() - began)
+        drill.await_runs()
+    verdict = drill.verdict(within_s=300, per_kill=SLOTS)
+    name = "nothing lost: PostgreSQL killed every 5-40 s for 10 minutes"
+    record(f"{name}: kills", drill.kills, "kills", 10, holds=drill.kills >= 10)
+    record(f"{name}: jobs", verdict.jobs, "jobs", 1000, holds=verdict.jobs >= 1000)
+    record(f"{name}: lost", len(verdict.lost), "jobs", 0, holds=not verdict.lost)
+    repeats = verdict.repeats / drill.kills
+    record(f"{name}: repeats per kill", repeats, "effects", SLOTS, holds=repeats <= SLOTS)
+    record(f"{name}: work moves again", slowest, "s", 10, holds=slowest <= 10)
+    assert verdict.faults == ()
+    assert platform.process is not None
+    assert platform.process.poll() is None

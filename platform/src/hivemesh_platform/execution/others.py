@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 import structlog
 
+from hivemesh_platform import crash
 from hivemesh_platform.execution.claims import Claimer
 from hivemesh_platform.execution.engine import RunEngine
 from hivemesh_platform.execution.held import HeldStep, Verdict
@@ -128,13 +129,16 @@ class Others:
     async def _take_over(self, gone: Replica) -> None:
         """Rows first, with the fence; then runs. Each part may be repeated, by others too."""
         await self._replicas.cut_off(gone)
+        crash.reach("takeover.before")
         fenced = await self._claimer.recover(gone.id, lambda tx: self._replicas.fence(tx, gone))
         if not fenced:
             return
+        crash.reach("takeover.fenced")
         _log.warning("replica_taken_over", replica=gone.id, state=gone.state.value)
         self._parts.counters.replicas_taken_over += 1
         await self._engine.take_over(gone.id)
         await self._runs.reconcile()
+        crash.reach("takeover.after")
         await self._parts.database.write(lambda tx: self._replicas.settle(tx, gone))
         self._parts.runs.give_all()
 
