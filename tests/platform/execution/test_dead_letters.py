@@ -4,12 +4,13 @@ import json
 
 import pytest
 from execution_support import PIPELINE, TESTER, core, double, numbers, worker
-from fake_workers import FakeWorkerFleet, adder, failing, mapper, parse, source
+from fake_workers import FakeWorkerFleet, adder, caller, failing, mapper, parse, source
 from hivemesh_platform.access.model import Principal
 from hivemesh_platform.execution.again_sql import InputReplayedError
 from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.letter_sql import LetterFilter
 from hivemesh_platform.execution.letters import LetterSettledError, ReplayImpossibleError
+from hivemesh_platform.execution.service import NothingMissingError
 from hivemesh_platform.execution.spec import JobSpec, is_intact, written
 from hivemesh_sdk.contracts.api import JobRequest, RunState
 from hivemesh_sdk.contracts.dead_letter_api import ReplayRequest
@@ -396,3 +397,71 @@ async def test_what_a_job_has_done_of_a_run_is_not_done_again_by_its_retry(tmp_p
                 await again.retry(view.id, "", TESTER)
         await again.retry(view.id, "double" if does_well else "", TESTER)
         assert (await platform.end(view.id)).state is RunState.COMPLETED
+
+
+async def mended(platform, job):
+    ended = await platform.end(job)
+    assert ended.state is RunState.COMPLETED, ended.problem
+
+
+@pytest.mark.parametrize("all_of_them", [True, False])
+async def test_what_letters_have_become_comes_into_a_new_version(tmp_path, all_of_them):
+    fleet = FakeWorkerFleet(poisoned_worker({5, 40, 41}))
+    behaviours = fleet.workers["w1"].behaviours
+    async with core(tmp_path, fleet) as platform:
+        run = await platform.run()
+        letters = platform.execution.letters
+        with pytest.raises(NothingMissingError):
+            await platform.execution.runs.backfill(run.id, TESTER)
+        behaviours["test.double@1"] = lambda request, inputs: (
+            caller(lambda value, _options: double(value))(request, inputs)
+            if request.kind == "call"
+            else killed_by(set(), mapper(double))(request, inputs)
+        )
+        found = sorted(await open_letters(platform), key=lambda one: one.row["first"])
+        by_record = {}
+        for one in found:
+            stream = await letters.input(one)
+            [record] = parse(b"".join([block async for block in stream.chunks]))
+            by_record[record["n"]] = one
+        await mended(platform, await letters.retry(by_record[5], TESTER))
+        await mended(
+            platform, await letters.edit(by_record[40], ReplayRequest(input={"n": 400}), TESTER)
+        )
+        if all_of_them:
+            await mended(platform, await letters.retry(by_record[41], TESTER))
+        before = len(fleet.puts)
+        later = await platform.end((await platform.execution.runs.backfill(run.id, TESTER)).id)
+        values = sorted(record["n"] for record in await platform.records(later.id))
+        given_up = set() if all_of_them else {41}
+        assert values == sorted(
+            2 * (400 if n == 40 else n) for n in range(RECORDS) if n not in given_up
+        )
+        assert await platform.output(later.id, "total") == str(sum(values)).encode()
+        assert later.outputs["records"]["version"] == 2
+        assert later.state is (RunState.COMPLETED if all_of_them else RunState.PARTIAL)
+        assert {key.split(".")[1] for _, key, _ in fleet.puts[before:]} == {"sum"}
+
+
+async def test_of_several_records_one_is_edited_and_all_are_run(tmp_path):
+    def strict(request, inputs):
+        if any(record["n"] == 5 for record in lines_of(request, inputs)):
+            yield from failing(problem("step-fatal", "five"))(request, inputs)
+        else:
+            yield from mapper(double)(request, inputs)
+
+    behaviours = {"test.double@1": strict, "test.read@1": source(numbers(RECORDS), batch=16)}
+    fleet = FakeWorkerFleet(worker(behaviours=behaviours))
+    async with core(tmp_path, fleet) as platform:
+        run = await platform.run()
+        [letter] = await open_letters(platform)
+        letters = platform.execution.letters
+        for record in (None, 16):
+            with pytest.raises(ReplayImpossibleError, match="0 to 15"):
+                await letters.edit(letter, ReplayRequest(input={"n": 50}, record=record), TESTER)
+        job = await letters.edit(letter, ReplayRequest(input={"n": 50}, record=5), TESTER)
+        ended = await platform.end(job)
+        expected = [{"n": 2 * (50 if n == 5 else n)} for n in range(16)]
+        assert ended.outputs["result"] == expected
+        later = await platform.end((await platform.execution.runs.backfill(run.id, TESTER)).id)
+        assert len(await platform.records(later.id)) == RECORDS

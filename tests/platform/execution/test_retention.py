@@ -126,6 +126,17 @@ async def test_an_interrupted_removal_is_gone_on_with(kept):
     assert await kept.names("batch", "run") == set()
 
 
+async def test_what_a_letter_is_of_stays_as_long_after_it_was_settled(kept):
+    for number, (days, state) in enumerate([(4, "discarded"), (6, "discarded"), (6, "retried")]):
+        job = await kept.job(20 + number, state="failed")
+        await kept.add(LETTER, f"dl_{number}", job, "[]", state)
+        settled = "UPDATE dead_letter SET settled_at = ? WHERE id = ?"
+        await kept.add(settled, kept.at(days), f"dl_{number}")
+    await kept.retention.sweep()
+    assert await kept.names("dead_letter", "id") == {"dl_0"}
+    assert await kept.names("work", "run") == {kept.id("job", 20)}
+
+
 async def test_a_run_or_job_with_an_open_dead_letter_stays(kept):
     run, job, settled = await kept.run(11), await kept.job(6), await kept.job(7)
     await kept.add(LETTER, "dl_1", run, "[]", "open")

@@ -118,10 +118,16 @@ def edit(
         list[str] | None,
         typer.Option("--with", help="An option of the capability: key=value; the others stay."),
     ] = None,
+    record: Annotated[
+        int | None,
+        typer.Option("--record", min=0, help="Of several records the one to change, from 0."),
+    ] = None,
     fmt: output.Format = "table",
     state: session.State = None,
 ) -> None:
     """Run it again with another input or other options. Without --file an editor is opened.
+
+    Of several records one is changed, and all of them are run.
 
     Examples:  hivemesh dead-letter edit dl_0193…  ·  hivemesh dead-letter edit dl_0193… -f mended.json
     """
@@ -131,8 +137,10 @@ def edit(
         changes: dict[str, JsonValue] = {}
         if with_:
             changes["options"] = parse_pairs(with_)
+        if record is not None:
+            changes["record"] = record
         if file is not None or not with_:
-            changes["input"] = _edited(client, id_, file)
+            changes["input"] = _edited(client, id_, file, record)
         _show_replays([client.edit_dead_letter(id_, changes)], fmt)
 
 
@@ -174,7 +182,7 @@ def _show_replays(found: "list[ReplayView]", fmt: str) -> None:
     )
 
 
-def _edited(client: "Client", letter: str, file: Path | None) -> "JsonValue":
+def _edited(client: "Client", letter: str, file: Path | None, record: int | None) -> "JsonValue":
     """The changed input: from a file, from standard input, or out of an editor."""
     import json
 
@@ -185,6 +193,8 @@ def _edited(client: "Client", letter: str, file: Path | None) -> "JsonValue":
         if not asking.possible():
             asking.refuse("no editor can be opened here", "give the changed input: --file FILE")
         present = b"".join(client.dead_letter_input(letter)).decode()
+        if record is not None:
+            present = _line(present, record)
         pretty = json.dumps(json.loads(present), indent=2, ensure_ascii=False)
         text = click.edit(pretty, extension=".json")
         if text is None:
@@ -198,3 +208,13 @@ def _edited(client: "Client", letter: str, file: Path | None) -> "JsonValue":
         message = f"the input is no JSON: {error}"
         raise ConfigurationError(message, slug="malformed") from error
     return value
+
+
+def _line(text: str, record: int) -> str:
+    from hivemesh_sdk.errors import ConfigurationError
+
+    lines = text.removesuffix("\n").split("\n")
+    if record >= len(lines):
+        message = f"it has {len(lines)} records; --record counts from 0"
+        raise ConfigurationError(message)
+    return lines[record]

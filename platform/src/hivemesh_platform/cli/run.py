@@ -148,6 +148,8 @@ def backfill(
 ) -> int:
     """Give later what a run went on without, as a new run into a new version of its datasets.
 
+    That are optional steps, and dead letters that were retried as jobs.
+
     Example:  hivemesh run backfill run_0193a5… --wait
     """
     from hivemesh_platform.cli.pipeline import exit_code

@@ -4,7 +4,7 @@ What is recorded is kept: batches, answers and parts of datasets are neither ask
 second time. Rows that are made anew count their attempts on, so a superseded one stays refused.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from hivemesh_sdk.errors import ConflictError, NotFoundError
@@ -16,6 +16,9 @@ from hivemesh_platform.execution.event_sql import log_event
 from hivemesh_platform.execution.graph_sql import Change, DatasetParts, lock_run
 from hivemesh_platform.execution.group_rules import together_of
 from hivemesh_platform.execution.ledger import Effects, Turn
+from hivemesh_platform.execution.mended import Mended
+from hivemesh_platform.execution.mended import found as letters_mended
+from hivemesh_platform.execution.mended import left as letters_left
 from hivemesh_platform.execution.model import JOB_NODE
 from hivemesh_platform.execution.spec import JobSpec, is_intact, written
 from hivemesh_platform.storage.transaction import Row, Transaction
@@ -138,29 +141,89 @@ def retry_job(tx: Transaction, job: str, by: Behalf, now: int) -> bool:
 
 
 def goes_without(tx: Transaction, run: str) -> bool:
-    """Whether a run has ended and has missing parts; nobody changes that while `tx` is open."""
+    """Whether a run has ended and lacks something; nobody changes that while `tx` is open."""
     lock_run(tx, run)
     row = tx.one("SELECT ended_at, missing FROM run WHERE id = ?", (run,))
-    return row is not None and row["ended_at"] is not None and row["missing"] != "[]"
+    if row is None or row["ended_at"] is None:
+        return False
+    return row["missing"] != "[]" or bool(letters_mended(tx, run))
 
 
-def take_over(tx: Transaction, datasets: DatasetParts, old: str, new: str, now: int) -> Effects:
-    """Give an accepted run what another one has recorded, but for what that went without."""
+def take_over(
+    tx: Transaction,
+    datasets: DatasetParts,
+    old: str,
+    new: str,
+    now: int,
+    *,
+    mended: Sequence[Mended] = (),
+) -> Effects:
+    """Give an accepted run what another one has recorded, but for what that went without.
+
+    What jobs have given for its dead letters is added to their steps; those behind are done again.
+    """
     lock_run(tx, old)
     nodes = tx.all("SELECT * FROM node WHERE run = ? ORDER BY position", (old,))
     again: set[str] = set()
     for node in nodes:
         if node["missing"]:
             again |= _behind(tx, old, node["name"], nodes)
+    for name in {one.node for one in mended} - again:
+        again |= _behind(tx, old, name, nodes) - {name}
     for node in nodes:
         if node["name"] not in again:
             _copy(tx, datasets, node, new)
+            added = [one for one in mended if one.node == node["name"]]
+            if added:
+                _add(tx, datasets, node, new, added)
     log_event(tx, new, "run_backfills", now, data={"run": old, "steps": sorted(again)})
     change = Change(tx, datasets, now)
     for node in nodes:
         if node["name"] in again:
             change.go_on(new, node["name"])
+    change.end_if_done(new)
     return change.effects()
+
+
+def _add(
+    tx: Transaction, datasets: DatasetParts, node: Row, new: str, mended: Sequence[Mended]
+) -> None:
+    """Put the records of letters behind those that the step has given."""
+    where = (new, node["name"])
+    copy = tx.one(
+        """SELECT dataset, dataset_version, rejected,
+                  (SELECT coalesce(max(seq), 0) FROM batch WHERE run = node.run
+                      AND node = node.name) AS last
+             FROM node WHERE run = ? AND name = ?""",
+        where,
+    )
+    if copy is None:
+        return
+    for seq, one in enumerate(mended, int(copy["last"]) + 1):
+        ref = one.batch
+        tx.send(
+            """INSERT INTO batch (run, node, seq, sha256, count, bytes, encoding)
+               VALUES (?, ?, ?, ?, ?, ?, ?)""",
+            (*where, seq, ref.sha256, ref.count, ref.bytes, ref.encoding),
+        )
+        if copy["dataset"]:
+            datasets.add_part(
+                tx, copy["dataset"], copy["dataset_version"], seq, ref, node["tenant"]
+            )
+    left = letters_left(tx, node["run"], node["name"], mended)
+    tx.send(
+        """UPDATE node SET state = ?, problem = CASE WHEN ? = 0 THEN NULL ELSE problem END,
+                  batches_failed = ?, batches_done = batches_done + ?, records_out = records_out + ?
+            WHERE run = ? AND name = ?""",
+        (
+            "partial" if left or copy["rejected"] else "completed",
+            left,
+            left,
+            len(mended),
+            sum(one.batch.count for one in mended),
+            *where,
+        ),
+    )
 
 
 def _copy(tx: Transaction, datasets: DatasetParts, node: Row, new: str) -> None:

@@ -487,6 +487,10 @@ class Change:
             names,
         )
 
+    def end_if_done(self, run: str) -> None:
+        """End a run of which nothing is open."""
+        self._end_run_if_done(run)
+
     def _end_run_if_done(self, run: str) -> None:
         nodes = self._tx.all("SELECT * FROM node WHERE run = ? ORDER BY position", (run,))
         if any(node["ended_at"] is None for node in nodes):

@@ -16,6 +16,7 @@ from hivemesh_sdk.errors import ConflictError
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution.behalf import NOBODY, Behalf
 from hivemesh_platform.execution.graph import Edge
+from hivemesh_platform.execution.mended import Mended
 from hivemesh_platform.execution.model import (
     JOB_NODE,
     AttemptOutcome,
@@ -398,7 +399,9 @@ class Ledger(Protocol):
         """Queue a job that has ended badly once more; False where it has not."""
         ...
 
-    def take_over(self, tx: Transaction, old: str, new: str, now: int) -> Effects:
+    def take_over(
+        self, tx: Transaction, old: str, new: str, now: int, *, mended: Sequence[Mended] = ()
+    ) -> Effects:
         """Give an accepted run what another one has recorded, but for what that went without."""
         ...
 

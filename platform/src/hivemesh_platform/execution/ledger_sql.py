@@ -34,6 +34,7 @@ from hivemesh_platform.execution.ledger import (
     Turn,
 )
 from hivemesh_platform.execution.limit_sql import next_start
+from hivemesh_platform.execution.mended import Mended
 from hivemesh_platform.execution.model import (
     JOB_NODE,
     AttemptOutcome,
@@ -471,9 +472,11 @@ class SqlLedger:
         """Queue a job that has ended badly once more; False where it has not."""
         return again_sql.retry_job(tx, job, by, now)
 
-    def take_over(self, tx: Transaction, old: str, new: str, now: int) -> Effects:
+    def take_over(
+        self, tx: Transaction, old: str, new: str, now: int, *, mended: Sequence[Mended] = ()
+    ) -> Effects:
         """Give an accepted run what another one has recorded, but for what that went without."""
-        return again_sql.take_over(tx, self._datasets, old, new, now)
+        return again_sql.take_over(tx, self._datasets, old, new, now, mended=mended)
 
     def answer_node(
         self, tx: Transaction, run: str, node: str, output: str, state: RunState, now: int

@@ -6,7 +6,7 @@ the work may do: what its submitter might, less what the one who retries it may 
 """
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 from hivemesh_sdk.contracts.api import JobRequest
@@ -218,11 +218,13 @@ class DeadLetters:
         return job.id
 
     async def edit(self, letter: Letter, request: ReplayRequest, who: Behalf) -> str:
-        """Run one changed input as a new job; returns its id.
+        """Run a changed input as a new job; returns its id.
+
+        Of several records one is changed, and all of them are run.
 
         Raises:
             LetterSettledError: somebody was faster.
-            ReplayImpossibleError: it is more than one record, or its own options name secrets.
+            ReplayImpossibleError: it is no such input, or its own options name secrets.
             InvalidError, DataClassError: as for any job.
         """
         if request.options is None or request.options == letter.options:
@@ -232,6 +234,8 @@ class DeadLetters:
         if asked.options == letter.options:
             await self._check_secrets(letter, lent)
         job = await self._jobs.prepare(asked, lent, replay_of=letter.id, labels=letter.labels)
+        if letter.row["records"] > 1:
+            job = await self._with_others(letter, job, request.record or 0)
         await self._accept(letter, job, who)
         return job.id
 
@@ -239,17 +243,20 @@ class DeadLetters:
         """The job that an edit makes, for those who decide about it.
 
         Raises:
-            ReplayImpossibleError: it is more than one record.
+            ReplayImpossibleError: it is neither a call nor records of a map, or names no record.
         """
-        if letter.row["records"] != 1 or letter.row["kind"] not in {"call", "map"}:
-            message = f"{letter.id} is a {letter.row['kind']} of {letter.row['records']} records; "
-            message += "a single record can be edited"
+        records, kind = letter.row["records"], letter.row["kind"]
+        if kind not in {"call", "map"} or not self._names_one(letter, request):
+            message = f"{letter.id} is a {kind} of {records} records; of a map one is edited, "
+            message += f"`record` names it: 0 to {records - 1}"
             raise ReplayImpossibleError(message)
         value = request.input
         if "input" not in request.model_fields_set:
             stream = await self.input(letter)
             data = b"".join([block async for block in stream.chunks])
-            value = msgspec.json.decode(data)
+            value = msgspec.json.decode(
+                data if letter.is_job and not letter.inputs else _lines(data)[request.record or 0]
+            )
         return JobRequest(
             capability=letter.row["capability"],
             input=value,
@@ -281,6 +288,22 @@ class DeadLetters:
         """
         if not await self._parts.database.write(lambda tx: letter_sql.reopen(tx, letter.id)):
             raise _settled(letter)
+
+    @staticmethod
+    def _names_one(letter: Letter, request: ReplayRequest) -> bool:
+        records, record = letter.row["records"], request.record
+        return bool(records == 1 if record is None else record < records)
+
+    async def _with_others(self, letter: Letter, job: NewJob, record: int) -> NewJob:
+        """The changed record in its place among those that were given up with it."""
+        lines = _lines(b"".join([block async for block in self._records(letter)]))
+        spec = msgspec.json.decode(job.spec, type=JobSpec)
+        lines[record] = bytes(spec.input)
+        data = b"".join(line + b"\n" for line in lines)
+        stored = await self._artifacts.put(data, "")
+        rest = msgspec.structs.replace(spec, input=msgspec.Raw(b"null"))
+        batch = BatchRef(stored.sha256, len(lines), stored.size)
+        return replace(job, spec=written(rest), kind=letter.row["kind"], inputs=(batch,))
 
     def _known(self, letter: Letter) -> KnownCapability:
         capability = letter.row["capability"]
@@ -409,6 +432,11 @@ def _refuse_brought(letter: Letter) -> None:
     """Options of a run may hold references that data has brought; nobody was asked for them."""
     if not letter.is_job and written_secrets(letter.options):
         raise _part_of_run(letter, "the options of its step name secrets")
+
+
+def _lines(data: bytes) -> list[bytes]:
+    """One record each: line ends are those of NDJSON alone."""
+    return data.removesuffix(b"\n").split(b"\n")
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -236,6 +236,15 @@ class Answers:
         reference = BatchRef(stored.sha256, 0, stored.size)
         return msgspec.json.encode(Output(artifact=reference)).decode()
 
+    async def as_batch(self, output: str) -> BatchRef:
+        """The records of an answer: its batch, or the one record that a call gave."""
+        kept = msgspec.json.decode(output, type=Output)
+        if kept.artifact is not None and kept.artifact.count:
+            return kept.artifact
+        line = msgspec.json.encode(msgspec.json.decode(await self.data(output))) + b"\n"
+        stored = await self._artifacts.put(line, "")
+        return BatchRef(stored.sha256, 1, stored.size)
+
     async def data(self, output: str | None) -> bytes:
         """Return the answer as JSON."""
         if output is None:

@@ -15,7 +15,8 @@ _RUN_DUE = """
 SELECT id, labels FROM run
  WHERE id > :after AND id < :bound AND ended_at < :before
    AND NOT EXISTS (SELECT 1 FROM dead_letter AS letter
-                    WHERE letter.run = run.id AND letter.state = 'open')
+                    WHERE letter.run = run.id
+                      AND (letter.state = 'open' OR letter.settled_at >= :before))
    AND NOT EXISTS (SELECT 1 FROM run AS above WHERE above.id = run.parent)
    AND NOT EXISTS (SELECT 1 FROM run AS child WHERE child.parent = run.id
                       AND child.parent != '' AND child.ended_at IS NULL)
@@ -26,7 +27,8 @@ _JOB_DUE = """
 SELECT run AS id FROM work
  WHERE run > :after AND run < :bound AND node = 'job' AND seq = 0 AND ended_at < :before
    AND NOT EXISTS (SELECT 1 FROM dead_letter AS letter
-                    WHERE letter.run = work.run AND letter.state = 'open')
+                    WHERE letter.run = work.run
+                      AND (letter.state = 'open' OR letter.settled_at >= :before))
 """
 _OF_JOBS = (
     "work",
@@ -213,10 +215,10 @@ def named_by_jobs(tx: Transaction, after: str, limit: int) -> tuple[str, set[str
 
 
 def named_by_letters(tx: Transaction, after: str, limit: int) -> tuple[str, set[str]]:
-    """The same of dead letters that nobody has dealt with."""
+    """The same of dead letters that may be run again; those that are discarded may be reopened."""
     letters = tx.all(
         """SELECT id, input, spec, options, position FROM dead_letter
-            WHERE state = 'open' AND id > ? ORDER BY id LIMIT ?""",
+            WHERE state != 'retried' AND id > ? ORDER BY id LIMIT ?""",
         (after, limit),
     )
     found = _named(letters, "input", "spec", "options", "position")

@@ -28,8 +28,10 @@ from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.engine import RunEngine
 from hivemesh_platform.execution.given import Given, filled, given_by
 from hivemesh_platform.execution.held import HeldSteps, Verdict
-from hivemesh_platform.execution.ledger import Ledger, NewNode, NewRun
+from hivemesh_platform.execution.ledger import Effects, Ledger, NewNode, NewRun
 from hivemesh_platform.execution.limit_rules import key_of
+from hivemesh_platform.execution.mended import Mended
+from hivemesh_platform.execution.mended import found as letters_mended
 from hivemesh_platform.execution.nodes import Answers, is_large
 from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.execution.pipelines import PipelineService
@@ -221,12 +223,15 @@ class RunService:
     async def backfill(self, run: str, submitter: Behalf) -> RunView:
         """Start a run that gives what another one went without; the rest is taken from that one.
 
+        What jobs have given for its dead letters belongs to that.
+
         Raises:
             NotFoundError: there is no such run.
             NothingMissingError: it has not ended, or went without nothing.
         """
         view = await self.get(run)
-        if not view.state.ended or not view.missing:
+        mended = await self._mended(run)
+        if not view.state.ended or not (view.missing or mended):
             raise _nothing_missing(run, view.state)
         demands = await self.demands_of(run)
         behalf = effective(submitter, demands.author)
@@ -245,17 +250,23 @@ class RunService:
             backfill_of=run,
         )
 
-        def accept(tx: Transaction) -> None:
+        def accept(tx: Transaction) -> Effects:
             if not goes_without(tx, run):  # meanwhile somebody has retried or removed it
                 raise _nothing_missing(run)
             self.accept(tx, accepted)
-            self._parts.ledger.take_over(tx, run, accepted.run, accepted.now)
+            return self._parts.ledger.take_over(tx, run, accepted.run, accepted.now, mended=mended)
 
-        await self._parts.database.write(accept)
+        effects = await self._parts.database.write(accept)
+        self._parts.counters.open_runs.difference_update(effects.ended_runs)
         _log.info("run_backfills", run_id=accepted.run, of=run)
         self._parts.work.give()
         await self.submit(accepted.run, [node.name for node in demands.plan.nodes])
         return await self.get(accepted.run)
+
+    async def _mended(self, run: str) -> list[Mended]:
+        answered = await self._parts.database.read(lambda tx: letters_mended(tx, run))
+        keep = self._parts.answers.as_batch
+        return [Mended(one.letter, one.node, await keep(one.output)) for one in answered]
 
     async def reconcile(self) -> None:
         """Start the workflows of runs that were accepted and never started."""

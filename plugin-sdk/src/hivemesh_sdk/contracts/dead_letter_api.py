@@ -36,9 +36,13 @@ class DeadLetterView(View):
 
 
 class ReplayRequest(Body):
-    """`POST /v1/dead-letters/{id}/edit`: another input or other options; what is left out stays."""
+    """`POST /v1/dead-letters/{id}/edit`: another input or other options; what is left out stays.
+
+    Of a letter of several records `record` says which one `input` replaces; all of them are run.
+    """
 
     input: JsonValue = None
+    record: int | None = Field(default=None, ge=0)  # from 0, as `/input` shows them
     options: dict[str, JsonValue] | None = None
     data_class: DataClass = DataClass.PUBLIC  # never below that of the letter
 
