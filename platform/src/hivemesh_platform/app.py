@@ -376,6 +376,8 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
     base.source.refusals.subscribe(
         lambda reason, _: metrics.peers_refused.labels(reason.value).inc()
     )
+    replicas = base.replicas
+    tell = tuple if replicas.alone else replicas.urls
     platform = Platform(
         loaded=loaded,
         clock=clock,
@@ -404,7 +406,7 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
         overview=Overview(registry, types, supervisor, _weights(settings), routing),
         supervisor=supervisor,
         mesh_app=_nothing,
-        enrolment_app=RequestIds(_routes("enrolment", [enrolment.newcomers(enroller)])),
+        enrolment_app=RequestIds(_routes("enrolment", [enrolment.newcomers(enroller, tell)])),
         people=_people(loaded, clock, base),
         people_app=_nothing,
     )
@@ -437,7 +439,7 @@ def _mesh_routers(platform: Platform, database: Database) -> list[APIRouter]:
             platform.authority,
             platform.rotation.hear,
             platform.policy,
-            lambda: [] if platform.replicas.alone else platform.replicas.mesh_urls(),
+            lambda: [] if platform.replicas.alone else platform.replicas.urls(),
             platform.audit,
         ),
         enrolment.members(platform.enrolment, platform.authority),

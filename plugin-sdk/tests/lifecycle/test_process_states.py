@@ -15,6 +15,7 @@ from hivemesh_sdk.errors import ConfigurationError
 from hivemesh_sdk.lifecycle.environment import read_environment
 from hivemesh_sdk.lifecycle.location import locate
 from hivemesh_sdk.lifecycle.process import ALONE, ENDED, WorkerProcess
+from hivemesh_sdk.lifecycle.remembered import Remembered
 from hivemesh_sdk.testing.clock import ManualClock
 from hivemesh_sdk.testing.fake_platform import FakePlatform
 from hivemesh_sdk.testing.instance import InstanceUnderTest, Step
@@ -94,6 +95,35 @@ def closed_port() -> int:
 def without_enrolment(platform: FakePlatform) -> dict[str, str]:
     nowhere = f"https://127.0.0.1:{closed_port()}"
     return {**platform.environment(), "HIVEMESH_ENROLMENT": nowhere}
+
+
+async def test_replicas_that_were_told_are_asked_after_a_restart_too(platform, clock, tmp_path):
+    """The one that the settings name is away."""
+    settings = without_enrolment(platform)
+    nowhere, there = (one["HIVEMESH_ENROLMENT"] for one in (settings, platform.environment()))
+    told = Remembered.of(
+        "text", read_environment({**settings, "HIVEMESH_TOKEN_FD": "0"}).enrolments
+    )
+    told.learn(["https://127.0.0.1:1"], [nowhere, "nonsense", there])
+    async with living(platform, clock, settings):
+        await joined(platform)
+        assert len(platform.enrolments) == 1
+
+
+async def test_replicas_that_were_told_at_the_enrolment_are_remembered(platform, clock):
+    settings = platform.environment()
+    platform.replicas = ["https://127.0.0.1:1"]
+    async with living(platform, clock, settings):
+        await joined(platform)
+    given = read_environment({**settings, "HIVEMESH_TOKEN_FD": "0"}).enrolments
+    assert Remembered.of("text", given).replicas.enrolments == ("https://127.0.0.1:1",)
+
+
+def test_what_cannot_be_read_is_not_remembered():
+    Remembered.of("text", ()).learn(["https://a:1"], ["https://a:2"])
+    assert Remembered.of("text", ()).replicas.platforms == ("https://a:1",)
+    Remembered.of("text", ())._path.write_bytes(b"{")
+    assert Remembered.of("text", ()).replicas.platforms == ()
 
 
 async def test_it_enrols_again_after_the_clock_has_jumped_past_its_certificate(platform, clock):

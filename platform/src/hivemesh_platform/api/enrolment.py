@@ -3,6 +3,7 @@
 `newcomers` is the whole of the enrolment listener; `members` belongs to the mesh listener.
 """
 
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from hivemesh_platform.api.access import before_body, peer_of, require
 from hivemesh_platform.api.bodies import decoded, decoded_strictly
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.api.recorded import actor_of
+from hivemesh_platform.replicas.model import Urls
 from hivemesh_platform.trust.authority import Authority
 from hivemesh_platform.trust.service import EnrolmentService
 
@@ -35,14 +37,21 @@ class JoinTokenView(View):
     token: str
 
 
-def newcomers(enrolment: EnrolmentService) -> APIRouter:
-    """The only route of the enrolment listener."""
+def newcomers(
+    enrolment: EnrolmentService, replicas: Callable[[], Sequence[Urls]] = tuple
+) -> APIRouter:
+    """The only route of the enrolment listener; it tells where the replicas are that live."""
     routes = strict_router(newcomers=True)
 
     @routes.post(ENROL_PATH)
     async def enrol(request: Request) -> Response:
         address = request.client.host if request.client is not None else ""
         answer = await enrolment.enrol(await decoded_strictly(request, EnrolRequest), address)
+        answer = msgspec.structs.replace(
+            answer,
+            platforms=[one.mesh for one in replicas() if one.mesh],
+            enrolments=[one.enrolment for one in replicas() if one.enrolment],
+        )
         return Response(msgspec.json.encode(answer), media_type=JSON)
 
     return routes

@@ -1,6 +1,6 @@
 """Instances register, beat and leave; everybody may ask who is live."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import msgspec
@@ -16,6 +16,7 @@ from hivemesh_platform.audit import reported
 from hivemesh_platform.audit.ports import AuditTrail
 from hivemesh_platform.registry.discovery import visible
 from hivemesh_platform.registry.service import RegistryService
+from hivemesh_platform.replicas.model import Urls
 from hivemesh_platform.trust.authority import Authority
 
 JSON = "application/json"
@@ -29,12 +30,12 @@ def router(
     authority: Authority,
     hear: Hear,
     policies: Policies,
-    platforms: Callable[[], list[str]],
+    replicas: Callable[[], Sequence[Urls]],
     trail: AuditTrail,
 ) -> APIRouter:
     """The routes of the registry; `hear` is told whose bundle and issuer each instance uses.
 
-    `platforms` are the mesh addresses of the replicas that live, this one first. Whom instances
+    `replicas` are the addresses of those that live, this one first. Whom instances
     say that they refused is noted in the trail.
     """
     routes = strict_router()
@@ -56,7 +57,11 @@ def router(
         reply = await registry.heartbeat(peer, instance_id, beat, sequence)
         for event in told:
             trail.note(event)
-        reply = msgspec.structs.replace(reply, platforms=platforms())
+        reply = msgspec.structs.replace(
+            reply,
+            platforms=[one.mesh for one in replicas() if one.mesh],
+            enrolments=[one.enrolment for one in replicas() if one.enrolment],
+        )
         hear(peer.uri, beat.bundle_sequence, beat.issuer)
         return Response(msgspec.json.encode(reply), media_type=JSON)
 

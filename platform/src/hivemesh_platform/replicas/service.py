@@ -198,10 +198,6 @@ class Replicas:
             one for one in self._snapshot.replicas.values() if one.is_live and one.id != self.own.id
         ]
 
-    def mesh_urls(self) -> list[str]:
-        """Where the mesh listeners of the replicas that live are reached, this one's first."""
-        return [one.mesh for one in self.urls() if one.mesh]
-
     def urls(self) -> list[Urls]:
         """Where the listeners of the replicas that live are reached, this one's first."""
         return [self._urls, *(one.urls for one in self.others)]

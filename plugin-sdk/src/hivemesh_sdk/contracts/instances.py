@@ -70,11 +70,12 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
 class HeartbeatReply(msgspec.Struct, frozen=True, kw_only=True):
     """`bundle_sequence` tells whether the trust bundle has to be fetched again.
 
-    `platforms` are the mesh addresses of the replicas that live.
+    `platforms` are the mesh addresses of the replicas that live, `enrolments` where they enrol.
     """
 
     bundle_sequence: int = 0
     platforms: list[str] = []
+    enrolments: list[str] = []
     lease_s: float = LEASE_S
 
 

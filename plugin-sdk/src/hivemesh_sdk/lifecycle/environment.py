@@ -57,6 +57,11 @@ class Environment:
     log_level: str = "info"
 
     @property
+    def enrolments(self) -> tuple[Address, ...]:
+        """Where the replicas enrol that the settings name."""
+        return (self.enrolment, *self.more_enrolments)
+
+    @property
     def supervised(self) -> bool:
         """Whether a supervisor started this process and will start another one."""
         return self.token_fd is not None
@@ -104,6 +109,14 @@ def _addresses(variables: Mapping[str, str], name: str) -> tuple[Address, ...]:
         message = f"{name} is not set; write it like https://127.0.0.1:8443"
         raise ConfigurationError(message)
     return tuple(_address(name, text) for text in texts)
+
+
+def address_of(url: str) -> Address | None:
+    """Read an address that a replica has told; None where it is none."""
+    try:
+        return _address("", url)
+    except ConfigurationError:
+        return None
 
 
 def _address(name: str, text: str) -> Address:

@@ -1,5 +1,6 @@
 """What a worker says to its platform: register, beat, leave, and who else is there."""
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import quote
@@ -29,8 +30,14 @@ T = TypeVar("T")
 class PlatformClient:
     """The platform's instance API over the mesh; raises `TransportError` and `RemoteError`."""
 
-    def __init__(self, mesh: MeshClient, platform: Target | Platforms) -> None:
+    def __init__(
+        self,
+        mesh: MeshClient,
+        platform: Target | Platforms,
+        told: Callable[[HeartbeatReply], None] = lambda _reply: None,
+    ) -> None:
         self._mesh = mesh
+        self._told = told
         self._platforms = platforms_of(platform)
         self._discovered_at: Target | None = None
 
@@ -47,6 +54,7 @@ class PlatformClient:
         answer = await self._send("POST", path, body, deadline_s=deadline_s)
         reply = _decoded(answer, HeartbeatReply)
         self._platforms.learn(reply.platforms)
+        self._told(reply)
         return reply
 
     async def deregister(self, instance: str) -> None:

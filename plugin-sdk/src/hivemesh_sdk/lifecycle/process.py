@@ -17,7 +17,7 @@ from hivemesh_sdk.contracts.instances import Heartbeat, Registration
 from hivemesh_sdk.contracts.names import PROTOCOL
 from hivemesh_sdk.errors import ConfigurationError, HivemeshError, RemoteError
 from hivemesh_sdk.lifecycle.artifacts import GrantedArtifacts
-from hivemesh_sdk.lifecycle.environment import Environment
+from hivemesh_sdk.lifecycle.environment import Environment, address_of
 from hivemesh_sdk.lifecycle.health import Health, HealthFile
 from hivemesh_sdk.lifecycle.load import Load, LoadMeter, limits
 from hivemesh_sdk.lifecycle.location import Location
@@ -27,6 +27,7 @@ from hivemesh_sdk.lifecycle.platform import PlatformClient
 from hivemesh_sdk.lifecycle.platforms import Platforms
 from hivemesh_sdk.lifecycle.policy import PolicyFetcher, PolicyStore
 from hivemesh_sdk.lifecycle.private import own_path
+from hivemesh_sdk.lifecycle.remembered import Remembered
 from hivemesh_sdk.lifecycle.tokens import FileCredential, SupervisorTokens, Tokens
 from hivemesh_sdk.transport.balance import Caller, Discoverer
 from hivemesh_sdk.transport.client import MeshClient
@@ -108,6 +109,7 @@ class WorkerProcess:
         self._incarnation = os.urandom(8).hex()
         self._meter = LoadMeter(limits(self._manifest.resources), self._clock)
         self._load = Load(0.0, 0.0, 0)
+        self._remembered = Remembered.of(self._manifest.metadata.name, environment.enrolments)
         self._stopping = asyncio.Event()
         self._hurried = asyncio.Event()
 
@@ -175,7 +177,12 @@ class WorkerProcess:
         return await self._enrol(await tokens.next(), newcomer)
 
     async def _enrol(self, token: Token, newcomer: Newcomer) -> Identity:
-        """Enrol at the first replica that can be reached."""
+        """Enrol at the first replica that can be reached, and learn of the others."""
+        identity = await self._enrolled(token, newcomer)
+        self._remembered.learn(identity.platforms, identity.enrolments)
+        return identity
+
+    async def _enrolled(self, token: Token, newcomer: Newcomer) -> Identity:
         environment = self._environment
         for address in environment.more_enrolments:
             try:
@@ -184,7 +191,28 @@ class WorkerProcess:
                 raise
             except TransportError as error:
                 _log.info("replica_not_reached", detail=error.detail)
-        return await enrol(environment.enrolment.host, environment.enrolment.port, token, newcomer)
+        host, port = environment.enrolment.host, environment.enrolment.port
+        try:
+            return await enrol(host, port, token, newcomer)
+        except PeerRefusedError:
+            raise
+        except TransportError:
+            found = await self._enrolled_elsewhere(token, newcomer)
+            if found is None:
+                raise
+            return found
+
+    async def _enrolled_elsewhere(self, token: Token, newcomer: Newcomer) -> Identity | None:
+        """Enrol at a replica that an earlier one has told of."""
+        given = self._environment.enrolments
+        for address in map(address_of, self._remembered.replicas.enrolments):
+            if address is None or address in given:
+                continue
+            try:
+                return await enrol(address.host, address.port, token, newcomer)
+            except TransportError as error:
+                _log.info("replica_not_reached", detail=error.detail)
+        return None
 
     async def _serve(self, source: IdentitySource, tokens: Tokens | None) -> int:
         environment = self._environment
@@ -193,7 +221,12 @@ class WorkerProcess:
         denials = Denials()
         policies = PolicyStore(source, denials, self._clock)
         async with MeshClient(source, clock=self._clock, denials=denials) as mesh:
-            platform = PlatformClient(mesh, platforms)
+            platforms.learn(self._remembered.replicas.platforms)
+            platform = PlatformClient(
+                mesh,
+                platforms,
+                told=lambda reply: self._remembered.learn(reply.platforms, reply.enrolments),
+            )
             fetcher = PolicyFetcher(policies, platform.policy)
             if not await self._has_policy(fetcher):
                 return ENDED

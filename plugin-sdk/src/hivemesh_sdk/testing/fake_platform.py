@@ -74,6 +74,7 @@ class FakePlatform:
         self.members: dict[str, Member] = {}
         self.left: list[str] = []
         self.enrolments: list[EnrolRequest] = []
+        self.replicas: list[str] = []  # what it tells of others
         self.renewals = 0
         self.bundles_given = 0
         self.refuses_renewals = False
@@ -189,7 +190,9 @@ class FakePlatform:
             raise NotFoundError(instance, slug="instance-unknown")
         self.members[instance].heartbeats.append(heartbeat)
         self._notify()
-        return HeartbeatReply(bundle_sequence=self.ca.sequence)
+        return HeartbeatReply(
+            bundle_sequence=self.ca.sequence, platforms=self.replicas, enrolments=self.replicas
+        )
 
     def leave(self, instance: str) -> None:
         """Forget an instance that says goodbye."""

@@ -63,6 +63,8 @@ class Identity:
 
     svid: Svid
     bundle: Bundle
+    platforms: tuple[str, ...] = ()  # mesh addresses of the replicas that live
+    enrolments: tuple[str, ...] = ()  # and where they enrol
 
     def source(self) -> IdentitySource:
         """A source that starts with this identity."""
@@ -191,7 +193,12 @@ def identity(answer: IdentityAnswer, key: PrivateKey, expected: SpiffeId) -> Ide
     if issued.id != expected or bundle.trust_domain != expected.trust_domain:
         message = f"the platform issued {str(issued.id)!r} instead of {str(expected)!r}"
         raise ConfigurationError(message)
-    return Identity(svid=issued, bundle=bundle)
+    return Identity(
+        svid=issued,
+        bundle=bundle,
+        platforms=tuple(answer.platforms),
+        enrolments=tuple(answer.enrolments),
+    )
 
 
 Renewal = Callable[[bytes], Awaitable[IdentityAnswer]]

@@ -36,3 +36,5 @@ class IdentityAnswer(msgspec.Struct, frozen=True, kw_only=True):
     certificate_chain: str  # PEM
     bundle: BundleDocument
     instance: str
+    platforms: list[str] = []  # mesh addresses of the replicas that live
+    enrolments: list[str] = []  # and where they enrol
