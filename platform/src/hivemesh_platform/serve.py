@@ -1,5 +1,6 @@
 """`python -m hivemesh_platform.serve` is the platform's process; `hivemesh up` starts it."""
 
+import gc
 import resource
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from hivemesh_platform.omitted import omit_unused
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the platform until a signal ends it; returns the exit code."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold keys and lent secrets
+    gc.disable()  # until it serves: a start makes little garbage, and looking for it takes a tenth
     omit_unused()
     from hivemesh_platform import server  # noqa: PLC0415 - after the line above
 

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -119,6 +120,7 @@ async def _until_stopped(loaded: Loaded, ready: Ready) -> None:
         loop.add_signal_handler(number, stop.ask)
     try:
         async with serving(loaded, stop) as platform:
+            gc.enable()
             _log.info("platform_ready", address=platform.mesh_url, state=str(loaded.state_folder))
             ready.tell(b"ready")
             await stop.asked.wait()
