@@ -150,7 +150,8 @@ class ApiChannel:
             yield
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise RemoteError(problem("platform-unreachable", _words(error))) from error
+            document = problem("platform-unreachable", _words(error), remedy=_remedy(error))
+            raise RemoteError(document) from error
         except BaseException:
             self.close()  # half an answer may still be on its way
             raise
@@ -306,3 +307,10 @@ def _words(error: Exception) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "nobody listens at the platform's address"
     return str(error) or type(error).__name__
+
+
+def _remedy(error: Exception) -> str:
+    """What to do where the platform runs, but is not the one that is trusted; else empty."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "name its root: --ca-file FILE; it is trust/web-root.pem of its state folder"
+    return ""

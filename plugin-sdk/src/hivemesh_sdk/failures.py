@@ -75,10 +75,14 @@ def show(document: Problem, *, as_json: bool) -> int:
 
 
 def _causes(document: Problem) -> Iterator[str]:
-    """Say each thing that is wrong once: a detail that only lists the places is not shown."""
-    places = [f"{one.pointer or '/'}: {one.message}" for one in document.errors]
-    if document.detail and document.detail != "; ".join(places):
-        yield f"why: {document.detail}"
+    """Say each thing that is wrong once: a detail may repeat, or end with, what the places say."""
+    wrong = [one for one in document.errors if one.message != document.detail]
+    places = [f"{one.pointer or '/'}: {one.message}" for one in wrong]
+    said = document.detail
+    if places:
+        said = said.removesuffix("; ".join(places)).rstrip(": ")
+    if said:
+        yield f"why: {said}"
     yield from (f"  at {place}" for place in places)
 
 

@@ -5,7 +5,7 @@ import json
 import sys
 
 import pytest
-from hivemesh_platform.cli import failures, output
+from hivemesh_platform.cli import failures, output, session
 from hivemesh_platform.cli.completion import command_words, script
 from hivemesh_platform.cli.main import COMMANDS, GROUPS, build
 from hivemesh_platform.cli.values import parse_pairs, parse_value
@@ -80,6 +80,29 @@ def test_error_shows_code_cause_place_and_fix(capsys):
     assert "why: a cycle" in err
     assert "at /steps/a: names itself" in err
     assert "fix: " in err
+
+
+@pytest.mark.parametrize(
+    ("detail", "why"),
+    [
+        ("/steps/a: names itself", []),
+        ("a.yaml is not valid: /steps/a: names itself", ["why: a.yaml is not valid"]),
+        ("a cycle", ["why: a cycle"]),
+    ],
+)
+def test_what_is_wrong_is_said_once(capsys, detail, why):
+    errors = [FieldProblem(pointer="/steps/a", message="names itself")]
+    show(problem("pipeline-invalid", detail, errors=errors), as_json=False)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1:-2] == [*why, "  at /steps/a: names itself"]
+
+
+def test_an_option_without_its_value_is_a_usage_error(monkeypatch, capsys):
+    monkeypatch.setattr(session, "_chosen", {})
+    assert session.take_remote(["status", "--server"]) == ["status"]
+    code, _, err = run(monkeypatch, capsys, "status")
+    assert code == failures.USAGE
+    assert "--server needs a value" in err
 
 
 def test_unexpected_error_shows_no_stack_trace(monkeypatch, capsys):

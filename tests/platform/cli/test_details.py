@@ -116,3 +116,15 @@ def test_misuse_is_json_too_where_json_was_asked_for(monkeypatch, capsys, words)
     code = failures.run_guarded(lambda: app(arguments, prog_name="hivemesh", standalone_mode=False))
     assert code == failures.USAGE
     assert "lst" in json.loads(capsys.readouterr().out)["detail"]
+
+
+def test_a_failed_run_tells_its_problem_once_and_what_to_do(capsys):
+    problem = {"code": "HM-1215", "title": "it does not fit", "detail": "no mail", "remedy": "look"}
+    run = a_run(problem=problem).model_copy(update={"problem": problem})
+    details.show_run(run, "table")
+    out = capsys.readouterr().out
+    assert out.count("HM-1215") == 1
+    assert "classify: HM-1215: it does not fit: no mail" in out
+    assert out.endswith("fix: look\n")
+    details.show_run(a_run().model_copy(update={"problem": problem}), "table")
+    assert "\nHM-1215: it does not fit: no mail\nfix: look\n" in capsys.readouterr().out

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _NODES = ["step", "capability", "state", "in", "out", "rejected", "attempts", "took"]
 _INSTANCES = ["instance", "state", "load", "pid", "restarts", "certificate until"]
-_RUN_TABLES = {"nodes"}
+_RUN_TABLES = {"nodes", "problem"}  # the problem is told once, at its step
 _WORKER_TABLES = {"instances", "permissions", "manifest_digest"}  # the last one is in `-o wide`
 
 
@@ -25,7 +25,7 @@ def show_run(run: "RunView", fmt: str) -> None:
     output.show_one(run, fmt, without=_RUN_TABLES)
     if run.nodes:
         typer.echo("\n" + output.table(_NODES, [_node_cells(node) for node in run.nodes]))
-    for line in _troubles(run.nodes):
+    for line in (*_troubles(run.nodes), *_way_out(run)):
         typer.echo(line)
 
 
@@ -89,4 +89,14 @@ def _troubles(nodes: "list[NodeView]") -> Iterator[str]:
         words = [problem.get("code"), node.reason, problem.get("title"), problem.get("detail")]
         said = list(dict.fromkeys(str(word) for word in words if word))
         if said:
-            yield f"{node.name}: {': '.join(said)}"
+            yield output.printable(f"{node.name}: {': '.join(said)}")
+
+
+def _way_out(run: "RunView") -> Iterator[str]:
+    """What is wrong where no step has it, and what to do."""
+    problem = run.problem or {}
+    if problem and not any(node.problem for node in run.nodes):
+        words = [problem.get("code"), problem.get("title"), problem.get("detail")]
+        yield output.printable(": ".join(str(word) for word in words if word))
+    if problem.get("remedy"):
+        yield f"fix: {output.printable(str(problem['remedy']))}"

@@ -127,8 +127,9 @@ def _bars(timeline: _Timeline) -> str:
     most = max((point.messages for point in timeline.periods), default=0)
     if not most:
         return ""
+    shown = {"year": len("2026"), "month": len("2026-11")}.get(timeline.unit)
     rows = [
-        [point.start, f"{point.messages:,}", "█" * round(BAR * point.messages / most)]
+        [point.start[:shown], f"{point.messages:,}", "█" * round(BAR * point.messages / most)]
         for point in timeline.periods
     ]
     return table([f"per {timeline.unit}", "messages", ""], rows)

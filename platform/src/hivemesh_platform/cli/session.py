@@ -67,7 +67,15 @@ def take_remote(words: Sequence[str]) -> list[str]:
 
 
 def remote() -> Remote | None:
-    """The platform that `--server` or HIVEMESH_SERVER names, or None where none is named."""
+    """The platform that `--server` or HIVEMESH_SERVER names, or None where none is named.
+
+    Raises:
+        BadParameter: one of the options stands without its value.
+    """
+    bare = next((name for name, value in _chosen.items() if not value), "")
+    if bare:
+        message = f"{bare} needs a value"
+        raise typer.BadParameter(message)
     found = {name: _chosen.get(name) or os.environ.get(key, "") for name, key in REMOTE.items()}
     if not found["--server"]:
         return None

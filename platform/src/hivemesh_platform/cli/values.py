@@ -20,11 +20,9 @@ def parse_pairs(pairs: Sequence[str]) -> "dict[str, JsonValue]":
     for pair in pairs:
         key, sign, text = pair.partition("=")
         if not sign or not key:
-            problem = FieldProblem(
-                pointer=f"/{key}", message=f"{pair!r} is not of the form key=value"
-            )
-            detail = "an option cannot be read"
-            raise ConfigurationError(detail, errors=[problem])
+            message = f"{pair!r} is not of the form key=value"
+            problem = FieldProblem(pointer=f"/{key}", message=message)
+            raise ConfigurationError(message, slug="command-misused", errors=[problem])
         values[key] = parse_value(text)
     return values
 

@@ -518,7 +518,7 @@ _ROWS = (
         "parameter-invalid",
         422,
         "a parameter of the pipeline is missing or wrong",
-        "see `hivemesh pipeline list`",
+        "give it: `-p NAME=VALUE`, a file as `-p NAME=@FILE`; `hivemesh pipeline list -o wide` shows all",
     ),
     _type(1403, "run-ended", 409, "the run has ended already", "start a new run"),
     _type(
@@ -602,7 +602,13 @@ _ROWS = (
         "the environment of a worker could not be built",
         "see `hivemesh worker logs NAME`",
     ),
-    _type(1607, "file-unreadable", 422, "a file cannot be read", "check path and permissions"),
+    _type(
+        1607,
+        "file-unreadable",
+        422,
+        "a file cannot be read or written",
+        "check path and permissions",
+    ),
     _type(
         1608,
         "worker-crash-loop",

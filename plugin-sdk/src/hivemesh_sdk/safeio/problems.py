@@ -11,10 +11,9 @@ class MalformedError(InvalidError):
 
     slug = "malformed"
 
-    def __init__(self, message: str, *, code: str, pointer: str = "") -> None:
-        super().__init__(
-            message, errors=[FieldProblem(pointer=pointer, message=message, code=code)]
-        )
+    def __init__(self, message: str, *, code: str, pointer: str = "", remedy: str = "") -> None:
+        problem = FieldProblem(pointer=pointer, message=message, code=code)
+        super().__init__(message, remedy=remedy, errors=[problem])
         self.code = code
 
 

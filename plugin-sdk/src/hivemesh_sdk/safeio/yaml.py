@@ -23,6 +23,8 @@ MAX_DEPTH = 64
 MAX_NODES = 100_000  # counted with every alias written out: ten aliases of ten aliases are a bomb
 MAX_KEY_LENGTH = 1024
 
+REMEDY = "correct the file at this place; it is YAML, or JSON, in UTF-8"
+
 _PREFIX = "tag:yaml.org,2002:"
 
 
@@ -80,7 +82,7 @@ def parse_yaml_document(
         raise _unreadable(name, error) from error
     except yaml.YAMLError as error:  # a character that YAML does not allow carries no mark
         message = f"{name} is no YAML: {' '.join(str(error).split())}"
-        raise MalformedError(message, code="yaml-syntax") from error
+        raise MalformedError(message, code="yaml-syntax", remedy=REMEDY) from error
     builder = _Builder(name)
     return Document(builder.value(root, "") if root is not None else None, builder.lines)
 
@@ -104,7 +106,7 @@ def _unreadable(name: str, error: yaml.MarkedYAMLError) -> MalformedError:
     what = error.problem or error.context or "it is no YAML"
     if "found another document" in what or "single document" in what:
         what = "it holds more than one document"
-    return MalformedError(f"{_place(name, mark)}: {what}", code="yaml-syntax")
+    return MalformedError(f"{_place(name, mark)}: {what}", code="yaml-syntax", remedy=REMEDY)
 
 
 def _place(name: str, mark: "yaml.Mark | CMark | None") -> str:
