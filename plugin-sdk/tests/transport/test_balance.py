@@ -76,11 +76,77 @@ def test_success_forgives(clock):
 
 def test_endpoint_that_fails_again_stays_out_longer(clock):
     balancer, bad, good = balancer_of(clock), endpoint("bad"), endpoint("good")
-    for _ in range(2):
-        for _ in range(ERRORS):
-            balancer.failed(bad)
-        clock.advance(31)
+    for _ in range(ERRORS):
+        balancer.failed(bad)
+    clock.advance(31)
+    balancer.failed(bad)
+    clock.advance(31)
     assert picks(balancer, [bad, good]) == {"good": 400}
+
+
+def answers(balancer, clock, seconds, *endpoints, times=3):
+    for _ in range(times):
+        for each in endpoints:
+            balancer.succeeded(each, "echo@1", seconds)
+        clock.advance(0.1)
+
+
+def test_slow_endpoint_is_left_out_until_one_call_is_quick(clock):
+    slow, one, other = endpoint("slow"), endpoint("a"), endpoint("b")
+    in_flight = {"slow": 0}
+    balancer = balancer_of(clock, in_flight)
+    answers(balancer, clock, 0.1, one, other)
+    answers(balancer, clock, 1.0, slow, times=2)
+    assert picks(balancer, [slow, one, other])["slow"] > 80
+    answers(balancer, clock, 1.0, slow, times=1)
+    assert "slow" not in picks(balancer, [slow, one, other])
+    clock.advance(11)
+    answers(balancer, clock, 0.1, one, other)
+    in_flight["slow"] = 1  # the probe
+    assert "slow" not in picks(balancer, [slow, one, other])
+    in_flight.clear()
+    answers(balancer, clock, 0.1, slow, times=1)
+    in_flight.update(slow=1, a=1, b=1)
+    assert picks(balancer, [slow, one, other])["slow"] > 80
+
+
+def test_endpoint_whose_probe_is_slow_stays_out_longer(clock):
+    slow, one = endpoint("slow"), endpoint("a")
+    balancer = balancer_of(clock)
+    answers(balancer, clock, 0.1, one)
+    answers(balancer, clock, 1.0, slow)
+    clock.advance(11)
+    answers(balancer, clock, 0.1, one)
+    answers(balancer, clock, 1.0, slow, times=1)
+    clock.advance(11)
+    assert picks(balancer, [slow, one]) == {"a": 400}
+
+
+@pytest.mark.parametrize(
+    ("own", "others"),
+    [
+        ([0.02] * 8, [0.001] * 8),  # nobody would notice
+        ([1.0, 0.1, 0.1, 0.1], [0.1] * 4),  # one long input
+        ([0.25] * 8, [0.1] * 8),  # not three times slower
+        ([5.0] * 8, [0.1, 5.0] * 4),  # inputs that are long for all
+    ],
+)
+def test_what_is_no_slow_endpoint(clock, own, others):
+    one, other = endpoint("a"), endpoint("b")
+    balancer = balancer_of(clock)
+    for each, times in ((other, others), (one, own)):
+        for seconds in times:
+            balancer.succeeded(each, "echo@1", seconds)
+    assert picks(balancer, [one, other])["a"] > 100
+
+
+def test_capabilities_are_not_compared_with_each_other(clock):
+    one, other = endpoint("a"), endpoint("b")
+    balancer = balancer_of(clock)
+    for _ in range(8):
+        balancer.succeeded(one, "long@1", 5.0)
+        balancer.succeeded(other, "short@1", 0.1)
+    assert picks(balancer, [one, other])["a"] > 100
 
 
 @pytest.mark.parametrize(("count", "left"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3)])

@@ -1,7 +1,8 @@
 """Chooses which live instance of a capability is called, and goes on while the platform is away.
 
-Power of two choices on calls in flight and reported load. An instance that fails again and again
-is left out for a while, but never more than half of them.
+Power of two choices on calls in flight and reported load. An instance that fails again and again,
+or is much slower than the others, is left out for a while, but never more than half of them; then
+one call at a time tries it until one is as quick as those of the others.
 """
 
 import asyncio
@@ -17,10 +18,12 @@ from hivemesh_sdk.errors import HivemeshError
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import MAX_BODY, Response, Target
 from hivemesh_sdk.transport.errors import TransportError, WorkerUnreachableError
+from hivemesh_sdk.transport.latency import SAMPLES, Latencies
 from hivemesh_sdk.trust.identity import SpiffeId
 
 ERRORS = 5  # in a row, as common proxies count
 EJECTED_S = 30.0  # times the number of ejections in a row
+SLOW_S = 10.0  # the same for one that is slow
 LONGEST_EJECTION_S = 300.0
 TRIES = 3  # other instances are tried only while no byte of the request was sent
 WAIT_S = 20.0  # of the discovery's long poll
@@ -36,6 +39,7 @@ class _Record:
     errors: int = 0
     ejections: int = 0
     until: float = 0.0
+    on_probation: bool = False  # no answer has shown yet that it is well again
 
 
 class Balancer:
@@ -52,6 +56,7 @@ class Balancer:
         self._clock = clock or SystemClock()
         self._chance = chance
         self._records: dict[str, _Record] = {}
+        self._latencies = Latencies()
 
     def choose(self, endpoints: Sequence[Endpoint]) -> Endpoint:
         """Pick the better of two endpoints taken at random; there must be one."""
@@ -64,25 +69,46 @@ class Balancer:
         one, other = candidates[first], candidates[second]
         return one if self._cost(one) <= self._cost(other) else other
 
-    def succeeded(self, endpoint: Endpoint) -> None:
-        """Forget earlier failures."""
-        self._records.pop(endpoint.instance, None)
+    def now(self) -> float:
+        """The time by which answers are taken."""
+        return self._clock.monotonic()
+
+    def succeeded(self, endpoint: Endpoint, capability: str = "", seconds: float = 0.0) -> None:
+        """Forget earlier failures, unless its answers are slow."""
+        instance = endpoint.instance
+        if capability:
+            now, record = self._clock.monotonic(), self._records.get(instance)
+            if record is not None and record.until > now:  # it was asked before it was left out
+                return
+            least = 1 if record is not None and record.on_probation else SAMPLES
+            if self._latencies.took(capability, instance, seconds, now, least):
+                self._eject(instance, SLOW_S)
+                return
+        self._records.pop(instance, None)
 
     def failed(self, endpoint: Endpoint) -> None:
-        """Count a failure; after several in a row the instance is left out for a while."""
+        """Count a failure; after several in a row, or one probe, it is left out for a while."""
         record = self._records.setdefault(endpoint.instance, _Record())
         record.errors += 1
-        if record.errors >= ERRORS:
-            record.errors = 0
-            record.ejections += 1
-            seconds = min(EJECTED_S * record.ejections, LONGEST_EJECTION_S)
-            record.until = self._clock.monotonic() + seconds
+        probe = record.on_probation and record.until <= self._clock.monotonic()
+        if record.errors >= ERRORS or probe:
+            self._eject(endpoint.instance, EJECTED_S)
 
     def keep(self, endpoints: Sequence[Endpoint]) -> None:
         """Forget instances that are gone."""
         present = {endpoint.instance for endpoint in endpoints}
         for instance in self._records.keys() - present:
             del self._records[instance]
+        self._latencies.keep(present)
+
+    def _eject(self, instance: str, seconds: float) -> None:
+        record = self._records.setdefault(instance, _Record())
+        record.errors = 0
+        record.ejections += 1
+        record.on_probation = True
+        self._latencies.forget(instance)
+        left_out = min(seconds * record.ejections, LONGEST_EJECTION_S)
+        record.until = self._clock.monotonic() + left_out
 
     def _healthy(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
         if not self._records:
@@ -93,8 +119,13 @@ class Balancer:
         return by_ejection[: max(healthy, (len(endpoints) + 1) // 2)]
 
     def _until(self, endpoint: Endpoint, now: float) -> float:
+        """Until when it is left out, 0 where it is not; one on probation is while it has a call."""
         record = self._records.get(endpoint.instance)
-        return record.until if record is not None and record.until > now else 0.0
+        if record is None:
+            return 0.0
+        if record.on_probation and record.until <= now and self._in_flight(endpoint):
+            return record.until
+        return record.until if record.until > now else 0.0
 
     def _cost(self, endpoint: Endpoint) -> float:
         return (1 + self._in_flight(endpoint)) * (1 + endpoint.load)
@@ -224,6 +255,7 @@ class Caller:
         problem = WorkerUnreachableError(f"no live instance serves {capability!r}", sent=False)
         for _ in range(min(TRIES, len(untried))):
             endpoint = self._balancer.choose(untried)
+            began = self._balancer.now()
             try:
                 response = await self._client.request(
                     self._target(endpoint),
@@ -241,7 +273,7 @@ class Caller:
                 untried.remove(endpoint)
                 problem = WorkerUnreachableError(error.detail, sent=False)
             else:
-                self._note(endpoint, response.status)
+                self._note(endpoint, capability, response.status, began)
                 return self._target(endpoint), response
         raise problem
 
@@ -251,10 +283,13 @@ class Caller:
             self._targets.clear()
             self._balancer.keep(self._discoverer.endpoints)
 
-    def _note(self, endpoint: Endpoint, status: int) -> None:
+    def _note(self, endpoint: Endpoint, capability: str, status: int, began: float) -> None:
         if status >= 500:
             self._balancer.failed(endpoint)
-        else:
+        elif status < 300:
+            seconds = self._balancer.now() - began
+            self._balancer.succeeded(endpoint, capability, seconds)
+        else:  # how long a refusal takes says nothing
             self._balancer.succeeded(endpoint)
 
     def _target(self, endpoint: Endpoint) -> Target:
