@@ -167,7 +167,7 @@ class Installation:
             stop_orphans(self.state)
 
     def run_command(
-        self, *words: str, within_s: float = 60.0
+        self, *words: str, within_s: float = 120.0
     ) -> "subprocess.CompletedProcess[str]":
         """Run the `hivemesh` command on this installation."""
         return subprocess.run(
@@ -189,7 +189,7 @@ class Installation:
         with self.client() as client:
             return [one for one in client.worker(worker).instances if one.state == "live"]
 
-    def until_live(self, *, within_s: float = 60.0) -> list[WorkerView]:
+    def until_live(self, *, within_s: float = 120.0) -> list[WorkerView]:
         """Wait until every wanted instance is live."""
 
         def live() -> list[WorkerView]:
@@ -209,7 +209,7 @@ class Installation:
         """A step of a run."""
         return next(node for node in self.run(run).nodes if node.name == name)
 
-    def until_ended(self, run: str, *, within_s: float = 120.0) -> RunView:
+    def until_ended(self, run: str, *, within_s: float = 180.0) -> RunView:
         """Wait until a run has ended."""
         until(lambda: self.run(run).state.ended, within_s, f"{run} ended")
         return self.run(run)

@@ -177,7 +177,7 @@ def test_a_full_disk_delays_a_run_and_loses_nothing(
             assert refused.value.document.code == "HM-1504"
             ballast.unlink()
             run = client.start_run("email-insights", parameters).id
-            until(lambda: installation.node(run, "parse").records_out, 30, "first batches")
+            until(lambda: installation.node(run, "parse").records_out, 60, "first batches")
             fill(ballast)
         assert installation.run_command("status").returncode == 0
         assert not installation.run(run).state.ended

@@ -157,21 +157,21 @@ async def test_half_a_minute_of_the_gil(direct: Direct) -> None:
 def test_a_job_that_holds_the_gil_is_cancelled_through_the_platform(running) -> None:
     with running.client() as client:
         job = client.call(SPIN, LONG, wait_s=0)
-        until(lambda: client.run(job.id).state is RunState.RUNNING, 20, "it runs")
+        until(lambda: client.run(job.id).state is RunState.RUNNING, 60, "it runs")
         client.cancel(job.id)
-        assert running.until_ended(job.id, within_s=10).state is RunState.CANCELLED
+        assert running.until_ended(job.id, within_s=60).state is RunState.CANCELLED
         assert client.call("text.upper@1", "still here").state is RunState.COMPLETED
 
 
 def test_temporary_files_are_gone_after_a_crash(running) -> None:
     with running.client() as client:
         job = client.call(SPIN, LONG, wait_s=0)
-        until(lambda: client.run(job.id).state is RunState.RUNNING, 20, "it runs")
+        until(lambda: client.run(job.id).state is RunState.RUNNING, 60, "it runs")
         first = running.instances("text")[0]
         signal_all(group_of(first.pid))
         client.cancel(job.id)
-        until(lambda: first.id not in {one.id for one in running.instances("text")}, 20, "gone")
+        until(lambda: first.id not in {one.id for one in running.instances("text")}, 60, "gone")
         running.until_live()
     scratch = running.state / "scratch"
     left = f"text.{first.pid}*"
-    until(lambda: not list(scratch.rglob(left)), 20, "nothing of the dead instance is left")
+    until(lambda: not list(scratch.rglob(left)), 60, "nothing of the dead instance is left")

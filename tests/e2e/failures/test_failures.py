@@ -88,7 +88,7 @@ def test_a_cancelled_computation_in_c_is_ended_after_the_grace_and_nobody_else(
     one, other = tmp_path / "one", tmp_path / "other"
     held = job(running, "hostile.hold@1", {"path": str(one)})
     beside = job(running, "hostile.hold@1", {"path": str(other)})
-    until(lambda: one.exists() and other.exists(), 30, "both compute")
+    until(lambda: one.exists() and other.exists(), 60, "both compute")
     [before] = running.instances("hostile")
     with running.client() as client:
         client.cancel(held)
@@ -97,7 +97,7 @@ def test_a_cancelled_computation_in_c_is_ended_after_the_grace_and_nobody_else(
     def slots_in_use() -> int:
         return running.instances("hostile")[0].active.get("hostile.hold@1", 0)
 
-    until(lambda: slots_in_use() == 1, GRACE_S + 5, "its process was ended")
+    until(lambda: slots_in_use() == 1, GRACE_S + 30, "its process was ended")
     assert running.run(beside).state is RunState.RUNNING
     assert [one.id for one in running.instances("hostile")] == [before.id]
     with running.client() as client:
@@ -109,7 +109,7 @@ def test_an_instance_whose_inline_step_does_not_stop_is_replaced(
 ) -> None:
     flag = tmp_path / "flag"
     blocked = job(running, "hostile.block@1", {"path": str(flag)})
-    until(flag.exists, 30, "it blocks")
+    until(flag.exists, 60, "it blocks")
     [before] = running.instances("hostile")
     with running.client() as client:
         client.cancel(blocked)
@@ -118,14 +118,20 @@ def test_an_instance_whose_inline_step_does_not_stop_is_replaced(
         live = running.instances("hostile")
         return bool(live) and before.pid not in {one.pid for one in live}
 
-    until(replaced, GRACE_S + 25, "another process serves")
+    until(replaced, GRACE_S + 60, "another process serves")
     value = {"a": 1}
     with running.client() as client:
         assert client.call("hostile.echo@1", value).outputs["result"] == value
         assert client.dead_letters() == []
 
 
-def test_the_others_keep_their_throughput_beside_a_poisoned_batch(running: Installation) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "least"),
+    [(1.5, 0.3), pytest.param(8.0, 0.7, marks=pytest.mark.chaos)],  # 0.95 on a quiet machine
+)
+def test_the_others_keep_their_throughput_beside_a_poisoned_batch(
+    running: Installation, seconds: float, least: float
+) -> None:
     """Jobs per second alone and beside a batch that kills its executors, in one run."""
 
     def measured(seconds: float) -> float:
@@ -136,16 +142,16 @@ def test_the_others_keep_their_throughput_beside_a_poisoned_batch(running: Insta
                 count += 1
         return count / (time.monotonic() - began)
 
-    measured(2.0)
-    before = measured(8.0)
+    measured(seconds / 4)
+    before = measured(seconds)
     run = start(running, squares(RECORDS, number=7))
-    beside = measured(16.0)
+    beside = measured(2 * seconds)
     ended = running.until_ended(run).state
-    after = measured(8.0)
+    after = measured(seconds)
     ratio = beside / ((before + after) / 2)
     print(f"before {before:.0f}/s, beside {beside:.0f}/s, after {after:.0f}/s: {ratio:.2f}")  # noqa: T201 - the figure
     assert ended is RunState.PARTIAL
-    assert ratio > 0.7  # 0.95 on a machine of one's own; here others compute too
+    assert ratio > least
 
 
 def test_a_deadline_of_a_call_holds_from_end_to_end(running: Installation, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from whole_platform import COMMAND, ROOT, Installation, group_of, reachable, unt
 pytestmark = pytest.mark.e2e
 
 READY_S, DOWN_S = 3.0, 2.0
+PARSER, CLASSIFIER = ROOT / "workers" / "email-parser", ROOT / "workers" / "email-classifier"
 CRASHING = """
 apiVersion: hivemesh/v1
 kind: Worker
@@ -59,7 +60,7 @@ def charset_normalizer(environment: Path) -> str:
 
 
 def test_workers_with_incompatible_pins_run_side_by_side(install) -> None:
-    installation = install()
+    installation = install(workers=[PARSER, CLASSIFIER])
     installation.start()
     installation.until_live()
     versions = {
@@ -84,7 +85,7 @@ def test_a_crash_loop_leaves_the_others_alone(install, tmp_path: Path) -> None:
         with installation.client() as client:
             return client.worker("crashing").state == "crash-loop"
 
-    until(looping, 60, "the crash loop was noticed")
+    until(looping, 180, "the crash loop was noticed")
     run = submit(installation, write_mbox(tmp_path / "mail.mbox", 500))
     assert installation.until_ended(run).state == "completed"
     with installation.client() as client:
@@ -93,27 +94,27 @@ def test_a_crash_loop_leaves_the_others_alone(install, tmp_path: Path) -> None:
 
 
 def test_workers_are_scaled_up_and_down(install) -> None:
-    installation = install()
+    installation = install(workers=[CLASSIFIER])
     installation.start()
     installation.until_live()
     result = installation.run_command("worker", "scale", "email-classifier", "3")
     assert result.returncode == 0, result.stderr
-    until(lambda: len(installation.instances("email-classifier")) == 3, 40, "three live")
+    until(lambda: len(installation.instances("email-classifier")) == 3, 120, "three live")
     with installation.client() as client:
         client.scale("email-classifier", 1)
-    until(lambda: len(installation.instances("email-classifier")) == 1, 40, "one live")
+    until(lambda: len(installation.instances("email-classifier")) == 1, 120, "one live")
 
 
 def test_workers_end_by_themselves_when_they_are_left_alone(install, tmp_path: Path) -> None:
     installation = install("workers.alone_s=3", "execution.batch_records=50")
     installation.start()
     installation.until_live()
-    run = submit(installation, write_mbox(tmp_path / "mail.mbox", 5000))
-    until(lambda: installation.node(run, "classify").records_out, 30, "the run is going on")
+    run = submit(installation, write_mbox(tmp_path / "mail.mbox", 3000))
+    until(lambda: installation.node(run, "classify").records_out, 120, "the run is going on")
     processes = processes_of(installation)
     assert len(processes) >= 6  # a front and an executor for each worker
     installation.kill()
-    until(lambda: not alive(processes), 40, "all processes of the workers have ended")
+    until(lambda: not alive(processes), 120, "all processes of the workers have ended")
 
 
 def files_below(folder: Path) -> set[str]:
@@ -121,7 +122,7 @@ def files_below(folder: Path) -> set[str]:
 
 
 def test_down_is_quick_and_leaves_nothing_outside_the_state_folder(install) -> None:
-    installation = install()
+    installation = install(workers=[PARSER])
     assert installation.run_command("up", "-d", *installation.flags).returncode == 0
     installation.until_live()
     processes = processes_of(installation)
@@ -137,7 +138,7 @@ def test_down_is_quick_and_leaves_nothing_outside_the_state_folder(install) -> N
 
 
 def test_ctrl_c_ends_everything(install) -> None:
-    installation = install()
+    installation = install(workers=[PARSER])
     with subprocess.Popen(
         [COMMAND, "up", "--state", str(installation.state), *installation.flags],
         cwd=ROOT,
@@ -145,11 +146,11 @@ def test_ctrl_c_ends_everything(install) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     ) as up:
-        until(lambda: reachable(installation), 30, "the platform answers")
+        until(lambda: reachable(installation), 120, "the platform answers")
         installation.until_live()
         processes = processes_of(installation)
         up.send_signal(signal.SIGINT)
-        assert up.wait(30) == 0
+        assert up.wait(120) == 0
     assert not alive(processes)
 
 

@@ -147,11 +147,11 @@ class Reaper:
 def test_kills_at_random_moments_change_nothing(install, mbox: Path, calm) -> None:
     installation = install(*BATCHES)
     installation.start()
-    run = submit(installation, mbox)
     reaper = Reaper(installation, seed=7)
-    reaper.run(run, kills=3)
-    assert reaper.kills == 3
-    check(installation, run, calm, mbox, MESSAGES)
+    while reaper.kills < 3:  # a run may end before its third
+        run = submit(installation, mbox)
+        reaper.run(run, kills=3)
+        check(installation, run, calm, mbox, MESSAGES)
 
 
 @pytest.mark.parametrize("point", SHORT_POINTS)

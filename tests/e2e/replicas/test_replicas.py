@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 MESSAGES = 3000
 BATCHES = ("execution.batch_records=20", "execution.in_flight_batches=8")
 TOLD_AFTER = 5  # heartbeats of a replica, in which each worker has beaten twice
-TAKEN_WITHIN_S = 30.0  # eight on a machine that does nothing else; `bench/` measures it
+TAKEN_WITHIN_S = 60.0  # eight on a machine that does nothing else; `bench/` measures it
 
 
 @dataclass(slots=True)
@@ -80,7 +80,7 @@ def replicas(install, server: Postgres, tmp_path_factory: pytest.TempPathFactory
     found.first.start()
     found.second.start()
     found.first.until_live()
-    until(lambda: found.second.instances("email-insights"), 30, "the second knows the instances")
+    until(lambda: found.second.instances("email-insights"), 60, "the second knows the instances")
     beats = found.beats() + TOLD_AFTER
     until(lambda: found.beats() > beats, 60, "the workers were told of the second")
     return found
@@ -124,7 +124,7 @@ def test_a_killed_replica_is_taken_over(replicas: Replicas, mbox: Path) -> None:
     before = replicas.seen_from(replicas.second)
     assert before["first"].leads
     replicas.first.kill()
-    until(lambda: replicas.seen_from(replicas.second)["first"].state == "dead", 30, "dead")
+    until(lambda: replicas.seen_from(replicas.second)["first"].state == "dead", 60, "dead")
     until(lambda: replicas.held_by().get("second", 0) > 4, TAKEN_WITHIN_S, "goes on")
     check(replicas.second, run)
     assert set(replicas.seen_from(replicas.second)["second"].leads) == {
@@ -139,12 +139,12 @@ def test_a_stopped_replica_that_wakes_commits_nothing(replicas: Replicas, mbox: 
     epoch = replicas.seen_from(replicas.second)["first"].epoch
     os.kill(replicas.first.pid, signal.SIGSTOP)
     try:
-        until(lambda: replicas.seen_from(replicas.second)["first"].state == "dead", 30, "dead")
+        until(lambda: replicas.seen_from(replicas.second)["first"].state == "dead", 60, "dead")
         count = replicas.held_by().get("second", 0)
         until(lambda: replicas.held_by().get("second", 0) > count, TAKEN_WITHIN_S, "goes on")
     finally:
         os.kill(replicas.first.pid, signal.SIGCONT)
-    until(lambda: replicas.seen_from(replicas.second)["first"].state == "live", 30, "is back")
+    until(lambda: replicas.seen_from(replicas.second)["first"].state == "live", 60, "is back")
     assert replicas.seen_from(replicas.second)["first"].epoch > epoch + 1
     check(replicas.second, run)
     assert replicas.first.metric("hivemesh_commits_fenced_total") >= 1
@@ -154,6 +154,6 @@ def test_a_stopped_replica_that_wakes_commits_nothing(replicas: Replicas, mbox: 
 def test_decisions_of_one_replica_hold_at_the_other(replicas: Replicas) -> None:
     with replicas.first.client() as client:
         client.deny("ban", "email-parser", "not wanted any more")
-    until(lambda: not replicas.second.instances("email-parser"), 20, "the other refuses it too")
+    until(lambda: not replicas.second.instances("email-parser"), 60, "the other refuses it too")
     stored = replicas.first.run_command("secret", "list")
     assert stored.returncode == 0, stored.stderr

@@ -13,7 +13,7 @@ from hivemesh_sdk.trust.contexts import client_context
 from hivemesh_sdk.trust.identity import SpiffeId
 from mail import submit, write_mbox
 from stolen_ca import StolenCA, name_of, port_of
-from whole_platform import Installation, group_of, reachable, signal_all, until
+from whole_platform import ROOT, Installation, group_of, reachable, signal_all, until
 
 pytestmark = pytest.mark.e2e
 
@@ -23,6 +23,8 @@ MESSAGE = {
     "reply_to": [], "to": [], "cc": [], "bcc": [], "subject": "your invoice", "headers": {},
     "text": "please pay", "html": "", "attachments": [], "size": 1, "defects": [],
 }  # fmt: skip
+SERVING = [ROOT / "workers" / name for name in ("email-classifier", "email-parser")]
+ONE = SERVING[:1]
 GET = b"GET /v1/bundle HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
@@ -45,20 +47,35 @@ def load(installation: Installation, seconds: float) -> tuple[int, list[str]]:
 
 
 def rotate(install, *, svid_s: int, issuer_s: int, seconds: float) -> int:
-    installation = install(f"trust.svid_lifetime_s={svid_s}", f"trust.issuer_lifetime_s={issuer_s}")
+    """Load for so long, and until both workers that it meets have had two further certificates."""
+    installation = install(
+        *(f"trust.svid_lifetime_s={svid_s}", f"trust.issuer_lifetime_s={issuer_s}"),
+        workers=SERVING,
+    )
     installation.start()
     installation.until_live()
-    before = {one.id: one.certificate_expires_at for one in installation.instances("email-parser")}
-    done, wrong = load(installation, seconds)
-    assert not wrong, wrong
-    after = {one.id: one.certificate_expires_at for one in installation.instances("email-parser")}
-    assert after.keys() == before.keys()  # renewed, not replaced
-    assert after != before
+    first, seen, done = expiries(installation), [expiries(installation)], 0
+    ends_at, last = time.monotonic() + seconds, time.monotonic() + seconds + 120
+    while len(seen) < 3 or time.monotonic() < ends_at:
+        count, wrong = load(installation, 1)
+        assert not wrong, wrong
+        done += count
+        now = expiries(installation)
+        assert now.keys() == first.keys()  # renewed, not replaced
+        if all(now[one] > seen[-1][one] for one in now):
+            seen.append(now)
+        assert time.monotonic() < last, seen
     return done
 
 
+def expiries(installation: Installation) -> dict[str, datetime]:
+    """When the certificates of the instances expire."""
+    live = installation.instances("email-classifier") + installation.instances("email-parser")
+    return {one.id: one.certificate_expires_at for one in live}
+
+
 def test_certificates_change_under_load_without_a_failed_request(install) -> None:
-    assert rotate(install, svid_s=10, issuer_s=60, seconds=25) > 10
+    assert rotate(install, svid_s=10, issuer_s=60, seconds=2) > 3
 
 
 @pytest.mark.chaos
@@ -72,7 +89,7 @@ def test_an_expired_certificate_is_refused_on_an_open_connection(install) -> Non
     installation = install("workers.supervise=false")
     installation.start()
     ca = StolenCA(installation.state)
-    svid = ca.svid(SpiffeId.user(ca.trust_domain, "ada"), lifetime=timedelta(seconds=3))
+    svid = ca.svid(SpiffeId.user(ca.trust_domain, "ada"), lifetime=timedelta(seconds=5))
     context = client_context(svid, ca.bundle())
     asked = datetime.now(UTC)
     accepted: list[datetime] = []
@@ -94,7 +111,7 @@ def test_an_expired_certificate_is_refused_on_an_open_connection(install) -> Non
             accepted.append(asked)
             return False
 
-        until(refused, 10, "the connection was refused")
+        until(refused, 60, "the connection was refused")
     assert accepted
     assert accepted[-1] < svid.not_after
     assert asked >= svid.not_after - timedelta(seconds=1)
@@ -134,39 +151,42 @@ def key_states(installation: Installation, kind: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["issuer", "root"])
 def test_a_key_of_the_authority_goes_through_its_states_under_load(install, kind) -> None:
-    installation = install("trust.svid_lifetime_s=20", "trust.issuer_lifetime_s=600")
+    installation = install(
+        "trust.svid_lifetime_s=20", "trust.issuer_lifetime_s=600", workers=SERVING
+    )
     installation.start()
     installation.until_live()
-    names = ("email-parser", "email-classifier", "email-insights")
-    before = {name: installation.instances(name)[0].id for name in names}
+    before = set(expiries(installation))
     answer = installation.run_command("ca", "rotate", f"--{kind}")
     assert answer.returncode == 0, answer.stderr
     wrong, last = [], time.monotonic() + 120
     while key_states(installation, kind) != ["active", "revoked"]:
         wrong += load(installation, 1)[1]
         assert time.monotonic() < last, key_states(installation, kind)
-    assert not wrong + load(installation, 3)[1]
-    assert {name: installation.instances(name)[0].id for name in names} == before
+    assert not wrong + load(installation, 1)[1]
+    assert set(expiries(installation)) == before
 
 
 def test_a_change_of_the_root_goes_on_after_the_platform_was_killed(install) -> None:
-    installation = install("trust.svid_lifetime_s=20", "trust.issuer_lifetime_s=600")
+    installation = install("trust.svid_lifetime_s=20", "trust.issuer_lifetime_s=600", workers=ONE)
     installation.start()
     installation.until_live()
     assert installation.run_command("ca", "rotate", "--root").returncode == 0
-    until(lambda: "tainted" in key_states(installation, "root"), 30, "the new root signs")
+    until(lambda: "tainted" in key_states(installation, "root"), 90, "the new root signs")
     installation.kill()
     installation.start()
     until(
-        lambda: key_states(installation, "root") == ["active", "revoked"], 60, "the old one is gone"
+        lambda: key_states(installation, "root") == ["active", "revoked"],
+        120,
+        "the old one is gone",
     )
     installation.until_live()
-    assert not load(installation, 2)[1]
+    assert not load(installation, 1)[1]
 
 
 @pytest.mark.parametrize("running", [True, False])
 def test_after_breaking_the_glass_everybody_has_a_new_identity(install, running) -> None:
-    installation = install()
+    installation = install(workers=ONE)
     installation.start()
     installation.until_live()
     before = installation.instances("email-classifier")[0].id
@@ -180,10 +200,10 @@ def test_after_breaking_the_glass_everybody_has_a_new_identity(install, running)
         installation.start()
     until(
         lambda: [one.id for one in installation.instances("email-classifier") if one.id != before],
-        60,
+        120,
         "the worker is back",
     )
-    assert not load(installation, 2)[1]
+    assert not load(installation, 1)[1]
     with (
         socket.create_connection(("127.0.0.1", port_of(installation, "mesh")), 10) as plain,
         pytest.raises(OSError, match="certificate"),

@@ -110,7 +110,7 @@ def test_a_full_disk_of_the_trail_stops_security_actions_alone(
             ):
                 assert refusal(refused_action) == "HM-1700"
             assert client.status().ready
-            until(lambda: a_note_is_lost(installation), 20.0, "a note that finds no room")
+            until(lambda: a_note_is_lost(installation), 60, "a note that finds no room")
             ballast.unlink()
             assert b"".join(client.output(run, "insights"))
             told = client.audit({"action": "trail:notes-dropped"})

@@ -109,7 +109,7 @@ def test_a_secret_is_used_by_a_pipeline_and_found_nowhere(installation: Installa
     sleeping = lambda: any(  # noqa: E731 - a condition
         b"sleep" in data for name, data in processes(iter(descendants_of(installation)))
     )
-    until(sleeping, 20, "the capability has started a child")
+    until(sleeping, 60, "the capability has started a child")
     running = list(processes(iter(descendants_of(installation))))
     assert len(running) > 6
     with installation.client() as client:
@@ -266,7 +266,7 @@ def test_a_run_waits_while_the_vault_is_sealed_and_goes_on(
         waits = "secrets sealed"
         until(lambda: waits in installation.node(run, "sign").reason, 60, "the step waits")
         assert installation.run(run).state in {"running", "waiting"}
-        until(lambda: "sealed" in installation.run_command("status").stdout, 20, "status")
+        until(lambda: "sealed" in installation.run_command("status").stdout, 60, "status")
         doctor = installation.run_command("doctor")
         assert "secrets can be read: the vault at" in doctor.stdout
         refused = installation.run_command("secret", "list")

@@ -122,10 +122,10 @@ def test_workers_go_on_calling_each_other_while_the_platform_is_away(
             {"file": str(file), "times": 40, "pause_s": 0.1},
             wait_s=0,
         )
-    until(lambda: file.read_text().count("\n") >= 3, 30, "the first calls")
+    until(lambda: file.read_text().count("\n") >= 3, 60, "the first calls")
     running.kill()
     seen = file.read_text().count("\n")
-    until(lambda: file.read_text().count("\n") >= seen + 10, 30, "calls without a platform")
+    until(lambda: file.read_text().count("\n") >= seen + 10, 60, "calls without a platform")
     running.start()
     assert running.until_ended(run.id).state.value == "completed"
     lines = file.read_text().split()
