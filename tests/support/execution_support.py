@@ -124,7 +124,7 @@ class Core:
         request = RunRequest(document=document, parameters=parameters)
         return (await self.execution.runs.start(request, TESTER)).id
 
-    async def end(self, run, timeout_s=20):
+    async def end(self, run, timeout_s=60):
         async with asyncio.timeout(timeout_s):
             version = 0
             while True:
@@ -132,7 +132,7 @@ class Core:
                 if view.state.ended:
                     return view
 
-    async def until(self, condition, timeout_s=20):
+    async def until(self, condition, timeout_s=60):
         async with asyncio.timeout(timeout_s):
             while not condition():  # noqa: ASYNC110 - state of objects that tell nobody
                 await asyncio.sleep(0)

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 
 
-async def until(condition: Callable[[], bool | Awaitable[bool]], *, within_s: float = 20.0) -> None:
+async def until(condition: Callable[[], bool | Awaitable[bool]], *, within_s: float = 60.0) -> None:
     """Return as soon as the condition holds; fail where it does not in time."""
     async with asyncio.timeout(within_s):
         while True:

@@ -191,7 +191,7 @@ async def test_each_poll_asks_for_what_is_newer(scene):
     gone = WorkerUnreachableError("nobody", sent=False)
     platform = Platform(first, None, gone, second)
     task = asyncio.create_task(PolicyFetcher(scene.store, platform).run())
-    await asyncio.wait_for(platform.emptied.wait(), 10)
+    await asyncio.wait_for(platform.emptied.wait(), 30)
     task.cancel()
     assert scene.store.current().version == 2
     issued = sorted(set(platform.asked))

@@ -204,4 +204,4 @@ async def test_inline_capability_is_refused_the_same(authority, web):
     )
     with pytest.raises(EgressDeniedError):
         await fetcher.request_async("GET", f"https://api.example.org:{web.port}/")
-    await asyncio.wait_for(fetcher.aclose(), 5)
+    await asyncio.wait_for(fetcher.aclose(), 30)

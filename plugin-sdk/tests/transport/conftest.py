@@ -16,7 +16,7 @@ from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.source import IdentitySource
 from structlog.testing import capture_logs
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 def pytest_asyncio_loop_factories(config, item):

@@ -145,9 +145,13 @@ async def test_dropped_new_connection_names_the_likely_cause(mesh):
 
 
 async def test_answer_that_does_not_come_ends_with_the_deadline(mesh_of, until):
-    async with mesh_of(never) as mesh:
+    async def once(scope, receive, send):
+        await (answer(send) if scope["path"] == "/first" else never(scope, receive, send))
+
+    async with mesh_of(once) as mesh:
+        await mesh.get("/first")  # the deadline is of the answer, not of the handshake
         with pytest.raises(DeadlineExceededError, match="did not answer in time") as caught:
-            await mesh.get(deadline_s=0.05)
+            await mesh.get(deadline_s=0.2)
         assert caught.value.sent is True
         await until(lambda: mesh.listener.connections == 0)
         assert mesh.client.connections == 0

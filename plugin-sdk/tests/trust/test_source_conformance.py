@@ -159,7 +159,7 @@ async def test_changed_files_are_found_by_looking(files, monkeypatch):
     changed = asyncio.Event()
     files.source.subscribe(lambda _: changed.set())
     task = asyncio.create_task(files.source.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await changed.wait()
     task.cancel()
     assert files.source.svid().serial != before

@@ -54,7 +54,7 @@ async def test_a_waiting_worker_gets_the_next_version_at_once(found: Platform) -
     waiting = asyncio.create_task(call(found.mesh_app, "GET", path, as_=WORKER))
     await asyncio.sleep(0)
     assert (await apply(found)).status == 201
-    answer = await asyncio.wait_for(waiting, 10)
+    answer = await asyncio.wait_for(waiting, 30)
     assert opened(found, answer.body).version == 2
 
 

@@ -182,7 +182,7 @@ async def test_a_platform_that_comes_back_goes_on_with_what_travels(tmp_path):
 
         get_events, fleet.get_events = fleet.get_events, nothing_more
         let_in(running, one)
-        await asyncio.wait_for(asked.wait(), 10)
+        await asyncio.wait_for(asked.wait(), 30)
     fleet.get_events = get_events
     ran_before, puts = len(ran), len(fleet.puts)
     async with core(tmp_path, fleet) as running:

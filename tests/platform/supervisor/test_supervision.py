@@ -168,7 +168,7 @@ async def test_a_second_request_to_stop_kills_at_once(tmp_path: Path) -> None:
         os.kill(kept.pid, signal.SIGSTOP)  # it cannot drain
         hurry = asyncio.Event()
         hurry.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await found.supervisor.stop(hurry)
     assert not kept.exists()
 

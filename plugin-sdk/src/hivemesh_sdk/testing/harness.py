@@ -164,7 +164,7 @@ class WorkerHarness:
         """Send anything with another identity of the same installation."""
         return self.run(self._request_as(identity, method, path, body))
 
-    def until(self, condition: Condition, *, within_s: float = 30.0) -> None:
+    def until(self, condition: Condition, *, within_s: float = 60.0) -> None:
         """Wait until a condition on the worker's status holds; asks about ten times a second."""
         self.run(self._until(condition), within_s=within_s)
 
@@ -174,9 +174,9 @@ class WorkerHarness:
 
     def forget_and_wait(self, instance: str) -> None:
         """Have the fake platform lose a registration and wait until it is there again."""
-        self.run(self._forget_and_wait(instance), within_s=30.0)
+        self.run(self._forget_and_wait(instance), within_s=60.0)
 
-    def wait_for(self, condition: Callable[[FakePlatform], bool], *, within_s: float = 30) -> None:
+    def wait_for(self, condition: Callable[[FakePlatform], bool], *, within_s: float = 60) -> None:
         """Wait until a condition on the fake platform holds; looked at with each message to it."""
         self.run(self._wait_for(condition, within_s), within_s=within_s + 5)
 

@@ -1,0 +1,300 @@
+"""Small calls that begin together share a connection; each gets its own answer, or its own error."""
+
+import asyncio
+
+import pytest
+from hivemesh_sdk.transport import DeadlineExceededError, Limits, MeshClient
+from hivemesh_sdk.transport.connection import MOST_TOGETHER
+
+WAIT_S = 10.0
+PAGE = [b"x-request-id: 1", b"content-type: application/vnd.hivemesh.events"]
+
+
+class Echo:
+    """Answers with path and body, in an order that the test chooses; `sizes` are added."""
+
+    def __init__(self, **sizes):
+        self.hold = False
+        self.sizes = {f"/{name}": size for name, size in sizes.items()}
+        self.waiting = {}
+        self.waited_for = []
+        self.ways = []
+
+    def takes(self, scope):
+        return scope["method"] == "PUT"
+
+    def direct(self, scope, body, reply):
+        self.ways.append("direct")
+        if scope["path"] == "/raises":
+            raise ValueError
+        if reply.others_wait:
+            self.waited_for.append(scope["path"])
+        reply.later()
+        self.waiting[scope["path"]] = (reply, scope["path"].encode() + b" " + body)
+        if not self.hold:
+            asyncio.get_running_loop().call_soon(self.give, scope["path"])
+
+    def give(self, path):
+        reply, body = self.waiting.pop(path)
+        reply.answer(200, [*PAGE, b"hivemesh-execution: e"], body + b"." * self.sizes.get(path, 0))
+
+    async def __call__(self, scope, receive, send):
+        self.ways.append("asgi")
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        body = scope["path"].encode() + b" " + body
+        headers = [(b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def put(mesh, name, *, shared=True, **options):
+    options = {"deadline_s": WAIT_S, **options}
+    body = options.pop("body", str(name).encode())
+    return mesh.client.request(mesh.target, "PUT", f"/{name}", body=body, shared=shared, **options)
+
+
+async def opened(mesh, count=3):
+    """Open connections, and let the server learn the head on each."""
+    for _ in range(2):
+        await asyncio.gather(*(put(mesh, f"open-{n}", shared=False) for n in range(count)))
+
+
+async def test_calls_that_begin_together_share_connections_and_get_their_own_answers(mesh_of):
+    async with mesh_of(Echo()) as mesh:
+        await opened(mesh)
+        for _ in range(3):
+            answers = await asyncio.gather(*(put(mesh, n) for n in range(2 * MOST_TOGETHER)))
+            assert [one.body for one in answers] == [
+                b"/%d %d" % (n, n) for n in range(2 * MOST_TOGETHER)
+            ]
+        assert mesh.client.connections == 3
+        assert mesh.client.in_flight(mesh.target) == 0
+
+
+async def test_answers_come_in_the_order_of_requests_whatever_ends_first(mesh_of, until):
+    app = Echo()
+    async with mesh_of(app) as mesh:
+        await opened(mesh)
+        app.hold = True
+        calls = [asyncio.ensure_future(put(mesh, n)) for n in range(5)]
+        await until(lambda: len(app.waiting) == 5)
+        assert app.waited_for == ["/1", "/2", "/3"]  # the last one may wait for longer
+        for path in ("/3", "/4", "/2", "/0", "/1"):
+            app.give(path)
+        assert [(await call).body for call in calls] == [b"/%d %d" % (n, n) for n in range(5)]
+        assert set(app.ways) == {"asgi", "direct"} or set(app.ways) == {"direct"}
+
+
+async def test_call_that_is_cancelled_takes_nothing_from_the_others(mesh_of, until):
+    app = Echo()
+    async with mesh_of(app) as mesh:
+        await opened(mesh)
+        app.hold = True
+        calls = [asyncio.ensure_future(put(mesh, n)) for n in range(5)]
+        await until(lambda: len(app.waiting) == 5)
+        calls[2].cancel()
+        await asyncio.wait([calls[2]])
+        for path in tuple(app.waiting):
+            app.give(path)
+        assert [(await calls[n]).body for n in (0, 1, 3, 4)] == [
+            b"/%d %d" % (n, n) for n in (0, 1, 3, 4)
+        ]
+        app.hold = False
+        assert (await put(mesh, "next")).body == b"/next next"
+        assert mesh.client.connections == 3
+
+
+async def test_connection_ends_when_everybody_on_it_has_left(mesh_of, until):
+    app = Echo()
+    async with mesh_of(app) as mesh:
+        await opened(mesh)
+        app.hold = True
+        calls = [asyncio.ensure_future(put(mesh, n)) for n in range(5)]
+        await until(lambda: len(app.waiting) == 5)
+        for call in calls[1:]:
+            call.cancel()
+        await asyncio.wait(calls[1:])
+        await until(lambda: mesh.client.connections == 2)
+        app.give("/0")
+        assert (await calls[0]).body == b"/0 0"
+        assert mesh.client.in_flight(mesh.target) == 0
+
+
+async def test_deadline_of_one_call_is_not_that_of_the_others(mesh_of, until):
+    app = Echo()
+    async with mesh_of(app) as mesh:
+        await opened(mesh)
+        app.hold = True
+        calls = [
+            asyncio.ensure_future(put(mesh, n, deadline_s=0.05 if n == 2 else WAIT_S))
+            for n in range(5)
+        ]
+        await until(lambda: len(app.waiting) == 5)
+        with pytest.raises(DeadlineExceededError):
+            await calls[2]
+        for path in tuple(app.waiting):
+            app.give(path)
+        assert [(await calls[n]).body for n in (0, 1, 3, 4)] == [
+            b"/%d %d" % (n, n) for n in (0, 1, 3, 4)
+        ]
+
+
+async def test_large_answer_among_small_ones_arrives_whole_and_in_its_place(mesh_of, until):
+    sizes = {"2": 3_000_000, "3": 3_000_000}
+    async with mesh_of(Echo(**sizes)) as mesh:
+        await opened(mesh)
+        answers = await asyncio.gather(*(put(mesh, n) for n in range(6)))
+        assert [len(one.body) for one in answers] == [4, 4, 3_000_004, 3_000_004, 4, 4]
+        assert (await put(mesh, "next")).body == b"/next next"
+
+
+async def test_connection_that_is_lost_ends_every_call_on_it(mesh_of, until):
+    app = Echo()
+    async with mesh_of(app) as mesh:
+        await opened(mesh)
+        app.hold = True
+        calls = [asyncio.ensure_future(put(mesh, n)) for n in range(5)]
+        await until(lambda: len(app.waiting) == 5)
+        mesh.denials.replace(identities=[str(mesh.ca.worker())])
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(one).__name__ for one in found] == ["WorkerUnreachableError"] * 5
+        for path in tuple(app.waiting):
+            app.give(path)  # goes nowhere
+        assert mesh.listener.requests == 0
+
+
+async def test_large_and_long_calls_share_nothing(mesh_of):
+    app = Echo()
+    async with mesh_of(app) as mesh:
+        await opened(mesh)
+        await asyncio.gather(*(put(mesh, n, body=b"." * 20_000) for n in range(3)))
+        assert app.waited_for == []
+        mesh.client._pools[mesh.target]._typical_s = 1.0
+        await asyncio.gather(*(put(mesh, n) for n in range(3)))
+        assert app.waited_for == []
+
+
+REQUEST = b"PUT /%b HTTP/1.1\r\ncontent-length: %d\r\nhost: x\r\n\r\n%b"
+
+
+def request(name, body=b"b"):
+    return REQUEST % (name, len(body), body)
+
+
+async def learnt(connection):
+    for _ in range(2):
+        connection.send(request(b"first"))
+        await connection.answer()
+
+
+async def test_requests_in_one_piece_are_answered_in_order_with_a_known_head(mesh_of, wire):
+    app = Echo()
+    async with mesh_of(app) as mesh:
+        connection = await wire(mesh)
+        await learnt(connection)
+        connection.send(b"".join(request(b"%d" % n) for n in range(100)))
+        assert [(await connection.answer())[2] for _ in range(100)] == [
+            b"/%d b" % n for n in range(100)
+        ]
+        connection.send(request(b"last"))
+        assert (await connection.answer())[2] == b"/last b"
+
+
+async def test_what_is_no_known_request_behind_known_ones_is_parsed_in_its_turn(mesh_of, wire):
+    app = Echo()
+    async with mesh_of(app) as mesh:
+        connection = await wire(mesh)
+        await learnt(connection)
+        other = b"PUT /other HTTP/1.1\r\ncontent-length: 1\r\nHost:  x\r\nx: 1\r\n\r\nb"
+        get = b"GET /get HTTP/1.1\r\nhost: x\r\n\r\n"
+        connection.send(request(b"1") + request(b"2") + other + get + request(b"3")[:-1])
+        assert [(await connection.answer())[2] for _ in range(4)] == [
+            b"/1 b",
+            b"/2 b",
+            b"/other b",
+            b"/get ",
+        ]
+        connection.send(b"b" + request(b"4"))
+        assert [(await connection.answer())[2] for _ in range(2)] == [b"/3 b", b"/4 b"]
+
+
+async def test_garbage_behind_known_requests_closes_the_connection(mesh_of, wire):
+    app = Echo()
+    async with mesh_of(app) as mesh:
+        connection = await wire(mesh)
+        await learnt(connection)
+        connection.send(request(b"1") + b"\0garbage\r\n\r\n")
+        assert b"/garbage" not in await connection.rest()
+        assert mesh.listener.requests == 0
+
+
+async def test_failure_among_others_ends_the_connection_there(mesh_of, wire):
+    app = Echo()
+    async with mesh_of(app) as mesh:
+        connection = await wire(mesh)
+        await learnt(connection)
+        connection.send(request(b"1") + request(b"raises") + request(b"3"))
+        rest = await connection.rest()
+        assert b"/3" not in rest
+        assert mesh.listener.requests == 0
+
+
+async def test_each_of_them_is_admitted_by_itself(mesh_of, wire):
+    app = Echo()
+    async with mesh_of(app, limits=Limits(requests=2)) as mesh:
+        connection = await wire(mesh)
+        await learnt(connection)
+        connection.send(b"".join(request(b"%d" % n) for n in range(4)))
+        assert [(await connection.answer())[0] for _ in range(3)] == [200, 200, 429]
+        assert await connection.rest() == b""
+
+
+async def test_peer_is_judged_on_each_of_them(mesh_of, wire, until):
+    app = Echo()
+    async with mesh_of(app) as mesh:
+        connection = await wire(mesh)
+        await learnt(connection)
+        mesh.clock.advance(2 * 86400)
+        connection.send(request(b"1") + request(b"2"))
+        status, _, body = await connection.answer()
+        assert status == 401
+        assert b"peer-certificate-expired" in body
+        assert await connection.rest() == b""
+
+
+async def test_closing_waits_for_all_of_them(mesh_of, wire, until):
+    app = Echo()
+    async with mesh_of(app) as mesh:
+        connection = await wire(mesh)
+        await learnt(connection)
+        app.hold = True
+        connection.send(request(b"1") + request(b"2"))
+        await until(lambda: len(app.waiting) == 2)
+        closing = asyncio.create_task(mesh.listener.close())
+        await asyncio.sleep(0)  # it has begun to close
+        app.give("/2")
+        app.give("/1")
+        assert [(await connection.answer())[2] for _ in range(2)] == [b"/1 b", b"/2 b"]
+        await closing
+        assert await connection.rest() == b""
+
+
+async def test_client_refuses_an_answer_that_nobody_asked_for(mesh_of, wire, ca):
+    """Also in one piece with the answer that was asked for, and in the known form."""
+
+    class Twice(Echo):
+        def give(self, path):
+            reply, body = self.waiting.pop(path)
+            reply.answer(200, [*PAGE, b"hivemesh-execution: e"], body)
+            reply.protocol.transport.write(
+                b"HTTP/1.1 200 OK\r\ndate: Sun, 22 Nov 2026 09:07:58 GMT\r\nx-request-id: 1\r\n"
+                b"content-type: a\r\nhivemesh-execution: e\r\ncontent-length: 1\r\n\r\nx"
+            )
+
+    async with mesh_of(Twice()) as mesh:
+        for n in range(3):
+            assert (await put(mesh, n)).body == b"/%d %d" % (n, n)
+        assert isinstance(mesh.client, MeshClient)
