@@ -5,13 +5,15 @@ runs. The calls of a step bear the one ticket that the platform has signed for t
 """
 
 import asyncio
+import secrets
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pki
 from hivemesh_sdk import Record, Worker
 from hivemesh_sdk.contracts.manifest import Manifest
-from hivemesh_sdk.contracts.names import TICKET_HEADER
+from hivemesh_sdk.contracts.names import EXECUTION_HEADER, TICKET_HEADER
 from hivemesh_sdk.contracts.pages import decode_page, encode_request
 from hivemesh_sdk.contracts.policy import PolicyDocument, SignedPolicy
 from hivemesh_sdk.contracts.steps import InputPart, ResultEvent, StepRequest
@@ -115,6 +117,7 @@ class Caller:
             inputs=[InputPart(bytes=len(body), count=1)],
             deadline_ms=30_000,
         )
+        self._steps = f"/v1/steps/{pki.CALLER_STEP}.{secrets.token_hex(4)}-"
         self._body = b"".join(encode_request(request, [body]))
         ticket = (folder / "ticket").read_text()
         self._headers = {"prefer": "wait=20", TICKET_HEADER: ticket}
@@ -127,18 +130,23 @@ class Caller:
         await self._client.close()
 
     async def call(self, number: int) -> None:
+        path = f"{self._steps}{number}"
         answer = await self.ask(number)
+        while not answer.body:  # it took longer than calls on a shared connection may
+            query = f"execution={answer.headers[EXECUTION_HEADER]}&epoch=1&after=0"
+            answer = await self._request("GET", f"{path}/events?{query}")
+        if answer.status != 200:
+            raise RuntimeError(answer.body)
         event = next(decode_page(answer.body)).event
         if not isinstance(event, ResultEvent):
             raise TypeError(answer.body[:300])
 
     async def ask(self, number: int) -> Response:
         """The answer as it comes, a refusal included."""
+        path = f"{self._steps}{number}"
+        return await self._request("PUT", path, body=self._body, shared=True)
+
+    async def _request(self, method: str, path: str, **more: Any) -> Response:
         return await self._client.request(
-            self._target,
-            "PUT",
-            f"/v1/steps/{pki.CALLER_STEP}.{number}",
-            headers=self._headers,
-            body=self._body,
-            deadline_s=30.0,
+            self._target, method, path, headers=self._headers, deadline_s=30.0, **more
         )

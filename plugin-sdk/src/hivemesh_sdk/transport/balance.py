@@ -230,6 +230,7 @@ class Caller:
         body: bytes | Sequence[bytes] = b"",
         deadline_s: float,
         max_body: int = MAX_BODY,
+        shared: bool = False,
     ) -> tuple[Target, Response]:
         """Send one request, to a known instance where `at` names one; says who answered.
 
@@ -246,6 +247,7 @@ class Caller:
                 body=body,
                 deadline_s=deadline_s,
                 max_body=max_body,
+                shared=shared,
             )
             return at, response
         self._forget_gone()
@@ -265,6 +267,7 @@ class Caller:
                     body=body,
                     deadline_s=until - loop.time(),
                     max_body=max_body,
+                    shared=shared,
                 )
             except TransportError as error:
                 self._balancer.failed(endpoint)

@@ -16,6 +16,7 @@ from hivemesh_sdk.clock import Clock, SystemClock
 from hivemesh_sdk.transport.connection import (
     CLOSE_S,
     MAX_BODY,
+    MOST_SHARED,
     Connection,
     Response,
     Target,
@@ -34,6 +35,7 @@ IDLE_S = 30.0  # the server allows 75, so that the client is the one to close
 AGE_S = 600.0  # the server allows 900
 CONNECTIONS_PER_TARGET = 64
 SWEEP_EVERY_S = 5.0
+QUICK_S = 0.05  # calls share a connection only where answers come so fast
 _MARGIN = timedelta(seconds=1)  # no call starts on a certificate in its last second
 
 
@@ -79,8 +81,13 @@ class MeshClient:
         body: bytes | Sequence[bytes] = b"",
         deadline_s: float,
         max_body: int = MAX_BODY,
+        shared: bool = False,
     ) -> Response:
         """Send one request and return the whole answer, whatever its status.
+
+        With `shared` a small request may travel with others that are made in the same turn of the
+        loop: one connection, one write, answers in the order of the requests. It is for requests
+        that may be answered before their work is done and are read on then.
 
         Raises:
             WorkerUnreachableError: nobody answers there, or the connection broke.
@@ -96,18 +103,17 @@ class MeshClient:
             ((body,), len(body)) if isinstance(body, bytes) else (body, sum(map(len, body)))
         )
         head = request_head(target, method, path, headers, size, deadline_s)
-        loop = asyncio.get_running_loop()
-        until = loop.time() + deadline_s
-        connection = pool.take()
+        until = asyncio.get_running_loop().time() + deadline_s
+        shared = shared and len(head) + size <= MOST_SHARED // 4
+        connection = pool.take(len(head) + size if shared else 0)
         if connection is None:
             connection = await pool.connect(until)
+        waiter = connection.exchange(head, chunks, max_body, until)
         try:
-            response = await connection.exchange(head, chunks, max_body, until)
+            return await waiter
         except asyncio.CancelledError:
-            connection.abort()  # its answer would be read by the next call
+            connection.forget(waiter)
             raise
-        else:
-            return response
         finally:
             pool.give_back(connection)
 
@@ -162,27 +168,36 @@ class _Pool:
         self._idle: list[Connection] = []
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._connecting = 0
+        self._calls = 0  # that hold a connection
+        self._gathering: Connection | None = None
+        self._typical_s = 0.0  # of an exchange: whoever waits for long waits alone
         self.all: set[Connection] = set()
 
     @property
     def busy(self) -> int:
         """Calls that hold or wait for a connection."""
-        return len(self.all) - len(self._idle) + self._connecting + len(self._waiters)
+        return self._calls + self._connecting + len(self._waiters)
 
     @property
     def unused(self) -> bool:
         """Say whether the pool can be forgotten."""
         return not (self.all or self._connecting or self._waiters)
 
-    def take(self) -> Connection | None:
-        """Take an idle connection that is still good."""
+    def take(self, shared: int = 0) -> Connection | None:
+        """Take an idle connection that is still good, or join one by this many bytes."""
+        if shared and self._gathering is not None and self._gathering.takes(shared):
+            return self._hand_out(self._gathering)
         if not self._idle:
             return None
         monotonic, now = self._clock.monotonic(), self._clock.now()
         while self._idle:
             connection = self._idle.pop()
             if _usable(connection, monotonic, now):
-                return connection
+                connection.taken_at = monotonic
+                if shared and self._calls and self._typical_s < QUICK_S:
+                    connection.gather()
+                    self._gathering = connection
+                return self._hand_out(connection)
             self._retire(connection)
         return None
 
@@ -200,15 +215,27 @@ class _Pool:
                         connection = self.take()
                         if connection is not None:
                             return connection
-                    return await self._open()
+                    connection = await self._open()
         except BaseException:
             self._wake()  # our turn passes to the next one
             raise
+        connection.taken_at = self._clock.monotonic()
+        return self._hand_out(connection)
+
+    def _hand_out(self, connection: Connection) -> Connection:
+        connection.users += 1
+        self._calls += 1
+        return connection
 
     def give_back(self, connection: Connection) -> None:
-        """Return a connection after its exchange."""
+        """Return a connection after an exchange; others may still be under way on it."""
+        self._calls -= 1
+        connection.users -= 1
+        if connection.users:
+            return
         if connection.reusable:
-            connection.idle_since = self._clock.monotonic()
+            now = connection.idle_since = self._clock.monotonic()
+            self._typical_s += (now - connection.taken_at - self._typical_s) / 8
             self._idle.append(connection)
         else:
             self._retire(connection)

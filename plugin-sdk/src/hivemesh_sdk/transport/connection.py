@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -18,7 +19,7 @@ from hivemesh_sdk.transport.errors import (
     WorkerUnreachableError,
     why_unreachable,
 )
-from hivemesh_sdk.transport.known_heads import VARYING
+from hivemesh_sdk.transport.known_heads import KNOWN_ANSWER, VARYING, split_lines
 from hivemesh_sdk.trust.bundle import Bundle
 from hivemesh_sdk.trust.chains import verified_chain
 from hivemesh_sdk.trust.identity import (
@@ -34,6 +35,8 @@ MAX_BODY = 16 * 1024 * 1024  # two pages of 8 MiB
 PIECE = 256 * 1024  # of a large body, in one write
 ONE_WRITE = 64 * 1024  # below this head and body are joined into one TLS record
 CLOSE_S = 1.0
+MOST_SHARED = 16 * 1024  # bytes of requests that travel together: one TLS record
+MOST_TOGETHER = 8  # requests that do; with more of them, caller and callee would work in turns
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -68,7 +71,10 @@ class Response:
 
     __slots__ = ("_headers", "_lines", "body", "status")
 
-    def __init__(self, status: int, lines: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+    def __init__(
+        self, status: int, lines: Sequence[tuple[bytes, bytes]] | bytes, body: bytes
+    ) -> None:
+        """`lines` are pairs, or the bytes of a head that is written as our server writes it."""
         self.status = status
         self.body = body
         self._lines = lines
@@ -79,36 +85,53 @@ class Response:
         """The headers by name; the values of a repeated one are joined."""
         if self._headers is None:
             self._headers = {}
-            for name, value in self._lines:
+            lines = self._lines
+            for name, value in split_lines(lines) if isinstance(lines, bytes) else lines:
                 key, text = name.lower().decode("latin-1"), value.decode("latin-1")
                 present = self._headers.get(key)
                 self._headers[key] = text if present is None else f"{present}, {text}"
         return self._headers
 
 
+class _Exchange(msgspec.Struct, eq=False):
+    """A request without an answer."""
+
+    waiter: asyncio.Future[Response]
+    max_body: int
+    until: float
+
+
 class Connection(asyncio.Protocol):
-    """One TLS connection; carries one exchange at a time."""
+    """One TLS connection; carries one exchange at a time, or several small ones that began together.
+
+    Answers come in the order of the requests. One that is written as our server writes it is read
+    at once; any other is left to the parser, and both make the same of it.
+    """
 
     def __init__(self, target: Target) -> None:
         self._target = target
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpResponseParser(self)
-        self._waiter: asyncio.Future[Response] | None = None
+        self._exchanges: deque[_Exchange] = deque()
+        self._gathered: list[bytes] | None = None  # not sent yet: others may join
+        self._room = 0
+        self._parsing = False
         self._chunks: list[bytes] = []
         self._lines: list[tuple[bytes, bytes]] = []
         self._status = 0
-        self._left = 0
+        self._size = 0
         self._pieces: Iterator[bytes | memoryview] = iter(())
         self._paused = False
         self._unsent = False
         self.transport: asyncio.Transport
         self._timer: asyncio.TimerHandle | None = None
-        self._until = 0.0
         self.lost: asyncio.Future[None] = self._loop.create_future()
         self.reusable = True
         self.fresh = True
         self.retire_at = 0.0
         self.idle_since = 0.0
+        self.taken_at = 0.0
+        self.users = 0  # calls that it was handed out to
         self.expires: datetime
         self.chain: Sequence[bytes] = ()  # as it was verified
         self.own_serial = 0
@@ -116,6 +139,26 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # a TLS transport is a Transport
+
+    def gather(self) -> None:
+        """Send what is asked next together with what is asked after it in this turn of the loop."""
+        self._gathered = []
+        self._room = MOST_SHARED
+        self._loop.call_soon(self._send_gathered)
+
+    def takes(self, size: int) -> bool:
+        """Whether so many bytes may still travel with what was gathered."""
+        return (
+            self._gathered is not None
+            and size <= self._room
+            and len(self._gathered) < MOST_TOGETHER
+            and self.reusable
+        )
+
+    def _send_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, None
+        if gathered and not self.transport.is_closing():
+            self.transport.write(b"".join(gathered))
 
     def exchange(
         self, head: bytes, chunks: Sequence[bytes], max_body: int, until: float
@@ -125,18 +168,29 @@ class Connection(asyncio.Protocol):
         if self.lost.done():  # between the handshake and now
             waiter.set_exception(self._lost_error(None))
             return waiter
-        self._waiter = waiter
-        self._left = max_body
-        self._until = until
+        self._exchanges.append(_Exchange(waiter, max_body, until))
         if self._timer is None or self._timer.when() > until:
-            self._set_timer()
-        if len(chunks) == 1 and len(chunks[0]) <= ONE_WRITE:
+            self._set_timer(until)
+        if self._gathered is not None:
+            data = b"".join((head, *chunks))
+            self._room -= len(data)
+            self._gathered.append(data)
+            if len(self._gathered) == MOST_TOGETHER:
+                self._send_gathered()
+        elif len(chunks) == 1 and len(chunks[0]) <= ONE_WRITE:
             self.transport.write(head + chunks[0])
         else:
             self._pieces = _pieces(head, chunks)
             self._unsent = True
             self._send_pieces()
         return waiter
+
+    def forget(self, waiter: asyncio.Future[Response]) -> None:
+        """The caller left: what still comes for it is nobody else's."""
+        missing = [one.waiter for one in self._exchanges if not one.waiter.done()]
+        if missing in ([], [waiter]) and self._exchanges:
+            self._exchanges.clear()
+            self.abort()
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -155,7 +209,11 @@ class Connection(asyncio.Protocol):
             self.transport.write(piece)
 
     def data_received(self, data: bytes) -> None:
-        if self._waiter is None:
+        if not (self._parsing or self._unsent):
+            data = self._read_known(data)
+            if not data:
+                return
+        if not self._exchanges:
             self.abort()  # an answer that nobody asked for
             return
         try:
@@ -164,8 +222,31 @@ class Connection(asyncio.Protocol):
             self._fail(self._unreachable(f"answered no valid HTTP: {error}"))
             self.abort()
 
+    def _read_known(self, data: bytes) -> bytes:
+        """Take whole answers of the known form; returns the rest, which is the parser's."""
+        at = 0
+        while self._exchanges:
+            head = KNOWN_ANSWER.match(data, at)
+            if head is None:
+                break
+            body = head.end()
+            end = body + int(head[2])
+            if end > len(data) or end - body > self._exchanges[0].max_body:
+                break
+            self._answered(Response(200, head[1], data[body:end]))
+            at = end
+        return data[at:] if at else data
+
+    def _answered(self, response: Response) -> None:
+        self.fresh = False
+        waiter = self._exchanges.popleft().waiter
+        if not waiter.done():
+            waiter.set_result(response)
+
     def on_message_begin(self) -> None:
-        if self._waiter is None:
+        self._parsing = True
+        self._size = 0
+        if not self._exchanges:
             self.abort()  # a second answer, which the next call would take for its own
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -175,8 +256,8 @@ class Connection(asyncio.Protocol):
         self._status = self._parser.get_status_code()
 
     def on_body(self, body: bytes) -> None:
-        self._left -= len(body)
-        if self._left < 0:
+        self._size += len(body)
+        if self._exchanges and self._size > self._exchanges[0].max_body:
             self._fail(self._unreachable("answered with a larger body than was asked for"))
             self.abort()
             return
@@ -187,14 +268,13 @@ class Connection(asyncio.Protocol):
         chunks, self._chunks = self._chunks, []
         if self._status < 200:
             return
-        waiter, self._waiter = self._waiter, None
-        self.fresh = False
+        self._parsing = False
         if self._unsent or not self._parser.should_keep_alive():
             self.reusable = False  # an early answer: the rest of the body must not be sent any more
             self._pieces = iter(())
-        if waiter is not None and not waiter.done():
+        if self._exchanges:
             body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            waiter.set_result(Response(self._status, lines, body))
+            self._answered(Response(self._status, lines, body))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.reusable = False
@@ -203,24 +283,28 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._waiter is not None:
+        if self._exchanges:
             self._fail(self._lost_error(exc))
 
-    def _set_timer(self) -> None:
+    def _set_timer(self, until: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(self._until, self._expire)
+        self._timer = self._loop.call_at(until, self._expire)
 
     def _expire(self) -> None:
         """One timer serves many exchanges: it is only set anew when it goes off too early."""
         self._timer = None
-        if self._waiter is None:
-            return
-        if self._loop.time() < self._until:
-            self._set_timer()
-            return
-        self._fail(DeadlineExceededError(f"{self._target} did not answer in time", sent=True))
-        self.abort()
+        now = self._loop.time()
+        for one in self._exchanges:
+            if now >= one.until and not one.waiter.done():
+                detail = f"{self._target} did not answer in time"
+                one.waiter.set_exception(DeadlineExceededError(detail, sent=True))
+        left = [one.until for one in self._exchanges if not one.waiter.done()]
+        if left:
+            self._set_timer(min(left))
+        elif self._exchanges:
+            self._exchanges.clear()
+            self.abort()
 
     def abort(self) -> None:
         """Close at once; whatever is still to come is of no use."""
@@ -233,9 +317,11 @@ class Connection(asyncio.Protocol):
         self.transport.close()
 
     def _fail(self, error: TransportError) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(error)
+        """End every exchange: where one answer is missing, nobody knows whose the next one is."""
+        while self._exchanges:
+            waiter = self._exchanges.popleft().waiter
+            if not waiter.done():
+                waiter.set_exception(error)
 
     def _unreachable(self, what: str) -> WorkerUnreachableError:
         return WorkerUnreachableError(f"{self._target} {what}", sent=True)

@@ -17,6 +17,11 @@ Lines = Sequence[bytes]  # headers as `name: value`, names in lower case
 class Reply(Protocol):
     """Where a direct answer goes."""
 
+    @property
+    def others_wait(self) -> bool:
+        """Whether the answers to later requests of the connection wait for this one."""
+        ...
+
     def later(self) -> None:
         """Tell that `answer` is called in another turn of the loop."""
         ...

@@ -34,6 +34,10 @@ class DirectReply(msgspec.Struct, eq=False):
     protocol: "MeshProtocol"
     scope: HTTPScope
     keep_alive: bool
+    others_wait: bool = False
+    ordered: bool = False  # came with others, so its answer may have to wait for theirs
+    data: bytes = b""  # the answer that waits, or it is a large one
+    large: WholeAnswer | None = None
     disconnected: bool = False
     response_started: bool = False
     response_complete: bool = False
@@ -59,19 +63,30 @@ class DirectReply(msgspec.Struct, eq=False):
         if self.disconnected or self.response_complete:
             return
         if len(body) > ONE_WRITE:
-            protocol.answer_by_task(self, WholeAnswer(status, lines, body))
+            self._answer_by_task(WholeAnswer(status, lines, body))
             return
         last = b"content-length: %d\r\n\r\n" % len(body)
         if not self.keep_alive:
             last = b"connection: close\r\n" + last
         head = STATUS_LINE[status] + b"\r\n".join((protocol.date_line, *lines, last))
         data = checked_head(head, len(lines) + (4 if self.keep_alive else 5)) + body
+        if self.ordered:
+            self.data = data
+            protocol.answered_in_order()
+            return
         self.response_started = True
         protocol.transport.write(data)
         self.response_complete = True
         if not self.keep_alive:
             protocol.transport.close()
         protocol.on_response_complete()
+
+    def _answer_by_task(self, answer: WholeAnswer) -> None:
+        if self.ordered:
+            self.large = answer
+            self.protocol.answered_in_order()
+        else:
+            self.protocol.answer_by_task(self, answer)
 
     def fail_directly(self, error: Exception) -> None:
         """Answer and log a failure of the application itself."""
@@ -82,7 +97,8 @@ class DirectReply(msgspec.Struct, eq=False):
             return
         scope, transport = self.scope, self.protocol.transport
         _LOG.error("request_failed", method=scope["method"], path=scope["path"], exc_info=error)
-        if not self.response_started:
+        self.protocol.write_in_order()
+        if not self.response_started and self.protocol.is_next(self):
             self.response_started = self.response_complete = True
             transport.write(problem_bytes("internal", ""))
         transport.close()

@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from hivemesh_sdk.contracts.names import DEADLINE_HEADER, REQUEST_ID_HEADER
+from hivemesh_sdk.contracts.names import DEADLINE_HEADER, EXECUTION_HEADER, REQUEST_ID_HEADER
 
 if TYPE_CHECKING:
     from uvicorn._types import HTTPScope
@@ -23,6 +23,13 @@ _START = re.compile(
     rb"content-length: (0|[1-9][0-9]{0,8})\r\n"
     rb"((?:(?:%b): [!-~]+\r\n)*)" % "|".join(VARYING).encode()
 )
+# The head of a direct answer, see `direct_reply`; nothing in it closes the connection.
+KNOWN_ANSWER = re.compile(
+    rb"HTTP/1\.1 200 OK\r\n"
+    rb"(date: [ -~]{29}\r\n%b: [!-~]{1,128}\r\ncontent-type: [ -~]{1,64}\r\n%b: [!-~]{1,64}\r\n)"
+    rb"content-length: (0|[1-9][0-9]{0,8})\r\n\r\n"
+    % (REQUEST_ID_HEADER.encode(), EXECUTION_HEADER.encode())
+)
 _END = b"\r\n\r\n"
 _FRAMING = frozenset(
     {
@@ -37,10 +44,13 @@ _FRAMING = frozenset(
 )
 
 
-@lru_cache(maxsize=64)
-def _pairs(lines: bytes) -> list[tuple[bytes, bytes]]:
+def split_lines(lines: bytes) -> list[tuple[bytes, bytes]]:
+    """Names and values of lines that are known to be well formed."""
     parts = [line.partition(b": ") for line in lines.split(b"\r\n")[:-1]]
     return [(name, value) for name, _, value in parts]
+
+
+_pairs = lru_cache(maxsize=64)(split_lines)
 
 
 class KnownHeads:
@@ -53,34 +63,42 @@ class KnownHeads:
         self._unread = b""
         self._varying = 0
 
-    def read(self, data: bytes) -> "tuple[HTTPScope, bytes] | None":
-        """Split a whole request into scope and body; None leaves it to the parser."""
-        start = _START.match(data)
+    def read(self, data: bytes, at: int) -> "tuple[HTTPScope, int, int] | None":
+        """Scope, begin and end of the body of a whole request; None leaves it to the parser."""
+        start = _START.match(data, at)
         if start is None:
             return None
         method, path, length, varying = start.groups()
-        headers = [(b"content-length", length), *_pairs(varying)]
-        end = len(data) - int(length)  # of the head, if this is one whole request
-        lines = data[start.end() : max(end, 0)]
-        known = self._scopes.get(lines)
-        if known is None:
-            self._unread, self._varying = lines, len(headers)
+        after = start.end()
+        lines = next((one for one in self._scopes if data.startswith(one, after)), None)
+        if lines is None:
+            end = data.find(_END, after, after + MAX_BYTES) + len(_END)
+            self._unread, self._varying = data[after:end], 1 + varying.count(b"\n")
             return None
+        body = after + len(lines)
+        end = body + int(length)
+        if end > len(data):
+            return None
+        known = self._scopes[lines]
         scope = known.copy()
         scope["method"] = method.decode("ascii")
         scope["path"] = path.decode("ascii")
         scope["raw_path"] = path
-        headers += known["headers"]
-        scope["headers"] = headers
+        scope["headers"] = [(b"content-length", length), *_pairs(varying), *known["headers"]]
         scope["state"] = known["state"].copy()
-        return scope, data[end:]
+        return scope, body, end
 
-    def learn(self, scope: "HTTPScope") -> None:
-        """Remember what the parser has made of the lines that `read` did not know."""
+    def learn(self, scope: "HTTPScope | None") -> None:
+        """Remember what the parser has made of the lines that `read` did not know.
+
+        Only lines that are written as we would write what they mean: no other form is looked for.
+        """
         lines, self._unread = self._unread, b""
+        if scope is None or not lines:
+            return
         headers = list(scope["headers"])[self._varying :]
-        if len(lines) > MAX_BYTES or lines.find(_END) != len(lines) - len(_END):
-            return  # more or less than one head
+        if b"".join([b"%b: %b\r\n" % pair for pair in headers]) + b"\r\n" != lines:
+            return
         if any(name in _FRAMING for name, _ in headers):
             return
         if len(self._scopes) >= MOST:

@@ -6,6 +6,7 @@ what is used of them; where a hook stops being called, no identity is set and ev
 
 import asyncio
 import urllib.parse
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,6 +36,8 @@ from hivemesh_sdk.trust.identity import Kind
 from hivemesh_sdk.trust.refusals import Reason
 
 _LOG = structlog.get_logger("hivemesh.transport")
+PIECE = 128 * 1024  # of answers in one write
+MOST_AT_ONCE = 32  # requests that come together and are answered together; more wait for these
 
 
 class Connections:
@@ -127,6 +130,9 @@ class MeshProtocol(HttpToolsProtocol):
         self._most_head = self.guard.limits.headers
         self.rejection: tuple[str, Reason, str] | None = None
         self._held: MeshCycle | None = None  # may be answered directly once its body is there
+        self.in_order: deque[DirectReply] = deque()  # of requests that came together
+        self._due = False  # their answers are about to be written
+        self._blocked = False  # a large one of them is on its way
 
     # Connection
 
@@ -140,6 +146,7 @@ class MeshProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.receiving_since = self.idle_since = None
         super().connection_lost(exc)
+        self._disconnect_all()
         self.guard.connection_closed()
 
     def sweep(self, now: float) -> None:
@@ -189,14 +196,20 @@ class MeshProtocol(HttpToolsProtocol):
         """Say whether bytes of an answer are on their way, so that no other may be written."""
         cycle = self._current()
         started = cycle is not None and cycle.response_started and not cycle.response_complete
-        return bool(self.pipeline) or started
+        return bool(self.pipeline or self.in_order) or started
 
     def _abandon(self) -> None:
         cycle = self._current()
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
             cycle.message_event.set()
+        self._disconnect_all()
         self.transport.close()
+
+    def _disconnect_all(self) -> None:
+        for reply in self.in_order:
+            reply.disconnected = True
+        self.in_order.clear()
 
     def _last_answer(self) -> None:
         cycle = self._current()
@@ -214,8 +227,10 @@ class MeshProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.idle_since is not None:
-            if self.direct is not None and self._answer_known(data, self.direct):
-                return
+            if self.direct is not None:
+                data = self._answer_known(data, self.direct)
+                if not data:
+                    return
             self.receiving_since, self.idle_since = self.guard.clock.monotonic(), None
         head = self.open_head
         try:
@@ -281,8 +296,7 @@ class MeshProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((cycle, app))
         elif app is self.direct and self._may_be_direct(scope, self.direct):
             self._held = cycle
-            if keep_alive:
-                self.heads.learn(scope)
+            self.heads.learn(scope if keep_alive else None)
         else:
             cycle.message_event = asyncio.Event()
             self._start_asgi_task(cycle, app)
@@ -304,26 +318,41 @@ class MeshProtocol(HttpToolsProtocol):
         cycle.protocol = self
         return cycle
 
-    def _answer_known(self, data: bytes, direct: Direct) -> bool:
-        """Answer a whole request whose head is known; anything else is the parser's."""
-        request = self.heads.read(data)
-        if request is None:
-            return False
-        scope, body = request
-        limits = self.guard.limits
-        if len(body) > limits.body or len(data) - len(body) > limits.headers:
-            return False
-        if self.flow.write_paused or not direct.takes(scope):
-            return False
-        self.idle_since = None
-        app = self._admit()
-        if app is direct:
-            self._answer_directly(scope, body, keep_alive=True)
+    def _answer_known(self, data: bytes, direct: Direct) -> bytes:
+        """Answer whole requests whose heads are known; returns the rest, which is the parser's."""
+        limits, at, size = self.guard.limits, 0, len(data)
+        while at < size and len(self.in_order) < MOST_AT_ONCE:
+            known = self.heads.read(data, at)
+            if known is None:
+                break
+            scope, body, end = known
+            if end - body > limits.body or body - at > limits.headers:
+                break
+            if self.flow.write_paused or not direct.takes(scope):
+                break
+            app = self._admit()
+            self.idle_since = None
+            if app is direct:
+                self._answer_directly(
+                    scope, data[body:end], ordered=at > 0 or end < size, others_wait=end < size
+                )
+            else:
+                self._answer_after_others(self._new_cycle(scope, keep_alive=True), app)
+            at = end
+            if app is not direct or self.transport.is_closing():
+                break
+        return data[at:] if at else data
+
+    def _answer_after_others(self, cycle: "MeshCycle", app: Application) -> None:
+        self.cycle = cycle
+        cycle.more_body = False
+        if self.in_order:
+            cycle.message_event = asyncio.Event()
+            cycle.message_event.set()
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, app))
         else:
-            self.cycle = cycle = self._new_cycle(scope, keep_alive=True)
-            cycle.more_body = False
             self._start_task(cycle, app)
-        return True
 
     def _may_be_direct(self, scope: HTTPScope, direct: Direct) -> bool:
         # Where the peer takes no answers, a task waits until it does.
@@ -335,8 +364,18 @@ class MeshProtocol(HttpToolsProtocol):
             event.set()
         self._start_asgi_task(cycle, app)
 
-    def _answer_directly(self, scope: HTTPScope, body: bytes, *, keep_alive: bool) -> None:
-        self.cycle = reply = DirectReply(self, scope, keep_alive)
+    def _answer_directly(
+        self,
+        scope: HTTPScope,
+        body: bytes,
+        *,
+        keep_alive: bool = True,
+        ordered: bool = False,
+        others_wait: bool = False,
+    ) -> None:
+        self.cycle = reply = DirectReply(self, scope, keep_alive, others_wait, ordered)
+        if ordered:
+            self.in_order.append(reply)
         try:
             self.app.direct(scope, body, reply)
         except Exception as error:  # noqa: BLE001 - the boundary of a request
@@ -407,6 +446,11 @@ class MeshProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
+        if self._blocked:
+            self._blocked = False
+            if self.in_order:
+                self.write_in_order()
+                return
         if self.flow.read_paused:
             self.flow.resume_reading()
         if self.pipeline:
@@ -414,6 +458,52 @@ class MeshProtocol(HttpToolsProtocol):
             self._start_asgi_task(cycle, app)
         elif self.lingering_since is None and self.receiving_since is None:
             self.idle_since = self.guard.clock.monotonic()
+
+    def answered_in_order(self) -> None:
+        """Write what is answered when all that was answered by now is told: it is one write."""
+        if not self._due:
+            self._due = True
+            self.loop.call_soon(self.write_in_order)
+
+    def is_next(self, reply: DirectReply) -> bool:
+        """Whether the answer may be written now."""
+        return not self._blocked and (not self.in_order or self.in_order[0] is reply)
+
+    def write_in_order(self) -> None:
+        """Write the answers that no unanswered request stands before."""
+        self._due = False
+        written = 0
+        while self.in_order and not self._blocked:
+            if self.flow.write_paused:
+                return  # goes on with `resume_writing`
+            large = self.in_order[0].large
+            if large is not None:
+                self._blocked = True
+                self.answer_by_task(self.in_order.popleft(), large)
+                return
+            count = self._write_together()
+            if not count:
+                return
+            written += count
+        if written:
+            self.server_state.total_requests += written - 1
+            self.on_response_complete()
+
+    def _write_together(self) -> int:
+        """Write the next answers, as many as one write bears; returns how many."""
+        replies, size, keep_alive = self.in_order, 0, True
+        parts: list[bytes] = []
+        while replies and replies[0].data and (not parts or size + len(replies[0].data) <= PIECE):
+            reply = replies.popleft()
+            parts.append(reply.data)
+            size += len(reply.data)
+            keep_alive = reply.keep_alive
+            reply.response_started = reply.response_complete = True
+        if parts:
+            self.transport.write(b"".join(parts))
+        if not keep_alive:
+            self.transport.close()
+        return len(parts)
 
     def linger(self) -> None:
         """Read the rest of a refused body before closing: a reset would destroy the answer."""
@@ -428,6 +518,8 @@ class MeshProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self.stalled_since = None
         super().resume_writing()
+        if self.in_order:
+            self.answered_in_order()
 
     def shutdown(self) -> None:
         """Close now if idle, else after the present answer."""

@@ -153,6 +153,7 @@ class Calls:
             body=body,
             deadline_s=deadline_s,
             max_body=MAX_ANSWER,
+            shared=method == "PUT",
         )
 
 

@@ -41,6 +41,7 @@ from hivemesh_sdk.worker.steps import StepTable
 
 PREFIX = "/v1/steps/"
 MAX_REQUEST_ID = 128
+OTHERS_WAIT_S = 0.05  # for an execution behind whose answer others wait; it is then read on
 ANSWER_S = 0.05  # of the caller's deadline, kept for the way back
 
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,256}")
@@ -98,6 +99,8 @@ class StepRoutes:
             reply.answer(status, given, document)
             return
         seconds = 0.0 if execution.has_news(0) else _patience(headers)
+        if reply.others_wait:
+            seconds = min(seconds, OTHERS_WAIT_S)
         if seconds > 0:
             reader = _Reader(self, execution, headers, given, reply)
             execution.wake(reader)

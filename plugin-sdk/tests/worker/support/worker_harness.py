@@ -119,6 +119,8 @@ async def ask(app, method, target, *, body=b"", headers=None, who=PLATFORM) -> A
 class Reply:
     """Takes the direct answer to a request."""
 
+    others_wait = False
+
     def __init__(self):
         self.answered = asyncio.get_running_loop().create_future()
 
