@@ -42,7 +42,8 @@ class CallingCatalogue(FakeCatalogue):
         found = super().find(capability)
         if capability != "test.double@1":
             return found
-        return dataclasses.replace(found, permissions=Permissions(call=("test.echo@1",)))
+        calls = ("test.echo@1", "pipeline/sums@1")
+        return dataclasses.replace(found, permissions=Permissions(call=calls))
 
 
 CATALOGUE = CallingCatalogue(*DECLARED)
@@ -153,13 +154,13 @@ async def retried_run(platform, who):
     return await platform.end(view.id)
 
 
-async def submitted_by_a_step(platform, who):
+async def submitted_by_a_step(platform, who, capability="test.echo@1", value=b"1"):
     """A job of another capability runs for `who`, and starts the guarded one."""
     answers = []
 
     async def submit(endpoint, key, ticket):
         wanted = SubmitRequest(
-            step=key, attempt=1, name="more", capability="test.echo@1", input=msgspec.Raw(b"1")
+            step=key, attempt=1, name="more", capability=capability, input=msgspec.Raw(value)
         )
         try:
             reply = await platform.execution.submits.submit(wanted, ticket, endpoint.identity)
@@ -176,10 +177,30 @@ async def submitted_by_a_step(platform, who):
     return await platform.end(job)
 
 
+async def pipeline_by_a_step(platform, who):
+    await platform.execution.pipelines.store(PIPELINE, ADMIN)
+    return await submitted_by_a_step(platform, who, "pipeline/sums@1", b"null")
+
+
+async def retried_batch(platform, who):
+    """A batch that an admin has submitted, and cancelled before any of it has run."""
+    [instance] = platform.fleet.workers.values()
+    instance.dead = True
+    inputs = await read_inputs([b'{"n":1}'] * 3)
+    batches = platform.execution.batches
+    view = await batches.start(BatchRequest(capability="test.echo@1"), inputs, ADMIN, "")
+    await batches.cancel(view.id)
+    instance.dead = False
+    await batches.retry(view.id, {"cancelled"}, who)
+    return await platform.end(view.first)
+
+
 PATHS = {  # which capability is guarded, and how it is tried to reach it
     "a direct call": ("test.echo@1", job),
     "jobs that travel together": ("test.echo@1", batch),
     "a job that a step starts": ("test.echo@1", submitted_by_a_step),
+    "a pipeline that a step starts": ("test.read@1", pipeline_by_a_step),
+    "the batch of an admin that is retried": ("test.echo@1", retried_batch),
     "a source of a pipeline": ("test.read@1", inline_pipeline),
     "the children of a map": ("test.double@1", inline_pipeline),
     "the tree of a reduce": ("test.sum@1", inline_pipeline),

@@ -4,8 +4,9 @@ import dataclasses
 
 import msgspec
 import pytest
-from execution_support import CAPABILITIES, TESTER, core, worker
+from execution_support import CAPABILITIES, PIPELINE, TESTER, core, worker
 from fake_workers import FakeCatalogue, FakeWorkerFleet
+from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.ledger import StaleAttemptError
 from hivemesh_platform.execution.spec import JobSpec
 from hivemesh_platform.execution.step_submits import DEEPEST, SubmitDeniedError
@@ -13,10 +14,12 @@ from hivemesh_platform.execution.submit_sql import OtherBodyError
 from hivemesh_sdk.contracts.api import JobRequest, RunState
 from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.manifest import Permissions
-from hivemesh_sdk.contracts.submits import SubmitRequest
+from hivemesh_sdk.contracts.submits import SubmitHow, SubmitRequest
 from hivemesh_sdk.errors import InvalidError
+from hivemesh_sdk.trust.policy import Decision, Reason
 from hivemesh_sdk.trust.tickets import TicketRefusedError
 
+SUMS = "pipeline/sums@1"
 ECHO, DOUBLE, SUM = "test.echo@1", "test.double@1", "test.sum@1"
 
 
@@ -29,7 +32,7 @@ class Catalogue(FakeCatalogue):
         found = found and dataclasses.replace(found, declared=cleared)
         if capability not in {DOUBLE, ECHO}:
             return found
-        return dataclasses.replace(found, permissions=Permissions(call=(ECHO,)))
+        return dataclasses.replace(found, permissions=Permissions(call=(ECHO, SUMS)))
 
 
 class Fleet(FakeWorkerFleet):
@@ -55,9 +58,10 @@ class Step:
     ticket: str
 
     async def submit(self, value=1, *, name="more", capability=ECHO, attempt=1, **fields):
+        how = SubmitHow(**fields.pop("how", {}))
         request = SubmitRequest(
             step=self.key, attempt=attempt, name=name, capability=capability,
-            input=msgspec.Raw(msgspec.json.encode(value)), **fields,
+            input=msgspec.Raw(msgspec.json.encode(value)), how=how, **fields,
         )  # fmt: skip
         submits = self.platform.execution.submits
         return (await submits.submit(request, self.ticket, self.endpoint.identity)).job
@@ -67,18 +71,20 @@ class Step:
             await self.submit(*args, **fields)
 
 
-async def during(tmp_path, act, capability=DOUBLE, **fields):
+async def during(tmp_path, act, capability=DOUBLE, who=TESTER, stored=None, **fields):
     """Run a job whose step does `act`; what came of that, and the view of each job it names."""
     fleet = Fleet(act)
     async with core(tmp_path, fleet, catalogue=Catalogue(*CAPABILITIES)) as platform:
         fleet.platform = platform
+        if stored is not None:
+            await platform.execution.pipelines.store(stored, TESTER)
         request = JobRequest(capability=capability, input={"n": 1}, wait_s=10, **fields)
-        await platform.execution.jobs.start(request, TESTER)
+        await platform.execution.jobs.start(request, who)
         [came] = fleet.came
         jobs = came if isinstance(came, list) else []
         views = [await platform.end(job) for job in jobs]
         rows = await platform.database.read(
-            lambda tx: tx.all("SELECT run, spec, submitter FROM work ORDER BY run")
+            lambda tx: tx.all("SELECT run, spec, submitter, priority FROM work ORDER BY run")
         )
         return came, views, {row["run"]: row for row in rows}
 
@@ -123,7 +129,7 @@ async def test_one_name_is_not_used_for_two_things(tmp_path):
 async def test_what_the_manifest_does_not_list_is_not_started(tmp_path):
     async def act(step):
         await step.refused(SubmitDeniedError, capability=DOUBLE)
-        await step.refused(SubmitDeniedError, capability="pipeline/any@1")
+        await step.refused(SubmitDeniedError, None, capability="pipeline/any@1")
 
     _, _, rows = await during(tmp_path, act)
     assert len(rows) == 1
@@ -177,3 +183,93 @@ async def test_jobs_that_start_jobs_come_to_an_end(tmp_path):
 
     _, _, rows = await during(tmp_path, act)
     assert len(rows) == 1
+
+
+async def test_priority_labels_and_deadline_are_those_that_the_step_says(tmp_path):
+    async def act(step):
+        how = {"priority": 9, "labels": {"team": "a"}, "deadline_s": 7.0}
+        return [await step.submit(how=how), await step.submit(name="plain")]
+
+    [job, plain], [view, other], rows = await during(tmp_path, act)
+    spec = msgspec.json.decode(rows[job]["spec"], type=JobSpec)
+    assert (rows[job]["priority"], spec.deadline_ms, view.labels) == (9, 7000, {"team": "a"})
+    assert view.submitted_by.endswith(".more")
+    assert (rows[plain]["priority"], other.labels) == (5, {})
+
+
+async def test_a_priority_and_a_label_are_within_their_bounds(tmp_path):
+    async def act(step):
+        await step.refused(InvalidError, how={"priority": 11})
+        await step.refused(InvalidError, how={"labels": {"a=b": "c"}})
+        await step.refused(InvalidError, how={"deadline_s": -1.0})
+
+    _, _, rows = await during(tmp_path, act)
+    assert len(rows) == 1
+
+
+async def test_a_step_starts_a_pipeline_once_for_a_name(tmp_path):
+    async def act(step):
+        how = {"labels": {"team": "a"}, "priority": 8}
+        fields = {"capability": SUMS, "options": {"from": "there"}, "how": how}
+        return [await step.submit(None, **fields), await step.submit(None, **fields)]
+
+    (first, again), (view, _), _ = await during(tmp_path, act, stored=PIPELINE)
+    assert first == again
+    assert (view.pipeline, view.state, view.submitter) == ("sums", RunState.COMPLETED, TESTER.sub)
+    assert (view.labels, view.parameters) == ({"team": "a"}, {"from": "there"})
+
+
+@pytest.mark.parametrize(
+    "grants",
+    [
+        ("run:capability",),
+        ("run:capability/test.double@1", "run:pipeline/sums"),
+        ("run:capability", "run:pipeline/other"),
+    ],
+)
+async def test_a_step_starts_no_pipeline_that_its_principal_may_not_run(tmp_path, grants):
+    async def act(step):
+        await step.refused(SubmitDeniedError, None, capability=SUMS)
+
+    who = Behalf(sub="clerk", grants=grants)
+    _, _, rows = await during(tmp_path, act, who=who, stored=PIPELINE)
+    assert len(rows) == 1
+
+
+async def test_a_pipeline_takes_parameters_that_it_has_and_artifacts_of_the_step(tmp_path):
+    async def act(step):
+        foreign = {"sha256": "a" * 64, "size": 1}
+        await step.refused(SubmitDeniedError, None, capability=SUMS, options={"from": foreign})
+        await step.refused(InvalidError, None, capability=SUMS, options={"until": 1})
+        await step.refused(InvalidError, None, capability=SUMS)
+        await step.refused(InvalidError, {"from": "x"}, capability=SUMS)
+        await step.refused(InvalidError, None, capability=SUMS, how={"deadline_s": 1.0})
+
+    await during(tmp_path, act, stored={**PIPELINE, "parameters": {"from": {"type": "artifact"}}})
+
+
+async def test_the_names_of_a_step_are_one_for_jobs_and_pipelines(tmp_path):
+    async def act(step):
+        await step.submit()
+        await step.refused(OtherBodyError, None, capability=SUMS)
+
+    await during(tmp_path, act, stored=PIPELINE)
+
+
+class NoDoubling:
+    """The policy does not let the worker call `test.double@1`."""
+
+    def current(self):
+        return self
+
+    def decide(self, caller, callee, capability, facts):
+        return Decision(allowed=capability != DOUBLE, reason=Reason.NO_RULE, rule="", version=1)
+
+
+async def test_a_pipeline_reaches_nothing_that_the_policy_keeps_from_the_worker(tmp_path):
+    async def act(step):
+        step.platform.execution.submits._policies = NoDoubling()
+        await step.refused(SubmitDeniedError, None, capability=SUMS)
+        await step.submit()
+
+    await during(tmp_path, act, stored=PIPELINE)

@@ -121,7 +121,7 @@ class SqlLedger:
             ),
         )
         parent, step, depth = run.parent
-        if parent:
+        if depth:
             tx.execute(
                 "UPDATE run SET parent = ?, parent_node = ?, depth = ? WHERE id = ?",
                 (parent, step, depth, run.id),

@@ -198,7 +198,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
                 datasets=datasets,
                 held=held,
                 tickets=shown,
-                submits=StepSubmits(run_parts, jobs, shown, ports.catalogue, ports.policies),
+                submits=StepSubmits(run_parts, jobs, shown, runs, ports.catalogue, ports.policies),
                 engine=engine,
                 work=work,
                 counters=counters,

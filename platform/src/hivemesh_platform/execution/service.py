@@ -166,7 +166,7 @@ class RunService:
         if demands is None:
             demands = await self.demands(request, submitter.tenant)
         plan, author, parameters = demands.plan, demands.author, demands.parameters
-        await self._refuse_secrets(plan, effective(submitter, author))
+        await self.refuse_secrets(plan, effective(submitter, author))
         folders = await self.folders(demands.given())
         run = new_run_id()
         crash.reach("accept.before")
@@ -197,13 +197,13 @@ class RunService:
         _log.info("run_accepted", run_id=run, pipeline=plan.pipeline.metadata.name)
         return await self.get(run)
 
-    async def _refuse_secrets(self, plan: Plan, behalf: Behalf) -> None:
+    async def refuse_secrets(self, plan: Plan, behalf: Behalf) -> None:
         """Refuse secrets that may not be used, of the pipelines within it too."""
         await self._parts.secrets.refuse(secret_uses(plan), behalf)
         for node in plan.nodes:
             if node.nested is not None:
                 within = effective(behalf, node.nested.author)
-                await self._refuse_secrets(node.nested.plan, within)
+                await self.refuse_secrets(node.nested.plan, within)
 
     async def demands_of(self, run: str) -> Demands:
         """Return what a run did, for those who decide whether it may be done again.

@@ -179,6 +179,7 @@ class Call(msgspec.Struct, tag="call", frozen=True, kw_only=True):
     options: bytes  # JSON
     name: str = ""
     submit: bool = False  # a job is started; its id is the answer
+    how: bytes = b""  # JSON, of a submit
 
 
 FromExecutor = (

@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, Protocol, Self
 import msgspec
 
 from hivemesh_sdk.contracts.artifacts import Artifact, Tree
+from hivemesh_sdk.contracts.submits import SubmitHow
 from hivemesh_sdk.worker.codec import encode
 from hivemesh_sdk.worker.http import NO_HTTP, Http
 from hivemesh_sdk.worker.questions import NO_CALLS, Question, StepCalls, encoded_options
@@ -190,37 +191,45 @@ class Context:
         question = Question(capability, encode(document), encoded_options(options), name)
         return msgspec.json.decode(await self._calls.call_async(question))
 
-    def submit(
+    def submit(  # noqa: PLR0913 - what may be said of a job
         self,
         capability: str,
         document: object = None,
         options: Mapping[str, object] | None = None,
         *,
         name: str = "",
+        priority: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        deadline_s: float | None = None,
     ) -> str:
         """Have a job started and go on: its id, as `hivemesh job show` takes it.
 
-        The manifest lists the capability under `permissions.call`. The job is done on the step's
-        behalf and outlives it. However often the step is tried, the same request is one job;
-        `name` tells requests apart that are alike.
+        A pipeline is started as `pipeline/NAME@VERSION` with its parameters as options. The manifest
+        lists what is started under `permissions.call`. The work is done on the step's behalf and
+        outlives it. However often the step is tried, the same request is one job; `name` tells
+        requests apart that are alike.
 
         Raises:
             RemoteError: it was refused.
         """
-        return str(
-            msgspec.json.decode(self._calls.call(_submit(capability, document, options, name)))
-        )
+        how = _how(priority, labels, deadline_s)
+        question = _submit(capability, document, options, name, how)
+        return str(msgspec.json.decode(self._calls.call(question)))
 
-    async def submit_async(
+    async def submit_async(  # noqa: PLR0913 - as above
         self,
         capability: str,
         document: object = None,
         options: Mapping[str, object] | None = None,
         *,
         name: str = "",
+        priority: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        deadline_s: float | None = None,
     ) -> str:
         """The same in an `async def` capability."""
-        question = _submit(capability, document, options, name)
+        how = _how(priority, labels, deadline_s)
+        question = _submit(capability, document, options, name, how)
         return str(msgspec.json.decode(await self._calls.call_async(question)))
 
     def progress(self, done: int, total: int = 0, unit: str = "records") -> None:
@@ -229,9 +238,20 @@ class Context:
 
 
 def _submit(
-    capability: str, document: object, options: Mapping[str, object] | None, name: str
+    capability: str,
+    document: object,
+    options: Mapping[str, object] | None,
+    name: str,
+    how: bytes,
 ) -> Question:
-    return Question(capability, encode(document), encoded_options(options), name, submit=True)
+    given = encoded_options(options)
+    return Question(capability, encode(document), given, name, submit=True, how=how)
+
+
+def _how(priority: int | None, labels: Mapping[str, str] | None, deadline_s: float | None) -> bytes:
+    """What is said beside the input, in one form; nothing where nothing is said."""
+    found = SubmitHow(priority=priority, labels=dict(labels or {}), deadline_s=deadline_s)
+    return b"" if found == SubmitHow() else msgspec.json.encode(found, order="sorted")
 
 
 class StepLog:

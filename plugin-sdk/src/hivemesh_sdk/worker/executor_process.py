@@ -270,7 +270,9 @@ class Executor(asyncio.Protocol):
         self._send(channel.Answer(call=question.call), msgspec.json.encode(lease))
 
     async def _call(self, execution: Execution, asked: channel.Call, body: bytes) -> None:
-        question = Question(asked.capability, body, asked.options, asked.name, asked.submit)
+        question = Question(
+            asked.capability, body, asked.options, asked.name, asked.submit, asked.how
+        )
         left_s = None
         if execution.deadline_at is not None:
             left_s = max(0.0, execution.deadline_at - execution.now())

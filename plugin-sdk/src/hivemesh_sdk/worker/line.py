@@ -245,6 +245,7 @@ class StepLine:
             options=question.options,
             name=question.name,
             submit=question.submit,
+            how=question.how,
         )
         return self.wait(self.ask(message, question.document))
 

@@ -9,7 +9,7 @@ import msgspec
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.artifacts import Artifact, Grant, GrantRequest
 from hivemesh_sdk.contracts.secrets import SecretLease, SecretRequest
-from hivemesh_sdk.contracts.submits import SubmitReply, SubmitRequest
+from hivemesh_sdk.contracts.submits import SubmitHow, SubmitReply, SubmitRequest
 from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest
 from hivemesh_sdk.transport.balance import Caller
 from hivemesh_sdk.worker.calls import Asking, Calls, OwnTickets
@@ -134,6 +134,7 @@ class ArtifactService:
             capability=question.capability,
             input=msgspec.Raw(question.document),
             options=msgspec.json.decode(question.options),
+            how=msgspec.json.decode(question.how or b"{}", type=SubmitHow),
         )
         reply = await self._platform.submit(request, ticket=await self._tickets.of(step))
         return msgspec.json.encode(reply.job)

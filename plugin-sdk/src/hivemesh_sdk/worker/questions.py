@@ -18,6 +18,7 @@ class Question(NamedTuple):
     options: bytes
     name: str = ""  # the end of the key; made of the question where it is empty
     submit: bool = False  # the platform starts a job; nobody waits for what it gives
+    how: bytes = b""  # the JSON of a `SubmitHow`, where one was given
 
 
 class StepCalls(Protocol):
@@ -52,7 +53,9 @@ def name_of(question: Question, prefix: str) -> str:
         ConfigurationError: what was given is no name.
     """
     if not question.name:
-        parts = (question.capability.encode(), question.options, question.document)
+        parts = [question.capability.encode(), question.options, question.document]
+        if question.how:
+            parts.append(question.how)
         return f"{prefix}-{hashlib.sha256(bytes(1).join(parts)).hexdigest()[:24]}"
     if not CALL_NAME.fullmatch(question.name):
         message = f"{question.name!r} is no name of a call; use up to 40 of a-z, 0-9, _ and -"
