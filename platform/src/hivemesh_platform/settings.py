@@ -129,10 +129,6 @@ class TrustSettings(Section):
         "does not start without one of at least 16 random characters. Default: the keys lie in "
         "files that only their owner may read.",
     )
-    token_lifetime_s: Annotated[float, Field(gt=0, le=DAY_S)] = Field(
-        default=600.0,
-        description="Seconds a join token is valid. Ten minutes: it is used by hand, at once.",
-    )
 
 
 class WorkersSettings(Section):

@@ -42,12 +42,6 @@ def node(tx: Transaction, run_id: str, name: str) -> Row | None:
     return tx.one("SELECT * FROM node WHERE run = ? AND name = ?", (run_id, name))
 
 
-def has_rows(tx: Transaction, run_id: str, name: str) -> bool:
-    """Whether a node has been set going."""
-    found = tx.one("SELECT 1 FROM work WHERE run = ? AND node = ? LIMIT 1", (run_id, name))
-    return found is not None
-
-
 def unfinished(tx: Transaction) -> list[tuple[str, int, list[str]]]:
     """Return id, turn and node names (in order) of the runs that have not ended."""
     rows = tx.all(

@@ -439,14 +439,6 @@ _ROWS = (
         "install matching versions; see its `platform` range",
     ),
     _type(
-        1306,
-        "no-candidate",
-        503,
-        "no live instance satisfies the requirements",
-        "start or scale a worker that serves the capability",
-        retryable=True,
-    ),
-    _type(
         1307,
         "instance-duplicate",
         409,
@@ -608,14 +600,6 @@ _ROWS = (
         422,
         "a file cannot be read or written",
         "check path and permissions",
-    ),
-    _type(
-        1608,
-        "worker-crash-loop",
-        503,
-        "a worker ends again and again right after its start",
-        "see `hivemesh worker logs NAME`",
-        retryable=True,
     ),
     _type(
         1609,

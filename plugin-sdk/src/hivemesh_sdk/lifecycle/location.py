@@ -21,11 +21,6 @@ class Location:
     manifest: Manifest
     source: Path | None
 
-    @property
-    def manifest_path(self) -> Path:
-        """The file the manifest was read from."""
-        return self.folder / MANIFEST_FILE
-
 
 def locate(where: str | Path | None = None) -> Location:
     """Find a worker by folder, by name, or (without either) here or as the only installed one.
