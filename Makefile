@@ -6,6 +6,7 @@ PACKAGES := hivemesh_sdk hivemesh_platform
 SOURCES := platform plugin-sdk workers tests bench scripts
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 COMPOSE_FILE := docker-compose.multi-worker.yml
+REPLICAS := -f $(COMPOSE_FILE) -f docker-compose.postgresql.yml
 JOBS ?= 2
 DRILLS ?= 4
 # A suite's processes end with it, so none grows for long; a file's tests stay in one process.
@@ -16,7 +17,7 @@ FILES := -n $(JOBS) --dist loadfile
 SINGLY := -n $(DRILLS) --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install runtime workers openbao format fix lint types imports unit test test-sdk test-platform test-drills test-workers types-workers check build demo bench chaos eval certs up down demo-compose docs clean
+.PHONY: help install runtime workers openbao format fix lint types imports unit test test-sdk test-platform test-drills test-workers types-workers check build demo bench chaos eval certs up down up-postgresql down-postgresql demo-compose docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -98,6 +99,7 @@ docs: install ## generate the reference pages and schemas
 
 certs: runtime ## make the CA, bundle and worker credentials for Compose in certs/
 	@$(BIN)/hivemesh init --folder certs
+	@$(BIN)/python scripts/database_files.py certs/replicas 10001
 
 up: certs ## start platform and workers in containers
 	@$(COMPOSE) -f $(COMPOSE_FILE) up -d --build
@@ -107,6 +109,12 @@ demo-compose: ## run the e-mail pipeline in the containers of `make up`
 
 down: ## stop and remove the containers of `make up`
 	@$(COMPOSE) -f $(COMPOSE_FILE) down
+
+up-postgresql: certs ## start two platform replicas on PostgreSQL and the workers in containers
+	@$(COMPOSE) $(REPLICAS) build && $(COMPOSE) $(REPLICAS) run --rm prepare && $(COMPOSE) $(REPLICAS) up -d
+
+down-postgresql: ## stop and remove the containers of `make up-postgresql`
+	@$(COMPOSE) $(REPLICAS) down
 
 clean: ## remove environments, caches and build results; state folders stay
 	@rm -rf .venv .tools workers/*/.venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -101,7 +101,7 @@ async def _make_missing(folder: Path, workers: list[str]) -> list[str]:
     place = place_of(settings.database, state)
     place.ensure_schema()
     async with open_database(settings.database, place) as database:
-        trail = AsideTrail(state / FOLDER, clock)  # the platform may be running
+        trail = AsideTrail(_home(settings, state) / FOLDER, clock)  # the platform may be running
         service = EnrolmentService(authority, SqlEnrolmentStore(database), clock, audit=trail)
         by = Actor(id=f"command:init:uid={os.geteuid()}")
         for name in workers:
@@ -156,6 +156,12 @@ def _give(folder: Path, uid: int) -> bool:
             # The containers write here: a link of theirs must not give another file away.
             os.chown(path, uid, uid, follow_symlinks=False)
     return True
+
+
+def _home(settings: "Settings", state: Path) -> Path:
+    """The folder below which the platform that takes up our records has its trail."""
+    shared = settings.replica.shared_folder
+    return state if shared is None else _keys(settings, state) / "replicas" / settings.replica.id
 
 
 def _keys(settings: "Settings", state: Path) -> Path:
