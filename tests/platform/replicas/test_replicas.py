@@ -14,18 +14,12 @@ from hivemesh_platform.replicas.model import (
 )
 from hivemesh_platform.replicas.service import folder_id
 from hivemesh_platform.storage.errors import StorageError
-from replica_support import TRUST, joined, replica, ticks
+from leader_conformance import LeaderConformance, take
+from replica_support import joined, replica, ticks
 
 
-async def take(one):
-    """Fence the replicas that are to be taken over; returns the names of those that were."""
-    async with asyncio.timeout(30):
-        gone = await one.gone()
-    return [
-        found.id
-        for found in gone
-        if await one._database.write(lambda tx, found=found: one.fence(tx, found))
-    ]
+class TestLeader(LeaderConformance):
+    """By rows of either database."""
 
 
 async def state_of(one, name):
@@ -106,32 +100,6 @@ async def test_one_that_left_in_order_is_taken_over_at_once(database):
     await database.write(lambda tx: b.settle(tx, gone))
     await ticks(1, b)
     assert not b._gone
-
-
-async def test_one_leads_and_leadership_moves_from_the_dead(database):
-    a, b = await joined(database, "a", "b")
-    assert [one.leads(TRUST) for one in (a, b)] == [True, False]
-    before = (await b.present()).leaders[TRUST]
-    await ticks(SILENT_BEATS, b)
-    await take(b)
-    await ticks(1, b)
-    assert b.leads(TRUST)
-    assert (await b.present()).leaders[TRUST].epoch == before.epoch + 1
-
-
-async def test_a_leader_without_heartbeats_stops_leading_by_itself(database):
-    [a] = await joined(database, "a")
-    a._clock.advance(5.0)
-    assert not a.leads(TRUST)
-    await ticks(1, a)
-    assert a.leads(TRUST)
-
-
-async def test_one_replica_alone_leads_always(database):
-    one = replica(database, "p1", alone=True)
-    await one.join()
-    one._clock.advance(3600.0)
-    assert one.leads(TRUST)
 
 
 async def test_a_second_process_under_the_same_id_is_refused(database):
