@@ -1,8 +1,9 @@
 """Capabilities that call another worker."""
 
 import time
+from pathlib import Path
 
-from hivemesh_sdk import Artifact, Context, Record, Worker
+from hivemesh_sdk import Artifact, Context, Record, RetryableError, Worker
 
 worker = Worker()
 
@@ -13,6 +14,13 @@ class Many(Record):
     file: str
     times: int
     pause_s: float
+
+
+class Filed(Record):
+    """A sheet, and where to note that it was tried once."""
+
+    sheet: Artifact
+    file: str
 
 
 @worker.call("sheet.convert@1")
@@ -28,3 +36,17 @@ def convert_many(many: Many, context: Context) -> int:
         context.call("sheet.count@1", {"file": many.file, "number": number})
         time.sleep(many.pause_s)
     return many.times
+
+
+@worker.call("sheet.file@1")
+def file(filed: Filed, context: Context) -> dict[str, str]:
+    """Have the sheet stamped and measured later, by a job and by a pipeline; fail after that at the first attempt."""
+    said = {"labels": {"filed": "yes"}, "priority": 9}
+    job = context.submit("sheet.stamp@1", filed.sheet, **said)
+    run = context.submit("pipeline/sizes@1", options={"sheet": filed.sheet}, **said)
+    with Path(filed.file).open("a") as note:
+        note.write(f"{job} {run}\n")
+    if len(Path(filed.file).read_text().splitlines()) == 1:
+        message = "the first attempt always fails"
+        raise RetryableError(message)
+    return {"job": job, "run": run}

@@ -14,6 +14,12 @@ class Counted(Record):
     number: int
 
 
+class Given(Record):
+    """The options of a step of a pipeline."""
+
+    sheet: Artifact
+
+
 @worker.call("sheet.stamp@1")
 def stamp(sheet: Artifact, context: Context) -> dict[str, object]:
     """Read the sheet and store a stamp for it; both need a ticket of one's own."""
@@ -29,3 +35,10 @@ def count(counted: Counted) -> int:
     with Path(counted.file).open("a") as file:
         file.write(f"{counted.number}\n")
     return counted.number
+
+
+@worker.call("sheet.size@1")
+def size(_: None, options: Given, context: Context) -> dict[str, int]:
+    """Read the sheet, as a step of a pipeline."""
+    with context.artifacts.open(options.sheet) as reader:
+        return {"length": len(reader.read())}
