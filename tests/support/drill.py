@@ -52,6 +52,7 @@ class Drill:
     capability: str = "effect.write@1"  # or one that has it called
     kills: int = 0
     slowest_s: float = 0.0  # from a restart until work moved again
+    slowest_start_s: float = 0.0  # of it, until the platform was ready
     runs: list[str] = field(default_factory=list)
     _next: int = 0
     _pending: dict[int, dict[str, object]] = field(default_factory=dict)
@@ -122,6 +123,7 @@ class Drill:
         """Start the platform, and take the time until a job ends."""
         began = time.monotonic()  # of the restart, which is part of it
         self.platform.start()
+        self.slowest_start_s = max(self.slowest_start_s, time.monotonic() - began)
         self.resubmit()
         self.await_progress()
         self.slowest_s = max(self.slowest_s, time.monotonic() - began)
@@ -197,6 +199,8 @@ def note_figures(name: str, drill: Drill, verdict: Verdict, *, kills: int, jobs:
     record(f"{name}: stale results", stale, "results", 0, holds=not stale)
     record(f"{name}: repeats per kill", repeats, "effects", 1, holds=repeats <= 1)
     record(f"{name}: work moves again", slowest, "s", MOVES_S, holds=slowest <= MOVES_S)
+    ready = drill.slowest_start_s
+    record(f"{name}: the platform is ready", ready, "s", MOVES_S, holds=ready <= MOVES_S)
 
 
 def final_of(client: Client, job: str) -> Final:

@@ -1,6 +1,7 @@
 """At every boundary the platform or a worker is killed; a history checker decides what was lost."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -96,8 +97,10 @@ def test_a_database_that_is_killed_and_comes_back_loses_nothing(
         drill.submit(20, take_s=0.02)
         drill.start_run()
         server.kill()
-        drill.submit(3)
-        server.start()
+        with ThreadPoolExecutor(1) as beside:
+            started = beside.submit(server.start)
+            drill.submit(3)
+            started.result()
         drill.kills += 1
         drill.await_progress()
     verdict = drill.verdict(per_kill=SLOTS)

@@ -6,18 +6,20 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from drill import EFFECTS, Drill, drill_of
+from chaos_figures import record
+from drill import EFFECTS, SLOTS, Drill, drill_of
 from fault_proxy import FaultProxy, ProxyThread
 from hivemesh_sdk.testing.process import WorkerProcess
-from postgres import PORT, postgres
+from postgres import PORT, Postgres, postgres
+from replica_pair import TAKEN_OVER_S, two_replicas, until_taken_over
 from stolen_ca import port_of
-from whole_platform import Installation, Shared, installed, until
+from whole_platform import ROOT, Installation, Shared, installed, until
 
 pytestmark = pytest.mark.e2e
 
 FAR = "127.0.0.2"  # where a worker listens behind its proxy
 LOST_S = 30.0
-SLOTS = 4
+RELAY = ROOT / "tests" / "support" / "chaos_workers" / "relay"
 LONG = pytest.mark.chaos
 
 
@@ -128,6 +130,79 @@ def test_a_worker_that_no_longer_reaches_the_platform_doubles_nothing(
         proxies.now(mesh.heal)
         drill.await_progress()
         verdict = drill.verdict(per_kill=SLOTS)
+    assert verdict.faults == ()
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=LONG) for kind in ("refused", "cut", "one way")]
+)
+def test_a_call_between_workers_that_a_broken_network_ends_counts_once(
+    tmp_path: Path, shared: Shared, proxies: ProxyThread, kind: str
+) -> None:
+    """The callee goes on behind the broken network; the caller's next attempt asks another one."""
+    workers = [EFFECTS, RELAY]
+    with installed(tmp_path / "installation", shared, workers=workers) as one, ExitStack() as stack:
+        one.start()
+        with one.client() as client:
+            client.scale("effects", 0)
+        until(lambda: not one.instances("effects"), 30, "no worker of effects of its own")
+        until(lambda: one.instances("relay"), 60, "the one that calls")
+        drill, port = drill_of(tmp_path, one), free_port()
+        drill.capability = "relay.write@1"
+        stack.enter_context(worker(one, shared, port=port))
+        proxy = proxies.to_port(FAR, port, listen=port)
+        drill.submit(SLOTS, take_s=20.0)
+        until(lambda: begun(drill) == SLOTS, 60, "all slots at work")
+        stack.enter_context(worker(one, shared))
+        proxies.now(lambda: broken(proxy, kind))
+        drill.kills += 1
+        until(lambda: begun(drill) > SLOTS, 120, "work placed again")
+        proxies.now(proxy.heal)
+        drill.submit(SLOTS)
+        verdict = drill.verdict(per_kill=SLOTS)
+    assert verdict.faults == ()
+
+
+def proxied(server: Postgres, proxies: ProxyThread, database: str) -> tuple[FaultProxy, str]:
+    """A way of one's own to a database."""
+    proxy = proxies.to_socket(str(server.folder / f".s.PGSQL.{PORT}"))
+    address = f"postgresql://root:root-password@127.0.0.1:{proxy.port}/{database}?sslmode=disable"
+    return proxy, address
+
+
+@LONG
+@pytest.mark.parametrize("kind", ["cut", "one way", "stalled"])
+def test_a_replica_behind_a_broken_network_commits_nothing_after_its_take_over(
+    tmp_path: Path, shared: Shared, proxies: ProxyThread, kind: str
+) -> None:
+    """One way: what it writes arrives, and it hears of nothing. It heals when its work has gone."""
+    with postgres() as server, ExitStack() as stack:
+        database = server.new_database()
+        proxy, address = proxied(server, proxies, database)
+        drill = stack.enter_context(
+            two_replicas(tmp_path, shared, address, server.address(database))
+        )
+        first = drill.platform
+        drill.submit(12, take_s=0.3)
+        drill.start_run()
+        proxies.now(lambda: broken(proxy, kind))
+        drill.kills += 1
+        took_s = until_taken_over(drill, server, database)
+        drill.submit(4)
+        drill.await_progress()
+        proxies.now(proxy.heal)
+
+        def is_back() -> bool:
+            with drill.platform.client() as client:
+                return {one.state for one in client.replicas()} == {"live"}
+
+        until(is_back, 60, "it has joined again")
+        drill.submit(4)
+        verdict = drill.verdict(per_kill=SLOTS)
+        refused = first.metric("hivemesh_commits_fenced_total")
+    name = f"partition of a replica and its database, {kind}: taken over"
+    record(name, took_s, "s", TAKEN_OVER_S, holds=took_s <= TAKEN_OVER_S)
+    print(f"{kind}: {refused:g} commits refused")  # noqa: T201 - a figure
     assert verdict.faults == ()
 
 
