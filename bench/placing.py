@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jobs
 from corpus import ROOT
@@ -55,30 +55,41 @@ async def _choices(count: int) -> list[float]:
 
 
 def api(*, quick: bool) -> Iterator[Row]:
-    """Status and retention, which read no long list, idle and while 10,000 jobs run."""
+    """What people and programs ask for, idle and while 10,000 jobs run; each kind for itself."""
     with jobs.running() as client:
-        client.call("small.nothing@1", 0)
-        idle = _p95(_asked(client, 100 if quick else 300))
+        known = client.call("small.nothing@1", 0).id
+        idle = _asked(client, known, 50 if quick else 200)
+        busy: dict[str, list[float]] = {}
         batch = client.submit_batch("small.compute@1", [2] * jobs.MANY)
-        busy = []
         while client.batch(batch.id).open:
-            busy += _asked(client, 10)
-        loaded = _p95(busy)
+            for name, spent in _asked(client, known, 5).items():
+                busy.setdefault(name, []).extend(spent)
     command = "bench/run.py api"
-    yield figure("API p95, idle", idle * 1000, "ms", "", command=command)
-    yield figure("API p95 while 10,000 jobs run", loaded * 1000, "ms", "<= 50", command=command)
-    yield figure("API p95 beside jobs, times idle", loaded / idle, "x", "<= 2", command=command)
+    for name, spent in idle.items():
+        title = f"API, {name}"
+        rest, loaded = _p95(spent), _p95(busy[name])
+        yield figure(f"{title}, p95, idle", rest * 1000, "ms", "", command=command)
+        yield figure(f"{title}, p95 beside jobs", loaded * 1000, "ms", "<= 50", command=command)
+    every = [one for spent in idle.values() for one in spent]
+    beside = [one for spent in busy.values() for one in spent]
+    times = _p95(beside) / _p95(every)
+    yield figure("API p95 beside 10,000 jobs, times idle", times, "x", "<= 2", command=command)
 
 
-def _asked(client: Client, times: int) -> list[float]:
-    spent = []
-    for number in range(times):
-        began = time.perf_counter()
-        if number % 2:
-            client.status()
-        else:
-            client.retention()
-        spent.append(time.perf_counter() - began)
+def _asked(client: Client, known: str, times: int) -> dict[str, list[float]]:
+    """The seconds of each answer, the kinds in turn."""
+    kinds: dict[str, Callable[[], object]] = {
+        "status": client.status,
+        "list": lambda: client.jobs(limit=20),
+        "show": lambda: client.run(known),
+        "submit": lambda: client.submit("small.nothing@1", 1, priority=10),
+    }
+    spent: dict[str, list[float]] = {name: [] for name in kinds}
+    for _ in range(times):
+        for name, ask in kinds.items():
+            began = time.perf_counter()
+            ask()
+            spent[name].append(time.perf_counter() - began)
     return spent
 
 

@@ -1,7 +1,7 @@
 """`make bench`: measures, prints one table and writes bench/results.json.
 
     bench/run.py [mesh] [pipeline] [memory] [footprint] [rotation] [audit] [authorization] [policy] [jobs]
-                 [peers] [throughput] [soak] [routing] [api] [lists] [--quick] [--minutes=N]
+                 [peers] [throughput] [soak] [routing] [api] [lists] [slow] [--quick] [--minutes=N]
 
 Without names all parts run. `--quick` takes one round and leaves the 1 GB archive out.
 """
@@ -27,6 +27,7 @@ import lists
 import placing
 import policy
 import queues
+import slow_tasks
 from rows import Row, figure, keep, show
 
 HERE = Path(__file__).resolve().parent
@@ -268,6 +269,7 @@ PARTS = {
     "routing": placing.routing,
     "api": placing.api,
     "lists": lists.measure,
+    "slow": slow_tasks.measure,
     "jobs": jobs.measure,
 }
 

@@ -1,5 +1,6 @@
 """Small jobs: nothing, so many milliseconds of CPU, and what time it is when one begins."""
 
+import asyncio
 import time
 
 from hivemesh_sdk import Worker
@@ -26,3 +27,17 @@ def compute(milliseconds: float) -> float:
 def clock(_number: int) -> float:
     """The time of the first instruction."""
     return time.time()
+
+
+@worker.call("small.wait@1")
+async def wait(seconds: float) -> float:
+    """Take so long and compute nothing."""
+    await asyncio.sleep(seconds)
+    return seconds
+
+
+@worker.call("small.wait_alone@1")
+async def wait_alone(seconds: float) -> float:
+    """The same, one at a time."""
+    await asyncio.sleep(seconds)
+    return seconds
