@@ -8,11 +8,12 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 COMPOSE_FILE := docker-compose.multi-worker.yml
 REPLICAS := -f $(COMPOSE_FILE) -f docker-compose.postgresql.yml
 JOBS ?= 2
+PROCESSES ?= 3
 DRILLS ?= 4
 # A suite's processes end with it, so none grows for long; a file's tests stay in one process.
 # A hanging test fails by a signal, with its stack: a thread would end the process under the others.
 PYTEST := $(BIN)/pytest -q --timeout-method=signal
-FILES := -n $(JOBS) --dist loadfile
+FILES := -n $(PROCESSES) --dist loadfile
 # Drills wait more than they compute; tests/e2e/conftest.py says which of them stay together.
 SINGLY := -n $(DRILLS) --no-loadscope-reorder
 
