@@ -26,8 +26,11 @@ _START = re.compile(
 # The head of a direct answer, see `direct_reply`; nothing in it closes the connection.
 KNOWN_ANSWER = re.compile(
     rb"HTTP/1\.1 200 OK\r\n"
-    rb"(date: [ -~]{29}\r\n%b: [!-~]{1,128}\r\ncontent-type: [ -~]{1,64}\r\n%b: [!-~]{1,64}\r\n)"
-    rb"content-length: (0|[1-9][0-9]{0,8})\r\n\r\n"
+    rb"(date: [!-~][ -~]{27}[!-~]\r\n"
+    rb"%b: [!-~]{1,128}\r\n"
+    rb"content-type: [!-~]{1,64}\r\n"
+    rb"%b: [!-~]{1,64}\r\n"
+    rb"content-length: (0|[1-9][0-9]{0,8})\r\n)\r\n"
     % (REQUEST_ID_HEADER.encode(), EXECUTION_HEADER.encode())
 )
 _END = b"\r\n\r\n"

@@ -231,6 +231,7 @@ class MeshProtocol(HttpToolsProtocol):
                 data = self._answer_known(data, self.direct)
                 if not data:
                     return
+                self.write_in_order()  # what is answered leaves before anything else is read
             self.receiving_since, self.idle_since = self.guard.clock.monotonic(), None
         head = self.open_head
         try:
