@@ -123,7 +123,12 @@ def test_a_killed_replica_is_taken_over(replicas: Replicas, mbox: Path) -> None:
     run = begun(replicas, mbox)
     before = replicas.seen_from(replicas.second)
     assert before["first"].leads
-    replicas.first.kill()
+    with replicas.first.client() as client:
+        client.status()
+        replicas.first.kill()
+        assert [one.id for one in client.replicas() if one.answers] == ["second"]
+    listed = replicas.first.run_command("replica", "list")
+    assert (listed.returncode, "second" in listed.stdout) == (0, True), listed.stderr
     until(lambda: replicas.seen_from(replicas.second)["first"].state == "dead", 60, "dead")
     until(lambda: replicas.held_by().get("second", 0) > 4, TAKEN_WITHIN_S, "goes on")
     check(replicas.second, run)
