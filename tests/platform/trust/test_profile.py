@@ -114,9 +114,16 @@ def test_leaf_names_its_keys_and_has_a_long_random_serial(leaf, issuer):
 
 
 def test_leaf_is_backdated_by_a_minute_and_lives_an_hour(leaf):
-    # The issuer is as old as the leaf here, so the leaf begins with it.
     assert leaf.not_valid_before_utc == NOW - timedelta(seconds=60)
     assert leaf.not_valid_after_utc == NOW + timedelta(hours=1)
+
+
+def test_a_new_installation_can_sign_after_its_clock_was_set_back(root, issuer):
+    earlier = NOW - timedelta(hours=1)
+    made = build_leaf(WORKER, new_key().public_key(), issuer, earlier, LIFE)
+    assert made.not_valid_before_utc == earlier - timedelta(seconds=60)
+    assert root.certificate.not_valid_before_utc <= issuer.certificate.not_valid_before_utc
+    assert issuer.certificate.not_valid_before_utc <= earlier
 
 
 def test_nothing_outlives_its_signer(root):

@@ -245,7 +245,7 @@ class Dispatcher:
         claim = step.claim
         if step.resumed and not step.advanced and is_lost_worker(document):
             await self._release(step, document.detail, UNSENT_S)  # it may have died of our absence
-            return Outcome.CANCELLED
+            return _outcome(document)
         decision = after_failure(
             document,
             claim.policy,

@@ -21,6 +21,7 @@ from hivemesh_sdk.trust.profile import (
 )
 
 BACKDATE = timedelta(seconds=60)  # clocks of one installation may differ by a minute
+SIGNER_BACKDATE = timedelta(days=1)  # a clock that is set back must not lie before all that signs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,7 @@ def check_lifetimes(lifetimes: Lifetimes, *, local: bool) -> Lifetimes:
 
 def build_root(trust_domain: str, key: PrivateKey, now: datetime, life: Lifetimes) -> Signer:
     """The self-signed root."""
-    validity = Validity(now - BACKDATE, now + life.root)
+    validity = Validity(now - SIGNER_BACKDATE, now + life.root)
     return Signer(root_certificate(trust_domain, key, validity), key)
 
 
@@ -70,7 +71,7 @@ def build_issuer(
     trust_domain: str, key: PrivateKey, root: Signer, now: datetime, life: Lifetimes
 ) -> Signer:
     """The issuer, which never outlives its root."""
-    validity = _within(root.certificate, now, life.issuer)
+    validity = _within(root.certificate, now, life.issuer, SIGNER_BACKDATE)
     return Signer(issuer_certificate(trust_domain, key.public_key(), root, validity), key)
 
 
@@ -87,8 +88,10 @@ def half_life(certificate: x509.Certificate, life: timedelta) -> datetime:
     return certificate.not_valid_after_utc - life / 2
 
 
-def _within(signer: x509.Certificate, now: datetime, life: timedelta) -> Validity:
+def _within(
+    signer: x509.Certificate, now: datetime, life: timedelta, backdate: timedelta = BACKDATE
+) -> Validity:
     return Validity(
-        max(now - BACKDATE, signer.not_valid_before_utc),
+        max(now - backdate, signer.not_valid_before_utc),
         min(now + life, signer.not_valid_after_utc),
     )
