@@ -1,12 +1,15 @@
 """What a worker says to its platform, over mutual TLS with the fake one."""
 
+import socket
+
 import pytest
 from hivemesh_sdk.contracts.artifacts import GrantRequest
-from hivemesh_sdk.contracts.instances import Heartbeat, Registration
+from hivemesh_sdk.contracts.instances import HEARTBEAT_S, LEASE_S, Heartbeat, Registration
 from hivemesh_sdk.contracts.tickets import ExchangeRequest
 from hivemesh_sdk.errors import RemoteError, RetryableError
 from hivemesh_sdk.lifecycle.artifacts import GrantedArtifacts
-from hivemesh_sdk.lifecycle.platform import PlatformClient
+from hivemesh_sdk.lifecycle.platform import NEXT_AFTER_S, PlatformClient
+from hivemesh_sdk.lifecycle.platforms import Platforms
 from hivemesh_sdk.testing.fake_platform import FakePlatform
 from hivemesh_sdk.transport.balance import Discoverer
 from hivemesh_sdk.transport.client import MeshClient
@@ -136,3 +139,18 @@ async def test_a_grant_of_a_foreign_store_is_refused(artifacts, platform):
     )
     with pytest.raises(RetryableError, match="another store"):
         await artifacts.get(elsewhere, 0, 1)
+
+
+async def test_a_replica_that_hangs_is_passed_over_before_the_lease_ends(mesh, platform, target):
+    """It takes the connection and says nothing, as a process that was stopped."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        hanging = Target(target.host, port, target.identity, target.server_name)
+        platforms = Platforms([hanging, target])
+        await PlatformClient(mesh, target).register("i1", REGISTRATION)
+        told = []
+        client = PlatformClient(mesh, platforms, told=told.append)
+        await client.heartbeat("i1", Heartbeat(slots={}, active={}, cpu=0.5, memory=0.1))
+        assert platforms.current == target
+        assert told[0].platforms == platform.replicas
+    assert 2 * HEARTBEAT_S + NEXT_AFTER_S < LEASE_S
