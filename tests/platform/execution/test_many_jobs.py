@@ -1,5 +1,6 @@
 """Jobs as one thing: found by their labels, listed, cancelled and retried by their batch."""
 
+import asyncio
 import json
 
 import pytest
@@ -13,7 +14,7 @@ from hivemesh_platform.execution.retention_sql import remove_jobs
 from hivemesh_platform.execution.service import RunEndedError
 from hivemesh_platform.execution.spec import JobSpec
 from hivemesh_platform.execution.subjects import ALL, Filters
-from hivemesh_sdk.contracts.api import BatchRequest, JobRequest
+from hivemesh_sdk.contracts.api import BatchRequest, JobRequest, RunState
 from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.errors import NotFoundError
 from pydantic import ValidationError
@@ -174,3 +175,16 @@ async def test_only_what_has_failed_of_a_batch_is_retried(running):
         await running.execution.batches.retry(batch.id, {"failed"}, TESTER)
     await running.execution.batches.retry(batch.id, {"failed", "cancelled"}, TESTER)
     assert await all_ended(running, batch.id) == {"completed": 6}
+
+
+async def test_what_nobody_takes_says_why_and_counts_no_attempt(running):
+    job = await job_of(running)
+    runs = running.execution.runs
+    version, view = await runs.changes(job, 0, 0.0)
+    async with asyncio.timeout(60):
+        while view.state is not RunState.WAITING:
+            version, view = await runs.changes(job, version, 0.05)
+    assert (view.nodes[0].attempts, view.started_at) == (0, None)
+    [waits] = await runs.explain(job, 0, 10)
+    assert await runs.explain(job, 1, 10) == []
+    assert (waits.chosen, waits.reason) == (None, view.reason)

@@ -233,7 +233,7 @@ def attempts(
             ],
             fmt,
             wide=[("worker", "worker"), ("started", "started_at"), ("ended", "ended_at")],
-            empty="nothing has been placed yet",
+            empty="nothing has been placed yet, and nothing waits for an instance",
         )
 
 

@@ -423,9 +423,17 @@ class RunService:
         return [views.rejected_view(row) for row in rows]
 
     async def explain(self, run: str, after: int, limit: int) -> list[ExplainView]:
-        """Return why each attempt was placed where it was, behind an offset."""
-        rows = await self._parts.database.read(lambda tx: store.attempts(tx, run, after, limit))
-        return [views.explain_view(row) for row in rows]
+        """Return why each attempt was placed where it was, behind an offset; then what waits, and why."""
+
+        def read(tx: Transaction) -> list[ExplainView]:
+            rows = store.attempts(tx, run, after, limit)
+            left, waiting = limit - len(rows), []
+            if left:
+                behind = max(0, after - store.attempts_of(tx, run))
+                waiting = store.unplaced(tx, run, behind, left)
+            return [*map(views.explain_view, rows), *map(views.unplaced_view, waiting)]
+
+        return await self._parts.database.read(read)
 
     async def events(self, run: str, after: int, limit: int, wait_s: float) -> list[RunEvent]:
         """Return entries of the run's log behind a number, at once if there are any.

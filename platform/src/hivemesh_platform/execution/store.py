@@ -83,6 +83,22 @@ def attempts(tx: Transaction, run_id: str, after: int, limit: int) -> list[Row]:
     )
 
 
+def attempts_of(tx: Transaction, run_id: str) -> int:
+    """Return how many attempts there were."""
+    row = tx.one("SELECT count(*) AS n FROM attempt WHERE run = ?", (run_id,))
+    return 0 if row is None else int(row["n"])
+
+
+def unplaced(tx: Transaction, run_id: str, after: int, limit: int) -> list[Row]:
+    """Return rows that wait, with the reason, behind an offset."""
+    return tx.all(
+        """SELECT run, node, seq, attempt, reason FROM work
+            WHERE run = ? AND ended_at IS NULL AND state IN ('queued', 'waiting') AND reason != ''
+            ORDER BY node, seq LIMIT ? OFFSET ?""",
+        (run_id, limit, after),
+    )
+
+
 def events(tx: Transaction, run_id: str, after: int, limit: int) -> list[Row]:
     """Return entries of the run's event log behind a number."""
     return tx.all(

@@ -111,14 +111,15 @@ def job_view(row: Row, outputs: dict[str, JsonValue]) -> RunView:
     if state is RunState.QUEUED and row["reason"]:
         state = RunState.WAITING
     problem = json_of(row["problem"]) if state is not RunState.COMPLETED else None
+    waits = state is RunState.WAITING and not row["instance"]  # it was looked at, and never placed
     node = NodeView(
         name=JOB_NODE,
         use=row["capability"],
         kind="call",
         state=state,
         reason=row["reason"],
-        attempts=row["attempt"],
-        started_at=iso(row["started_at"]),
+        attempts=0 if waits else row["attempt"],
+        started_at=None if waits else iso(row["started_at"]),
         ended_at=iso(row["ended_at"]),
         problem=problem,
     )
@@ -169,6 +170,17 @@ def explain_view(row: Row) -> ExplainView:
         chosen=row["instance"] or None,
         reason=explanation.get("reason", ""),
         candidates=explanation.get("candidates", []),
+    )
+
+
+def unplaced_view(row: Row) -> ExplainView:
+    """Make the view of a row that nobody has taken yet."""
+    return ExplainView(
+        key=step_key(row["run"], row["node"], row["seq"]),
+        attempt=row["attempt"],
+        chosen=None,
+        reason=row["reason"],
+        candidates=[],
     )
 
 
