@@ -116,7 +116,7 @@ def test_call_reads_records_from_a_file(tmp_path, capfdbinary):
     [
         (["text.nothing@1"], 3, "HM-1201"),
         (["text.measure@1", "--with", "longst=1"], 2, "HM-1214"),
-        (["text.measure@1", "--with", "longest"], 2, "HM-1214"),
+        (["text.measure@1", "--with", "longest"], 2, "HM-1610"),
         (["text.read@1", "--with", "file=nowhere.txt"], 2, "HM-1607"),
         (["text.measure@1", "--input", "nowhere.ndjson"], 2, "HM-1607"),
         (["text.upper@1"], 2, "HM-1215"),

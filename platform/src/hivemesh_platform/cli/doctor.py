@@ -15,6 +15,7 @@ from hivemesh_platform.cli import output, session
 
 if TYPE_CHECKING:
     from hivemesh_sdk.client import Client
+    from hivemesh_sdk.errors import HivemeshError
 
 Verdict = Literal["ok", "warning", "failure"]
 MARKS: dict[str, str] = {"ok": "✓", "warning": "!", "failure": "✗"}
@@ -129,15 +130,7 @@ def _database(folder: Path) -> Iterator[Finding]:
     try:
         looks = list(examine(place_of(settings, folder), settings.connections))
     except HivemeshError as error:
-        document = error.problem()
-        yield Finding(
-            section="database",
-            check="database.url can be used",
-            verdict="failure",
-            cause=document.detail,
-            fix=document.remedy,
-            docs=document.code,
-        )
+        yield _failure("database", "database.url can be used", error)
         return
     for look in looks:
         yield Finding(section="database", **look._asdict())
@@ -163,15 +156,19 @@ def _running(folder: Path) -> Iterator[Finding]:
             yield from _platform(client)
             yield from _workers(client)
     except HivemeshError as error:
-        document = error.problem()
-        yield Finding(
-            section="platform",
-            check="the platform answers",
-            verdict="failure",
-            cause=document.detail,
-            fix=document.remedy,
-            docs=document.code,
-        )
+        yield _failure("platform", "the platform answers", error)
+
+
+def _failure(section: str, check: str, error: "HivemeshError") -> Finding:
+    document = error.problem()
+    return Finding(
+        section=section,
+        check=check,
+        verdict="failure",
+        cause=document.detail,
+        fix=document.remedy,
+        docs=document.code,
+    )
 
 
 def _platform(client: "Client") -> Iterator[Finding]:

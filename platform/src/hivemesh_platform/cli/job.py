@@ -72,14 +72,10 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
                hivemesh job submit email.classify@1 -i mail.json -w types='["bill"]' -o json
                hivemesh job submit email.classify@1 --file mails.ndjson --label team=billing --wait
     """
+    from hivemesh_sdk.cli.pairs import parse_pairs
+
     from hivemesh_platform.cli.artifact import stored
-    from hivemesh_platform.cli.values import (
-        parse_labels,
-        parse_pairs,
-        read_json,
-        read_lines,
-        seconds,
-    )
+    from hivemesh_platform.cli.values import parse_labels, read_json, read_lines, seconds
 
     if file and input_ is not None:
         message = "--input is one job and --file many: give one of them"

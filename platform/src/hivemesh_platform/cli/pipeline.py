@@ -102,10 +102,12 @@ def run_(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     Example:  hivemesh pipeline run email-insights -p archive=@mail.mbox --class personal
     """
+    from hivemesh_sdk.cli.pairs import parse_pairs
+
     from hivemesh_platform.cli.artifact import stored
     from hivemesh_platform.cli.located import located
     from hivemesh_platform.cli.progress import follow
-    from hivemesh_platform.cli.values import parse_labels, parse_pairs
+    from hivemesh_platform.cli.values import parse_labels
 
     which: str | dict[str, JsonValue] = pipeline
     if pipeline.endswith((".yaml", ".yml")):

@@ -5,26 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hivemesh_sdk.contracts.problems import FieldProblem
 from hivemesh_sdk.errors import ConfigurationError
 from pydantic import JsonValue
-
-
-def parse_pairs(pairs: Sequence[str]) -> "dict[str, JsonValue]":
-    """Read `key=value` pairs; a value that is JSON is taken as JSON, any other as text.
-
-    Raises:
-        ConfigurationError: a pair has no `=`.
-    """
-    values: dict[str, JsonValue] = {}
-    for pair in pairs:
-        key, sign, text = pair.partition("=")
-        if not sign or not key:
-            message = f"{pair!r} is not of the form key=value"
-            problem = FieldProblem(pointer=f"/{key}", message=message)
-            raise ConfigurationError(message, slug="command-misused", errors=[problem])
-        values[key] = parse_value(text)
-    return values
 
 
 def parse_labels(pairs: Sequence[str]) -> dict[str, str]:
@@ -63,15 +45,6 @@ def read_lines(source: str) -> "list[JsonValue]":
         message = f"{source!r} has no line; write the JSON of one input on each"
         raise ConfigurationError(message, slug="malformed")
     return values
-
-
-def parse_value(text: str) -> "JsonValue":
-    """A value as JSON where it is JSON, else as text."""
-    try:
-        value: JsonValue = json.loads(text)
-    except ValueError:
-        return text
-    return value
 
 
 def seconds(text: str) -> float:

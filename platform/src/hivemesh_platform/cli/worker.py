@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from hivemesh_sdk.cli.pairs import parse_pairs
 
 from hivemesh_platform.cli import details, output, session
 from hivemesh_platform.cli.artifact import stored
-from hivemesh_platform.cli.values import parse_pairs, read_json, seconds
+from hivemesh_platform.cli.values import read_json, seconds
 
 if TYPE_CHECKING:
     from hivemesh_sdk.contracts.trust_api import DenialView

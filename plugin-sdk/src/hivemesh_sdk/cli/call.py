@@ -2,15 +2,14 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
-from pydantic import JsonValue
 
-from hivemesh_sdk.contracts.problems import FieldProblem
+from hivemesh_sdk.cli.pairs import parse_pairs
 from hivemesh_sdk.errors import ConfigurationError, HivemeshError
 from hivemesh_sdk.failures import INCOMPLETE, OK, show
 from hivemesh_sdk.lifecycle.location import import_worker, locate
@@ -67,26 +66,6 @@ def read_secrets(path: str | None) -> dict[str, str]:
         message = f"{path!r} is no mapping; write `mail.password: VALUE` on each line"
         raise ConfigurationError(message)
     return {name: str(value) for name, value in found.items()}
-
-
-def parse_pairs(pairs: Sequence[str]) -> dict[str, JsonValue]:
-    """Read `key=value` pairs; a value that is JSON is taken as JSON, any other as text.
-
-    Raises:
-        ConfigurationError: a pair has no `=`.
-    """
-    values: dict[str, JsonValue] = {}
-    for pair in pairs:
-        key, sign, text = pair.partition("=")
-        if not sign or not key:
-            problem = FieldProblem(pointer=f"/{key}", message=f"{pair!r} is not key=value")
-            detail = "an option cannot be read; write it like --with key=value"
-            raise ConfigurationError(detail, slug="options-invalid", errors=[problem])
-        try:
-            values[key] = msgspec.json.decode(text)
-        except msgspec.DecodeError:
-            values[key] = text
-    return values
 
 
 def _opened(path: str | None) -> "nullcontext[BinaryIO | None] | BinaryIO":
