@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -110,20 +110,34 @@ def postgres(*, options: str = "-c fsync=off", identity: Path | None = None) -> 
         data = str(folder / "data")
         make = ["initdb", "-D", data, "-U", "root", "-N", f"--pwfile={password}"]
         _run(programs, [*make, "--auth=scram-sha-256"], account)
-        port = PORT if identity is None else free_port()
-        listens = "-c listen_addresses="
+        own = None
         if identity is not None:
             own = private_copy(identity, folder / "server.pem", account)
-            listens += f"127.0.0.1 -c ssl=on -c ssl_cert_file={own} -c ssl_key_file={own}"
-        common = f"-k {folder} -p {port} {listens} -c max_connections=200"
-        server = Postgres(programs, folder, account, f"{common} {options}", port)
-        server.start()
+        server = _started(Postgres(programs, folder, account, options), own)
         try:
             yield server
         finally:
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _started(server: Postgres, identity: Path | None) -> Postgres:
+    """Start it; with an identity on a port that nobody else takes meanwhile."""
+    common = f"-k {server.folder} -c max_connections=200 {server.options}"
+    if identity is None:
+        found = replace(server, options=f"-p {PORT} -c listen_addresses= {common}")
+        found.start()
+        return found
+    tls = f"-c ssl=on -c ssl_cert_file={identity} -c ssl_key_file={identity}"
+    common = f"-c listen_addresses=127.0.0.1 {tls} {common}"
+    for _ in range(4):
+        port = free_port()
+        found = replace(server, options=f"-p {port} {common}", port=port)
+        with suppress(subprocess.CalledProcessError):
+            found.start()
+            return found
+    raise OSError((server.folder / "log").read_text())
 
 
 def free_port() -> int:

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from execution_support import core, worker
 from fake_workers import FakeWorkerFleet
+from hivemesh_platform.execution import engine as engine_module
 from hivemesh_platform.execution.engine import DbosEngine
 from storage_support import place_in
 
@@ -75,16 +76,17 @@ async def test_a_run_is_started_once_however_often_it_is_submitted(tmp_path):
 
 
 @pytest.mark.usefixtures("each_database")
-async def test_runs_that_are_forgotten_leave_nothing_of_any_turn(tmp_path):
+async def test_runs_that_are_forgotten_leave_nothing_of_any_turn(tmp_path, monkeypatch):
     steps = Steps()
     async with engine(tmp_path, steps) as opened:
-        for run, turn in (("run_1", 0), ("run_1", 1), ("run_12", 0)):
+        monkeypatch.setattr(engine_module, "TURNS_AT_ONCE", 2)
+        for run, turn in (("run_1", 0), ("run_1", 1), ("run_1", 2), ("run_12", 0)):
             steps.closed.clear()
             await opened.submit(run, ["a"], turn)
             await steps.closed.wait()
         await opened.forget(["run_1", "run_1"])
-        known = [await opened.is_known(*one) for one in (("run_1",), ("run_1", 1), ("run_12",))]
-        assert known == [False, False, True]
+        turns = (("run_1",), ("run_1", 1), ("run_1", 2), ("run_12",))
+        assert [await opened.is_known(*one) for one in turns] == [False, False, False, True]
         await opened.forget(["run_1", "never"])
         with opened._engine.connect() as connection:
             left = {

@@ -43,7 +43,7 @@ async def test_transactions_of_all_writers_share_the_connections_of_the_pooler(f
 
 async def test_what_is_told_through_the_pooler_is_heard_past_it(folder):
     heard = []
-    async with opened_in(folder) as database, asyncio.timeout(30):
+    async with opened_in(folder) as database, asyncio.timeout(90):
         async for text in database.notices():
             if text == "":
                 await database.notify("hello")

@@ -35,6 +35,7 @@ APPLICATION_VERSION = "1"  # of the workflow's shape; a change of code must not 
 MAX_RECOVERIES = 1_000_000  # a poisoned input is counted by the ledger, not here
 THREADS = 16  # of DBOS at most, which also become the loop's default; made when needed
 CONNECTIONS = 4  # of DBOS to its file, which takes one writer at a time, or to the server
+TURNS_AT_ONCE = 8  # of a run that are looked for; few runs have more than one
 SCHEMA = "dbos"  # of its tables on a server, beside ours
 _PRAGMAS = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA busy_timeout=30000")
 
@@ -168,13 +169,18 @@ class DbosEngine:
         """Remove everything that is kept of runs which have ended, all turns of them. Repeatable."""
         from dbos import DBOS  # noqa: PLC0415 - see __aenter__
 
-        for run in runs:
+        left, first = list(dict.fromkeys(runs)), 0
+        while left:
+            turns = range(first, first + TURNS_AT_ONCE)
+            wanted = [_workflow(run, turn) for run in left for turn in turns]
             found = await DBOS.list_workflows_async(
-                workflow_id_prefix=run, load_input=False, load_output=False
+                workflow_ids=wanted, load_input=False, load_output=False
             )
-            known = [one.workflow_id for one in found if one.workflow_id.partition(".")[0] == run]
+            known = [one.workflow_id for one in found]
             if known:
                 await DBOS.delete_workflows_async(known)
+            left = [run for run in left if _workflow(run, turns[-1]) in known]
+            first = turns.stop
 
     async def take_over(self, replica: str) -> None:
         """Go on with the runs of a replica that is gone.
