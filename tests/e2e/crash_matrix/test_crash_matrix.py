@@ -28,7 +28,7 @@ DATABASES = ("sqlite", "postgresql")
 Make = Callable[[str], Drill]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server() -> Iterator[Postgres]:
     with postgres(options="") as found:
         yield found

@@ -27,7 +27,7 @@ SEEDS, KILLS, JOBS = 4, 50, 250  # kills and jobs of each seed
 TAKE_OVERS = ("takeover.before", "takeover.fenced", "takeover.after")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server() -> Iterator[Postgres]:
     with postgres(options="") as found:
         yield found

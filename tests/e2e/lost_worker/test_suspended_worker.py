@@ -24,7 +24,7 @@ SMALL = ("execution.batch_records=50", "execution.in_flight_batches=2")
 LARGE = 20_000  # messages: more than a source may read ahead
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def mbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_mbox(tmp_path_factory.mktemp("mail") / "large.mbox", LARGE)
 

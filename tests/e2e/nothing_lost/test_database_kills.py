@@ -24,7 +24,7 @@ SLOTS = 4  # jobs that run at once, each of which a lost commit may have run aga
 BATCHES = ("execution.batch_records=50", "execution.in_flight_batches=4")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server() -> Iterator[Postgres]:
     with postgres(options="") as found:  # fsync stays on: it is killed
         yield found
