@@ -35,7 +35,8 @@ IDLE_S = 30.0  # the server allows 75, so that the client is the one to close
 AGE_S = 600.0  # the server allows 900
 CONNECTIONS_PER_TARGET = 64
 SWEEP_EVERY_S = 5.0
-QUICK_S = 0.05  # calls share a connection only where answers come so fast
+SLOW_S = 0.25  # an exchange on a shared connection is not expected to take longer
+ALONE_S = 2.0  # where one did, or was answered early, calls go alone for so long
 _MARGIN = timedelta(seconds=1)  # no call starts on a certificate in its last second
 
 
@@ -110,10 +111,14 @@ class MeshClient:
             connection = await pool.connect(until)
         waiter = connection.exchange(head, chunks, max_body, until)
         try:
-            return await waiter
+            response = await waiter
         except asyncio.CancelledError:
             connection.forget(waiter)
             raise
+        else:
+            if shared and not response.body:
+                pool.call_alone()
+            return response
         finally:
             pool.give_back(connection)
 
@@ -170,7 +175,7 @@ class _Pool:
         self._connecting = 0
         self._calls = 0  # that hold a connection
         self._gathering: Connection | None = None
-        self._typical_s = 0.0  # of an exchange: whoever waits for long waits alone
+        self._alone_until = 0.0  # whoever waits for long lets nobody wait behind it
         self.all: set[Connection] = set()
 
     @property
@@ -193,8 +198,8 @@ class _Pool:
         while self._idle:
             connection = self._idle.pop()
             if _usable(connection, monotonic, now):
-                connection.taken_at = monotonic
-                if shared and self._calls and self._typical_s < QUICK_S:
+                connection.taken_at, connection.shared = monotonic, False
+                if shared and self._calls and monotonic >= self._alone_until:
                     connection.gather()
                     self._gathering = connection
                 return self._hand_out(connection)
@@ -219,7 +224,6 @@ class _Pool:
         except BaseException:
             self._wake()  # our turn passes to the next one
             raise
-        connection.taken_at = self._clock.monotonic()
         return self._hand_out(connection)
 
     def _hand_out(self, connection: Connection) -> Connection:
@@ -235,12 +239,17 @@ class _Pool:
             return
         if connection.reusable:
             now = connection.idle_since = self._clock.monotonic()
-            self._typical_s += (now - connection.taken_at - self._typical_s) / 8
+            if connection.shared and now - connection.taken_at > SLOW_S:
+                self._alone_until = now + ALONE_S
             self._idle.append(connection)
         else:
             self._retire(connection)
         if self._waiters:
             self._wake()
+
+    def call_alone(self) -> None:
+        """Share no connection for a while."""
+        self._alone_until = self._clock.monotonic() + ALONE_S
 
     def retire_idle(self) -> None:
         """Close what nobody used for a while."""

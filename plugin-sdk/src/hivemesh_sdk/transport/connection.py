@@ -131,6 +131,7 @@ class Connection(asyncio.Protocol):
         self.retire_at = 0.0
         self.idle_since = 0.0
         self.taken_at = 0.0
+        self.shared = False  # by calls that began together
         self.users = 0  # calls that it was handed out to
         self.expires: datetime
         self.chain: Sequence[bytes] = ()  # as it was verified
@@ -142,7 +143,7 @@ class Connection(asyncio.Protocol):
 
     def gather(self) -> None:
         """Send what is asked next together with what is asked after it in this turn of the loop."""
-        self._gathered = []
+        self._gathered, self.shared = [], True
         self._room = MOST_SHARED
         self._loop.call_soon(self._send_gathered)
 
