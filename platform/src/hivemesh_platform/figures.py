@@ -65,6 +65,7 @@ async def metrics(platform: "Platform", database: Database) -> Metrics:
     platform.metrics.totals = Totals(
         jobs_completed=_ended(ended, {RunState.COMPLETED, RunState.PARTIAL}),
         jobs_failed=_ended(ended, {RunState.FAILED}),
+        jobs={state: number for kind, state, number in ended if kind == "job"},
         processed_bytes={name: counters.bytes_by_worker[name] for name in names},
         repeated={"lost": counters.attempts_lost, "failed": counters.attempts_failed},
         restarts={name: overview.restarts(name) for name in names},

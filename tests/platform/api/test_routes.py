@@ -115,6 +115,14 @@ async def test_a_join_token_is_made_for_the_operator(found: Platform) -> None:
     assert answer.json()["token"].startswith("jt1.")
 
 
+async def test_the_metrics_count_jobs_by_their_state(found: Platform) -> None:
+    for _ in range(2):
+        body = {"capability": "echo.say@1"}
+        assert (await call(found.mesh_app, "POST", "/v1/jobs", body=body)).status == 202
+    answer = await call(found.mesh_app, "GET", "/metrics", as_=OPERATOR)
+    assert 'hivemesh_jobs{state="queued"} 2.0' in answer.body.decode()
+
+
 async def test_the_six_metrics_are_there(found: Platform) -> None:
     answer = await call(found.mesh_app, "GET", "/metrics", as_=OPERATOR)
     text = answer.body.decode()

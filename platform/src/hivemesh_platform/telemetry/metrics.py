@@ -23,6 +23,7 @@ class Totals:
 
     jobs_completed: Mapping[str, int] = field(default_factory=dict)  # by kind: run or job
     jobs_failed: Mapping[str, int] = field(default_factory=dict)
+    jobs: Mapping[str, int] = field(default_factory=dict)  # by state
     processed_bytes: Mapping[str, int] = field(default_factory=dict)  # by worker
     repeated: Mapping[str, int] = field(default_factory=dict)  # by reason: lost or failed
     restarts: Mapping[str, int] = field(default_factory=dict)  # by worker
@@ -197,6 +198,10 @@ class _TotalsCollector(Collector):
         )
         writer.add_metric([], totals.writer_cpu_s)
         yield writer
+        jobs = GaugeMetricFamily("hivemesh_jobs", "Jobs that are kept, by state.", labels=["state"])
+        for state, count in totals.jobs.items():
+            jobs.add_metric([state], count)
+        yield jobs
         tasks = GaugeMetricFamily(
             "hivemesh_event_loop_tasks", "Tasks of the event loop that have not ended."
         )
