@@ -9,7 +9,9 @@ async def test_a_completed_run_names_the_batches_from_which_its_steps_are_done_a
     async with core(tmp_path, worker()) as platform:
         run = await platform.run()
         assert run.state is RunState.COMPLETED
-        _, named = await platform.database.read(lambda tx: retention_sql.named_by_batches(tx, "", 500))
+        _, named = await platform.database.read(
+            lambda tx: retention_sql.named_by_batches(tx, "", 500)
+        )
         given = await platform.database.read(
             lambda tx: tx.all("SELECT sha256 FROM batch WHERE run = ? AND count > 0", (run.id,))
         )
