@@ -244,7 +244,9 @@ class StepSubmits:
             row = await self._parts.database.read(lambda tx: store.run(tx, claim.key.run))
             depth = 0 if row is None else int(row["depth"])
         if depth >= DEEPEST:
-            message = f"{claim.key} is {depth} submits deep; at {DEEPEST} nothing is started further"
+            message = (
+                f"{claim.key} is {depth} submits deep; at {DEEPEST} nothing is started further"
+            )
             raise InvalidError(message)
         return depth
 
