@@ -439,7 +439,7 @@ def _mesh_routers(platform: Platform, database: Database) -> list[APIRouter]:
             platform.authority,
             platform.rotation.hear,
             platform.policy,
-            lambda: [] if platform.replicas.alone else platform.replicas.urls(),
+            platform.replicas.told,
             platform.audit,
         ),
         enrolment.members(platform.enrolment, platform.authority),

@@ -2,9 +2,17 @@
 
 import socket
 
+import msgspec
 import pytest
 from hivemesh_sdk.contracts.artifacts import GrantRequest
-from hivemesh_sdk.contracts.instances import HEARTBEAT_S, LEASE_S, Heartbeat, Registration
+from hivemesh_sdk.contracts.instances import (
+    HEARTBEAT_S,
+    LEASE_S,
+    Heartbeat,
+    HeartbeatReply,
+    Registration,
+)
+from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.contracts.tickets import ExchangeRequest
 from hivemesh_sdk.errors import RemoteError, RetryableError
 from hivemesh_sdk.lifecycle.artifacts import GrantedArtifacts
@@ -13,7 +21,7 @@ from hivemesh_sdk.lifecycle.platforms import Platforms
 from hivemesh_sdk.testing.fake_platform import FakePlatform
 from hivemesh_sdk.transport.balance import Discoverer
 from hivemesh_sdk.transport.client import MeshClient
-from hivemesh_sdk.transport.connection import Target
+from hivemesh_sdk.transport.connection import Response, Target
 
 REGISTRATION = Registration(
     worker="echo",
@@ -84,6 +92,29 @@ async def test_a_ticket_that_was_shown_is_exchanged(artifacts, platform):
     own = (await artifacts.exchange(asked)).ticket
     named = platform.tickets.check(own, str(platform.ca.worker("echo", "i1")), "r.n.1.call", 1)
     assert (named.sub, named.act) == (claims.sub, [str(caller)])
+
+
+class Full:
+    """A mesh on which the first replica has no place, or no database, and the others answer."""
+
+    def __init__(self):
+        self.asked = []
+
+    async def request(self, target, _method, _path, **_):
+        self.asked.append(target.host)
+        if target.host == "a":
+            body = msgspec.json.encode(problem("overloaded-server"))
+            return Response(503, (), body)
+        return Response(200, (), msgspec.json.encode(HeartbeatReply(bundle_sequence=1)))
+
+
+async def test_a_replica_that_says_it_cannot_is_passed_over():
+    mesh = Full()
+    replicas = [Target.platform(name, 8443, "test.hivemesh.internal") for name in "ab"]
+    client = PlatformClient(mesh, Platforms(replicas))
+    for _ in range(2):
+        await client.heartbeat("i1", Heartbeat(slots={}, active={}, cpu=0.0, memory=0.0))
+    assert mesh.asked == ["a", "b", "b"]
 
 
 async def test_an_instance_registers_beats_is_found_and_leaves(client):

@@ -12,8 +12,8 @@ from hivemesh_platform.replicas.model import (
     ReplicaState,
     StaleReplicaError,
 )
-from hivemesh_platform.replicas.service import folder_id
-from hivemesh_platform.storage.errors import StorageError
+from hivemesh_platform.replicas.service import LEAD_FOR_S, folder_id
+from hivemesh_platform.storage.errors import DatabaseUnreachableError, StorageError
 from leader_conformance import LeaderConformance, take
 from replica_support import joined, replica, ticks
 
@@ -100,6 +100,21 @@ async def test_one_that_left_in_order_is_taken_over_at_once(database):
     await database.write(lambda tx: b.settle(tx, gone))
     await ticks(1, b)
     assert not b._gone
+
+
+async def test_who_has_no_database_sends_workers_to_the_others(database):
+    a, b = await joined(database, "a", "b")
+    assert len(a.told()) == 2
+    a._clock.advance(LEAD_FOR_S + 1)
+    with pytest.raises(DatabaseUnreachableError) as refused:
+        a.told()
+    assert refused.value.problem().status == 503
+    await a.tick()
+    assert len(a.told()) == 2
+    await b.leave()
+    await a.tick()
+    a._clock.advance(LEAD_FOR_S + 1)
+    assert len(a.told()) == 1  # there is nobody else to ask
 
 
 async def test_a_second_process_under_the_same_id_is_refused(database):

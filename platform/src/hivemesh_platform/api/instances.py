@@ -35,8 +35,9 @@ def router(
 ) -> APIRouter:
     """The routes of the registry; `hear` is told whose bundle and issuer each instance uses.
 
-    `replicas` are the addresses of those that live, this one first. Whom instances
-    say that they refused is noted in the trail.
+    `replicas` are the addresses of those that live, this one first; it raises where instances have
+    to ask another one, and what they said counts here all the same. Whom instances say that they
+    refused is noted in the trail.
     """
     routes = strict_router()
 
@@ -57,12 +58,13 @@ def router(
         reply = await registry.heartbeat(peer, instance_id, beat, sequence)
         for event in told:
             trail.note(event)
+        hear(peer.uri, beat.bundle_sequence, beat.issuer)
+        live = replicas()
         reply = msgspec.structs.replace(
             reply,
-            platforms=[one.mesh for one in replicas() if one.mesh],
-            enrolments=[one.enrolment for one in replicas() if one.enrolment],
+            platforms=[one.mesh for one in live if one.mesh],
+            enrolments=[one.enrolment for one in live if one.enrolment],
         )
-        hear(peer.uri, beat.bundle_sequence, beat.issuer)
         return Response(msgspec.json.encode(reply), media_type=JSON)
 
     @routes.delete("/v1/instances/{instance_id}", status_code=204)

@@ -202,6 +202,19 @@ class Replicas:
         """Where the listeners of the replicas that live are reached, this one's first."""
         return [self._urls, *(one.urls for one in self.others)]
 
+    def told(self) -> list[Urls]:
+        """What heartbeats of workers are answered; who has no database sends them to the others.
+
+        Raises:
+            DatabaseUnreachableError: others may reach it, and need the workers.
+        """
+        if self.alone:
+            return []
+        if self.others and self._clock.monotonic() - self._confirmed > LEAD_FOR_S:
+            message = "this replica does not reach the database; ask another one"
+            raise DatabaseUnreachableError(message)
+        return self.urls()
+
     async def present(self) -> Snapshot:
         """All replicas and leaders at this moment."""
         return await self._database.read(_snapshot)

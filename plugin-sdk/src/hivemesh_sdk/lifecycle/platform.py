@@ -96,9 +96,12 @@ class PlatformClient:
         self, target: Target, method: str, path: str, body: bytes = b"", *, deadline_s: float
     ) -> Response:
         headers = {"content-type": "application/json"} if body else {}
-        return await self._mesh.request(
+        response = await self._mesh.request(
             target, method, path, headers=headers, body=body, deadline_s=deadline_s
         )
+        if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            _success(response)  # it raises, so that another replica is asked
+        return response
 
 
 def _path(instance: str) -> str:
