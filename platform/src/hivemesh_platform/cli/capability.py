@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-from hivemesh_sdk.contracts.problems import problem
 
 from hivemesh_platform.cli import output, session
 
@@ -43,6 +42,7 @@ def show(
 
     Example:  hivemesh capability show email.classify@1 -o yaml
     """
+    from hivemesh_sdk.contracts.problems import problem
     from hivemesh_sdk.errors import RemoteError
 
     with session.client(state) as client:

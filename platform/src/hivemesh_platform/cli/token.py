@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from hivemesh_platform.cli import output, session
-from hivemesh_platform.cli.values import seconds
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -30,6 +29,8 @@ def create(  # noqa: PLR0913 - the options of the command
     Examples:  hivemesh token create --name ci --role analyst --ttl 30d > ci.token  ·
     hivemesh token create --name export --grant read:dataset/sales --user anna
     """
+    from hivemesh_platform.cli.values import seconds
+
     with session.client(state) as client:
         made = client.create_api_token(
             name, user=user, roles=role, grants=grant, lifetime_s=seconds(ttl)

@@ -3,11 +3,8 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from hivemesh_sdk.cli.pairs import parse_pairs
 
 from hivemesh_platform.cli import details, output, session
-from hivemesh_platform.cli.artifact import stored
-from hivemesh_platform.cli.values import read_json, seconds
 
 if TYPE_CHECKING:
     from hivemesh_sdk.contracts.trust_api import DenialView
@@ -118,6 +115,8 @@ def join_token(
 
     Example:  hivemesh worker join-token email-parser --ttl 10m > join.token
     """
+    from hivemesh_platform.cli.values import seconds
+
     with session.client(state) as client:
         token = client.join_token(name, instance=instance, lifetime_s=seconds(ttl))
     if fmt in {"json", "yaml"}:
@@ -146,6 +145,11 @@ def call(
 
     Example:  echo '{"subject": "Invoice 7"}' | hivemesh worker call email.classify@1 -i - -w types='["bill"]'
     """
+    from hivemesh_sdk.cli.pairs import parse_pairs
+
+    from hivemesh_platform.cli.artifact import stored
+    from hivemesh_platform.cli.values import read_json
+
     value = read_json(input_) if input_ is not None else None
     with session.client(state) as client:
         options = stored(client, parse_pairs(with_ or []))

@@ -30,7 +30,7 @@ def ensure_schema(where: "Path | Server") -> None:
     if found == HEAD:
         return
     if found is not None:
-        raise StateIncompatibleError(_explain(found))
+        raise _incompatible(found)
     run_migrations(where)
 
 
@@ -55,7 +55,7 @@ def check_known(version: str) -> None:
         StateIncompatibleError: this platform does not know it.
     """
     if version not in known_versions():
-        raise StateIncompatibleError(_explain(version))
+        raise _incompatible(version)
 
 
 def schema_version(where: "Path | Server") -> str | None:
@@ -117,10 +117,13 @@ def _version_of_server(server: "Server") -> str | None:
     return None if row is None else str(row[0])
 
 
-def _explain(found: str) -> str:
+def _incompatible(found: str) -> StateIncompatibleError:
     if found in known_versions():
-        return f"the state folder has schema {found}, this version needs {HEAD}"
-    return f"the state folder has schema {found!r}, which this version ({HEAD}) does not know"
+        message = f"the state folder has schema {found}, this version needs {HEAD}"
+        return StateIncompatibleError(message)
+    message = f"the state folder has schema {found!r}, which this version ({HEAD}) does not know"
+    remedy = "use the version that wrote it, or a newer one, or choose another --state"
+    return StateIncompatibleError(message, remedy=remedy)
 
 
 def run_migrations(where: "Path | Server", to: str = "head") -> None:
