@@ -560,9 +560,10 @@ class MeshProtocol(HttpToolsProtocol):
     def _may_not_enter(self, held: int) -> bool:
         """Keep the last places for processes: their heartbeats and answers are what ends the rush."""
         peer = self.standing.peer
-        if held >= self.guard.limits.requests or peer is None:
-            return held >= self.guard.limits.requests
-        return peer.id.kind is Kind.USER and self.scope["path"] != HEALTH_PATH
+        if peer is not None and self.scope["path"] == HEALTH_PATH:
+            return False
+        full = held >= self.guard.limits.requests
+        return full or (peer is not None and peer.id.kind is Kind.USER)
 
     def _refusal(
         self, slug: str, reason: Reason, detail: str, *, retry: bool = False
