@@ -2,7 +2,8 @@
 
 import pytest
 from hivemesh_platform.access.model import Principal
-from hivemesh_platform.execution import subjects
+from hivemesh_platform.execution import batch_sql, subjects
+from hivemesh_platform.execution.batch_sql import Ends
 from hivemesh_platform.execution.subjects import Filters
 
 RUN = """INSERT INTO run (id, pipeline, version, document, parameters, labels, submitter, state,
@@ -121,3 +122,50 @@ async def test_no_list_reads_a_whole_table(filled, filters):
 
     await filled.read(lambda tx: subjects.newest(Explaining(tx), ALL, "", 50, filters))
     assert [plan for plan in plans if plan.startswith("SCAN ")] == []
+
+
+async def test_a_batch_is_the_jobs_between_two_ids(database):
+    stems = [id_of("", n)[1:] for n in (1, 2)]
+    ends = [Ends(f"job_{stem}-", f"job_{stem}.") for stem in stems]
+    rows = [
+        (f"{one.first}{n:06d}", "c", ANNA, "queued" if n < 3 else "failed", 1, None if n < 3 else 2)
+        for one in ends
+        for n in range(1, 5)
+    ]
+    await database.write(lambda tx: tx.execute_many(JOB, rows))
+    first, second = ends
+
+    def change(tx):
+        assert batch_sql.open_jobs(tx, first) == 2
+        assert batch_sql.newest_job(tx, first) == f"{first.first}000004"
+        assert batch_sql.cancel(tx, first, 1, 7) == [f"{first.first}000001"]
+        assert batch_sql.cancel(tx, first, 9, 7) == [f"{first.first}000002"]
+        assert batch_sql.cancel(tx, first, 9, 7) == []
+        both = {"failed", "cancelled"}
+        assert len(batch_sql.ended_badly(tx, first, "", both, 9)) == 4
+        place = f"{first.first}000003"
+        assert batch_sql.ended_badly(tx, first, place, {"failed"}, 9) == [f"{first.first}000004"]
+        assert {row["state"]: row["n"] for row in batch_sql.states(tx, first)} == {
+            "cancelled": 2,
+            "failed": 2,
+        }
+        assert batch_sql.open_jobs(tx, second) == 2
+
+    await database.write(change)
+    found = await newest(database, Filters(kind="capability", batches=True))
+    assert found == [f"{one.first}000001" for one in reversed(ends)]
+    inside = Filters(kind="capability", batch=(first.first, first.last), state="cancelled")
+    assert await newest(database, inside) == [f"{first.first}{n:06d}" for n in (2, 1)]
+
+
+@pytest.mark.parametrize("kind", ["pipeline", "capability"])
+async def test_a_label_finds_runs_and_jobs(filled, kind):
+    prefix = {"pipeline": "run", "capability": "job"}[kind]
+    chosen = [id_of(prefix, 2 * n + (prefix == "job")) for n in (3, 30)]
+    sql = "INSERT INTO run_label (name, value, run) VALUES (?, ?, ?)"
+    labelled = [("team", "a", one) for one in chosen]
+    await filled.write(lambda tx: tx.execute_many(sql, labelled))
+    wanted = Filters(label="team", label_value="a")
+    assert await newest(filled, wanted) == chosen[::-1]
+    assert await newest(filled, wanted, before=chosen[1]) == chosen[:1]
+    assert await newest(filled, Filters(kind=kind, label="team", label_value="b")) == []
