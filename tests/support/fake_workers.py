@@ -363,11 +363,16 @@ class FakePlacement:
             explanation=explanation,
         )
 
-    def report(self, choice, outcome, seconds):
+    def give_back(self, choice):
         held = (choice.endpoint.instance, choice.capability)
         self._held[held] = max(0, self._held.get(held, 0) - 1)
-        self.outcomes.append(outcome)
         self.changed()
+        return True
+
+    def report(self, choice, outcome, seconds, *, given_back=False):
+        if not given_back:
+            self.give_back(choice)
+        self.outcomes.append(outcome)
 
     def absent(self, capability):
         serving = [one for one in self._live() if capability in one.behaviours]

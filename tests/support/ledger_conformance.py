@@ -149,6 +149,17 @@ class LedgerConformance:
             (2, (batch(2),)),
         ]
 
+    async def test_what_has_rows_that_are_due_can_be_claimed(self, ledger, write, run):
+        names = (READ, DOUBLE, SUM)
+        assert await write(lambda tx: ledger.claimable(tx, names, NOW)) == frozenset()
+        await write(lambda tx: ledger.record(tx, run.key, run.fence, recorded(batch(1)), NOW))
+        assert await write(lambda tx: ledger.claimable(tx, names, NOW)) == {DOUBLE}
+        [claim] = await write(lambda tx: ledger.claim(tx, DOUBLE, 10, NOW))
+        await write(lambda tx: ledger.release(tx, claim.key, claim.fence, "", NOW + 5))
+        assert await write(lambda tx: ledger.claimable(tx, names, NOW + 4)) == frozenset()
+        assert await write(lambda tx: ledger.claimable(tx, names, NOW + 5)) == {DOUBLE}
+        assert await write(lambda tx: ledger.claimable(tx, (), NOW)) == frozenset()
+
     async def test_the_next_page_continues_the_numbers(self, ledger, write, run):
         for page in (recorded(batch(1)), recorded(batch(2), after=2, checkpoint="2")):
             await write(lambda tx, page=page: ledger.record(tx, run.key, run.fence, page, NOW))

@@ -46,9 +46,10 @@ async def ended(running, ids):
 
 
 @pytest.fixture
-async def late(tmp_path):
-    """A platform whose only worker comes when it is let in."""
+async def late(tmp_path, monkeypatch):
+    """A platform whose only worker comes when it is let in; what may travel together does."""
 
+    monkeypatch.setattr("hivemesh_platform.execution.group_rules.TARGET_S", 600.0)
     opened = []
 
     async def start(decide=lambda _value: None, **fields):

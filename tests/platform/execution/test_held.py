@@ -2,9 +2,10 @@
 
 import pytest
 from hivemesh_platform.execution.counters import ExecutionCounters
-from hivemesh_platform.execution.held import ENDED_KEPT, HeldStep, HeldSteps
+from hivemesh_platform.execution.held import EARLY, ENDED_KEPT, HeldStep, HeldSteps
 from hivemesh_platform.execution.ledger import Claim, StaleAttemptError
 from hivemesh_platform.execution.model import Fence, RetryPolicy, WorkKey
+from hivemesh_platform.execution.ports import Choice
 from hivemesh_sdk.contracts.instances import Endpoint
 
 HOLDER = "spiffe://test.hivemesh.internal/worker/parser/w1"
@@ -78,3 +79,28 @@ async def test_the_memory_of_ended_attempts_is_bounded(held):
     held.refuse_ended("run_1.parse.0", 1, HOLDER)  # forgotten: the answer is that of a stranger
     with pytest.raises(StaleAttemptError):
         held.refuse_ended(f"run_1.parse.{ENDED_KEPT}", 1, HOLDER)
+
+
+class Slots:
+    """A placement that counts what it gets back."""
+
+    def __init__(self) -> None:
+        self.free = 0
+
+    def give_back(self, _choice: Choice) -> bool:
+        self.free += 1
+        return True
+
+
+async def test_slots_of_few_answers_at_a_time_are_given_back_before_they_are_kept(held):
+    slots, steps = Slots(), [step(seq) for seq in range(EARLY + 1)]
+    for one in steps:
+        held.add(one)
+        choice = Choice(endpoint=one.endpoint, capability="email.parse@1", explanation={})
+        held.give_back(one, slots, choice)
+        held.give_back(one, slots, choice)  # once is enough
+    assert slots.free == EARLY
+    assert not steps[-1].given_back
+    held.remove(steps[0])
+    held.give_back(steps[-1], slots, choice)
+    assert slots.free == EARLY + 1

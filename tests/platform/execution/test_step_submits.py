@@ -178,7 +178,7 @@ async def test_jobs_that_start_jobs_come_to_an_end(tmp_path):
         held = step.platform.execution.held.find(step.key)
         spec = msgspec.json.decode(held.claim.spec, type=JobSpec)
         deep = msgspec.structs.replace(spec, depth=DEEPEST)
-        held.claim = dataclasses.replace(held.claim, spec=msgspec.json.encode(deep).decode())
+        held.claim = msgspec.structs.replace(held.claim, spec=msgspec.json.encode(deep).decode())
         await step.refused(InvalidError)
 
     _, _, rows = await during(tmp_path, act)

@@ -49,6 +49,17 @@ async def test_held_slots_are_not_free(
     assert routing.free_slots() == {"echo.say@1": 2}
 
 
+async def test_a_slot_that_was_given_back_early_is_given_back_once(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    await directory.put(instance(clock))
+    first, _ = placed(routing), placed(routing)
+    assert routing.give_back(first)
+    assert routing.free_slots() == {"echo.say@1": 1}
+    routing.report(first, Outcome.COMPLETED, 0.1, given_back=True)
+    assert routing.free_slots() == {"echo.say@1": 1}
+
+
 async def test_an_old_report_of_active_steps_takes_no_slot(
     routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
 ) -> None:

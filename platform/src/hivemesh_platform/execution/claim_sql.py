@@ -1,6 +1,7 @@
 """Rows are claimed, and taken over from a process that is gone."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 from hivemesh_sdk.contracts.artifacts import DataClass
@@ -53,8 +54,15 @@ UPDATE work SET state = 'running', attempt = attempt + 1, epoch = epoch + 1, rea
        replica = :replica, replica_epoch = :replica_epoch,
        started_at = coalesce(started_at, :now)
  WHERE (run, node, seq) IN (SELECT run, node, seq FROM chosen)
-RETURNING *
+RETURNING run, node, seq, kind, capability, attempt, epoch, rank, spec, retries, crashes, instance,
+          suspect, halved, input, together, limit_key
 """
+_READY = """
+SELECT ? AS capability
+ WHERE EXISTS (SELECT 1 FROM work WHERE state = 'queued' AND capability = ? AND not_before <= ?)
+    OR EXISTS (SELECT 1 FROM limit_parked WHERE capability = ?)
+"""
+_ASKED = 100  # capabilities in one statement
 _STARTED_NODE = """
 UPDATE node SET state = 'running', reason = '', started_at = coalesce(started_at, :now),
        attempts = attempts + 1
@@ -84,6 +92,16 @@ _GO_ON = """
 UPDATE work SET epoch = epoch + 1, replica = :replica, replica_epoch = :epoch
  WHERE state = 'running' AND ended_at IS NULL AND (:all = 1 OR replica = :of) RETURNING *
 """
+
+
+def claimable(tx: Transaction, capabilities: Sequence[str], now: int) -> frozenset[str]:
+    """Those of the capabilities of which a claim may find rows."""
+    found: set[str] = set()
+    for first in range(0, len(capabilities), _ASKED):
+        some = capabilities[first : first + _ASKED]
+        names = [value for one in some for value in (one, one, now, one)]
+        found.update(row[0] for row in tx.all(" UNION ALL ".join([_READY] * len(some)), names))
+    return frozenset(found)
 
 
 def claim(
@@ -118,7 +136,50 @@ def claim(
     gate.claimed(rows)
     rows.sort(key=lambda row: row["rank"])
     claimed(tx, capability, rows[-1]["rank"])
-    return [_claimed(tx, row, now) for row in rows]
+    known: dict[str, _Right] = {}
+    return [
+        _job_of(row, known)
+        if row["spec"] is not None and not row["halved"]
+        else _claimed(tx, row, now)
+        for row in rows
+    ]
+
+
+def _job_of(row: Row, known: dict[str, _Right]) -> Claim:
+    """Make the claim of a job; those that may travel together have all but their inputs in common."""
+    run, node, seq, kind, capability, attempt, epoch, _, spec, *rest = row
+    retries, crashes, instance, suspect, _, inputs, together, _ = rest
+    damaged = not is_intact(spec)
+    right = known.get(together)
+    if damaged:
+        right, spec = _Right(), "{}"
+    elif right is None:
+        right = _decode_right(spec)
+        if together:
+            known[together] = right
+    return Claim(
+        key=WorkKey(run, node, seq),
+        fence=Fence(attempt, epoch),
+        kind=kind,
+        capability=capability,
+        inputs=() if inputs == "[]" else _decode_inputs(inputs),
+        spec=spec,
+        damaged=damaged,
+        options="{}",
+        labels="{}",
+        policy=RetryPolicy(right.max_retries, right.retry_base_s, right.retry_max_s),
+        deadline_ms=right.deadline_ms,
+        idle_timeout_ms=right.idle_timeout_ms,
+        retries=retries,
+        losses=crashes,
+        last_instance=instance,
+        suspect=bool(suspect),
+        lines=right.lines,
+        behalf=right.behalf,
+        data_class=right.data_class,
+        output_class=right.output_class,
+        together=together,
+    )
 
 
 def _fitting(tx: Transaction, names: dict[str, Value], slots: int, size: int) -> int:

@@ -55,7 +55,8 @@ class Claimer:
         """Claim until cancelled."""
         while True:
             await self._round()
-            await self._parts.work.wait(await self._until_next())
+            given = self._parts.work.given
+            await self._parts.work.wait(POLL_S if given else await self._until_next())
 
     async def follow_directory(self) -> None:
         """Wake `run` whenever instances or slots have changed, until cancelled."""
@@ -120,8 +121,12 @@ class Claimer:
         }
         if not free or room <= 0:
             return
-        now = milliseconds(self._parts.clock)
-        claims = await self._parts.database.write(lambda tx: self._claim_all(tx, free, room, now))
+        now, database = milliseconds(self._parts.clock), self._parts.database
+        if database.dialect != "sqlite":  # there a transaction that finds nothing is synced too
+            free = await database.read(lambda tx: self._claimable(tx, free, now))
+            if not free:
+                return
+        claims = await database.write(lambda tx: self._claim_all(tx, free, room, now))
         crash.reach("claim.after")
         for some in self._parted(claims, free):
             if len(some) == 1:
@@ -129,10 +134,17 @@ class Claimer:
             else:
                 self._start_together(some)
 
+    def _claimable(self, tx: Transaction, free: Mapping[str, int], now: int) -> dict[str, int]:
+        """The free slots of capabilities that have something to do."""
+        ready = self._parts.ledger.claimable(tx, tuple(free), now)
+        return {name: count for name, count in free.items() if name in ready}
+
     def _claim_all(
         self, tx: Transaction, free: Mapping[str, int], room: int, now: int
     ) -> list[Claim]:
         claims: list[Claim] = []
+        if tx.dialect == "sqlite":
+            free = self._claimable(tx, free, now)
         for capability, count in free.items():
             limit = min(count, room)
             if limit > 0:
@@ -170,10 +182,8 @@ class Claimer:
         task.add_done_callback(self._ended)
 
     async def _travel(self, claims: list[Claim], choice: Choice) -> None:
-        started = self._parts.clock.monotonic()
-        answered = await self._groups.run(claims, choice)
+        answered, seconds = await self._groups.run(claims, choice)
         if answered:
-            seconds = self._parts.clock.monotonic() - started
             self._sizes.learn(choice.capability, answered, seconds)
 
     async def _alone(self, claim: Claim, choice: Choice, *, resume: bool) -> None:

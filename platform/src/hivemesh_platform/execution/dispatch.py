@@ -89,8 +89,7 @@ class Dispatcher:
             self._parts.held.remove(step)
             self._parts.secrets.step_ended(str(claim.key), claim.fence.attempt)
             seconds = self._parts.clock.monotonic() - step.started
-            self._parts.placement.report(choice, outcome, seconds)
-            self._parts.work.give()
+            self._parts.placement.report(choice, outcome, seconds, given_back=step.given_back)
         return outcome
 
     async def readable(self, claim: Claim) -> tuple[frozenset[str], frozenset[str]]:

@@ -1,11 +1,11 @@
 """Steps that another replica holds, as their rows tell: for what their workers ask here."""
 
 import asyncio
-from dataclasses import replace
 
 import msgspec
 import structlog
 from hivemesh_sdk.contracts.instances import Endpoint
+from msgspec.structs import replace
 
 from hivemesh_platform.execution import group_sql
 from hivemesh_platform.execution.claim_sql import claim_of

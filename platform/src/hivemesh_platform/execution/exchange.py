@@ -47,6 +47,7 @@ class Exchange:
             keep_answer=keep,
             may_name=self._may_name,
             withheld=touched if touched.exceeds(parts.settings.log_class_max) else None,
+            answered=None if step.claim.kind == "source" else self._give_back,
         )
         self._told = parts.clock.monotonic()  # when progress was last recorded
 
@@ -134,6 +135,10 @@ class Exchange:
         if not taken.is_empty or (taken.progress is not None and late):
             with self._step.keeping():
                 await self._record(execution, taken)
+
+    def _give_back(self) -> None:
+        """The worker has ended: what it said is stored while its slot is used by another step."""
+        self._parts.held.give_back(self._step, self._parts.placement, self._choice)
 
     async def _may_name(self, sha256: str) -> bool:
         """Whether the step may name an artifact: it was given to it, or its run has stored it."""

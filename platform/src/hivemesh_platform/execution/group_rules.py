@@ -14,7 +14,7 @@ SPREAD_S = 0.02  # less work than this is not worth a second request
 MAX_MEMBERS = 500
 MAX_BYTES = 4 * 1024 * 1024  # of inputs in one request
 FIRST = 1  # together, before it is known how long one takes
-_WEIGHT = 0.3  # of the newest observation
+_WEIGHT = 0.3  # of the newest one; many that were seen together say as much as one by one
 
 
 def together_of(capability: str, spec: JobSpec) -> str:
@@ -34,7 +34,8 @@ class GroupSizes:
         """So many took so long, one after the other."""
         each = max(seconds / count, 1e-6)
         known = self._seconds.get(capability, each)
-        self._seconds[capability] = known + _WEIGHT * (each - known)
+        weight = 1.0 - (1.0 - _WEIGHT) ** count
+        self._seconds[capability] = known + weight * (each - known)
 
     def most(self, capability: str) -> int:
         """How many may travel together."""

@@ -7,7 +7,7 @@ not begun, and are queued again at no cost.
 import asyncio
 import uuid
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from hivemesh_sdk.contracts.steps import (
     StepRequest,
 )
 from hivemesh_sdk.errors import HivemeshError
+from msgspec.structs import replace
 
 from hivemesh_platform import crash
 from hivemesh_platform.artifacts.model import BatchRef
@@ -50,6 +51,7 @@ from hivemesh_platform.execution.requests import DEFAULT_IDLE_MS
 from hivemesh_platform.execution.spec import JobSpec
 from hivemesh_platform.replicas.model import StaleReplicaError
 from hivemesh_platform.storage.errors import StorageFullError
+from hivemesh_platform.storage.transaction import Transaction
 
 GROUP = "group"  # in place of a run, in the key of a request
 BUSY_S = 0.2  # before rows are tried again whose worker was full and did not say for how long
@@ -77,10 +79,11 @@ class GroupDispatcher:
         self._parts = parts
         self._dispatcher = dispatcher
 
-    async def run(self, claims: Sequence[Claim], choice: Choice) -> int:
+    async def run(self, claims: Sequence[Claim], choice: Choice) -> tuple[int, float]:
         """Bring claimed jobs to their ends or to their next attempts.
 
-        Returns how many ended well, 0 where the request did not come to its own end.
+        Returns how many ended well, 0 where the request did not come to its own end, and the
+        seconds that their worker took.
         """
         parts = self._parts
         started = parts.clock.monotonic()
@@ -93,12 +96,12 @@ class GroupDispatcher:
         step.drop = partial(self._drop, journey, set())
         try:
             outcome = await self._guarded(journey)
-            await self._arrived(step)
+            await self._arrived(journey)
         finally:
             parts.held.remove(step)
-            parts.placement.report(choice, outcome, parts.clock.monotonic() - started)
-            parts.work.give()
-        return journey.ended if outcome is Outcome.COMPLETED else 0
+            seconds = parts.clock.monotonic() - started
+            parts.placement.report(choice, outcome, seconds, given_back=step.given_back)
+        return journey.ended if outcome is Outcome.COMPLETED else 0, journey.seconds
 
     async def resume(self, travel: Travel) -> None:
         """Go on with a request that somebody before us has sent: its worker still works on it.
@@ -117,11 +120,12 @@ class GroupDispatcher:
         self._parts.held.add(step)
         journey = _Journey(self._parts, self._dispatcher, step, choice)
         journey.open = held
+        journey.holds_slot = False
         step.drop = partial(self._drop, journey, set())
         try:
             if await self._found(journey):
                 await self._guarded(journey)
-            await self._arrived(step)
+            await self._arrived(journey)
         finally:
             self._parts.held.remove(step)
             self._parts.work.give()
@@ -143,8 +147,11 @@ class GroupDispatcher:
             claim, choice.endpoint, nothing, nothing, parts.clock.monotonic(), clearance
         )
 
-    async def _arrived(self, step: HeldStep) -> None:
-        parts, key, epoch = self._parts, str(step.claim.key), step.claim.fence.epoch
+    async def _arrived(self, journey: "_Journey") -> None:
+        if journey.arrived:
+            return
+        parts, claim = self._parts, journey.step.claim
+        key, epoch = str(claim.key), claim.fence.epoch
         await parts.surely(lambda tx: parts.ledger.arrive(tx, key, epoch))
 
     def _drop(self, journey: "_Journey", dropped: set[str], key: str) -> None:
@@ -254,6 +261,15 @@ class GroupDispatcher:
             )
 
 
+@dataclass(slots=True)
+class _Said:
+    """What a page brings: answers, members that failed, and how the request has ended."""
+
+    answers: list[tuple[Claim, bytes]] = field(default_factory=list)
+    failures: list[tuple[Claim, Problem]] = field(default_factory=list)
+    last: ResultEvent | Problem | None = None
+
+
 class _Journey:
     """The exchange of one request with one worker, page by page, into the ledger."""
 
@@ -267,9 +283,14 @@ class _Journey:
         self.ended = 0  # well
         self.begun = False  # the worker has answered
         self.moved = False  # to another reader: the worker goes on for that one
+        self.arrived = False  # nobody has to go on with it
+        self.holds_slot = True
+        self._choice = choice
         self._execution = ""  # that was found, where somebody before us has begun it
         self._last = 0
         self._began = parts.now()
+        self._sent = parts.clock.monotonic()
+        self.seconds = 0.0  # that the worker took, until it last said something
         endpoint = choice.endpoint
         self._placed = Placed(
             instance=endpoint.instance,
@@ -322,6 +343,7 @@ class _Journey:
         )
         await parts.surely(lambda tx: parts.ledger.depart(tx, travel))
         body = _request(step)
+        self._sent = parts.clock.monotonic()
         crash.reach("dispatch.before")
         page = await reconnecting(
             lambda: parts.transport.put_step(
@@ -358,9 +380,23 @@ class _Journey:
 
     async def _take(self, body: bytes) -> bool:
         """Record what a page brings, and say whether the request has ended."""
-        ends: list[JobEnd] = []
-        failures: list[tuple[Claim, Problem]] = []
-        last: ResultEvent | Problem | None = None
+        self.seconds = self._parts.clock.monotonic() - self._sent
+        said = self._read(body)
+        ended = isinstance(said.last, ResultEvent)
+        if ended and self.holds_slot:
+            self._parts.held.give_back(self.step, self._parts.placement, self._choice)
+        ends = [
+            self._end(claim, data) if len(data) <= INLINE_ANSWER else await self._long(claim, data)
+            for claim, data in said.answers
+        ]
+        await self._finish(ends, whole=ended and len(ends) == len(self.open))
+        await asyncio.gather(*(self.failed(*one) for one in said.failures))
+        if isinstance(said.last, Problem):
+            raise StepFailedError(said.last)
+        return ended
+
+    def _read(self, body: bytes) -> "_Said":
+        said = _Said()
         try:
             for event, data in decode_page(body):
                 if event.no <= self._last:
@@ -369,30 +405,28 @@ class _Journey:
                 match event:
                     case MemberEvent(key=key, problem=failure) if claim := self.open.get(key):
                         if failure is None:
-                            ends.append(await self._end(claim, data))
+                            said.answers.append((claim, data))
                         else:
-                            failures.append((claim, as_told(failure)))
+                            said.failures.append((claim, as_told(failure)))
                     case LogEvent():
                         self._say(event)
                     case ResultEvent():
-                        last = event
+                        said.last = event
                     case ProblemEvent():
-                        last = as_told(event.problem)
+                        said.last = as_told(event.problem)
         except FramingError as error:
             detail = f"a page of {self.step.claim.key} is damaged: {error}"
-            last = problem("step-failed", detail, retryable=True)
-        await self._finish(ends)
-        await asyncio.gather(*(self.failed(*one) for one in failures))
-        if isinstance(last, Problem):
-            raise StepFailedError(last)
-        return last is not None
+            said.last = problem("step-failed", detail, retryable=True)
+        return said
 
-    async def _end(self, claim: Claim, body: bytes) -> JobEnd:
-        if len(body) <= INLINE_ANSWER:
-            output = Output(value=msgspec.Raw(body or b"null"))
-        else:
-            stored = await self._stored(body)
-            output = Output(artifact=BatchRef(stored.sha256, 0, stored.size))
+    def _end(self, claim: Claim, body: bytes) -> JobEnd:
+        output = Output(value=msgspec.Raw(body or b"null"))
+        return JobEnd(claim.key, claim.fence, _encode(output).decode())
+
+    async def _long(self, claim: Claim, body: bytes) -> JobEnd:
+        """A longer answer becomes an artifact."""
+        stored = await self._stored(body)
+        output = Output(artifact=BatchRef(stored.sha256, 0, stored.size))
         return JobEnd(claim.key, claim.fence, _encode(output).decode())
 
     async def _stored(self, body: bytes) -> Stored:
@@ -403,22 +437,29 @@ class _Journey:
                 _log.error("storage_full", step=str(self.step.claim.key), detail=error.detail)
                 await asyncio.sleep(FULL_S)
 
-    async def _finish(self, ends: list[JobEnd]) -> None:
+    async def _finish(self, ends: list[JobEnd], *, whole: bool) -> None:
+        """End members well; `whole` where these are all that were still without an answer."""
         if not ends:
             return
         parts, placed, began, now = self._parts, self._placed, self._began, self._parts.now()
+        key, epoch = str(self.step.claim.key), self.step.claim.fence.epoch
+
+        def finish(tx: Transaction) -> None:
+            parts.ledger.finish_jobs(tx, ends, placed, began, now)
+            if whole:
+                parts.ledger.arrive(tx, key, epoch)
+
         crash.reach("finish.before")
         while True:
             try:
-                await parts.database.write(
-                    lambda tx: parts.ledger.finish_jobs(tx, ends, placed, began, now)
-                )
+                await parts.database.write(finish)
             except StorageFullError as error:
                 _log.error("storage_full", step=str(self.step.claim.key), detail=error.detail)
                 await asyncio.sleep(FULL_S)
             else:
                 break
         crash.reach("finish.after")
+        self.arrived = whole
         parts.counters.rows_finished += len(ends)
         self.ended += len(ends)
         for end in ends:

@@ -17,9 +17,11 @@ from hivemesh_platform.artifacts.model import Holding
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.ledger import Claim, StaleAttemptError
 from hivemesh_platform.execution.model import JOB_NODE
+from hivemesh_platform.execution.ports import Choice, Placement
 
 ENDED_KEPT = 4096  # attempts whose late calls are told apart from those of strangers
 ELSEWHERE_KEPT = 4096
+EARLY = 4  # answers that are being kept while their slots are given to others: bounds memory
 
 
 class Verdict(StrEnum):
@@ -48,6 +50,7 @@ class HeldStep:
     ticket: str = ""  # the one that was last sent with a request
     members: Mapping[str, Claim] = field(default_factory=dict)  # small jobs of one request
     drop: Callable[[str], None] | None = None  # has the worker end one of them, by its key
+    given_back: bool = False  # its slot, because its worker has answered
     storing: "asyncio.Future[None] | None" = None  # while an answer that is here is written down
     ticket_until: float = 0.0  # wall time from which another one is made
     verdict: "asyncio.Future[tuple[Verdict, Problem | None]]" = field(
@@ -97,6 +100,7 @@ class HeldSteps:
         self._elsewhere: OrderedDict[str, HeldStep] = OrderedDict()  # as they were looked up last
         self._look_up: LookUp | None = None
         self._by_member: dict[str, HeldStep] = {}  # small jobs that travel with others
+        self._early = 0
 
     def follow(self, look_up: LookUp) -> None:
         """Have steps that are not held here looked up among those of other replicas."""
@@ -126,6 +130,7 @@ class HeldSteps:
 
     def remove(self, step: HeldStep) -> None:
         """A step has ended, for whatever reason."""
+        self._early -= step.given_back
         key = str(step.claim.key)
         for member in step.members:
             if self._by_member.get(member) is step:
@@ -140,6 +145,12 @@ class HeldSteps:
         keys.discard(key)
         if not keys:
             del self._by_instance[step.endpoint.instance]
+
+    def give_back(self, step: HeldStep, placement: Placement, choice: Choice) -> None:
+        """Its worker has answered: let another step have its slot while the answer is kept."""
+        if not step.given_back and self._early < EARLY and placement.give_back(choice):
+            step.given_back = True
+            self._early += 1
 
     def find(self, key: str) -> HeldStep | None:
         """Return the step with this key, if it runs here or was looked up."""

@@ -5,8 +5,9 @@ The statements are in `ledger_sql`; every method runs inside the transaction it 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+import msgspec
 from hivemesh_sdk.contracts.api import RunState
 from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.problems import Problem
@@ -111,9 +112,11 @@ class NewJobs:
     together: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """A row that this process holds, with everything that its dispatch needs."""
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that this process holds, with everything that its dispatch needs.
+
+    A struct because one is made for every small job, and its fields cost little there.
+    """
 
     key: WorkKey
     fence: Fence
@@ -210,8 +213,7 @@ class Travel:
     claims: tuple[Claim, ...] = ()  # the same, where somebody goes on with them
 
 
-@dataclass(frozen=True, slots=True)
-class JobEnd:
+class JobEnd(NamedTuple):
     """The good end of a job that travelled with others; `output` is the JSON of an Output."""
 
     key: WorkKey
@@ -276,6 +278,10 @@ class Ledger(Protocol):
 
         `size` jobs that may travel together count as one.
         """
+        ...
+
+    def claimable(self, tx: Transaction, capabilities: Sequence[str], now: int) -> frozenset[str]:
+        """Those of the capabilities of which a claim may find rows."""
         ...
 
     def finish_jobs(

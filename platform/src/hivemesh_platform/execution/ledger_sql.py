@@ -208,6 +208,10 @@ class SqlLedger:
         self._standing.check(tx)
         return claim_sql.claim(tx, capability, limit, now, self._standing, size)
 
+    def claimable(self, tx: Transaction, capabilities: Sequence[str], now: int) -> frozenset[str]:
+        """Those of the capabilities of which a claim may find rows."""
+        return claim_sql.claimable(tx, capabilities, now)
+
     def finish_jobs(
         self, tx: Transaction, ends: Sequence[JobEnd], placed: Placed, began: int, now: int
     ) -> None:

@@ -1,6 +1,6 @@
 """Reads the pages of one execution: batches are stored as they come, never looked into."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -76,7 +76,8 @@ class PageReader:
     `may_name` says whether the step may refer to an artifact: what it names is read by the next
     step and shown as the run's output, so it must be something that the run knows already.
     `withheld` is the class of the step's data where the platform's log may not hold it: then the
-    log tells that a line came, and not what it said.
+    log tells that a line came, and not what it said. `answered` is told of the good end as soon as
+    it is there, before what came with it is stored.
     """
 
     def __init__(
@@ -87,8 +88,10 @@ class PageReader:
         keep_answer: bool,
         may_name: Callable[[str], Awaitable[bool]],
         withheld: DataClass | None = None,
+        answered: Callable[[], None] | None = None,
     ) -> None:
         self._withheld = withheld
+        self._answered = answered
         self._store = store
         self._key = key
         self._keep_answer = keep_answer  # a state: always an artifact
@@ -101,13 +104,21 @@ class PageReader:
             StepFailedError: the execution ended with a problem, or the page is malformed.
         """
         try:
-            for frame in decode_page(body):
+            for frame in self._frames(body):
                 if frame.event.no > into.last:
                     await self._take_one(frame, into)
                     into.last = frame.event.no
         except (FramingError, DigestMismatchError) as error:
             detail = f"a page of {self._key} is damaged: {error}"
             raise StepFailedError(problem("step-failed", detail, retryable=True)) from error
+
+    def _frames(self, body: bytes) -> Iterable[Frame]:
+        if self._answered is None:
+            return decode_page(body)
+        frames = tuple(decode_page(body))
+        if frames and isinstance(frames[-1].event, ResultEvent):
+            self._answered()
+        return frames
 
     async def _take_one(self, frame: Frame, into: Taken) -> None:
         match frame.event:

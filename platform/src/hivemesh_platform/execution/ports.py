@@ -67,8 +67,14 @@ class Placement(Protocol):
         """Choose an instance and hold one slot there until `report`."""
         ...
 
-    def report(self, choice: Choice, outcome: Outcome, seconds: float) -> None:
-        """Give the slot back and tell how it went."""
+    def give_back(self, choice: Choice) -> bool:
+        """Give the slot back before `report`, as the instance has answered; False if not yet."""
+        ...
+
+    def report(
+        self, choice: Choice, outcome: Outcome, seconds: float, *, given_back: bool = False
+    ) -> None:
+        """Tell how it went, and give the slot back unless that was done."""
         ...
 
     def absent(self, capability: str) -> str:

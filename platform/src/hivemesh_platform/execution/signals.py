@@ -18,6 +18,11 @@ class Signal:
         """Wake the waiter, or the next one to come."""
         self._event.set()
 
+    @property
+    def given(self) -> bool:
+        """Whether a wait would return at once."""
+        return self._event.is_set()
+
     async def wait(self, timeout_s: float) -> None:
         """Return at the next signal or after `timeout_s`."""
         try:
@@ -59,12 +64,11 @@ class RunSignals:
     def hear(self, run: str) -> None:
         """The run has changed, here or at another replica."""
         self._last += 1
-        self._changes.pop(run, None)
         self._changes[run] = self._last
+        self._changes.move_to_end(run)
         if len(self._changes) > REMEMBERED:
             self._changes.popitem(last=False)
-        for listener in self._listeners.get(run, ()):
-            listener.give()
+        self._wake(run)
 
     def give_end(self, run: str) -> None:
         """A node of the run, or the run itself, has ended."""
@@ -76,7 +80,12 @@ class RunSignals:
     def hear_end(self, run: str) -> None:
         """A node of the run has ended, here or at another replica."""
         self.hear(run)
-        self.hear(ends_of(run))
+        if self._listeners:
+            self._wake(ends_of(run))
+
+    def _wake(self, name: str) -> None:
+        for listener in self._listeners.get(name, ()):
+            listener.give()
 
     def untold(self) -> dict[str, bool]:
         """The runs that have changed here since the last call, and whether nodes have ended."""

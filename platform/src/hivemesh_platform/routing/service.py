@@ -81,18 +81,33 @@ class RoutingService:
             number=number,
         )
 
-    def report(self, choice: Choice, outcome: Outcome, seconds: float) -> None:
-        """Give the slot back and tell how it went."""
+    def give_back(self, choice: Choice) -> bool:
+        """Give the slot back: the instance has answered, and its answer is being kept.
+
+        False for one that is tried: its next step waits for what becomes of this one.
+        """
         instance = choice.endpoint.instance
+        if self._outliers.allowed(instance, choice.capability) is not None:
+            return False
         self._board.release(instance, choice.capability)
+        self._changed.set()
+        return True
+
+    def report(
+        self, choice: Choice, outcome: Outcome, seconds: float, *, given_back: bool = False
+    ) -> None:
+        """Tell how it went, and give the slot back unless that was done."""
+        instance = choice.endpoint.instance
+        if not given_back:
+            self._board.release(instance, choice.capability)
         now = self._clock.monotonic()
         self._outliers.ended(choice.number, ok=_ENDED_WELL.get(outcome), now=now)
         if outcome is Outcome.OVERLOADED:
             self._board.saturate(instance, choice.capability)
         elif outcome in {Outcome.LOST, Outcome.UNREACHABLE}:
             self._suspect(instance)
-        self._eject()
-        self._changed.set()
+        if self._eject() or not given_back:
+            self._changed.set()
 
     @property
     def ejections(self) -> int:
@@ -148,9 +163,10 @@ class RoutingService:
                 self._endpoints[instance_id] = instance.endpoint()
         self._eject()
 
-    def _eject(self) -> None:
-        """Bring the board in step with the circuits."""
-        for instance, capability in self._outliers.look(self._clock.monotonic()):
+    def _eject(self) -> bool:
+        """Bring the board in step with the circuits; says whether any has changed."""
+        changed = self._outliers.look(self._clock.monotonic())
+        for instance, capability in changed:
             self._board.allow(instance, capability, self._outliers.allowed(instance, capability))
             standing = self.standing(instance, capability)
             log = _log.warning if standing.circuit is Circuit.OPEN else _log.info
@@ -162,6 +178,7 @@ class RoutingService:
                 reason=standing.reason,
                 probe_in_s=round(standing.probe_in_s, 1),
             )
+        return bool(changed)
 
     def _seat(self, instance: Instance) -> Seat:
         features = Features(

@@ -27,9 +27,15 @@ class MeasuredPlacement:
         """Choose an instance and hold one slot there until `report`."""
         return self._placement.choose(requirement)
 
-    def report(self, choice: Choice, outcome: Outcome, seconds: float) -> None:
-        """Give the slot back and count the attempt."""
-        self._placement.report(choice, outcome, seconds)
+    def give_back(self, choice: Choice) -> bool:
+        """Give the slot back before `report`; False if not yet."""
+        return self._placement.give_back(choice)
+
+    def report(
+        self, choice: Choice, outcome: Outcome, seconds: float, *, given_back: bool = False
+    ) -> None:
+        """Count the attempt, and give the slot back unless that was done."""
+        self._placement.report(choice, outcome, seconds, given_back=given_back)
         self._metrics.processing_time.labels(choice.endpoint.worker, outcome.value).observe(seconds)
 
     def absent(self, capability: str) -> str:
