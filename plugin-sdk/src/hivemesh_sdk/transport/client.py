@@ -35,8 +35,8 @@ IDLE_S = 30.0  # the server allows 75, so that the client is the one to close
 AGE_S = 600.0  # the server allows 900
 CONNECTIONS_PER_TARGET = 64
 SWEEP_EVERY_S = 5.0
-SLOW_S = 0.25  # an exchange on a shared connection is not expected to take longer
-ALONE_S = 2.0  # where one did, or was answered early, calls go alone for so long
+SLOW_S = 0.5  # an exchange on a shared connection is not expected to take longer
+ALONE_S = 1.0  # where one did, or was answered early, calls go alone for so long
 _MARGIN = timedelta(seconds=1)  # no call starts on a certificate in its last second
 
 

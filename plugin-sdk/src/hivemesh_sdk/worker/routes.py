@@ -41,7 +41,7 @@ from hivemesh_sdk.worker.steps import StepTable
 
 PREFIX = "/v1/steps/"
 MAX_REQUEST_ID = 128
-OTHERS_WAIT_S = 0.05  # for an execution behind whose answer others wait; it is then read on
+OTHERS_WAIT_S = 0.1  # for an execution behind whose answer others wait; it is then read on
 ANSWER_S = 0.05  # of the caller's deadline, kept for the way back
 
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,256}")
