@@ -81,6 +81,7 @@ async def metrics(platform: "Platform", database: Database) -> Metrics:
         ejections=platform.routing.ejections,
         removed=dict(platform.removed.counts),
         writer_cpu_s=database.writer_cpu_s,
+        transactions_repeated=database.repeated,
         tasks=len(asyncio.all_tasks()),
     )
     return platform.metrics

@@ -5,7 +5,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -35,6 +35,11 @@ class Database(ABC):
     @abstractmethod
     def writer_cpu_s(self) -> float:
         """CPU seconds of the writers: what durability costs."""
+
+    @property
+    def repeated(self) -> Mapping[str, int]:
+        """How many transactions were run again because they lost against others, by reason."""
+        return {}
 
     @abstractmethod
     async def __aenter__(self) -> Self:

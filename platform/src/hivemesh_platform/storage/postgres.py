@@ -11,7 +11,8 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -130,6 +131,11 @@ class PostgresDatabase(Database):
     def writer_cpu_s(self) -> float:
         """CPU seconds of the writers: what durability costs, without the server's part."""
         return sum(writer.cpu_s for writer in self._writers)
+
+    @property
+    def repeated(self) -> Mapping[str, int]:
+        """How many transactions were run again because they lost against others, by reason."""
+        return sum((writer.repeated for writer in self._writers), Counter())
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self._check)
@@ -339,6 +345,7 @@ class _Writer:
         self._no = 0  # of the last transaction
         self._wire: Wire | None = None
         self.cpu_s = 0.0
+        self.repeated: Counter[str] = Counter()
 
     def run(self, waiting: "queue.SimpleQueue[Write[Any] | None]") -> None:
         """Write until there is a None in the queue."""
@@ -376,6 +383,7 @@ class _Writer:
                 repeats += 1
                 if repeats > servers.repeats(error):
                     raise
+                self.repeated[servers.reason(error)] += 1
                 time.sleep(random.uniform(0, min(0.002 * 2**repeats, 0.2)))  # noqa: S311 - jitter
             except BaseException:
                 self._roll_back()

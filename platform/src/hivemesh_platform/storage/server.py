@@ -39,6 +39,12 @@ _REPEATS = {
     "55P03": 20,  # lock not available
     "23505": 3,  # unique violation: somebody was faster, and the second run sees it
 }
+_REASONS = {
+    "40001": "serialization",
+    "40P01": "deadlock",
+    "55P03": "lock",
+    "23505": "unique",
+}
 _GONE = ("08", "57P01", "57P02", "57P03", "25P03", "53300")
 """Connection, shutdown, start, idle in transaction, too many connections."""
 _FULL = ("53100", "53400")
@@ -159,6 +165,11 @@ def is_gone(error: BaseException) -> bool:
 def is_standby(error: BaseException) -> bool:
     """Whether a server that may not write has answered: after a fail-over, until DNS follows."""
     return isinstance(error, psycopg.Error) and error.sqlstate == "25006"
+
+
+def reason(error: BaseException) -> str:
+    """Why a transaction is run again, as the metrics have it."""
+    return _REASONS.get(getattr(error, "sqlstate", None) or "", "other")
 
 
 def repeats(error: BaseException) -> int:

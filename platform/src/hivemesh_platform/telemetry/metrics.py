@@ -39,6 +39,7 @@ class Totals:
     ejections: int = 0
     removed: Mapping[str, int] = field(default_factory=dict)  # by retention, by kind
     writer_cpu_s: float = 0.0
+    transactions_repeated: Mapping[str, int] = field(default_factory=dict)  # by reason
     tasks: int = 0
 
 
@@ -143,6 +144,12 @@ class _TotalsCollector(Collector):
             "What was removed as it had ended long ago, by kind.",
             "kind",
             totals.removed,
+        )
+        yield _family(
+            "hivemesh_database_transactions_repeated",
+            "Transactions that lost against others and were run again, by reason.",
+            "reason",
+            totals.transactions_repeated,
         )
         for name, text, number in (
             (
