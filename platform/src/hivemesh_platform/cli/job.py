@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from hivemesh_sdk.contracts.api import BatchView, RunView
 
 app = typer.Typer(no_args_is_help=True)
-app.add_typer(job_batch.app, name="batch", help="Jobs of one request: list, show, watch, cancel.")
+app.add_typer(
+    job_batch.app,
+    name="batch",
+    help="Jobs of one request: list, show, watch, cancel.",
+    epilog="Example:  hivemesh job batch list",
+)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `job list` shows it.")]
 One = Annotated[
