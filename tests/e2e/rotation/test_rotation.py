@@ -47,7 +47,7 @@ def load(installation: Installation, seconds: float) -> tuple[int, list[str]]:
 
 
 def rotate(install, *, svid_s: int, issuer_s: int, seconds: float) -> int:
-    """Load for so long, and until both workers that it meets have had two further certificates."""
+    """Load for so long, and until both workers that it meets have had a further certificate."""
     installation = install(
         *(f"trust.svid_lifetime_s={svid_s}", f"trust.issuer_lifetime_s={issuer_s}"),
         workers=SERVING,
@@ -56,7 +56,7 @@ def rotate(install, *, svid_s: int, issuer_s: int, seconds: float) -> int:
     installation.until_live()
     first, seen, done = expiries(installation), [expiries(installation)], 0
     ends_at, last = time.monotonic() + seconds, time.monotonic() + seconds + 120
-    while len(seen) < 3 or time.monotonic() < ends_at:
+    while len(seen) < 2 or time.monotonic() < ends_at:
         count, wrong = load(installation, 1)
         assert not wrong, wrong
         done += count
@@ -75,7 +75,7 @@ def expiries(installation: Installation) -> dict[str, datetime]:
 
 
 def test_certificates_change_under_load_without_a_failed_request(install) -> None:
-    assert rotate(install, svid_s=10, issuer_s=60, seconds=2) > 3
+    assert rotate(install, svid_s=20, issuer_s=120, seconds=2) > 3
 
 
 @pytest.mark.chaos
