@@ -8,10 +8,10 @@ import pytest
 from hivemesh_platform.cli import failures, output, session
 from hivemesh_platform.cli.completion import command_words, script
 from hivemesh_platform.cli.main import COMMANDS, GROUPS, build
-from hivemesh_sdk.cli.pairs import parse_pairs, parse_value
 from hivemesh_sdk.contracts.problems import FieldProblem, problem
 from hivemesh_sdk.errors import ConfigurationError, RemoteError
 from hivemesh_sdk.failures import FAILURE, UNAVAILABLE, document_of, show
+from hivemesh_sdk.safeio.pairs import parse_pairs, parse_value
 
 ALL = [(command, verb) for command, verbs in command_words().items() for verb in (verbs or [""])]
 

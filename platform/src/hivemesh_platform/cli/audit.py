@@ -150,7 +150,7 @@ def hash_(
 
     Example:  printf email-parser | hivemesh audit hash worker
     """
-    from hivemesh_sdk.cli.pairs import parse_value
+    from hivemesh_sdk.safeio.pairs import parse_value
 
     value = parse_value(sys.stdin.read().removesuffix("\n"))
     with session.client(state) as client:

@@ -131,7 +131,7 @@ def edit(
 
     Examples:  hivemesh dead-letter edit dl_0193…  ·  hivemesh dead-letter edit dl_0193… -f mended.json
     """
-    from hivemesh_sdk.cli.pairs import parse_pairs
+    from hivemesh_sdk.safeio.pairs import parse_pairs
 
     with session.client(state) as client:
         changes: dict[str, JsonValue] = {}

@@ -77,7 +77,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
                hivemesh job submit email.classify@1 -i mail.json -w types='["bill"]' -o json
                hivemesh job submit email.classify@1 --file mails.ndjson --label team=billing --wait
     """
-    from hivemesh_sdk.cli.pairs import parse_pairs
+    from hivemesh_sdk.safeio.pairs import parse_pairs
 
     from hivemesh_platform.cli.artifact import stored
     from hivemesh_platform.cli.values import parse_labels, read_json, read_lines, seconds

@@ -102,7 +102,7 @@ def run_(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     Example:  hivemesh pipeline run email-insights -p archive=@mail.mbox --class personal
     """
-    from hivemesh_sdk.cli.pairs import parse_pairs
+    from hivemesh_sdk.safeio.pairs import parse_pairs
 
     from hivemesh_platform.cli.artifact import stored
     from hivemesh_platform.cli.located import located

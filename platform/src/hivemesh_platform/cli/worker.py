@@ -145,7 +145,7 @@ def call(
 
     Example:  echo '{"subject": "Invoice 7"}' | hivemesh worker call email.classify@1 -i - -w types='["bill"]'
     """
-    from hivemesh_sdk.cli.pairs import parse_pairs
+    from hivemesh_sdk.safeio.pairs import parse_pairs
 
     from hivemesh_platform.cli.artifact import stored
     from hivemesh_platform.cli.values import read_json

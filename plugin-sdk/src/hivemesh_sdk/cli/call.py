@@ -9,11 +9,11 @@ from typing import BinaryIO
 
 import msgspec
 
-from hivemesh_sdk.cli.pairs import parse_pairs
 from hivemesh_sdk.errors import ConfigurationError, HivemeshError
 from hivemesh_sdk.failures import INCOMPLETE, OK, show
 from hivemesh_sdk.lifecycle.location import import_worker, locate
 from hivemesh_sdk.safeio.documents import read_text
+from hivemesh_sdk.safeio.pairs import parse_pairs
 from hivemesh_sdk.safeio.yaml import parse_yaml
 from hivemesh_sdk.worker.failures import problem_of
 from hivemesh_sdk.worker.http import Http
