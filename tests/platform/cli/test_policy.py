@@ -123,7 +123,7 @@ def test_a_mistake_in_the_file_is_told_by_name_and_line(command):
     command.file.write_text("version: 1\nrulez: []\n")
     code, _, err = command(None, "test", "FILE", "--offline")
     assert code != 0
-    assert "policy.yaml is not valid: /rulez: unknown key 'rulez'" in err
+    assert "why: policy.yaml is not valid\n  at /rulez: unknown key 'rulez'" in err
     assert "(line 2)" in err
 
 
