@@ -193,6 +193,14 @@ def test_what_the_first_instance_was_answered_answers_the_next_one(table, runner
     assert len(runner.runs) == 1
 
 
+def test_a_kept_answer_keeps_neither_the_ticket_nor_its_claims(table, runner):
+    execution = put(table)
+    runner.runs[0].succeed()
+    assert execution.right.ticket == ""
+    assert execution.right.claims.step == ""
+    assert execution.right.caller == CALLER
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -50,6 +50,11 @@ class Caller(Protocol):
     def uri(self) -> str: ...
 
 
+_NO_CLAIMS = Ticket(
+    iss="", aud=[], azp="", sub="", iat=0, exp=0, jti="", run="", step="", attempt=0, cap=""
+)
+
+
 class Right(msgspec.Struct, eq=False):
     """On what right an execution runs: who asked for it, with which ticket."""
 
@@ -60,9 +65,14 @@ class Right(msgspec.Struct, eq=False):
 
     @property
     def bare(self) -> "Right":
-        """The same without the ticket, which is a kilobyte; made once for all calls under it."""
+        """What is kept of it for an ended execution; made once for all calls under the ticket.
+
+        The ticket is a kilobyte and its claims are two. Only of another worker it matters later
+        what it had shown: whether it goes on with the same step.
+        """
         if self._bare is None:
-            self._bare = Right(self.caller, "", self.claims)
+            claims = self.claims if self.from_worker else _NO_CLAIMS
+            self._bare = Right(self.caller, "", claims)
         return self._bare
 
     @property

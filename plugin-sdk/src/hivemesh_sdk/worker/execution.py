@@ -384,7 +384,8 @@ class Execution(msgspec.Struct, eq=False):
                 self.cpu_s()
             self.released = True
             self.control = None  # so that a kept answer keeps nothing else
-            self.right = self.right.bare
+            if self.refused is None:  # else the ticket counts as unused once that was answered
+                self.right = self.right.bare
             self._listener.execution_released(self)
 
     def _append(self, event: Event, body: bytes, cost: int, *, wake: bool) -> None:
