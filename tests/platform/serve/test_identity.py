@@ -6,7 +6,7 @@ import pytest
 from hivemesh_platform.identity import OperatorFiles, OwnIdentity, Sources
 from hivemesh_platform.trust.authority import Authority, open_authority
 from hivemesh_platform.trust.keyring import KeyKind
-from hivemesh_platform.trust.profile import Lifetimes
+from hivemesh_platform.trust.profile import SIGNER_BACKDATE, Lifetimes
 from hivemesh_sdk.testing.clock import ManualClock
 from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.trust.source import IdentitySource
@@ -88,7 +88,7 @@ async def test_no_certificates_are_made_in_vain_where_the_issuer_is_not_valid_ye
     own: OwnIdentity, clock: ManualClock
 ) -> None:
     before = serial(own)
-    clock.jump(timedelta(hours=-1))
+    clock.jump(-2 * SIGNER_BACKDATE)
     await own.tick()
     assert serial(own) == before
 
