@@ -14,7 +14,7 @@ from hivemesh_platform.artifacts.kept import KeptDigests
 from hivemesh_platform.artifacts.local import BLOCK, SMALL, LocalArtifactStore
 from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.execution.retention import Retention
-from hivemesh_platform.execution.retention_sql import JOBS, bound
+from hivemesh_platform.execution.retention_sql import JOBS, bound, named_by_jobs, named_by_letters
 from hivemesh_platform.settings import RetentionSettings
 from hivemesh_sdk.contracts.names import TREE_MEDIA_TYPE
 from hivemesh_sdk.testing.clock import ManualClock
@@ -283,6 +283,33 @@ async def test_a_sweep_ends_where_another_replica_begins_to_lead(kept, monkeypat
     monkeypatch.setattr(kept.database, "write", and_then_another_leads)
     await kept.retention.sweep_as_leader()
     assert len(await kept.names("work", "run")) == 20
+
+
+async def test_what_is_due_is_told_also_where_others_lead_now(kept):
+    await kept.retention.sweep_as_leader()
+    kept.leads = False
+    await kept.run(11)
+    assert (await kept.retention.show(count=True)).due["runs"] == 1
+
+
+async def test_a_letter_that_is_retried_while_a_sweep_reads_keeps_its_input(kept, monkeypatch):
+    digest = await kept.upload(b"needed")
+    kept.clock.jump(timedelta(days=21))
+    named = json.dumps({"file": {"sha256": digest}})
+    await kept.add(LETTER, "dl_1", await kept.job(4, state="failed"), named, "open")
+    read, retried = kept.database.read, []
+
+    async def and_then_it_is_retried(work):
+        found = await read(work)
+        scanned = getattr(work, "func", None) in {named_by_jobs, named_by_letters}
+        if scanned and found[0] == "" and not retried:  # behind the last of the first kind
+            retried.append(await kept.job(0, state="queued", spec=named))
+            await kept.add("UPDATE dead_letter SET state = 'retried' WHERE id = 'dl_1'")
+        return found
+
+    monkeypatch.setattr(kept.database, "read", and_then_it_is_retried)
+    assert (await kept.retention.sweep())["entries"] == 0
+    assert retried
 
 
 async def test_what_is_kept_is_remembered_in_little_memory():

@@ -34,11 +34,12 @@ UNREFERENCED_S = 86_400.0  # longer than any step: what it has stored is named b
 _log = structlog.get_logger("hivemesh.retention")
 _Due = Callable[[Transaction, str, int, int], list[str]]
 _Remove = Callable[[Transaction, Sequence[str], int], int]
-_NAMING = (
+_Check = Callable[[], None]
+_NAMING = (  # letters before what is made of them: one that is retried meanwhile names nothing more
+    (sql.named_by_letters, 500),
     (sql.named_by_runs, 50),
     (sql.named_by_batches, 5000),
     (sql.named_by_jobs, 500),
-    (sql.named_by_letters, 500),
 )
 
 
@@ -77,7 +78,6 @@ class Retention:
         self._clock = clock
         self._leads = leads
         self._sweeping = asyncio.Lock()
-        self._check: Callable[[], None] = _no_check
         self.removed = Removed()
 
     async def run(self) -> None:
@@ -109,29 +109,33 @@ class Retention:
             due=await self._due() if count else {},
         )
 
-    async def sweep(self, check: Callable[[], None] = _no_check) -> dict[str, int]:
+    async def sweep(self, check: _Check = _no_check) -> dict[str, int]:
         """Remove all that is due; returns how much of each kind.
 
         Everything is looked at again in the transaction that removes it, so two sweeps at once, at
         two replicas, remove nothing that one alone would not. `check` ends it by an error.
         """
         async with self._sweeping:
-            self._check = check
             started = self._clock.monotonic()
             counts = {
-                "runs": await self._expire_runs(),
+                "runs": await self._expire_runs(check),
                 "jobs": await self._in_groups(
-                    sql.due_jobs, sql.remove_jobs, sql.JOBS, self._before(self._settings.jobs_days)
+                    sql.due_jobs,
+                    sql.remove_jobs,
+                    sql.JOBS,
+                    self._before(self._settings.jobs_days),
+                    check,
                 ),
                 "events": await self._in_groups(
                     sql.runs_with_events,
                     sql.remove_events,
                     sql.RUNS,
                     self._before(self._settings.events_days),
+                    check,
                 ),
             }
-            await self._remove_rows()
-            kept = await self._kept()
+            await self._remove_rows(check)
+            kept = await self._kept(check)
             counts["artifacts"] = await self._files.collect(UNREFERENCED_S, kept, check)
             before = self._before(self._settings.artifacts_days)
             counts["entries"] = (
@@ -171,48 +175,51 @@ class Retention:
             after = group[-1]
         return total
 
-    async def _expire_runs(self) -> int:
+    async def _expire_runs(self, check: _Check) -> int:
         before = self._before(self._settings.runs_days)
         now = milliseconds(self._clock)
 
         def expire(tx: Transaction, runs: Sequence[str], before: int) -> int:
             return sum(sql.expire_run(tx, run, before, now) for run in runs)
 
-        return await self._in_groups(sql.due_runs, expire, sql.RUNS, before)
+        return await self._in_groups(sql.due_runs, expire, sql.RUNS, before, check)
 
-    async def _in_groups(self, due: _Due, remove: _Remove, after: str, before: int | None) -> int:
+    async def _in_groups(
+        self, due: _Due, remove: _Remove, after: str, before: int | None, check: _Check
+    ) -> int:
         total = 0
         while before is not None:
             group = await self._read(due, after, before, GROUP)
             if not group:
                 break
+            check()
             total += await self._write(remove, group, before)
             after = group[-1]
         return total
 
-    async def _remove_rows(self) -> None:
+    async def _remove_rows(self, check: _Check) -> None:
         """Finish the runs that this sweep or an interrupted one has begun to remove."""
         while runs := await self._database.read(sql.expired):
-            self._check()
+            check()
             await self._engine.forget(runs)
             for run in runs:
-                await self._remove_rows_of(run)
+                await self._remove_rows_of(run, check)
 
-    async def _remove_rows_of(self, run: str) -> None:
+    async def _remove_rows_of(self, run: str, check: _Check) -> None:
         while True:
-            self._check()
+            check()
             if await self._database.write(lambda tx: sql.remove_rows(tx, run, GROUP * 10)):
                 return
             await asyncio.sleep(PAUSE_S)
 
-    async def _kept(self) -> KeptDigests:
+    async def _kept(self, check: _Check = _no_check) -> KeptDigests:
         """The digests that something which is kept names, and what lies in folders of them."""
         kept = KeptDigests()
         await self._files.keep(await self._database.read(sql.named_by_pipelines), kept)
         for names, limit in _NAMING:
             after = sql.JOBS if names is sql.named_by_jobs else ""
             while True:
-                self._check()
+                check()
                 after, some = await self._database.read(partial(names, after=after, limit=limit))
                 await self._files.keep(some, kept)
                 if not after:
@@ -223,7 +230,6 @@ class Retention:
         return await self._database.read(lambda tx: due(tx, after, before, limit))
 
     async def _write(self, remove: _Remove, group: Sequence[str], before: int) -> int:
-        self._check()
         count = await self._database.write(lambda tx: remove(tx, group, before))
         await asyncio.sleep(PAUSE_S)
         return count
