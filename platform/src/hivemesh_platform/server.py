@@ -237,12 +237,17 @@ async def _naming_others(
 
     async def keep() -> None:
         named: list[tuple[str, int]] = []
+        told = ""
         while True:
-            parts = [urlsplit(one.urls.mesh) for one in replicas.others]
-            found = sorted((one.hostname, one.port) for one in parts if one.hostname and one.port)
-            if found != named:
-                operator.write_endpoint(*own, found)
-                named = found
+            found = sorted(filter(None, (_host_and_port(one.urls.mesh) for one in replicas.others)))
+            try:
+                if found != named:
+                    operator.write_endpoint(*own, found)
+                    named, told = found, ""
+            except OSError as error:  # the next beat tries again
+                if str(error) != told:
+                    told = str(error)
+                    _log.warning("operator_files_not_written", detail=told)
             await asyncio.sleep(BEAT_S)
 
     async with asyncio.TaskGroup() as group:
@@ -251,6 +256,15 @@ async def _naming_others(
             yield
         finally:
             task.cancel()
+
+
+def _host_and_port(url: str) -> tuple[str, int] | None:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    return (host, port) if host and port else None
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
