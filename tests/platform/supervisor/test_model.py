@@ -1,6 +1,7 @@
 import pytest
 from hivemesh_platform.supervisor.model import (
     CONDEMNED_S,
+    FREE_DEATHS,
     KILL_AFTER_S,
     LONGEST_BACKOFF_S,
     Backoff,
@@ -114,4 +115,15 @@ def test_four_ends_in_a_row_are_a_crash_loop() -> None:
 def test_a_death_of_a_step_delays_no_start_and_hides_no_crash_loop() -> None:
     fresh, looping = Backoff(), Backoff(failures=4, not_before=NOW + 4)
     assert actions(backoff=fresh.failed(NOW, of_a_step=True)) == ["start"]
-    assert looping.failed(NOW, of_a_step=True) == looping
+    died = looping.failed(NOW, of_a_step=True)
+    assert (died.looping, died.not_before) == (True, looping.not_before)
+
+
+def test_steps_that_kill_one_after_the_other_are_a_crash_loop_in_the_end() -> None:
+    backoff, delays = Backoff(), []
+    for _ in range(2000):
+        backoff = backoff.failed(NOW, of_a_step=True)
+        delays.append(max(0.0, backoff.not_before - NOW))
+    assert delays[: FREE_DEATHS + 2] == [0.0] * FREE_DEATHS + [0.5, 1.0]
+    assert delays[-1] == LONGEST_BACKOFF_S
+    assert backoff.looping

@@ -1,7 +1,7 @@
 """What the supervisor does about one worker's processes: decided here, done in `fleet`. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -9,6 +9,7 @@ BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 STABLE_S = 30.0  # a process that lived this long has started well
 LOOPING = 4  # ends in a row after which it is called a crash loop
+FREE_DEATHS = 16  # of steps, in a row: what one record costs that is found by halves of a batch
 CONDEMNED_S = 60.0  # a lost process may come back for this long before it is killed
 KILL_AFTER_S = 5.0  # past the drain grace
 
@@ -66,21 +67,22 @@ class Backoff:
 
     failures: int = 0
     not_before: float = 0.0
+    of_steps: int = 0  # deaths in a row that cost no wait
 
     def failed(self, now: float, *, of_a_step: bool = False) -> "Backoff":
         """After a process that ended by itself; `of_a_step`: it served, and had steps when it died.
 
         What kills it then is among its steps, which are given up after a few deaths: others that
-        wait for it are not to wait longer for that.
+        wait for it are not to wait longer for that. Where it goes on, it is an end like any other.
         """
-        if of_a_step:
-            return self
-        delay = min(BACKOFF_S * 2**self.failures, LONGEST_BACKOFF_S)
-        return Backoff(self.failures + 1, now + delay)
+        if of_a_step and self.of_steps < FREE_DEATHS:
+            return replace(self, of_steps=self.of_steps + 1)
+        delay = min(BACKOFF_S * 2 ** min(self.failures, 10), LONGEST_BACKOFF_S)
+        return replace(self, failures=self.failures + 1, not_before=now + delay)
 
     @property
     def looping(self) -> bool:
-        """Whether it ends again and again right after its start."""
+        """Whether it ends again and again soon after its start."""
         return self.failures >= LOOPING
 
 
