@@ -56,9 +56,20 @@ class Source:
 
     def __init__(self, source: BinaryIO) -> None:
         self._source = source
+        self._was_read = False
+        try:
+            self._start: int | None = source.tell()
+        except (OSError, ValueError, AttributeError):
+            self._start = None
+
+    @property
+    def once(self) -> bool:
+        """Whether it is known to be readable once alone, as a pipe is."""
+        return self._start is None
 
     def read(self, size: int = -1) -> bytes:
         """Read on."""
+        self._was_read = True
         try:
             return self._source.read(size)
         except OSError as error:
@@ -66,9 +77,17 @@ class Source:
             message = f"{name}: {error.strerror}"
             raise ConfigurationError(message, slug="file-unreadable") from error
 
-    def rewind(self) -> None:
-        """Begin again."""
-        self._source.seek(0)
+    def rewind(self) -> bool:
+        """Go back to where it stood at first; False where it cannot."""
+        if not self._was_read:
+            return True
+        if self._start is None:
+            return False
+        try:
+            self._source.seek(self._start)
+        except (OSError, ValueError, AttributeError):
+            return False
+        return True
 
 
 class ApiChannel:
@@ -99,7 +118,7 @@ class ApiChannel:
             with self._closing_where_it_fails():
                 return self._send_once(method, path, body, headers).read()
 
-        return self._patiently(once, again=_does_no_harm(method, headers))
+        return self._patiently(once, again=_again(method, body, headers))
 
     @contextmanager
     def exchange(
@@ -111,12 +130,12 @@ class ApiChannel:
             with self._closing_where_it_fails():
                 return self._send_once(method, path, body, headers)
 
-        response = self._patiently(once, again=_does_no_harm(method, headers))
+        response = self._patiently(once, again=_again(method, body, headers))
         with self._closing_where_it_fails():
             yield response
             response.read()
 
-    def _patiently(self, once: Callable[[], T], *, again: bool) -> T:
+    def _patiently(self, once: Callable[[], T], *, again: Callable[[], bool]) -> T:
         until, pause, tries = float("inf"), PAUSE_S[0], 0
         while True:
             try:
@@ -124,7 +143,7 @@ class ApiChannel:
             except RemoteError as error:
                 tries += 1
                 until = min(until, time.monotonic() + PATIENCE_S)
-                wait = self._wait(error, pause, tries) if again else None
+                wait = self._wait(error, pause, tries) if again() else None
                 if wait is None or time.monotonic() + wait > until:
                     raise
             time.sleep(wait)
@@ -171,19 +190,20 @@ class ApiChannel:
     def _answered(
         self, method: str, path: str, body: "bytes | Source | None", headers: dict[str, str]
     ) -> http.client.HTTPResponse:
+        if isinstance(body, Source) and body.once:
+            self.close()  # a connection that was idle may be lost, and the bytes with it
         if self._connection is not None:
             try:
                 self._connection.request(method, path, body, headers)
                 response = self._connection.getresponse()
-                if self._credentials.token or not _is_outlived(response):
+                if self._credentials.token or not _is_outlived(response) or not _rewound(body):
                     return response
                 self.close()  # it speaks for a certificate that is worth nothing any more
             except (http.client.RemoteDisconnected, ConnectionError, ssl.SSLError):
                 self.close()  # the platform closes idle and aged connections
-                if not _does_no_harm(method, headers) and (body is None or isinstance(body, bytes)):
+                upload = isinstance(body, Source)
+                if not (upload or _does_no_harm(method, headers)) or not _rewound(body):
                     raise
-        if body is not None and not isinstance(body, bytes):
-            body.rewind()
         self._connection = self._connected()
         self._connection.request(method, path, body, headers, encode_chunked=hasattr(body, "read"))
         return self._connection.getresponse()
@@ -270,6 +290,15 @@ class _Connection(http.client.HTTPSConnection):
 def _does_no_harm(method: str, headers: dict[str, str]) -> bool:
     """Whether a request may be read twice."""
     return method == "GET" or IDEMPOTENCY_HEADER in headers
+
+
+def _rewound(body: bytes | Source | None) -> bool:
+    return not isinstance(body, Source) or body.rewind()
+
+
+def _again(method: str, body: bytes | Source | None, headers: dict[str, str]) -> Callable[[], bool]:
+    """Whether a request may be sent again, asked when it has failed."""
+    return lambda: _does_no_harm(method, headers) and _rewound(body)
 
 
 def _host_and_port(address: str) -> tuple[str, int] | None:

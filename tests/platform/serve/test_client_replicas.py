@@ -1,6 +1,9 @@
 """`Client` at several replicas: who is asked, what is sent again, and what is not."""
 
+import io
 import json
+import os
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -33,7 +36,7 @@ class Replica:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self):
-                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                body = _body(self.rfile, self.headers)
                 replica.asked.append((self.command, self.path, body))
                 answer = replica.answers.pop(0) if replica.answers else 200
                 if answer == "cut":
@@ -64,6 +67,36 @@ class Replica:
     def stop(self):
         self._server.shutdown()
         self._server.server_close()
+
+
+def _body(file, headers):
+    if "transfer-encoding" not in headers:
+        return file.read(int(headers.get("content-length", 0)))
+    body = b""
+    while size := int(file.readline(), 16):
+        body += file.read(size)
+        file.readline()
+    file.readline()
+    return body
+
+
+def _pipe(data):
+    reading, writing = os.pipe()
+    os.write(writing, data)
+    os.close(writing)
+    return os.fdopen(reading, "rb")
+
+
+class Unpacked(io.BytesIO):
+    """What a library unpacks from a pipe: it knows where it stands, and cannot go back."""
+
+    def seek(self, *_):
+        raise io.UnsupportedOperation
+
+
+def _upload(client, source):
+    with client._channel.exchange("POST", "/v1/artifacts", api_channel.Source(source), {}) as found:
+        found.read()
 
 
 def _json(document):
@@ -188,6 +221,39 @@ async def test_answers_name_the_replicas_where_there_are_several(urls):
     await Whereabouts(app, lambda: urls)({"type": "http"}, None, send)
     told = [(REPLICAS_HEADER.encode(), b"https://a:1, https://b:1")] if len(urls) > 1 else []
     assert sent == told
+
+
+async def test_what_can_be_read_once_is_uploaded(client, replicas):
+    for data in (b"first", b"second"):
+        with _pipe(data) as source:
+            _upload(client, source)
+    assert [body for _, _, body in replicas[0].asked] == [b"first", b"second"]
+
+
+async def test_an_upload_begins_where_its_file_stands_and_does_so_again(client, replicas):
+    source = io.BytesIO(b"header data")
+    source.seek(7)
+    client.run("run_1")
+    replicas[0].answers = ["cut"]
+    _upload(client, source)
+    assert [body for _, _, body in replicas[0].asked] == [b"", b"data", b"data"]
+
+
+async def test_what_cannot_be_read_again_is_not_sent_again(client, replicas):
+    client.run("run_1")
+    replicas[0].answers = ["cut"]
+    with pytest.raises(RemoteError) as refused:
+        _upload(client, Unpacked(b"data"))
+    assert refused.value.document.code == "HM-1605"
+    assert [body for _, _, body in replicas[0].asked] == [b"", b"data"]
+
+
+async def test_what_can_be_read_once_goes_on_a_connection_that_is_open_for_sure(client, replicas):
+    client.run("run_1")
+    client._channel._connection.sock.shutdown(socket.SHUT_RDWR)  # as one that was idle for long
+    with _pipe(b"data") as source:
+        _upload(client, source)
+    assert [body for _, _, body in replicas[0].asked] == [b"", b"data"]
 
 
 def test_a_key_makes_a_request_repeatable():
