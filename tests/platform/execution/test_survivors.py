@@ -32,11 +32,15 @@ async def lose(platform, attempt, *, last):
     step.end(Verdict.LOST, problem("worker-lost", "it did not answer"))
 
 
-async def crashes(platform, job):
+async def counted(platform, job):
     row = await platform.database.read(
-        lambda tx: tx.one("SELECT crashes FROM work WHERE run = ?", (job,))
+        lambda tx: tx.one("SELECT crashes, suspect FROM work WHERE run = ?", (job,))
     )
-    return row["crashes"]
+    return row["crashes"], row["suspect"]
+
+
+async def crashes(platform, job):
+    return (await counted(platform, job))[0]
 
 
 async def outcomes(platform, run):
@@ -57,6 +61,25 @@ async def test_a_step_that_is_cut_off_again_and_again_is_no_poison(tmp_path):
                     await asyncio.sleep(0)
         assert (await platform.end(job)).state == "completed"
         assert await outcomes(platform, job) == ["lost"] * 5 + ["completed"]
+
+
+async def test_what_has_killed_once_is_kept_apart_after_a_broken_connection_too(tmp_path):
+    fleet = FakeWorkerFleet(worker(slots=1))
+    fleet.uptime_s = SINCE_LONG
+    async with core(tmp_path, fleet) as platform:
+        job = await begin(platform)
+        await platform.until(lambda: len(fleet.puts) == 1)
+        await platform.database.write(
+            lambda tx: tx.execute("UPDATE work SET crashes = 1 WHERE run = ?", (job,))
+        )
+        await lose(platform, 1, last=False)
+        await platform.until(lambda: len(fleet.puts) == 2)
+        async with asyncio.timeout(20):
+            while await crashes(platform, job) > 1:  # noqa: ASYNC110 - a row tells nobody
+                await asyncio.sleep(0)
+        assert await counted(platform, job) == (1, 1)
+        await lose(platform, 2, last=True)
+        assert (await platform.end(job)).state == "completed"
 
 
 async def test_a_process_that_was_started_since_is_not_the_one_that_ran_the_step(tmp_path):

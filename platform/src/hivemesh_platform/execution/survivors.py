@@ -23,7 +23,7 @@ ASKED_S = 600.0  # for so long after a loss
 MOST = 4096  # losses that are remembered; of more the oldest stay crashes
 
 _PARDON = """
-UPDATE work SET crashes = crashes - 1, suspect = 0
+UPDATE work SET crashes = crashes - 1, suspect = CASE WHEN crashes > 1 THEN suspect ELSE 0 END
  WHERE run = ? AND node = ? AND seq = ? AND attempt >= ? AND crashes > 0 AND ended_at IS NULL
 """
 _log = structlog.get_logger("hivemesh.execution")
