@@ -29,6 +29,13 @@ def test_equal_refusals_are_one_with_their_number(refused):
     assert refused.counts == {"other-audience": 3}
 
 
+def test_peers_without_an_identity_are_one_nobody(refused):
+    for port in range(2 * MAX_REFUSALS):
+        refused.add(f"10.0.0.1:{port}", "identity-invalid")
+    refused.add(PEER, "other-audience")
+    assert refused.due() == [of(2 * MAX_REFUSALS, "", "identity-invalid"), of(1)]
+
+
 def test_what_was_not_heard_is_told_again(refused):
     refused.add(PEER, "other-audience")
     refused.due()

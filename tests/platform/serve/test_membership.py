@@ -1,7 +1,11 @@
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 from hivemesh_platform.audit.index import Query
+from hivemesh_platform.replicas.model import Urls
+from hivemesh_platform.replicas.service import Replicas
+from hivemesh_platform.storage.errors import DatabaseUnreachableError
 from hivemesh_sdk.contracts.instances import Refusal
 from hivemesh_sdk.errors import RemoteError
 from platform_support import ask, install, join, member, platform
@@ -70,3 +74,21 @@ async def test_whom_a_worker_refused_is_in_the_audit_trail(tmp_path: Path) -> No
         (record,) = await found.audit_service.find(Query(action="access:refused"))
     assert record.actor.endswith(f"/worker/echo/{instance}")
     assert (record.object, record.decision, record.count) == (peer, "deny", 3)
+
+
+async def test_a_report_that_is_passed_on_to_another_replica_counts_there_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(_: object) -> list[Urls]:
+        message = "this replica does not reach the database; ask another one"
+        raise DatabaseUnreachableError(message)
+
+    monkeypatch.setattr(Replicas, "told", cut_off)
+    worker = install(tmp_path)
+    async with platform(tmp_path) as found, member(found, worker) as (instance, client):
+        refusal = Refusal(peer="", reason="no-certificate", count=3)
+        with pytest.raises(RemoteError) as passed_on:
+            await client.heartbeat(instance, heartbeat(refusals=[refusal]))
+        records = await found.audit_service.find(Query(action="access:refused"))
+    assert passed_on.value.document.status == HTTPStatus.SERVICE_UNAVAILABLE
+    assert records == []

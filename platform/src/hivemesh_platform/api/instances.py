@@ -37,7 +37,7 @@ def router(
 
     `replicas` are the addresses of those that live, this one first; it raises where instances have
     to ask another one, and what they said counts here all the same. Whom instances say that they
-    refused is noted in the trail.
+    refused is noted in the trail of who answers them: they tell it until then.
     """
     routes = strict_router()
 
@@ -56,10 +56,10 @@ def router(
         told = reported.events(peer.uri, f"{peer.serial:x}", beat.refusals)
         beat = msgspec.structs.replace(beat, refusals=[])
         reply = await registry.heartbeat(peer, instance_id, beat, sequence)
-        for event in told:
-            trail.note(event)
         hear(peer.uri, beat.bundle_sequence, beat.issuer)
         live = replicas()
+        for event in told:
+            trail.note(event)
         reply = msgspec.structs.replace(
             reply,
             platforms=[one.mesh for one in live if one.mesh],

@@ -60,8 +60,8 @@ class Refused:
         logged.at, logged.since = now, 0
 
     def add(self, peer: str, reason: str) -> None:
-        """Count a refusal for the platform alone."""
-        self._tally((peer, reason)).count += 1
+        """Count a refusal for the platform alone; who shows no identity is nobody, not an address."""
+        self._tally((peer if peer.startswith("spiffe://") else "", reason)).count += 1
 
     def due(self, *, everything: bool = False) -> list[Refusal]:
         """What to tell the platform now, at the end everything; it stays until it was heard."""
