@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from hivemesh_sdk.transport import DeadlineExceededError, Limits, MeshClient
 from hivemesh_sdk.transport.connection import MOST_TOGETHER
+from hivemesh_sdk.trust.identity import SpiffeId
 
 WAIT_S = 10.0
 PAGE = [b"x-request-id: 1", b"content-type: application/vnd.hivemesh.events"]
@@ -270,6 +271,55 @@ async def test_each_of_them_is_admitted_by_itself(mesh_of, wire):
         connection.send(b"".join(request(b"%d" % n) for n in range(4)))
         assert [(await connection.answer())[0] for _ in range(3)] == [200, 200, 429]
         assert await connection.rest() == b""
+
+
+HEALTH = b"GET /v1/health HTTP/1.1\r\n"
+
+
+@pytest.mark.parametrize(("kind", "places"), [("user", 3), ("worker", 4)])
+async def test_question_of_health_before_them_leaves_them_no_more_places(
+    mesh_of, wire, until, ca, kind, places
+):
+    app = Echo()
+    svid = ca.svid(SpiffeId(ca.trust_domain, (kind, "one", "1")[: 2 if kind == "user" else 3]))
+    async with mesh_of(app, limits=Limits(requests=4)) as mesh:
+        connections = [await wire(mesh, svid) for _ in range(places + 1)]
+        for one in connections:
+            await learnt(one)
+            one.send(HEALTH + b"host: x\r\n\r\n")  # no known form: it is parsed
+            assert (await one.answer())[2] == b"/v1/health "
+        app.hold = True
+        for n, one in enumerate(connections[:-1], 1):
+            one.send(request(b"%d" % n))
+            await until(lambda n=n: len(app.waiting) == n)
+        connections[-1].send(request(b"last"))
+        assert (await connections[-1].answer())[0] == 429
+        for path in tuple(app.waiting):
+            app.give(path)
+        assert [(await one.answer())[0] for one in connections[:-1]] == [200] * places
+
+
+async def test_question_of_health_with_a_known_head_is_answered_however_many_others_ask(
+    mesh_of, wire, until
+):
+    class Healthy(Echo):
+        def takes(self, scope):
+            return True
+
+    app = Healthy()
+    async with mesh_of(app, limits=Limits(requests=1)) as mesh:
+        busy, asking = await wire(mesh), await wire(mesh)
+        await learnt(busy)
+        await learnt(asking)
+        app.hold = True
+        busy.send(request(b"busy"))
+        await until(lambda: "/busy" in app.waiting)
+        app.hold = False
+        asking.send(HEALTH + b"content-length: 0\r\nhost: x\r\n\r\n")
+        status, _, body = await asking.answer()
+        assert (status, body) == (200, b"/v1/health ")
+        app.give("/busy")
+        assert (await busy.answer())[0] == 200
 
 
 async def test_peer_is_judged_on_each_of_them(mesh_of, wire, until):

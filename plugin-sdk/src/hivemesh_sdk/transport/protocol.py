@@ -288,7 +288,7 @@ class MeshProtocol(HttpToolsProtocol):
         scope["http_version"] = version
         self._set_path(self.url)
         keep_alive = version == "1.1" and parser.should_keep_alive()
-        app = self._admit()
+        app = self._admit(scope)
         previous = self._current()
         self.cycle = cycle = self._new_cycle(scope, keep_alive=keep_alive)
         if previous is not None and not previous.response_complete:
@@ -331,7 +331,7 @@ class MeshProtocol(HttpToolsProtocol):
                 break
             if self.flow.write_paused or not direct.takes(scope):
                 break
-            app = self._admit()
+            app = self._admit(scope)
             self.idle_since = None
             if app is direct:
                 self._answer_directly(
@@ -541,7 +541,7 @@ class MeshProtocol(HttpToolsProtocol):
 
     # Admission
 
-    def _admit(self) -> Application:
+    def _admit(self, scope: HTTPScope) -> Application:
         guard = self.guard
         if self.over_limit:
             return self._refusal(
@@ -552,15 +552,15 @@ class MeshProtocol(HttpToolsProtocol):
             if objection is not None:
                 return self._refusal(*objection)
         held = len(self.tasks) + len(self.awaited)
-        if held >= guard.limits.shared and self._may_not_enter(held):
+        if held >= guard.limits.shared and self._may_not_enter(scope, held):
             return self._refusal("overloaded", Reason.REQUESTS, "too many requests", retry=True)
         app: Application = self.app
         return app
 
-    def _may_not_enter(self, held: int) -> bool:
+    def _may_not_enter(self, scope: HTTPScope, held: int) -> bool:
         """Keep the last places for processes: their heartbeats and answers are what ends the rush."""
         peer = self.standing.peer
-        if peer is not None and self.scope["path"] == HEALTH_PATH:
+        if peer is not None and scope["path"] == HEALTH_PATH:
             return False
         full = held >= self.guard.limits.requests
         return full or (peer is not None and peer.id.kind is Kind.USER)
