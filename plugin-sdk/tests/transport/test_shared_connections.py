@@ -123,6 +123,34 @@ async def test_connection_ends_when_everybody_on_it_has_left(mesh_of, until):
         assert mesh.client.in_flight(mesh.target) == 0
 
 
+@pytest.mark.parametrize("why", ["cancelled", "late"])
+async def test_no_call_waits_behind_an_answer_that_nobody_waits_for(mesh_of, until, why):
+    app = Echo()
+    async with mesh_of(app) as mesh:
+        await opened(mesh)
+        app.hold = True
+        calls = [
+            asyncio.ensure_future(
+                put(mesh, n, deadline_s=0.05 if (n, why) == (2, "late") else WAIT_S)
+            )
+            for n in range(3)
+        ]
+        await until(lambda: len(app.waiting) == 3)  # the first one alone, two on one connection
+        if why == "cancelled":
+            calls[2].cancel()
+        await asyncio.gather(calls[2], return_exceptions=True)
+        app.give("/0")
+        app.give("/1")
+        assert [(await call).body for call in calls[:2]] == [b"/0 0", b"/1 1"]
+        assert mesh.client.connections == 2
+        app.hold = False  # yet "/2" stays without its answer
+        answers = await asyncio.gather(*(put(mesh, n, shared=False) for n in range(3, 6)))
+        assert [one.body for one in answers] == [b"/%d %d" % (n, n) for n in range(3, 6)]
+        assert "/2" in app.waiting
+        app.give("/2")  # goes nowhere
+        await until(lambda: mesh.listener.requests == 0)
+
+
 async def test_deadline_of_one_call_is_not_that_of_the_others(mesh_of, until):
     app = Echo()
     async with mesh_of(app) as mesh:

@@ -237,6 +237,8 @@ class _Pool:
         connection.users -= 1
         if connection.users:
             return
+        if connection.unanswered:
+            connection.abort()  # whoever takes it next would wait for what nobody wants
         if connection.reusable:
             now = connection.idle_since = self._clock.monotonic()
             if connection.shared and now - connection.taken_at > SLOW_S:

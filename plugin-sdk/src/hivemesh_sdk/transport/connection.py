@@ -141,6 +141,11 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # a TLS transport is a Transport
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether an answer is still to come, be it to a caller who left."""
+        return bool(self._exchanges)
+
     def gather(self) -> None:
         """Send what is asked next together with what is asked after it in this turn of the loop."""
         self._gathered, self.shared = [], True
