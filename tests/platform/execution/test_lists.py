@@ -10,6 +10,7 @@ RUN = """INSERT INTO run (id, pipeline, version, document, parameters, labels, s
          created_at, ended_at) VALUES (?, ?, 1, '{}', '{}', '{}', ?, ?, ?, ?)"""
 JOB = """INSERT INTO work (run, node, seq, kind, capability, submitter, rank, state, created_at,
          ended_at, spec) VALUES (?, 'job', 0, 'call', ?, ?, 1, ?, ?, ?, '{}')"""
+ATTEMPT = """INSERT INTO attempt (run, node, seq, attempt, started_at) VALUES (?, 'job', 0, 1, 1)"""
 ANNA = "spiffe://test.hivemesh.internal/user/anna"
 BEN = "spiffe://test.hivemesh.internal/user/ben"
 STATES = ("completed", "failed", "queued", "cancelled")
@@ -169,3 +170,33 @@ async def test_a_label_finds_runs_and_jobs(filled, kind):
     assert await newest(filled, wanted) == chosen[::-1]
     assert await newest(filled, wanted, before=chosen[1]) == chosen[:1]
     assert await newest(filled, Filters(kind=kind, label="team", label_value="b")) == []
+
+
+class RetriedMeanwhile:
+    """A transaction between whose statements another one sets a failed job going again."""
+
+    def __init__(self, tx, job):
+        self._tx, self._job, self.send = tx, job, tx.send
+
+    def all(self, statement, names):
+        found = self._tx.all(statement, names)
+        self._tx.execute(
+            "UPDATE work SET state = 'running', ended_at = NULL WHERE run = ?", self._job
+        )
+        return found
+
+
+async def test_what_is_retried_while_its_batch_is_cancelled_goes_on(database):
+    jobs = [(f"job_{'0' * 32}-{n:09}",) for n in range(3)]
+
+    def cancelled(tx):
+        states = zip(jobs, ("queued", "failed", "queued"), (None, 1, None), strict=True)
+        tx.execute_many(JOB, [(*job, "a.do@1", ANNA, state, 1, end) for job, state, end in states])
+        tx.execute_many(ATTEMPT, jobs)
+        ended = batch_sql.cancel(RetriedMeanwhile(tx, jobs[1]), Ends("job_", "job~"), 10, 2)
+        open_ones = tx.all("SELECT run FROM attempt WHERE ended_at IS NULL")
+        return ended, [(row["run"],) for row in open_ones]
+
+    ended, open_ones = await database.write(cancelled)
+    assert ended == [jobs[0][0], jobs[2][0]]
+    assert open_ones == [jobs[1]]

@@ -19,7 +19,9 @@ UPDATE work SET state = 'cancelled', ended_at = :now
 _END_ATTEMPTS = f"""
 UPDATE attempt SET ended_at = :now, outcome = 'cancelled'
  WHERE {_BETWEEN} AND ended_at IS NULL
-"""  # noqa: S608 - as above
+   AND EXISTS (SELECT 1 FROM work WHERE work.run = attempt.run AND work.node = 'job'
+                  AND work.seq = 0 AND work.state = 'cancelled')
+"""  # noqa: S608 - as above; one between them that has failed may go again meanwhile
 
 
 @dataclass(frozen=True, slots=True)
