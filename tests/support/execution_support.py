@@ -175,7 +175,7 @@ async def core(
             issuer="spiffe://test.hivemesh.internal/platform/p1",
             signer=SIGNING,
             reader=TicketReader(lambda: SIGNERS, clock or SystemClock()),
-            policies=EverythingAllowed(),
+            policies=ports.pop("policies", None) or EverythingAllowed(),
             replicas=replicas,
             **ports,
         )

@@ -20,6 +20,7 @@ from hivemesh_platform.execution.ports import (
     Page,
     Requirement,
     StepRefusedError,
+    Survey,
     UnreachableError,
 )
 from hivemesh_sdk.contracts.instances import Endpoint
@@ -362,6 +363,22 @@ class FakePlacement:
             capability=requirement.capability,
             explanation=explanation,
         )
+
+    def survey(self, requirement: Requirement):
+        name = requirement.capability
+        free = [(one, self._free(one, name)) for one in self._live() if name in one.behaviours]
+        busy = "" if any(slots for _, slots in free) else "all slots are taken"
+        candidates = [
+            {
+                "worker": "fake",
+                "instance": one.instance,
+                "score": 0.1,
+                "parts": {"cpu": 0.1, "memory": 0.0, "active": 0.0},
+                "unmet": "" if slots else "free slot",
+            }
+            for one, slots in free
+        ]
+        return Survey(reason=self.absent(name) or busy, candidates=candidates)
 
     def give_back(self, choice):
         held = (choice.endpoint.instance, choice.capability)

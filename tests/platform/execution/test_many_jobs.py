@@ -187,4 +187,5 @@ async def test_what_nobody_takes_says_why_and_counts_no_attempt(running):
     assert (view.nodes[0].attempts, view.started_at) == (0, None)
     [waits] = await runs.explain(job, 0, 10)
     assert await runs.explain(job, 1, 10) == []
-    assert (waits.chosen, waits.reason) == (None, view.reason)
+    assert (waits.chosen, waits.reason, waits.candidates) == (None, view.reason, [])
+    assert waits.reason == f"no live instance serves {ECHO}"

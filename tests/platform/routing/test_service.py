@@ -213,7 +213,14 @@ async def test_the_explanation_names_what_others_do_not_meet(
     await directory.put(instance(clock, "i1", labels={"gpu": "true"}))
     await directory.put(instance(clock, "i2"))
     choice = placed(routing, Requirement(capability="echo.say@1", labels={"gpu": "true"}))
-    assert choice.explanation["candidates"][1] == {"instance": "i2", "unmet": "gpu=true"}
+    assert choice.explanation["candidates"][1] == {
+        "instance": "i2",
+        "score": 0.0,
+        "parts": {"cpu": 0.0, "memory": 0.0, "active": 0.0},
+        "active": 0,
+        "free": 2,
+        "unmet": "gpu=true",
+    }
 
 
 async def test_the_explanation_of_many_is_bounded(
@@ -237,3 +244,91 @@ async def test_where_all_that_fit_are_ejected_none_of_them_is(
         routing.report(choice, Outcome.FAILED if failed else Outcome.COMPLETED, 0.3)
     choice = placed(routing, Requirement(capability="echo.say@1", labels={"gpu": "true"}))
     assert choice.endpoint.instance == "i2"
+
+
+GPU = Requirement(capability="echo.say@1", labels={"gpu": "true"})
+
+
+def unmet(routing: RoutingService, requirement: Requirement) -> dict[str, str]:
+    return {one["instance"]: one["unmet"] for one in routing.survey(requirement).candidates}
+
+
+async def test_a_survey_names_every_candidate_with_score_parts_and_what_it_does_not_meet(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    await directory.put(instance(clock, cpu=0.5, memory=0.4, active={"echo.say@1": 2}))
+    found = routing.survey(GPU)
+    assert (found.reason, found.not_listed) == ("no live instance satisfies gpu=true", 0)
+    assert found.candidates == [
+        {
+            "worker": "echo",
+            "instance": "i1",
+            "score": 0.38,
+            "parts": {"cpu": 0.2, "memory": 0.12, "active": 0.06},
+            "active": 2,
+            "free": 2,
+            "unmet": "gpu=true",
+        }
+    ]
+
+
+async def test_a_survey_holds_no_slot_and_gives_no_reason_where_one_is_free(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    await directory.put(instance(clock, "i1", cpu=0.5))
+    await directory.put(instance(clock, "i2"))
+    for _ in range(5):
+        assert routing.survey(SAY).reason == ""
+    assert [one["instance"] for one in routing.survey(SAY).candidates] == ["i2", "i1"]
+    assert routing.free_slots() == {"echo.say@1": 4}
+
+
+async def test_a_survey_names_instances_that_are_given_nothing_and_why(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    await directory.put(instance(clock, "drains", draining=True))
+    await directory.put(instance(clock, "old", incompatible="SDK 2 is newer"))
+    await directory.put(instance(clock, "lost"))
+    await directory.put(instance(clock, "other", capabilities=frozenset({"x.y@1"})))
+    routing.report(placed(routing), Outcome.LOST, 1.0)
+    found = unmet(routing, SAY)
+    assert found["drains"] == "draining: it finishes what it has"
+    assert found["old"] == "incompatible: SDK 2 is newer"
+    assert found["lost"] == "no answer: it is chosen again from its next heartbeat on"
+    assert "other" not in found
+
+
+async def test_a_survey_says_which_instances_are_silent(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    await directory.put(instance(clock))
+    placed(routing)
+    clock.advance(4.5)
+    directory.expire()
+    assert unmet(routing, SAY) == {"i1": "unhealthy: its heartbeats are missing"}
+    clock.advance(60)
+    directory.expire()
+    assert routing.survey(SAY).reason == "no live instance serves echo.say@1"
+
+
+async def test_a_survey_of_busy_and_ejected_instances_says_so(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    await test_an_instance_that_fails_is_given_no_more_and_shows_why(routing, directory, clock)
+    placed(routing)
+    assert unmet(routing, SAY) == {"i1": "free slot", "i2": "circuit open"}
+    assert routing.survey(SAY).reason == "all 2 live instances of echo.say@1 are busy"
+
+
+async def test_a_survey_of_nobody_is_empty_and_says_why(routing: RoutingService) -> None:
+    found = routing.survey(SAY)
+    assert (found.reason, found.candidates) == ("no live instance serves echo.say@1", [])
+
+
+async def test_a_survey_of_many_is_bounded(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    for number in range(60):
+        await directory.put(instance(clock, f"i{number}"))
+    found = routing.survey(GPU)
+    assert (len(found.candidates), found.not_listed) == (50, 10)

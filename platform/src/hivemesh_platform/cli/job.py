@@ -175,7 +175,10 @@ def show(id_: Id, fmt: output.Format = "table", state: session.State = None) -> 
 
 @app.command()
 def explain(id_: Id, fmt: output.Format = "table", state: session.State = None) -> None:
-    """Show why each attempt was placed where it was, with every candidate's score.
+    """Show why each attempt was placed where it was, or why the job waits, with every candidate.
+
+    A candidate has its score, the three parts of it, and the requirement that it does not meet: as
+    it stood at the decision, or as it stands now for what waits.
 
     Example:  hivemesh job explain job_0193a5… -o json
     """

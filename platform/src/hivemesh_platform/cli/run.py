@@ -1,11 +1,17 @@
 """`hivemesh run`: what runs did, are doing, and gave."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hivemesh_platform.cli import details, output, session
+
+if TYPE_CHECKING:
+    from hivemesh_sdk.contracts.api import ExplainView
+    from pydantic import JsonValue
+
+PARTS = ("cpu", "memory", "active")  # of a score
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -269,7 +275,11 @@ def lost(
 
 @app.command()
 def explain(id_: Id, fmt: output.Format = "table", state: session.State = None) -> None:
-    """Show why each attempt was placed where it was, with every candidate's score.
+    """Show why each attempt was placed where it was, and why rows wait, with every candidate.
+
+    A candidate has its score, the three parts of it, and the requirement that it does not meet: as
+    it stood at the decision, or as it stands now for what waits. The table ends with those of the
+    last line; -o wide shows those of all.
 
     Example:  hivemesh run explain run_0193a5… -o json
     """
@@ -277,12 +287,49 @@ def explain(id_: Id, fmt: output.Format = "table", state: session.State = None) 
 
 
 def show_placement(id_: str, fmt: str, state: Path | None) -> None:
-    """Print where each attempt of a run or job was placed, and why."""
+    """Print where each attempt of a run or job was placed, and why; then what waits, and why."""
     with session.client(state) as client:
-        output.show_list(
-            client.explain(id_),
-            [("key", "key"), ("attempt", "attempt"), ("chosen", "chosen"), ("reason", "reason")],
-            fmt,
-            wide=[("candidates", "candidates")],
-            empty="nothing has been placed yet",
-        )
+        found = client.explain(id_)
+    output.show_list(
+        found,
+        [("key", "key"), ("attempt", "attempt"), ("chosen", "chosen"), ("reason", "reason")],
+        fmt,
+        wide=[("candidates", lambda one: "; ".join(map(_candidate_text, one.candidates)))],
+        empty="nothing has been placed yet, and nothing waits for an instance",
+    )
+    if fmt == "table" and found:
+        _show_candidates(found[-1])
+
+
+def _show_candidates(placement: "ExplainView") -> None:
+    when = "at the decision" if placement.chosen else "now"
+    if not placement.candidates:
+        typer.echo(f"\ncandidates of {placement.key} {when}: none")
+        return
+    rows = [
+        [
+            output.cell(one.get("instance")),
+            *(_number(value) for value in (one.get("score"), *_parts(one))),
+            output.cell(one.get("unmet")),
+        ]
+        for one in placement.candidates
+    ]
+    more = f" ({placement.not_listed} more)" if placement.not_listed else ""
+    typer.echo(f"\ncandidates of {placement.key} {when}{more}:")
+    typer.echo(output.table(["instance", "score", *PARTS, "unmet"], rows))
+
+
+def _candidate_text(candidate: "dict[str, JsonValue]") -> str:
+    parts = " + ".join(map(_number, _parts(candidate)))
+    score = f"{candidate.get('instance')} {_number(candidate.get('score'))} = {parts}"
+    unmet = candidate.get("unmet")
+    return f"{score}, unmet: {unmet}" if unmet else score
+
+
+def _parts(candidate: "dict[str, JsonValue]") -> "list[JsonValue]":
+    parts = candidate.get("parts")
+    return [parts.get(name) if isinstance(parts, dict) else None for name in PARTS]
+
+
+def _number(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, int | float) else "-"

@@ -19,8 +19,8 @@ from hivemesh_platform.execution.group_rules import GroupSizes, spread, travels
 from hivemesh_platform.execution.groups import GroupDispatcher
 from hivemesh_platform.execution.ledger import Claim
 from hivemesh_platform.execution.parts import Parts, milliseconds
-from hivemesh_platform.execution.ports import Choice, NoCandidate, Outcome, Requirement
-from hivemesh_platform.execution.spec import JobSpec
+from hivemesh_platform.execution.ports import Choice, NoCandidate, Outcome
+from hivemesh_platform.execution.requirement import requirement_of
 from hivemesh_platform.replicas.model import StaleReplicaError
 from hivemesh_platform.storage.errors import StorageFullError
 from hivemesh_platform.storage.transaction import Transaction
@@ -32,8 +32,6 @@ MAX_STEPS = 256  # at once in this process: bounds memory whatever the directory
 
 # Of the steps that ran when a worker died one is the cause: apart from each other they tell which.
 _APART = "its last worker died; it waits to run apart from others whose worker died"
-
-_COMPARED = frozenset({"call", "map", "add"})  # the longer the input, the longer they take
 
 _log = structlog.get_logger("hivemesh.execution")
 
@@ -171,7 +169,7 @@ class Claimer:
         return parts
 
     def _start_together(self, claims: list[Claim]) -> None:
-        choice = self._parts.placement.choose(_requirement(*claims))
+        choice = self._parts.placement.choose(requirement_of(*claims))
         if isinstance(choice, NoCandidate):
             self._put_back(claims, choice.reason)
             return
@@ -193,7 +191,7 @@ class Claimer:
             self._sizes.learn(choice.capability, 1, self._parts.clock.monotonic() - started)
 
     def _start(self, claim: Claim) -> None:
-        choice = self._parts.placement.choose(_requirement(claim))
+        choice = self._parts.placement.choose(requirement_of(claim))
         if isinstance(choice, NoCandidate):
             self._put_back([claim], choice.reason)
             return
@@ -286,20 +284,3 @@ class Claimer:
 def _tidy(tx: Transaction, before: int) -> None:
     queue_sql.forget_shares(tx)
     submit_sql.forget(tx, before)
-
-
-def _requirement(claim: Claim, *others: Claim) -> Requirement:
-    """What one row asks for, and others that travel with it."""
-    labels: dict[str, str]
-    if claim.spec is None:
-        labels = msgspec.json.decode(claim.labels, type=dict[str, str])
-    else:
-        labels = msgspec.json.decode(claim.spec, type=JobSpec).labels
-    avoid = claim.last_instance if claim.retries or claim.losses else ""
-    return Requirement(
-        capability=claim.capability,
-        labels=labels,
-        data_class=claim.data_class,
-        avoid=avoid,
-        records=claim.divisible + len(others) if claim.kind in _COMPARED else 0,
-    )

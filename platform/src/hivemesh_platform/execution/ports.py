@@ -3,7 +3,7 @@
 Adapters are named by `app.py`; `tests/support` has a fake per port.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -45,6 +45,15 @@ class NoCandidate:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """Every instance that serves a capability as it stands now, best first."""
+
+    reason: str  # why none of them could take a step; "" where one could
+    candidates: Sequence[Mapping[str, JsonValue]]
+    not_listed: int = 0
+
+
 class Outcome(StrEnum):
     """How an exchange with an instance ended, as outlier ejection counts it."""
 
@@ -65,6 +74,10 @@ class Placement(Protocol):
 
     def choose(self, requirement: Requirement) -> Choice | NoCandidate:
         """Choose an instance and hold one slot there until `report`."""
+        ...
+
+    def survey(self, requirement: Requirement) -> Survey:
+        """Say what each instance would be for it, and choose none."""
         ...
 
     def give_back(self, choice: Choice) -> bool:

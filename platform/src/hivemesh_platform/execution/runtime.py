@@ -21,6 +21,7 @@ from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.dispatch import Dispatcher
 from hivemesh_platform.execution.elsewhere import StepsElsewhere
 from hivemesh_platform.execution.engine import RunEngine, RunSteps
+from hivemesh_platform.execution.explanations import Explanations
 from hivemesh_platform.execution.held import HeldSteps
 from hivemesh_platform.execution.history import History
 from hivemesh_platform.execution.job_batches import JobBatches
@@ -151,6 +152,9 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
             settings=ports.settings,
             clock=ports.clock,
             submits=Submits(ports.database, ports.settings, ports.clock),
+            explanations=Explanations(
+                ports.database, ports.placement, secrets, tickets, ports.clock
+            ),
         )
         runs = RunService(run_parts)
         children.set_result(ChildRuns(run_parts, runs))

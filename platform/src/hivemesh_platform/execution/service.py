@@ -26,6 +26,7 @@ from hivemesh_platform.execution.classes import Classes, check_clearances, class
 from hivemesh_platform.execution.condition import parse_condition
 from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.engine import RunEngine
+from hivemesh_platform.execution.explanations import Explanations
 from hivemesh_platform.execution.given import Given, filled, given_by
 from hivemesh_platform.execution.held import HeldSteps, Verdict
 from hivemesh_platform.execution.ledger import Effects, Ledger, NewNode, NewRun
@@ -123,6 +124,7 @@ class RunParts:
     settings: ExecutionSettings
     clock: Clock
     submits: Submits
+    explanations: Explanations
 
 
 class RunService:
@@ -424,16 +426,7 @@ class RunService:
 
     async def explain(self, run: str, after: int, limit: int) -> list[ExplainView]:
         """Return why each attempt was placed where it was, behind an offset; then what waits, and why."""
-
-        def read(tx: Transaction) -> list[ExplainView]:
-            rows = store.attempts(tx, run, after, limit)
-            left, waiting = limit - len(rows), []
-            if left:
-                behind = max(0, after - store.attempts_of(tx, run))
-                waiting = store.unplaced(tx, run, behind, left)
-            return [*map(views.explain_view, rows), *map(views.unplaced_view, waiting)]
-
-        return await self._parts.database.read(read)
+        return await self._parts.explanations.of(run, after, limit)
 
     async def events(self, run: str, after: int, limit: int, wait_s: float) -> list[RunEvent]:
         """Return entries of the run's log behind a number, at once if there are any.

@@ -89,11 +89,11 @@ def attempts_of(tx: Transaction, run_id: str) -> int:
     return 0 if row is None else int(row["n"])
 
 
-def unplaced(tx: Transaction, run_id: str, after: int, limit: int) -> list[Row]:
-    """Return rows that wait, with the reason, behind an offset."""
+def waiting(tx: Transaction, run_id: str, after: int, limit: int) -> list[Row]:
+    """Return the rows that wait, behind an offset."""
     return tx.all(
-        """SELECT run, node, seq, attempt, reason FROM work
-            WHERE run = ? AND ended_at IS NULL AND state IN ('queued', 'waiting') AND reason != ''
+        """SELECT * FROM work
+            WHERE run = ? AND ended_at IS NULL AND state IN ('queued', 'waiting', 'blocked')
             ORDER BY node, seq LIMIT ? OFFSET ?""",
         (run_id, limit, after),
     )

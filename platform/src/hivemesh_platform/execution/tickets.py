@@ -96,7 +96,12 @@ class TicketMint:
 
     def _ask_policy(self, step: HeldStep) -> None:
         """Send nothing that the callee would refuse, and say by which rule."""
-        claim, worker = step.claim, step.endpoint.worker
+        denied = self.denied(step.claim, step.endpoint.worker)
+        if denied:
+            raise PolicyDeniedError(denied)
+
+    def denied(self, claim: Claim, worker: str) -> str:
+        """Why the policy does not let this platform call the worker for a row, or ""."""
         facts = Facts(
             ticket=True,
             roles=claim.behalf.roles,
@@ -104,8 +109,7 @@ class TicketMint:
             other_roles=claim.behalf.other_roles,
         )
         decision = self._policies.current().decide(self._issuer, worker, claim.capability, facts)
-        if not decision.allowed:
-            raise PolicyDeniedError(_why_denied(decision, worker, claim.capability))
+        return "" if decision.allowed else _why_denied(decision, worker, claim.capability)
 
     def clearance(self, capability: str) -> DataClass:
         """The highest class that a capability may be given; public where it is not installed."""

@@ -170,17 +170,21 @@ def explain_view(row: Row) -> ExplainView:
         chosen=row["instance"] or None,
         reason=explanation.get("reason", ""),
         candidates=explanation.get("candidates", []),
+        not_listed=explanation.get("not_listed", 0),
     )
 
 
-def unplaced_view(row: Row) -> ExplainView:
-    """Make the view of a row that nobody has taken yet."""
+def waiting_view(
+    row: Row, *, reason: str, candidates: list[dict[str, JsonValue]], not_listed: int
+) -> ExplainView:
+    """Make the view of a row that waits, with who could take it."""
     return ExplainView(
         key=step_key(row["run"], row["node"], row["seq"]),
         attempt=row["attempt"],
         chosen=None,
-        reason=row["reason"],
-        candidates=[],
+        reason=reason,
+        candidates=candidates,
+        not_listed=not_listed,
     )
 
 

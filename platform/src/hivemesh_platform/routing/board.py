@@ -25,6 +25,7 @@ from hivemesh_platform.routing.model import (
 MAX_POOLS = 256
 LISTED = 20  # candidates that a decision keeps; the rest are counted
 _Row = tuple[float, float, float, int, int, str]  # score, cpu, memory, active, free, ejected
+_Unfit = tuple[str, _Row]  # what it does not meet, and its load of the last heartbeat
 _Entry = tuple[float, int, str]  # score, last chosen, instance
 
 
@@ -81,26 +82,25 @@ class _Pool:
         self._busy: list[_Entry] = []
         self._entries: dict[str, tuple[bool, _Entry]] = {}
         self.rows: dict[str, _Row] = {}
-        self.unfit: dict[str, str] = {}  # that serve the capability, and what they do not meet
+        self.unfit: dict[str, _Unfit] = {}  # that serve the capability
 
     def __contains__(self, instance: str) -> bool:
         return instance in self.rows
 
     def put(self, seat: Seat) -> None:
-        load, free = seat.load(), seat.free(self._capability)
-        score = load_score(load, self._weights)
-        ejected = seat.ejected(self._capability)
-        self.rows[seat.instance] = (score, load.cpu, load.memory, load.active, free, ejected)
-        entry = (score, seat.last_chosen, seat.instance)
+        row = self._row(seat)
+        free = row[4]
+        self.rows[seat.instance] = row
+        entry = (row[0], seat.last_chosen, seat.instance)
         self._remove(seat.instance)
         self.unfit.pop(seat.instance, None)
         self._entries[seat.instance] = free > 0, entry
         insort(self._ready if free > 0 else self._busy, entry)
 
-    def put_unfit(self, instance: str, misses: str) -> None:
-        self.drop(instance)
+    def put_unfit(self, seat: Seat, misses: str) -> None:
+        self.drop(seat.instance)
         if misses != self._capability:
-            self.unfit[instance] = misses
+            self.unfit[seat.instance] = misses, self._row(seat)
 
     def drop(self, instance: str) -> None:
         self._remove(instance)
@@ -125,6 +125,9 @@ class _Pool:
         first = islice(chain(self._ready, self._busy), LISTED)
         return tuple([(instance, self.rows[instance]) for _, _, instance in first])
 
+    def _row(self, seat: Seat) -> _Row:
+        return _row(seat, self._capability, self._weights)
+
     def _remove(self, instance: str) -> None:
         found = self._entries.pop(instance, None)
         if found is not None:
@@ -141,22 +144,18 @@ class _Kept:
     reason: str
     rows: tuple[tuple[str, _Row], ...]
     fitting: int
-    unfit: tuple[tuple[str, str], ...]
+    unfit: tuple[tuple[str, _Unfit], ...]
     unfitting: int
 
     def decision(self) -> Decision:
         return Decision(
             chosen=self.chosen,
             reason=self.reason,
-            candidates=tuple(
-                Candidate(
-                    instance=name, score=s, cpu=c, memory=m, active=a, free=max(0, f), ejected=e
-                )
-                for name, (s, c, m, a, f, e) in self.rows
+            candidates=(
+                *(_candidate(name, row) for name, row in self.rows),
+                *(_candidate(name, row, misses) for name, (misses, row) in self.unfit),
             ),
-            not_listed=self.fitting - len(self.rows),
-            unfit=self.unfit,
-            unfit_not_listed=self.unfitting - len(self.unfit),
+            not_listed=self.fitting + self.unfitting - len(self.rows) - len(self.unfit),
         )
 
 
@@ -204,7 +203,7 @@ class Board:
             best = pool.best_of_ejected(self._seats)
             reason = "all that fit are ejected, so the lowest load score among them"
         if best is None:
-            why = self._why_none(wanted, pool)
+            why = self._why_none(wanted, fitting)
             return self._keep(_Kept(None, why, rows, fitting, unfit, len(pool.unfit)))
         seat = self._seats[best]
         self._number += 1
@@ -239,10 +238,28 @@ class Board:
         kept = self._decisions.get(number)
         return kept.reason if kept is not None else ""
 
+    def survey(self, wanted: Requirements) -> tuple[str, list[Candidate]]:
+        """Why no instance could be chosen ("" where one could), and all that serve the capability."""
+        capability = wanted.capability
+        found = [
+            _candidate(
+                seat.instance, _row(seat, capability, self._weights), unmet(seat.features, wanted)
+            )
+            for seat in self._seats.values()
+            if capability in seat.features.capabilities
+        ]
+        fitting = [one for one in found if not one.misses]
+        if not fitting:
+            return self._why_none(wanted, 0), found
+        takes = any(one.free for one in fitting)
+        if not takes and all(one.ejected for one in fitting):
+            takes = any(self._seats[one.instance].unlimited(capability) > 0 for one in fitting)
+        return "" if takes else self._why_none(wanted, len(fitting)), found
+
     def absent(self, wanted: Requirements) -> str:
         """Why no live instance fits, or "" where some do, even if they are busy."""
         pool = self._pool(wanted)
-        return "" if pool.rows else self._why_none(wanted, pool)
+        return "" if pool.rows else self._why_none(wanted, 0)
 
     def free(self, capability: str) -> int:
         """Free slots of a capability over all live instances."""
@@ -313,9 +330,9 @@ class Board:
         self._pools.move_to_end(wanted)
         return pool
 
-    def _why_none(self, wanted: Requirements, pool: _Pool) -> str:
-        if pool.rows:
-            return f"all {len(pool.rows)} live instances of {wanted.capability} are busy"
+    def _why_none(self, wanted: Requirements, fitting: int) -> str:
+        if fitting:
+            return f"all {fitting} live instances of {wanted.capability} are busy"
         return why_none([seat.features for seat in self._seats.values()], wanted)
 
     def _keep(self, kept: _Kept) -> int:
@@ -326,10 +343,30 @@ class Board:
         return self._number
 
 
+def _row(seat: Seat, capability: str, weights: Weights) -> _Row:
+    load = seat.load()
+    score, ejected = load_score(load, weights), seat.ejected(capability)
+    return score, load.cpu, load.memory, load.active, seat.free(capability), ejected
+
+
+def _candidate(instance: str, row: _Row, misses: str = "") -> Candidate:
+    score, cpu, memory, active, free, ejected = row
+    return Candidate(
+        instance=instance,
+        score=score,
+        cpu=cpu,
+        memory=memory,
+        active=active,
+        free=max(0, free),
+        ejected=ejected,
+        misses=misses,
+    )
+
+
 def _put(pool: _Pool, seat: Seat, wanted: Requirements) -> None:
     misses = unmet(seat.features, wanted)
     if misses:
-        pool.put_unfit(seat.instance, misses)
+        pool.put_unfit(seat, misses)
     else:
         pool.put(seat)
 

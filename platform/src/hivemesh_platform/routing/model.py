@@ -50,7 +50,7 @@ class Features:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One instance that fitted, as it stood at the decision."""
+    """One instance that serves the capability, as it stood at the decision."""
 
     instance: str
     score: float
@@ -59,10 +59,18 @@ class Candidate:
     active: int
     free: int
     ejected: str = ""  # "open" or "half-open": slower or failing more than the others
+    misses: str = ""  # the requirement that it does not meet
 
     def parts(self, weights: Weights) -> dict[str, float]:
         """The three terms of the score."""
         return load_parts(Load(self.cpu, self.memory, self.active), weights)
+
+    @property
+    def unmet(self) -> str:
+        """Why it cannot be chosen, or an empty text."""
+        if self.misses:
+            return self.misses
+        return f"circuit {self.ejected}" if self.ejected else "" if self.free else "free slot"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +79,8 @@ class Decision:
 
     chosen: str | None
     reason: str
-    candidates: tuple[Candidate, ...] = field(repr=False)  # the best ones, best first
-    not_listed: int = 0  # further ones that fitted
-    unfit: tuple[tuple[str, str], ...] = ()  # that serve the capability, and what they do not meet
-    unfit_not_listed: int = 0
+    candidates: tuple[Candidate, ...] = field(repr=False)  # the best that fitted, then the others
+    not_listed: int = 0  # further ones
 
 
 def requirements(

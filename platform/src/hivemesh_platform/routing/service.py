@@ -9,13 +9,23 @@ from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.instances import Endpoint
 from pydantic import JsonValue
 
-from hivemesh_platform.execution.ports import Choice, NoCandidate, Outcome, Requirement
+from hivemesh_platform.execution.ports import Choice, NoCandidate, Outcome, Requirement, Survey
 from hivemesh_platform.registry.model import Instance, InstanceState
 from hivemesh_platform.registry.ports import InstanceDirectory
 from hivemesh_platform.routing.board import Board, Seat
-from hivemesh_platform.routing.model import Decision, Features, Weights, requirements
+from hivemesh_platform.routing.model import (
+    Candidate,
+    Decision,
+    Features,
+    Load,
+    Requirements,
+    Weights,
+    load_score,
+    requirements,
+)
 from hivemesh_platform.routing.outliers import Circuit, Outliers, Rule, Standing
 
+SURVEYED = 50  # candidates that a survey lists; the rest are counted
 _ENDED_WELL: Mapping[Outcome, bool | None] = {
     Outcome.COMPLETED: True,
     Outcome.FAILED: False,
@@ -79,6 +89,24 @@ class RoutingService:
             capability=requirement.capability,
             explanation=_Explanation(self._board.decision, number, self._weights),
             number=number,
+        )
+
+    def survey(self, requirement: Requirement) -> Survey:
+        """Say what each instance would be for it, those that take nothing included; choose none."""
+        self._update()
+        wanted = requirements(
+            requirement.capability, requirement.labels, data_class=requirement.data_class
+        )
+        reason, found = self._board.survey(wanted)
+        found += self._out_of_use(wanted)
+        found.sort(key=lambda one: (bool(one.misses), bool(one.unmet), one.score, one.instance))
+        return Survey(
+            reason=reason,
+            candidates=[
+                {"worker": self._worker_of(one.instance), **_shown(one, self._weights)}
+                for one in found[:SURVEYED]
+            ],
+            not_listed=len(found[SURVEYED:]),
         )
 
     def give_back(self, choice: Choice) -> bool:
@@ -148,6 +176,27 @@ class RoutingService:
         self._board.drop(instance)
         self._lost.add(instance)
         self._suspected.set()
+
+    def _out_of_use(self, wanted: Requirements) -> Iterator[Candidate]:
+        """The instances that serve the capability and are given nothing, with why."""
+        now, seated = self._directory.now(), self._board.instances()
+        for one in self._directory.all():
+            if one.id in seated or wanted.capability not in one.capabilities:
+                continue
+            load = Load(one.cpu, one.memory, one.active_steps)
+            yield Candidate(
+                instance=one.id,
+                score=load_score(load, self._weights),
+                cpu=load.cpu,
+                memory=load.memory,
+                active=load.active,
+                free=one.free(wanted.capability),
+                misses=_why_out(one, now),
+            )
+
+    def _worker_of(self, instance_id: str) -> str:
+        found = self._directory.get(instance_id)
+        return "" if found is None else found.worker
 
     def _update(self) -> None:
         now = self._directory.now()
@@ -234,22 +283,35 @@ class _Explanation(Mapping[str, JsonValue]):
         return self._made
 
 
+def _shown(one: Candidate, weights: Weights) -> dict[str, JsonValue]:
+    return {
+        "instance": one.instance,
+        "score": round(one.score, 4),
+        "parts": {name: round(value, 4) for name, value in one.parts(weights).items()},
+        "active": one.active,
+        "free": one.free,
+        "unmet": one.unmet,
+    }
+
+
+def _why_out(instance: Instance, now: float) -> str:
+    match instance.state(now):
+        case InstanceState.DRAINING:
+            return "draining: it finishes what it has"
+        case InstanceState.INCOMPATIBLE:
+            return f"incompatible: {instance.incompatible}"
+        case InstanceState.UNHEALTHY:
+            return "unhealthy: its heartbeats are missing"
+        case InstanceState.OFFLINE:
+            return "offline: its lease has run out"
+        case _:
+            return "no answer: it is chosen again from its next heartbeat on"
+
+
 def _explanation(decision: Decision, weights: Weights) -> dict[str, JsonValue]:
-    candidates: list[JsonValue] = [
-        {
-            "instance": one.instance,
-            "score": round(one.score, 4),
-            "parts": {name: round(value, 4) for name, value in one.parts(weights).items()},
-            "active": one.active,
-            "free": one.free,
-            "unmet": f"circuit {one.ejected}" if one.ejected else "" if one.free else "free slot",
-        }
-        for one in decision.candidates
-    ]
-    unfit: list[JsonValue] = [{"instance": one, "unmet": what} for one, what in decision.unfit]
     return {
         "chosen": decision.chosen,
         "reason": decision.reason,
-        "candidates": candidates + unfit,
-        "not_listed": decision.not_listed + decision.unfit_not_listed,
+        "candidates": [_shown(one, weights) for one in decision.candidates],
+        "not_listed": decision.not_listed,
     }

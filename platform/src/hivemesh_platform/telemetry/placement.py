@@ -8,6 +8,7 @@ from hivemesh_platform.execution.ports import (
     Outcome,
     Placement,
     Requirement,
+    Survey,
 )
 from hivemesh_platform.telemetry.metrics import Metrics
 
@@ -26,6 +27,10 @@ class MeasuredPlacement:
     def choose(self, requirement: Requirement) -> Choice | NoCandidate:
         """Choose an instance and hold one slot there until `report`."""
         return self._placement.choose(requirement)
+
+    def survey(self, requirement: Requirement) -> Survey:
+        """Say what each instance would be for it, and choose none."""
+        return self._placement.survey(requirement)
 
     def give_back(self, choice: Choice) -> bool:
         """Give the slot back before `report`; False if not yet."""

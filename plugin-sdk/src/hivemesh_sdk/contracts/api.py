@@ -369,10 +369,15 @@ class RejectedView(View):
 
 
 class ExplainView(View):
-    """Why an attempt was placed where it was."""
+    """Why an attempt was placed where it was, or why a row waits (`chosen` is null).
+
+    Each candidate has its score, the parts of it, and the requirement that it does not meet: as it
+    stood at the decision, or, for what waits, as it stands now.
+    """
 
     key: str
     attempt: int
     chosen: str | None
     reason: str
     candidates: list[dict[str, JsonValue]]
+    not_listed: int = 0  # further candidates
