@@ -86,7 +86,7 @@ from hivemesh_platform.routing.service import RoutingService
 from hivemesh_platform.secret_parts import open_secrets
 from hivemesh_platform.settings import Settings
 from hivemesh_platform.storage.database import Database
-from hivemesh_platform.storage.errors import StorageError
+from hivemesh_platform.storage.errors import PASSING
 from hivemesh_platform.storage.opening import (
     Place,
     open_database,
@@ -328,7 +328,7 @@ async def _keep_in_step(platform: Platform, lending: Lending) -> None:
             await platform.revocation.follow()
             await platform.policy.refresh()
             await lending.follow(leads=platform.replicas.leads("secrets"))
-        except StorageError as error:
+        except PASSING as error:
             _log.warning("not_in_step", detail=error.detail)
 
 

@@ -1,14 +1,19 @@
 """A crash is a process that ended: who answers again has not died, however often it was cut off."""
 
 import asyncio
+from types import SimpleNamespace
 
-from execution_support import TESTER, core, worker
+import pytest
+from execution_support import FAST, TESTER, core, worker
 from fake_workers import FakeWorkerFleet
 from hivemesh_platform.access.model import Principal
 from hivemesh_platform.execution.held import Verdict
 from hivemesh_platform.execution.letter_sql import LetterFilter
+from hivemesh_platform.execution.survivors import Survivors
+from hivemesh_platform.storage.errors import DatabaseUnreachableError
 from hivemesh_sdk.contracts.api import JobRequest
 from hivemesh_sdk.contracts.problems import problem
+from hivemesh_sdk.testing.clock import ManualClock
 
 ECHO = "test.echo@1"
 ADMIN = Principal(id="tester", roles=("admin",), grants=("admin:*",))
@@ -80,6 +85,42 @@ async def test_what_has_killed_once_is_kept_apart_after_a_broken_connection_too(
         assert await counted(platform, job) == (1, 1)
         await lose(platform, 2, last=True)
         assert (await platform.end(job)).state == "completed"
+
+
+async def test_no_worker_is_still_asked_when_a_look_ends_with_an_error():
+    begun, answered = asyncio.Event(), asyncio.Event()
+    writes = iter([False, True])
+
+    async def write(_work):
+        if next(writes):
+            begun.set()
+            await answered.wait()
+        else:
+            raise DatabaseUnreachableError
+
+    async def status(_endpoint, *, timeout_s):
+        return SimpleNamespace(uptime_s=SINCE_LONG)
+
+    parts = SimpleNamespace(
+        clock=ManualClock(),
+        settings=FAST,
+        transport=SimpleNamespace(status=status),
+        database=SimpleNamespace(write=write),
+    )
+    survivors = Survivors(parts)
+    for name in ("w1", "w2"):
+        endpoint = SimpleNamespace(identity=name, instance=name)
+        claim = SimpleNamespace(key=name, fence=SimpleNamespace(attempt=1))
+        survivors.lost(SimpleNamespace(claim=claim, endpoint=endpoint, started=0.0))
+    look = asyncio.create_task(survivors.look())
+    await begun.wait()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not look.done()
+    answered.set()
+    with pytest.raises(DatabaseUnreachableError):
+        await look
+    assert len(survivors) == 1
 
 
 async def test_a_process_that_was_started_since_is_not_the_one_that_ran_the_step(tmp_path):

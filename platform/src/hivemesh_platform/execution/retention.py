@@ -22,7 +22,7 @@ from hivemesh_platform.execution.engine import RunEngine
 from hivemesh_platform.execution.parts import milliseconds
 from hivemesh_platform.settings import RetentionSettings
 from hivemesh_platform.storage.database import Database
-from hivemesh_platform.storage.errors import StorageError
+from hivemesh_platform.storage.errors import PASSING
 from hivemesh_platform.storage.transaction import Transaction
 
 DAY_MS = 86_400_000
@@ -93,7 +93,7 @@ class Retention:
             await self.sweep(self._check_leads)
         except _NotOursError:
             _log.info("sweep_left_to_leader")
-        except StorageError as error:  # the next sweep goes on
+        except PASSING as error:  # the next sweep goes on
             _log.warning("sweep_interrupted", detail=error.detail)
 
     async def show(self, *, count: bool = False) -> RetentionView:

@@ -16,7 +16,7 @@ from hivemesh_sdk.errors import HivemeshError
 from hivemesh_platform.execution.held import HeldStep
 from hivemesh_platform.execution.model import WorkKey
 from hivemesh_platform.execution.parts import Parts
-from hivemesh_platform.storage.errors import StorageError
+from hivemesh_platform.storage.errors import PASSING
 from hivemesh_platform.storage.transaction import Transaction
 
 ASKED_S = 600.0  # for so long after a loss
@@ -62,15 +62,18 @@ class Survivors:
             await asyncio.sleep(self._parts.settings.status_interval_s)
             try:
                 await self.look()
-            except StorageError as error:  # the next look comes
+            except PASSING as error:  # the next look comes
                 _log.warning("look_interrupted", detail=error.detail)
 
     async def look(self) -> None:
-        """Ask each of them once, all at the same time."""
+        """Ask each of them once, all at the same time; an error is raised when all are done."""
         since = self._parts.clock.monotonic() - ASKED_S
         self._losses = [one for one in self._losses if one.at > since]
         endpoints = {one.endpoint.identity: one.endpoint for one in self._losses}
-        await asyncio.gather(*map(self._ask, endpoints.values()))
+        asked = map(self._ask, endpoints.values())
+        for found in await asyncio.gather(*asked, return_exceptions=True):
+            if found is not None:
+                raise found
 
     async def _ask(self, endpoint: Endpoint) -> None:
         timeout_s = 0.75 * self._parts.settings.status_interval_s

@@ -10,7 +10,7 @@ import structlog
 from hivemesh_platform.execution.model import Fence, WorkKey
 from hivemesh_platform.execution.parts import Parts
 from hivemesh_platform.replicas.standing import Standing
-from hivemesh_platform.storage.errors import StorageError
+from hivemesh_platform.storage.errors import PASSING
 from hivemesh_platform.storage.transaction import Transaction
 
 EVERY_S = 5.0  # seen twice that far apart; from a claim to its step it takes milliseconds
@@ -37,7 +37,7 @@ class UnheldRows:
             await asyncio.sleep(EVERY_S)
             try:
                 await self.look()
-            except StorageError as error:  # the next look comes
+            except PASSING as error:  # the next look comes
                 _log.warning("look_interrupted", detail=error.detail)
 
     async def look(self) -> int:

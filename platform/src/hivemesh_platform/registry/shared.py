@@ -18,7 +18,7 @@ from hivemesh_platform.registry.embedded import EmbeddedDirectory
 from hivemesh_platform.registry.model import Instance, InstanceUnknownError
 from hivemesh_platform.registry.store import StoredInstance, StoredLoad
 from hivemesh_platform.storage.database import Database
-from hivemesh_platform.storage.errors import StorageError
+from hivemesh_platform.storage.errors import PASSING
 from hivemesh_platform.storage.transaction import Transaction
 
 EXCHANGE_S = 0.5
@@ -106,7 +106,7 @@ class SharedDirectory(EmbeddedDirectory):
             if unwritten:
                 await self._shared.write(lambda tx: store.write_beats(tx, unwritten))
             changed, gone = await self._shared.read(lambda tx: self._read(tx, set(unwritten)))
-        except StorageError:
+        except PASSING:
             self._unwritten = {**unwritten, **self._unwritten}
             raise
         self._exchanged_at = self._clock.monotonic()
@@ -125,7 +125,7 @@ class SharedDirectory(EmbeddedDirectory):
             await asyncio.sleep(EXCHANGE_S)
             try:
                 await self.exchange()
-            except StorageError as error:
+            except PASSING as error:
                 if not self._away:
                     _log.warning("directory_not_exchanged", detail=error.detail)
                 self._away = True

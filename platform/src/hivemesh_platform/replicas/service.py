@@ -30,7 +30,7 @@ from hivemesh_platform.replicas.model import (
 )
 from hivemesh_platform.replicas.standing import Standing
 from hivemesh_platform.storage.database import Database
-from hivemesh_platform.storage.errors import DatabaseUnreachableError, StorageError
+from hivemesh_platform.storage.errors import PASSING, DatabaseUnreachableError
 from hivemesh_platform.storage.transaction import Transaction
 
 FOLDER_FILE = "folder.id"
@@ -118,7 +118,7 @@ class Replicas:
         now, epoch = self._now(), self.standing.epoch
         try:
             await self._database.write(lambda tx: store.leave(tx, self.own.id, epoch, now))
-        except (StorageError, DatabaseUnreachableError) as error:
+        except PASSING as error:
             _log.warning("not_signed_off", detail=error.detail, others="declare it dead instead")
 
     async def run(self) -> None:
@@ -129,7 +129,7 @@ class Replicas:
                 continue
             try:
                 await self.tick()
-            except StorageError as error:
+            except PASSING as error:
                 if not self._away:
                     _log.warning("heartbeat_failed", detail=error.detail)
                 self._away = True

@@ -26,6 +26,10 @@ class DatabaseUnreachableError(RetryableError):
     slug = "database-unreachable"
 
 
+PASSING = (StorageFullError, StorageError, DatabaseUnreachableError)
+"""What is waited out by a loop that has a next turn."""
+
+
 class DatabaseUnsuitableError(ConfigurationError):
     """The database server answers, and cannot be used as it is."""
 
