@@ -124,10 +124,10 @@ class FaultProxy:
 
 
 @asynccontextmanager
-async def proxy_to(host: str, port: int, *, listen: int = 0) -> AsyncIterator[FaultProxy]:
-    """A proxy to a port."""
-    proxy = FaultProxy(lambda: asyncio.open_connection(host, port))
-    async with _listening(proxy, listen) as found:
+async def proxy_to(host: str, port: int = 0) -> AsyncIterator[FaultProxy]:
+    """A proxy to a port; without one, to that of its own number at another address."""
+    proxy = FaultProxy(lambda: asyncio.open_connection(host, port or proxy.port))
+    async with _listening(proxy) as found:
         yield found
 
 
@@ -139,8 +139,8 @@ async def proxy_to_socket(path: str) -> AsyncIterator[FaultProxy]:
 
 
 @asynccontextmanager
-async def _listening(proxy: FaultProxy, port: int = 0) -> AsyncIterator[FaultProxy]:
-    server = await asyncio.start_server(proxy._serve, "127.0.0.1", port)
+async def _listening(proxy: FaultProxy) -> AsyncIterator[FaultProxy]:
+    server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield proxy
@@ -187,9 +187,9 @@ class ProxyThread:
         """Run something in the loop of the proxies."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
-    def to_port(self, host: str, port: int, *, listen: int = 0) -> FaultProxy:
-        """A proxy to a port, perhaps at a port of its own."""
-        return self.do(self._stack.enter_async_context(proxy_to(host, port, listen=listen)))
+    def to_port(self, host: str, port: int = 0) -> FaultProxy:
+        """A proxy to a port; without one, to that of its own number at another address."""
+        return self.do(self._stack.enter_async_context(proxy_to(host, port)))
 
     def to_socket(self, path: str) -> FaultProxy:
         """A proxy to a Unix socket."""

@@ -1,6 +1,5 @@
 """Networks that break between platform, workers and database: no superseded attempt's result counts."""
 
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -39,15 +38,6 @@ def drill(tmp_path: Path, shared: Shared) -> Iterator[Drill]:
             client.scale("effects", 0)
         until(lambda: not one.instances("effects"), 30, "no worker of its own")
         yield drill_of(tmp_path, one)
-
-
-def free_port() -> int:
-    """A port that is free at both addresses."""
-    with socket.socket() as near, socket.socket() as far:
-        near.bind(("127.0.0.1", 0))
-        port = int(near.getsockname()[1])
-        far.bind((FAR, port))
-        return port
 
 
 @contextmanager
@@ -101,10 +91,9 @@ def test_a_worker_behind_a_broken_network_is_replaced_and_its_words_do_not_count
     drill: Drill, shared: Shared, proxies: ProxyThread, kind: str
 ) -> None:
     """It goes on with its work meanwhile, and offers the results when the network has healed."""
-    port = free_port()
     with ExitStack() as stack:
-        stack.enter_context(worker(drill.platform, shared, port=port))
-        proxy = proxies.to_port(FAR, port, listen=port)
+        proxy = proxies.to_port(FAR)
+        stack.enter_context(worker(drill.platform, shared, port=proxy.port))
         drill.submit(SLOTS, take_s=1.0)
         until(lambda: begun(drill) == SLOTS, 30, "all slots at work")
         proxies.now(lambda: broken(proxy, kind))
@@ -147,10 +136,10 @@ def test_a_call_between_workers_that_a_broken_network_ends_counts_once(
             client.scale("effects", 0)
         until(lambda: not one.instances("effects"), 30, "no worker of effects of its own")
         until(lambda: one.instances("relay"), 60, "the one that calls")
-        drill, port = drill_of(tmp_path, one), free_port()
+        drill = drill_of(tmp_path, one)
         drill.capability = "relay.write@1"
-        stack.enter_context(worker(one, shared, port=port))
-        proxy = proxies.to_port(FAR, port, listen=port)
+        proxy = proxies.to_port(FAR)
+        stack.enter_context(worker(one, shared, port=proxy.port))
         drill.submit(SLOTS, take_s=20.0)
         until(lambda: begun(drill) == SLOTS, 60, "all slots at work")
         stack.enter_context(worker(one, shared))

@@ -284,7 +284,7 @@ class Access:
             message = f"key {execution.key!r}"  # whose it is, is nobody else's business
             self._refuse(caller, "other-caller", message, slug="execution-unknown")
         right = execution.right
-        if headers.get(_TICKET) == right.ticket.encode():
+        if right.ticket and headers.get(_TICKET) == right.ticket.encode():
             ticket = self._in_time(caller, right.claims)
         else:
             token, ticket = self._shown(caller, headers)
