@@ -424,12 +424,16 @@ async def test_what_letters_have_become_comes_into_a_new_version(tmp_path, all_o
             stream = await letters.input(one)
             [record] = parse(b"".join([block async for block in stream.chunks]))
             by_record[record["n"]] = one
-        await mended(platform, await letters.retry(by_record[5], TESTER))
-        await mended(
-            platform, await letters.edit(by_record[40], ReplayRequest(input={"n": 400}), TESTER)
-        )
+        jobs = {
+            by_record[5].row["id"]: await letters.retry(by_record[5], TESTER),
+            by_record[40].row["id"]: await letters.edit(
+                by_record[40], ReplayRequest(input={"n": 400}), TESTER
+            ),
+        }
         if all_of_them:
-            await mended(platform, await letters.retry(by_record[41], TESTER))
+            jobs[by_record[41].row["id"]] = await letters.retry(by_record[41], TESTER)
+        for job in jobs.values():
+            await mended(platform, job)
         before = len(fleet.puts)
         later = await platform.end((await platform.execution.runs.backfill(run.id, TESTER)).id)
         values = sorted(record["n"] for record in await platform.records(later.id))
@@ -441,6 +445,10 @@ async def test_what_letters_have_become_comes_into_a_new_version(tmp_path, all_o
         assert later.outputs["records"]["version"] == 2
         assert later.state is (RunState.COMPLETED if all_of_them else RunState.PARTIAL)
         assert {key.split(".")[1] for _, key, _ in fleet.puts[before:]} == {"sum"}
+        events = await platform.execution.runs.events(later.id, 0, 100, 0)
+        added = [one for one in events if one.type == "letter_added"]
+        assert {one.data["letter"]: one.data["job"] for one in added} == jobs
+        assert {one.node for one in added} == {"double"}
 
 
 async def test_of_several_records_one_is_edited_and_all_are_run(tmp_path):

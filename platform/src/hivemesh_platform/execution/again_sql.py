@@ -175,7 +175,7 @@ def take_over(
             _copy(tx, datasets, node, new)
             added = [one for one in mended if one.node == node["name"]]
             if added:
-                _add(tx, datasets, node, new, added)
+                _add(tx, datasets, node, new, now, added)
     log_event(tx, new, "run_backfills", now, data={"run": old, "steps": sorted(again)})
     change = Change(tx, datasets, now)
     for node in nodes:
@@ -186,7 +186,12 @@ def take_over(
 
 
 def _add(
-    tx: Transaction, datasets: DatasetParts, node: Row, new: str, mended: Sequence[Mended]
+    tx: Transaction,
+    datasets: DatasetParts,
+    node: Row,
+    new: str,
+    now: int,
+    mended: Sequence[Mended],
 ) -> None:
     """Put the records of letters behind those that the step has given."""
     where = (new, node["name"])
@@ -210,6 +215,8 @@ def _add(
             datasets.add_part(
                 tx, copy["dataset"], copy["dataset_version"], seq, ref, node["tenant"]
             )
+        source: dict[str, object] = {"letter": one.letter, "job": one.job, "batch": seq}
+        log_event(tx, new, "letter_added", now, node=node["name"], data=source)
     left = letters_left(tx, node["run"], node["name"], mended)
     tx.send(
         """UPDATE node SET state = ?, problem = CASE WHEN ? = 0 THEN NULL ELSE problem END,

@@ -11,7 +11,8 @@ from hivemesh_platform.execution.spec import JobSpec, is_intact
 from hivemesh_platform.storage.transaction import Row, Transaction
 
 _FOUND = """
-SELECT letter.id, letter.node, job.output, job.spec, node.output_class FROM dead_letter AS letter
+SELECT letter.id, letter.node, job.run AS job, job.output, job.spec, node.output_class
+  FROM dead_letter AS letter
   JOIN node ON node.run = letter.run AND node.name = letter.node
   JOIN work AS origin ON origin.run = letter.run AND origin.node = letter.node
                      AND origin.seq = letter.seq AND origin.created_at <= letter.created_at
@@ -31,10 +32,11 @@ SELECT letter.id FROM dead_letter AS letter
 
 @dataclass(frozen=True, slots=True)
 class Mended:
-    """The records that a dead letter of a map has become."""
+    """The records that a dead letter of a map has become, and the job that gave them."""
 
     letter: str
     node: str
+    job: str
     batch: BatchRef
 
 
@@ -44,13 +46,16 @@ class Answered:
 
     letter: str
     node: str
+    job: str
     output: str
 
 
 def found(tx: Transaction, run: str) -> list[Answered]:
     """Return the letters of a run that were mended; what is of a higher class stays a job's."""
     rows = tx.all(_FOUND, (run,))
-    return [Answered(row["id"], row["node"], row["output"]) for row in rows if _fits(row)]
+    return [
+        Answered(row["id"], row["node"], row["job"], row["output"]) for row in rows if _fits(row)
+    ]
 
 
 def left(tx: Transaction, run: str, node: str, mended: Sequence[Mended]) -> int:

@@ -268,7 +268,7 @@ class RunService:
     async def _mended(self, run: str) -> list[Mended]:
         answered = await self._parts.database.read(lambda tx: letters_mended(tx, run))
         keep = self._parts.answers.as_batch
-        return [Mended(one.letter, one.node, await keep(one.output)) for one in answered]
+        return [Mended(one.letter, one.node, one.job, await keep(one.output)) for one in answered]
 
     async def reconcile(self) -> None:
         """Start the workflows of runs that were accepted and never started."""
