@@ -233,7 +233,11 @@ class ApiChannel:
         self._addresses = [*self._addresses[1:], self._addresses[0]]
 
     def _learn(self, told: str) -> None:
-        """Take over which replicas live, as one of them says; given ones are always kept."""
+        """Take over which replicas live, as one of them says; given ones are always kept.
+
+        Where no root was given, anybody on the internet has a certificate for a host of his own: a
+        told address is taken over only if its host was given.
+        """
         if not told:
             return
         first = self._given[0]
@@ -241,6 +245,7 @@ class ApiChannel:
         found = [
             Address(host, port, first.server_name if named else host)
             for host, port in filter(None, map(_host_and_port, told.split(",")))
+            if self._credentials.roots is not None or host in {one.host for one in self._given}
         ]
         kept = [one for one in self._addresses if one in self._given or one in found]
         if self._addresses[0] not in kept:

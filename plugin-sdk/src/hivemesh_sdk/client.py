@@ -134,7 +134,7 @@ class Client:
 
         Several replicas stand with commas between them; the others are told by who answers.
         `ca_file` is the root to trust (`trust/web-root.pem` in the platform's state folder);
-        without it the roots of this machine are.
+        without it the roots of this machine are, and no host that was not given is called.
 
         Raises:
             ConfigurationError: the address is no `https://host:port`.

@@ -196,6 +196,20 @@ async def test_others_are_learned_from_who_answers(replicas, authority):
     assert len(second.asked) == 1
 
 
+async def test_a_token_goes_to_no_other_host_that_any_authority_may_have_certified(
+    replicas, authority, monkeypatch
+):
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.root))  # a root of this machine
+    first, second = replicas
+    first.tells = f"{second.url}, https://elsewhere.test:443"
+    with Client.from_server(first.url, "hm1.x.y") as client:
+        client.run("run_1")
+        assert [one.host for one in client._channel._addresses] == ["localhost", "localhost"]
+        first.stop()
+        client._channel.close()
+        assert client.run("run_1").id == "run_1"
+
+
 async def test_a_certificate_of_a_foreign_root_ends_it(replicas, tmp_path):
     (tmp_path / "other").mkdir()
     foreign = WebAuthority(tmp_path / "other", "localhost")
