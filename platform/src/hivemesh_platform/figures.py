@@ -8,7 +8,7 @@ from hivemesh_sdk.contracts.api import RunState, SystemStatus
 from hivemesh_sdk.contracts.names import PROTOCOL
 
 from hivemesh_platform import __version__
-from hivemesh_platform.execution.store import totals
+from hivemesh_platform.execution.store import pending, totals
 from hivemesh_platform.registry.model import InstanceState
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.telemetry.metrics import Metrics, Totals
@@ -61,11 +61,14 @@ async def metrics(platform: "Platform", database: Database) -> Metrics:
     for name in names:
         platform.metrics.worker(name, live=overview.live(name), wanted=overview.wanted(name))
     platform.metrics.denials(one.kind.value for one in platform.revocation.current.denials)
-    ended = await database.read(lambda tx: [tuple(row) for row in totals(tx)])
+    ended, queues = await database.read(
+        lambda tx: ([tuple(row) for row in totals(tx)], pending(tx))
+    )
     platform.metrics.totals = Totals(
         jobs_completed=_ended(ended, {RunState.COMPLETED, RunState.PARTIAL}),
         jobs_failed=_ended(ended, {RunState.FAILED}),
         jobs={state: number for kind, state, number in ended if kind == "job"},
+        jobs_pending=queues,
         processed_bytes={name: counters.bytes_by_worker[name] for name in names},
         repeated={"lost": counters.attempts_lost, "failed": counters.attempts_failed},
         restarts={name: overview.restarts(name) for name in names},

@@ -116,11 +116,13 @@ async def test_a_join_token_is_made_for_the_operator(found: Platform) -> None:
 
 
 async def test_the_metrics_count_jobs_by_their_state(found: Platform) -> None:
-    for _ in range(2):
-        body = {"capability": "echo.say@1"}
+    for priority in (0, 5, 6):
+        body = {"capability": "echo.say@1", "priority": priority}
         assert (await call(found.mesh_app, "POST", "/v1/jobs", body=body)).status == 202
-    answer = await call(found.mesh_app, "GET", "/metrics", as_=OPERATOR)
-    assert 'hivemesh_jobs{state="queued"} 2.0' in answer.body.decode()
+    text = (await call(found.mesh_app, "GET", "/metrics", as_=OPERATOR)).body.decode()
+    assert 'hivemesh_jobs{state="queued"} 3.0' in text
+    assert 'hivemesh_jobs_pending{queue="high"} 1.0' in text
+    assert 'hivemesh_jobs_pending{queue="background"} 2.0' in text
 
 
 async def test_the_six_metrics_are_there(found: Platform) -> None:

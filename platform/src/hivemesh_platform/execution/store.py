@@ -2,6 +2,8 @@
 
 from itertools import groupby
 
+from hivemesh_sdk.contracts.names import DEFAULT_PRIORITY
+
 from hivemesh_platform.execution.model import JOB_NODE
 from hivemesh_platform.storage.transaction import Row, Transaction
 
@@ -24,6 +26,18 @@ def totals(tx: Transaction) -> list[Row]:
            SELECT 'job' AS kind, state, COUNT(*) AS number FROM work
             WHERE run >= 'job_' AND run < 'job_~' AND node = 'job' GROUP BY state"""
     )
+
+
+def pending(tx: Transaction) -> dict[str, int]:
+    """Return how many jobs have not started: with a priority above the default one, and the others."""
+    rows = tx.all(
+        """SELECT CASE WHEN priority > ? THEN 'high' ELSE 'background' END AS queue,
+                  COUNT(*) AS number FROM work
+            WHERE ended_at IS NULL AND node = 'job' AND state IN ('queued', 'waiting')
+            GROUP BY 1""",
+        (DEFAULT_PRIORITY,),
+    )
+    return {"high": 0, "background": 0} | {row["queue"]: int(row["number"]) for row in rows}
 
 
 def active_of(tx: Transaction, tenant: str) -> int:

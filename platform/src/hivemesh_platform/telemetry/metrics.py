@@ -24,6 +24,7 @@ class Totals:
     jobs_completed: Mapping[str, int] = field(default_factory=dict)  # by kind: run or job
     jobs_failed: Mapping[str, int] = field(default_factory=dict)
     jobs: Mapping[str, int] = field(default_factory=dict)  # by state
+    jobs_pending: Mapping[str, int] = field(default_factory=dict)  # high, background
     processed_bytes: Mapping[str, int] = field(default_factory=dict)  # by worker
     repeated: Mapping[str, int] = field(default_factory=dict)  # by reason: lost or failed
     restarts: Mapping[str, int] = field(default_factory=dict)  # by worker
@@ -209,6 +210,14 @@ class _TotalsCollector(Collector):
         for state, count in totals.jobs.items():
             jobs.add_metric([state], count)
         yield jobs
+        pending = GaugeMetricFamily(
+            "hivemesh_jobs_pending",
+            "Jobs that wait to be placed: `high` with a priority above 5, `background` the others.",
+            labels=["queue"],
+        )
+        for queue, count in totals.jobs_pending.items():
+            pending.add_metric([queue], count)
+        yield pending
         tasks = GaugeMetricFamily(
             "hivemesh_event_loop_tasks", "Tasks of the event loop that have not ended."
         )
