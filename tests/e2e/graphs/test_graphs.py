@@ -88,3 +88,12 @@ def test_jobs_by_the_command(running: Installation) -> None:
     assert said(running, "job", "explain", job["id"])[0]["attempt"] == 1
     said(running, "job", "retry", job["id"], "--wait", code=1)
     assert said(running, "job", "show", job["id"])["nodes"][0]["attempts"] >= 2
+    waits = said(running, "job", "submit", "hostile.echo@1", "--require", "gpu=true")
+    [found] = said(running, "job", "explain", waits["id"])
+    assert (found["chosen"], found["attempt"]) == (None, 0)
+    assert found["reason"] == "no live instance satisfies gpu=true"
+    [candidate] = found["candidates"]
+    assert candidate["unmet"] == "gpu=true"
+    assert abs(candidate["score"] - sum(candidate["parts"].values())) < 0.001
+    table = running.run_command("job", "explain", waits["id"]).stdout
+    assert table.splitlines()[-1].split()[0] == candidate["instance"]

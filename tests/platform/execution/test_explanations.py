@@ -103,6 +103,7 @@ async def test_what_waits_again_has_its_attempts_and_then_the_time_of_the_next(t
         assert unmet(found) == {"w1": ""}
         first, last = await running.execution.runs.explain(job, 0, 10)
         assert (first.chosen, first.reason) == ("w1", "the first free one")
+        assert (first.attempt, last.attempt) == (1, 1)
         assert [last] == await running.execution.runs.explain(job, 1, 10)
         assert await running.execution.runs.explain(job, 2, 10) == []
 

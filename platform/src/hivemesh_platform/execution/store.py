@@ -104,9 +104,12 @@ def attempts_of(tx: Transaction, run_id: str) -> int:
 
 
 def waiting(tx: Transaction, run_id: str, after: int, limit: int) -> list[Row]:
-    """Return the rows that wait, behind an offset."""
+    """Return the rows that wait, each with its last attempt that was `placed`, behind an offset."""
     return tx.all(
-        """SELECT * FROM work
+        """SELECT work.*, (SELECT coalesce(max(attempt.attempt), 0) FROM attempt
+                            WHERE attempt.run = work.run AND attempt.node = work.node
+                              AND attempt.seq = work.seq) AS placed
+             FROM work
             WHERE run = ? AND ended_at IS NULL AND state IN ('queued', 'waiting', 'blocked')
             ORDER BY node, seq LIMIT ? OFFSET ?""",
         (run_id, limit, after),

@@ -180,7 +180,7 @@ def waiting_view(
     """Make the view of a row that waits, with who could take it."""
     return ExplainView(
         key=step_key(row["run"], row["node"], row["seq"]),
-        attempt=row["attempt"],
+        attempt=row["placed"],
         chosen=None,
         reason=reason,
         candidates=candidates,

@@ -376,7 +376,7 @@ class ExplainView(View):
     """
 
     key: str
-    attempt: int
+    attempt: int  # of what waits: the last one that was placed, or 0
     chosen: str | None
     reason: str
     candidates: list[dict[str, JsonValue]]
