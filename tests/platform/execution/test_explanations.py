@@ -5,11 +5,13 @@ import asyncio
 import pytest
 from execution_support import TESTER, core, worker
 from fake_workers import Frame, ProblemEvent
+from hivemesh_platform.execution import store
 from hivemesh_platform.settings import ExecutionSettings
 from hivemesh_sdk.contracts.api import JobRequest, LimitRequest
 from hivemesh_sdk.contracts.policy import SignedPolicy
 from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.trust.policy import CompiledPolicy, raw_rules
+from storage_support import DIALECTS, choose
 
 ECHO = "test.echo@1"
 
@@ -43,6 +45,13 @@ async def waiting(running, job, says):
 
 def unmet(found):
     return {one["instance"]: one["unmet"] for one in found.candidates}
+
+
+@pytest.fixture(params=DIALECTS)
+def folder(request, tmp_path):
+    """A state folder with one kind of database, then with the other."""
+    choose(request, tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
@@ -91,13 +100,13 @@ async def test_a_limit_of_its_key_is_the_reason(tmp_path):
         assert unmet(found) == {"w1": "limit customer-7: 1/h"}
 
 
-async def test_what_waits_again_has_its_attempts_and_then_the_time_of_the_next(tmp_path):
+async def test_what_waits_again_has_its_attempts_and_then_the_time_of_the_next(folder):
     def fails(_request, _inputs):
         yield Frame(ProblemEvent(no=1, problem=problem("step-failed", retry_after_s=200.0)))
 
     settings = ExecutionSettings(status_interval_s=0.05)
     broken = worker(behaviours={ECHO: fails})
-    async with core(tmp_path, broken, settings=settings) as running:
+    async with core(folder, broken, settings=settings) as running:
         job = await job_of(running)
         found = await waiting(running, job, "tried again at")
         assert unmet(found) == {"w1": ""}
@@ -106,6 +115,7 @@ async def test_what_waits_again_has_its_attempts_and_then_the_time_of_the_next(t
         assert (first.attempt, last.attempt) == (1, 1)
         assert [last] == await running.execution.runs.explain(job, 1, 10)
         assert await running.execution.runs.explain(job, 2, 10) == []
+        assert await running.database.read(store.pending) == {"high": 0, "background": 1}
 
 
 async def test_what_the_policy_forbids_is_unmet(tmp_path):
