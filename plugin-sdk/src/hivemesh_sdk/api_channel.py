@@ -160,6 +160,8 @@ class ApiChannel:
             self.close()
             self._pass_over()
             return 0.0
+        if slug_of(document) == "audit-unavailable":
+            return None  # a full disk is not mended within our patience; each try is counted there
         told = 0.0 if away else document.retry_after_s or 0.0
         return max(told, pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
 

@@ -30,6 +30,7 @@ class Replica:
 
     def __init__(self, authority):
         self.asked, self.answers, self.tells = [], [], ""
+        self.busy = "database-unreachable"
         replica = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,7 +44,7 @@ class Replica:
                     self.close_connection = True
                     self.connection.close()
                     return
-                refused = problem("database-unreachable", retry_after_s=0.05)
+                refused = problem(replica.busy, retry_after_s=0.05)
                 view = json.dumps(VIEW) if answer == 200 else _json(refused)
                 self.send_response(answer)
                 self.send_header("content-length", str(len(view)))
@@ -175,6 +176,15 @@ async def test_one_that_stays_busy_is_given_up(client, replicas, monkeypatch):
         client.run("run_1")
     assert refused.value.document.status == 503
     assert all(one.asked for one in replicas)
+
+
+async def test_a_full_disk_of_the_trail_is_not_waited_for(client, replicas):
+    for one in replicas:
+        one.answers, one.busy = [503] * 1000, "audit-unavailable"
+    with pytest.raises(RemoteError) as refused:
+        client.run("run_1")
+    assert refused.value.document.code == "HM-1700"
+    assert [len(one.asked) for one in replicas] == [1, 1]
 
 
 async def test_nobody_is_waited_for_who_was_never_there(client, replicas):
