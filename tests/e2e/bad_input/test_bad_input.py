@@ -84,7 +84,7 @@ def test_what_is_no_mail_is_named_with_its_remedy(running, tmp_path: Path, name:
     assert result.returncode == FAILED
     assert "HM-1215" in result.stdout
     assert slug in result.stdout
-    assert "remedy: " in result.stdout
+    assert "fix: " in result.stdout
 
 
 def test_a_folder_without_mail_is_no_maildir(running, tmp_path: Path) -> None:
