@@ -5,7 +5,7 @@ the policy lets its worker call it, the artifacts and secrets are those that the
 data has at least the class of what the step was given. Of a pipeline this holds for each of its steps.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -130,19 +130,12 @@ class StepSubmits:
                 parent=("", "", depth + 1),
             )
 
-            def accept(tx: Transaction) -> str | None:
-                if tx.one(_RUNS + tx.for_share, _place(asker.step.claim)) is None:
-                    raise _over(request)
-                earlier = submits.keep(tx, key, accepted.run)
-                if earlier is None:
-                    self._runs.accept(tx, accepted)
-                    by: dict[str, object] = {"step": request.step, "name": request.name}
-                    log_event(tx, accepted.run, "submitted_by_step", accepted.now, data=by)
-                return earlier
+            def add(tx: Transaction) -> None:
+                self._runs.accept(tx, accepted)
+                by: dict[str, object] = {"step": request.step, "name": request.name}
+                log_event(tx, accepted.run, "submitted_by_step", accepted.now, data=by)
 
-            crash.reach("accept.before")
-            earlier = await self._parts.database.write(accept)
-            crash.reach("accept.after")
+            earlier = await self._keep(asker, key, accepted.run, add)
         if earlier is not None:
             return earlier
         _log.info("run_submitted_by_step", run_id=accepted.run, step=request.step)
@@ -177,22 +170,33 @@ class StepSubmits:
             )
             new = replace(new, spec=written(spec), together="")
 
-            def accept(tx: Transaction) -> str | None:
-                if tx.one(_RUNS + tx.for_share, _place(claim)) is None:
-                    raise _over(request)
-                earlier = submits.keep(tx, key, new.id)
-                if earlier is None:
-                    self._parts.ledger.add_job(tx, new, now)
-                return earlier
+            def add(tx: Transaction) -> None:
+                self._parts.ledger.add_job(tx, new, now)
 
-            crash.reach("accept.before")
-            earlier = await self._parts.database.write(accept)
-            crash.reach("accept.after")
+            earlier = await self._keep(asker, key, new.id, add)
         if earlier is not None:
             return earlier
         _log.info("job_submitted_by_step", run_id=new.id, step=request.step)
         self._parts.work.give()
         return new.id
+
+    async def _keep(
+        self, asker: "_Asker", key: SubmitKey, made: str, add: Callable[[Transaction], None]
+    ) -> str | None:
+        """Add what was made while the step still runs; the id of what it had asked for before."""
+
+        def accept(tx: Transaction) -> str | None:
+            if tx.one(_RUNS + tx.for_share, _place(asker.step.claim)) is None:
+                raise _over(asker.request)
+            earlier = self._parts.submits.keep(tx, key, made)
+            if earlier is None:
+                add(tx)
+            return earlier
+
+        crash.reach("accept.before")
+        earlier = await self._parts.database.write(accept)
+        crash.reach("accept.after")
+        return earlier
 
     def _check_capability(self, capability: str, asker: "_Asker") -> None:
         """The principal may run it, and the policy lets the worker call it."""

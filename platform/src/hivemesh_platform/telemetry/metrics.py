@@ -193,31 +193,24 @@ class _TotalsCollector(Collector):
             single = CounterMetricFamily(name, text)
             single.add_metric([], number)
             yield single
-        ejected = GaugeMetricFamily(
+        yield _gauge(
             "hivemesh_instances_ejected",
             "Instances that get no steps, or a probe, as they are slower or fail more than others.",
-            labels=["capability"],
+            "capability",
+            totals.ejected,
         )
-        for name, count in totals.ejected.items():
-            ejected.add_metric([name], count)
-        yield ejected
         writer = CounterMetricFamily(
             "hivemesh_database_writer_cpu_seconds", "CPU seconds of the database's writer."
         )
         writer.add_metric([], totals.writer_cpu_s)
         yield writer
-        jobs = GaugeMetricFamily("hivemesh_jobs", "Jobs that are kept, by state.", labels=["state"])
-        for state, count in totals.jobs.items():
-            jobs.add_metric([state], count)
-        yield jobs
-        pending = GaugeMetricFamily(
+        yield _gauge("hivemesh_jobs", "Jobs that are kept, by state.", "state", totals.jobs)
+        yield _gauge(
             "hivemesh_jobs_pending",
             "Jobs that wait to be placed: `high` with a priority above 5, `background` the others.",
-            labels=["queue"],
+            "queue",
+            totals.jobs_pending,
         )
-        for queue, count in totals.jobs_pending.items():
-            pending.add_metric([queue], count)
-        yield pending
         tasks = GaugeMetricFamily(
             "hivemesh_event_loop_tasks", "Tasks of the event loop that have not ended."
         )
@@ -226,7 +219,14 @@ class _TotalsCollector(Collector):
 
 
 def _family(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
-    family = CounterMetricFamily(name, text, labels=[label])
+    return _filled(CounterMetricFamily(name, text, labels=[label]), values)
+
+
+def _gauge(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
+    return _filled(GaugeMetricFamily(name, text, labels=[label]), values)
+
+
+def _filled(family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[str, int]) -> Metric:
     for value, number in values.items():
         family.add_metric([value], number)
     return family
