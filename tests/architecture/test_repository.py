@@ -14,7 +14,7 @@ from hivemesh_sdk.safeio.documents import load_manifest
 ROOT = Path(__file__).resolve().parents[2]
 WORKERS = sorted(path.parent for path in ROOT.glob("workers/*/plugin.yaml"))
 HEAVY = {  # library -> the one module of the platform that may import it
-    "dbos": "hivemesh_platform/execution/engine.py",
+    "dbos": "hivemesh_platform/execution/runs/engine.py",
     "boto3": "hivemesh_platform/artifacts/s3.py",
     "consul": "hivemesh_platform/registry/consul.py",
 }

@@ -14,7 +14,7 @@ from access_support import ADMIN
 from execution_support import DirectEngine, core, worker
 from fake_workers import FakeWorkerFleet
 from hivemesh_platform import crash
-from hivemesh_platform.execution.engine import DbosEngine
+from hivemesh_platform.execution.runs.engine import DbosEngine
 
 RECORDS = 90
 

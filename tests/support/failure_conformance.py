@@ -1,10 +1,10 @@
 """What every ledger keeps of failures: what counts as a crash, parts of a batch, dead letters."""
 
 import pytest
-from hivemesh_platform.execution import letter_sql, part_sql
 from hivemesh_platform.execution.behalf import Behalf
-from hivemesh_platform.execution.ledger import Failure, Finished, StaleAttemptError
-from hivemesh_platform.execution.letter_sql import LetterFilter
+from hivemesh_platform.execution.ledger import letter_sql, part_sql
+from hivemesh_platform.execution.ledger.letter_sql import LetterFilter
+from hivemesh_platform.execution.ledger.port import Failure, Finished, StaleAttemptError
 from hivemesh_platform.execution.model import AttemptOutcome, Fence
 from hivemesh_sdk.contracts.problems import problem
 from ledger_conformance import (

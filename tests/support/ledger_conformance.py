@@ -2,7 +2,7 @@
 
 import pytest
 from hivemesh_platform.artifacts.model import BatchRef
-from hivemesh_platform.execution.ledger import (
+from hivemesh_platform.execution.ledger.port import (
     Failure,
     Finished,
     NewJob,

@@ -1,9 +1,9 @@
 """What every queue keeps: order, fair shares, limits. Inherit it and give a `ledger` and a `write`."""
 
 import pytest
-from hivemesh_platform.execution import limit_sql, queue_sql
-from hivemesh_platform.execution.ledger import Finished, NewJob
-from hivemesh_platform.execution.limit_rules import Limit, Rate
+from hivemesh_platform.execution.ledger import limit_sql, queue_sql
+from hivemesh_platform.execution.ledger.limit_rules import Limit, Rate
+from hivemesh_platform.execution.ledger.port import Finished, NewJob
 from hivemesh_platform.execution.model import JOB_NODE
 
 NOW = 1_000_000

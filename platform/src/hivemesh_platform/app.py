@@ -63,13 +63,13 @@ from hivemesh_platform.audit.ports import AuditTrail
 from hivemesh_platform.audit.service import AuditOptions, AuditService, open_audit
 from hivemesh_platform.configuration import Loaded
 from hivemesh_platform.credentials.lending import Lending
-from hivemesh_platform.execution.catalogue import InstalledCatalogue
-from hivemesh_platform.execution.counters import ExecutionCounters
-from hivemesh_platform.execution.engine import DbosEngine
-from hivemesh_platform.execution.mesh_transport import MeshStepTransport
+from hivemesh_platform.execution.ledger.counters import ExecutionCounters
+from hivemesh_platform.execution.ledger.store import active_of
+from hivemesh_platform.execution.plans.catalogue import InstalledCatalogue
 from hivemesh_platform.execution.retention import Removed, Retention
+from hivemesh_platform.execution.runs.engine import DbosEngine
 from hivemesh_platform.execution.runtime import Execution, ExecutionPorts, open_execution
-from hivemesh_platform.execution.store import active_of
+from hivemesh_platform.execution.steps.mesh_transport import MeshStepTransport
 from hivemesh_platform.identity import Sources, open_sources
 from hivemesh_platform.memory import give_back_regularly
 from hivemesh_platform.overview import Overview

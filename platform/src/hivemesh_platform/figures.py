@@ -8,7 +8,7 @@ from hivemesh_sdk.contracts.api import RunState, SystemStatus
 from hivemesh_sdk.contracts.names import PROTOCOL
 
 from hivemesh_platform import __version__
-from hivemesh_platform.execution.store import pending, totals
+from hivemesh_platform.execution.ledger.store import pending, totals
 from hivemesh_platform.registry.model import InstanceState
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.telemetry.metrics import Metrics, Totals

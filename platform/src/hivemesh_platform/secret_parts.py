@@ -13,8 +13,8 @@ from hivemesh_platform.api import secrets as routes
 from hivemesh_platform.credentials.lending import Lending
 from hivemesh_platform.credentials.ports import SecretStore, StoreParts
 from hivemesh_platform.credentials.service import SecretService
-from hivemesh_platform.execution.borrowers import Borrowers
 from hivemesh_platform.execution.ports import Catalogue
+from hivemesh_platform.execution.rights.borrowers import Borrowers
 from hivemesh_platform.execution.runtime import Execution
 from hivemesh_platform.storage.database import Database
 

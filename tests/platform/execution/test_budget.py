@@ -1,7 +1,7 @@
 """The retry budget: a failing callee meets a fifth more than its load, and a few a second."""
 
 import pytest
-from hivemesh_platform.execution.budget import BURST_S, RetryBudget
+from hivemesh_platform.execution.steps.budget import BURST_S, RetryBudget
 
 
 def test_a_few_retries_are_free():

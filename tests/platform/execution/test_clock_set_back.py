@@ -1,9 +1,9 @@
 """A row does not wait longer because the clock of the machine was set back."""
 
 import pytest
-from hivemesh_platform.execution import clock_sql
-from hivemesh_platform.execution.ledger import Failure, Placed
-from hivemesh_platform.execution.ledger_sql import SqlLedger
+from hivemesh_platform.execution.ledger import clock_sql
+from hivemesh_platform.execution.ledger.port import Failure, Placed
+from hivemesh_platform.execution.ledger.row_sql import SqlLedger
 from hivemesh_platform.execution.model import AttemptOutcome
 from hivemesh_sdk.contracts.problems import problem
 from queue_conformance import WORK, jobs

@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 import pytest
-from hivemesh_platform.execution.condition import ConditionError, decide, parse_condition
+from hivemesh_platform.execution.plans.condition import ConditionError, decide, parse_condition
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -13,8 +13,8 @@ from execution_support import PIPELINE, core, worker
 from fake_workers import FakeCatalogue, FakeWorkerFleet
 from hivemesh_platform.access.model import Principal
 from hivemesh_platform.execution.behalf import NOBODY, Behalf, effective
-from hivemesh_platform.execution.job_batches import read_inputs
-from hivemesh_platform.execution.letter_sql import LetterFilter
+from hivemesh_platform.execution.jobs.batches import read_inputs
+from hivemesh_platform.execution.ledger.letter_sql import LetterFilter
 from hivemesh_platform.execution.ports import StepRefusedError
 from hivemesh_sdk.contracts.api import BatchRequest, JobRequest, RunRequest, RunState
 from hivemesh_sdk.contracts.dead_letter_api import ReplayRequest

@@ -6,12 +6,12 @@ import pytest
 from execution_support import PIPELINE, TESTER, core, double, numbers, worker
 from fake_workers import FakeWorkerFleet, adder, caller, failing, mapper, parse, source
 from hivemesh_platform.access.model import Principal
-from hivemesh_platform.execution.again_sql import InputReplayedError
 from hivemesh_platform.execution.behalf import Behalf
-from hivemesh_platform.execution.letter_sql import LetterFilter
-from hivemesh_platform.execution.letters import LetterSettledError, ReplayImpossibleError
-from hivemesh_platform.execution.service import NothingMissingError
-from hivemesh_platform.execution.spec import JobSpec, is_intact, written
+from hivemesh_platform.execution.jobs.letters import LetterSettledError, ReplayImpossibleError
+from hivemesh_platform.execution.ledger.again_sql import InputReplayedError
+from hivemesh_platform.execution.ledger.letter_sql import LetterFilter
+from hivemesh_platform.execution.plans.spec import JobSpec, is_intact, written
+from hivemesh_platform.execution.runs.service import NothingMissingError
 from hivemesh_sdk.contracts.api import JobRequest, RunState
 from hivemesh_sdk.contracts.dead_letter_api import ReplayRequest
 from hivemesh_sdk.contracts.problems import problem

@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 from execution_support import core, worker
 from fake_workers import FakeWorkerFleet
-from hivemesh_platform.execution import engine as engine_module
-from hivemesh_platform.execution.engine import DbosEngine
+from hivemesh_platform.execution.runs import engine as engine_module
+from hivemesh_platform.execution.runs.engine import DbosEngine
 from storage_support import place_in
 
 

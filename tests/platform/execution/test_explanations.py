@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from execution_support import TESTER, core, worker
 from fake_workers import Frame, ProblemEvent
-from hivemesh_platform.execution import store
+from hivemesh_platform.execution.ledger import store
 from hivemesh_platform.settings import ExecutionSettings
 from hivemesh_sdk.contracts.api import JobRequest, LimitRequest
 from hivemesh_sdk.contracts.policy import SignedPolicy

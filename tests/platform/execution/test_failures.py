@@ -6,9 +6,9 @@ import pytest
 from execution_support import FAST, PIPELINE, TESTER, core, numbers, worker
 from fake_workers import FakeWorkerFleet, caller, failing, source
 from hivemesh_platform.access.model import Principal
-from hivemesh_platform.execution.letter_sql import LetterFilter
+from hivemesh_platform.execution.ledger.letter_sql import LetterFilter
 from hivemesh_platform.execution.ports import UnreachableError
-from hivemesh_platform.execution.service import RunEndedError
+from hivemesh_platform.execution.runs.service import RunEndedError
 from hivemesh_sdk.contracts.api import JobRequest, RunState
 from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.errors import NotFoundError
@@ -131,7 +131,7 @@ async def test_a_worker_that_asks_for_a_longer_wait_gets_it(tmp_path):
 
 
 async def test_losses_of_others_do_not_crowd_out_those_that_may_be_seen(tmp_path, monkeypatch):
-    monkeypatch.setattr("hivemesh_platform.execution.history.SCANNED", 2)
+    monkeypatch.setattr("hivemesh_platform.execution.runs.history.SCANNED", 2)
     async with core(tmp_path, worker()) as platform:
         view = await job(platform)
         others = [await job(platform) for _ in range(5)]

@@ -1,7 +1,7 @@
 """Records fit where nothing speaks against it; what speaks against it is named by its place."""
 
 import pytest
-from hivemesh_platform.execution.fits import misfits
+from hivemesh_platform.execution.plans.fits import misfits
 from hivemesh_sdk.safeio.documents import load_manifest
 from whole_platform import ROOT
 

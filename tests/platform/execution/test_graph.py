@@ -1,7 +1,7 @@
 """What becomes of a node when those it depends on have ended, as a table."""
 
 import pytest
-from hivemesh_platform.execution.graph import Edge, NodeEnd, fate, run_state
+from hivemesh_platform.execution.plans.graph import Edge, NodeEnd, fate, run_state
 from hivemesh_sdk.contracts.api import RunState
 
 COMPLETED, PARTIAL = NodeEnd(RunState.COMPLETED), NodeEnd(RunState.PARTIAL)

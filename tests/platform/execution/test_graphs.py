@@ -27,8 +27,8 @@ from graph_support import (
     workers,
 )
 from hivemesh_platform.execution.behalf import Behalf
-from hivemesh_platform.execution.service import NothingMissingError
-from hivemesh_platform.execution.subjects import Filters
+from hivemesh_platform.execution.runs.service import NothingMissingError
+from hivemesh_platform.execution.runs.subjects import Filters
 from hivemesh_sdk.contracts.api import JobRequest, RunRequest
 from hivemesh_sdk.contracts.pages import Frame
 from hivemesh_sdk.contracts.problems import problem

@@ -6,10 +6,15 @@ import json
 import pytest
 from execution_support import TESTER, core, worker
 from fake_workers import Frame, ProblemEvent, caller
-from hivemesh_platform.execution.budget import RetryBudget
-from hivemesh_platform.execution.group_rules import MAX_MEMBERS, GroupSizes, spread, together_of
 from hivemesh_platform.execution.held import Verdict
-from hivemesh_platform.execution.spec import JobSpec
+from hivemesh_platform.execution.ledger.group_rules import (
+    MAX_MEMBERS,
+    GroupSizes,
+    spread,
+    together_of,
+)
+from hivemesh_platform.execution.plans.spec import JobSpec
+from hivemesh_platform.execution.steps.budget import RetryBudget
 from hivemesh_sdk.contracts.api import JobRequest
 from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.contracts.tickets import Ticket
@@ -49,7 +54,7 @@ async def ended(running, ids):
 async def late(tmp_path, monkeypatch):
     """A platform whose only worker comes when it is let in; what may travel together does."""
 
-    monkeypatch.setattr("hivemesh_platform.execution.group_rules.TARGET_S", 600.0)
+    monkeypatch.setattr("hivemesh_platform.execution.ledger.group_rules.TARGET_S", 600.0)
     opened = []
 
     async def start(decide=lambda _value: None, **fields):

@@ -6,15 +6,15 @@ from types import SimpleNamespace
 import pytest
 from execution_support import TESTER, core, worker
 from fake_workers import FakeWorkerFleet, Frame, ProblemEvent, caller
-from hivemesh_platform.execution import job_batches
 from hivemesh_platform.execution.behalf import Behalf
-from hivemesh_platform.execution.counters import ExecutionCounters
-from hivemesh_platform.execution.elsewhere import StepsElsewhere
-from hivemesh_platform.execution.group_rules import GroupSizes
 from hivemesh_platform.execution.held import HeldSteps
-from hivemesh_platform.execution.job_batches import read_inputs
+from hivemesh_platform.execution.jobs import batches as job_batches
+from hivemesh_platform.execution.jobs.batches import read_inputs
+from hivemesh_platform.execution.ledger.counters import ExecutionCounters
+from hivemesh_platform.execution.ledger.group_rules import GroupSizes
+from hivemesh_platform.execution.losses.elsewhere import StepsElsewhere
+from hivemesh_platform.execution.plans.spec import is_intact
 from hivemesh_platform.execution.ports import NoCandidate, UnreachableError
-from hivemesh_platform.execution.spec import is_intact
 from hivemesh_platform.storage.errors import StorageFullError
 from hivemesh_sdk.clock import SystemClock
 from hivemesh_sdk.contracts.api import BatchRequest, JobRequest
@@ -27,7 +27,7 @@ ECHO = "test.echo@1"
 
 @pytest.fixture(autouse=True)
 def _together_on_a_slow_machine_too(monkeypatch):
-    monkeypatch.setattr("hivemesh_platform.execution.group_rules.TARGET_S", 600.0)
+    monkeypatch.setattr("hivemesh_platform.execution.ledger.group_rules.TARGET_S", 600.0)
 
 
 async def submit(running, values, **fields):
@@ -52,7 +52,7 @@ async def of_rows(running, *columns):
 async def test_a_disk_that_is_full_when_rows_are_put_back_leaves_none_held(
     tmp_path, monkeypatch, count
 ):
-    monkeypatch.setattr("hivemesh_platform.execution.parts.FULL_S", 0.01)
+    monkeypatch.setattr("hivemesh_platform.execution.steps.parts.FULL_S", 0.01)
     one = worker(slots=1)
     one.dead = True
     async with core(tmp_path, one) as running:

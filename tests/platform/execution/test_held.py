@@ -1,9 +1,9 @@
 """Who holds a step, and what happens to those who held it."""
 
 import pytest
-from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.held import EARLY, ENDED_KEPT, HeldStep, HeldSteps
-from hivemesh_platform.execution.ledger import Claim, StaleAttemptError
+from hivemesh_platform.execution.ledger.counters import ExecutionCounters
+from hivemesh_platform.execution.ledger.port import Claim, StaleAttemptError
 from hivemesh_platform.execution.model import Fence, RetryPolicy, WorkKey
 from hivemesh_platform.execution.ports import Choice
 from hivemesh_sdk.contracts.instances import Endpoint

@@ -1,7 +1,7 @@
 """Inputs that cannot be right are told before anything is accepted."""
 
 import pytest
-from hivemesh_platform.execution.inputs import MAX_TOLD, unfit
+from hivemesh_platform.execution.plans.inputs import MAX_TOLD, unfit
 
 MAIL = {
     "type": "object",

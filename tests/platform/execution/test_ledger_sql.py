@@ -2,7 +2,7 @@
 
 import pytest
 from failure_conformance import FailureConformance
-from hivemesh_platform.execution.ledger_sql import SqlLedger
+from hivemesh_platform.execution.ledger.row_sql import SqlLedger
 from ledger_conformance import LedgerConformance
 
 

@@ -2,9 +2,10 @@
 
 import pytest
 from hivemesh_platform.access.model import Principal
-from hivemesh_platform.execution import batch_sql, subjects
-from hivemesh_platform.execution.batch_sql import Ends
-from hivemesh_platform.execution.subjects import Filters
+from hivemesh_platform.execution.ledger import batch_sql
+from hivemesh_platform.execution.ledger.batch_sql import Ends
+from hivemesh_platform.execution.runs import subjects
+from hivemesh_platform.execution.runs.subjects import Filters
 
 RUN = """INSERT INTO run (id, pipeline, version, document, parameters, labels, submitter, state,
          created_at, ended_at) VALUES (?, ?, 1, '{}', '{}', '{}', ?, ?, ?, ?)"""

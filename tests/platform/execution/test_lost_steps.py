@@ -2,10 +2,10 @@
 
 import pytest
 from fake_workers import FakeWorker, FakeWorkerFleet
-from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.held import HeldStep, HeldSteps, Verdict
-from hivemesh_platform.execution.ledger import Claim
-from hivemesh_platform.execution.lost_steps import LostStepWatch
+from hivemesh_platform.execution.ledger.counters import ExecutionCounters
+from hivemesh_platform.execution.ledger.port import Claim
+from hivemesh_platform.execution.losses.lost_steps import LostStepWatch
 from hivemesh_platform.execution.model import Fence, RetryPolicy, WorkKey
 from hivemesh_platform.settings import ExecutionSettings
 from hivemesh_sdk.contracts.problems import slug_of

@@ -7,13 +7,13 @@ import pytest
 from execution_support import TESTER, core, worker
 from fake_workers import Frame, ProblemEvent, caller
 from hivemesh_platform.access.model import Principal
-from hivemesh_platform.execution.again_sql import NothingToRetryError
-from hivemesh_platform.execution.group_rules import together_of
-from hivemesh_platform.execution.job_batches import ends_of, read_inputs
-from hivemesh_platform.execution.retention_sql import remove_jobs
-from hivemesh_platform.execution.service import RunEndedError
-from hivemesh_platform.execution.spec import JobSpec
-from hivemesh_platform.execution.subjects import ALL, Filters
+from hivemesh_platform.execution.jobs.batches import ends_of, read_inputs
+from hivemesh_platform.execution.ledger.again_sql import NothingToRetryError
+from hivemesh_platform.execution.ledger.group_rules import together_of
+from hivemesh_platform.execution.ledger.retention_sql import remove_jobs
+from hivemesh_platform.execution.plans.spec import JobSpec
+from hivemesh_platform.execution.runs.service import RunEndedError
+from hivemesh_platform.execution.runs.subjects import ALL, Filters
 from hivemesh_sdk.contracts.api import BatchRequest, JobRequest, RunState
 from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.errors import NotFoundError

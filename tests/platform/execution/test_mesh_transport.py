@@ -4,8 +4,8 @@ import json
 from contextlib import asynccontextmanager
 
 import pytest
-from hivemesh_platform.execution.mesh_transport import MeshStepTransport
 from hivemesh_platform.execution.ports import Place, StepRefusedError, UnreachableError
+from hivemesh_platform.execution.steps.mesh_transport import MeshStepTransport
 from hivemesh_sdk import Context, Worker
 from hivemesh_sdk.contracts.instances import Endpoint
 from hivemesh_sdk.contracts.manifest import Manifest

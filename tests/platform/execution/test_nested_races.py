@@ -6,8 +6,8 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from hivemesh_platform.execution.children import ChildRuns
-from hivemesh_platform.execution.ledger_sql import SqlLedger
+from hivemesh_platform.execution.ledger.row_sql import SqlLedger
+from hivemesh_platform.execution.runs.children import ChildRuns
 from hivemesh_platform.knowledge.service import DatasetWriter
 from ledger_conformance import DOUBLE, NOW, READ, batch, new_run, node, recorded
 

@@ -1,10 +1,10 @@
 """An optional map that nobody serves hands on also what a limit has parked."""
 
 import pytest
-from hivemesh_platform.execution import limit_sql, store
-from hivemesh_platform.execution.ledger import Failure, Finished, Placed
-from hivemesh_platform.execution.ledger_sql import SqlLedger
-from hivemesh_platform.execution.limit_rules import Limit
+from hivemesh_platform.execution.ledger import limit_sql, store
+from hivemesh_platform.execution.ledger.limit_rules import Limit
+from hivemesh_platform.execution.ledger.port import Failure, Finished, Placed
+from hivemesh_platform.execution.ledger.row_sql import SqlLedger
 from hivemesh_platform.execution.model import AttemptOutcome, Fence
 from hivemesh_platform.knowledge.service import DatasetWriter
 from ledger_conformance import DOUBLE, LOST, NOW, READ, batch, new_run, node, recorded

@@ -5,7 +5,12 @@ import json
 import pytest
 from fake_workers import ndjson, records_frame, result_frame
 from hivemesh_platform.artifacts.local import LocalArtifactStore
-from hivemesh_platform.execution.pages import INLINE_ANSWER, PageReader, StepFailedError, Taken
+from hivemesh_platform.execution.steps.pages import (
+    INLINE_ANSWER,
+    PageReader,
+    StepFailedError,
+    Taken,
+)
 from hivemesh_sdk.contracts.artifacts import Artifact, DataClass
 from hivemesh_sdk.contracts.pages import Frame, encode_event
 from hivemesh_sdk.contracts.problems import problem, slug_of

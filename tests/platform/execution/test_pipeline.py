@@ -297,7 +297,7 @@ async def test_a_map_may_wait_for_a_result_of_its_own_source(tmp_path):
 async def test_a_run_whose_workflow_cannot_be_started_at_first_is_started_later(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("hivemesh_platform.execution.service.SUBMIT_AGAIN_S", 0.01)
+    monkeypatch.setattr("hivemesh_platform.execution.runs.service.SUBMIT_AGAIN_S", 0.01)
 
     class Failing(DirectEngine):
         failures = 2

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 from fake_workers import FakeCatalogue, capability
-from hivemesh_platform.execution.plan import bind_parameters, make_plan
-from hivemesh_platform.execution.references import BrokenReferenceError, parse_path, resolve
+from hivemesh_platform.execution.plans.plan import bind_parameters, make_plan
+from hivemesh_platform.execution.plans.references import BrokenReferenceError, parse_path, resolve
 from hivemesh_sdk.contracts.pipeline import Pipeline
 from hivemesh_sdk.errors import InvalidError
 

@@ -16,7 +16,7 @@ from fake_workers import (
     source,
 )
 from hivemesh_platform.artifacts.service import ArtifactService, Use
-from hivemesh_platform.execution.classes import DataClassError, output_class
+from hivemesh_platform.execution.rights.classes import DataClassError, output_class
 from hivemesh_platform.knowledge.service import DatasetClassError
 from hivemesh_sdk.clock import SystemClock
 from hivemesh_sdk.contracts.api import JobRequest, RunRequest, RunState

@@ -1,9 +1,9 @@
 """The queue on both kinds of database: order, fair shares, limits, and what it costs to find the next row."""
 
 import pytest
-from hivemesh_platform.execution import claim_sql, limit_sql
-from hivemesh_platform.execution.ledger_sql import SqlLedger
-from hivemesh_platform.execution.limit_rules import Rate, key_of, scope_and_name
+from hivemesh_platform.execution.ledger import claim_sql, limit_sql
+from hivemesh_platform.execution.ledger.limit_rules import Rate, key_of, scope_and_name
+from hivemesh_platform.execution.ledger.row_sql import SqlLedger
 from hivemesh_sdk.errors import InvalidError
 from queue_conformance import QueueConformance
 

@@ -13,8 +13,13 @@ from hivemesh_platform.artifacts import service
 from hivemesh_platform.artifacts.kept import KeptDigests
 from hivemesh_platform.artifacts.local import BLOCK, SMALL, LocalArtifactStore
 from hivemesh_platform.artifacts.service import ArtifactService
+from hivemesh_platform.execution.ledger.retention_sql import (
+    JOBS,
+    bound,
+    named_by_jobs,
+    named_by_letters,
+)
 from hivemesh_platform.execution.retention import Retention
-from hivemesh_platform.execution.retention_sql import JOBS, bound, named_by_jobs, named_by_letters
 from hivemesh_platform.settings import RetentionSettings
 from hivemesh_sdk.contracts.names import TREE_MEDIA_TYPE
 from hivemesh_sdk.testing.clock import ManualClock

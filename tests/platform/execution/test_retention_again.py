@@ -1,7 +1,7 @@
 """What a run that is kept may be done again from is kept with it."""
 
 from execution_support import TESTER, core, worker
-from hivemesh_platform.execution import retention_sql
+from hivemesh_platform.execution.ledger import retention_sql
 from hivemesh_sdk.contracts.api import RunState
 
 

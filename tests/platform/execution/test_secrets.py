@@ -6,7 +6,7 @@ import pytest
 from execution_support import TESTER, core, worker
 from fake_workers import FakeCatalogue, caller, capability, failing
 from hivemesh_platform.execution.behalf import Behalf
-from hivemesh_platform.execution.borrowers import Borrowers
+from hivemesh_platform.execution.rights.borrowers import Borrowers
 from hivemesh_sdk.contracts.api import JobRequest, RunRequest
 from hivemesh_sdk.contracts.manifest import Permissions
 from hivemesh_sdk.contracts.problems import problem

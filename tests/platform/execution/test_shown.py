@@ -7,13 +7,13 @@ import pytest
 from execution_support import SIGNERS, SIGNING
 from fake_workers import capability
 from hivemesh_platform.execution.behalf import Behalf
-from hivemesh_platform.execution.counters import ExecutionCounters
 from hivemesh_platform.execution.held import HeldStep, HeldSteps
-from hivemesh_platform.execution.ledger import Claim, StaleAttemptError
+from hivemesh_platform.execution.ledger.counters import ExecutionCounters
+from hivemesh_platform.execution.ledger.port import Claim, StaleAttemptError
 from hivemesh_platform.execution.model import Fence, RetryPolicy, WorkKey
 from hivemesh_platform.execution.ports import KnownCapability
-from hivemesh_platform.execution.shown import StepTickets, root_of
-from hivemesh_platform.execution.tickets import TicketMint
+from hivemesh_platform.execution.rights.shown import StepTickets, root_of
+from hivemesh_platform.execution.rights.tickets import TicketMint
 from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.instances import Endpoint
 from hivemesh_sdk.contracts.manifest import Permissions

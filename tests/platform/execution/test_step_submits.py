@@ -7,10 +7,10 @@ import pytest
 from execution_support import CAPABILITIES, PIPELINE, TESTER, core, worker
 from fake_workers import FakeCatalogue, FakeWorkerFleet
 from hivemesh_platform.execution.behalf import Behalf
-from hivemesh_platform.execution.ledger import StaleAttemptError
-from hivemesh_platform.execution.spec import JobSpec
-from hivemesh_platform.execution.step_submits import DEEPEST, SubmitDeniedError
-from hivemesh_platform.execution.submit_sql import OtherBodyError
+from hivemesh_platform.execution.jobs.step_submits import DEEPEST, SubmitDeniedError
+from hivemesh_platform.execution.ledger.port import StaleAttemptError
+from hivemesh_platform.execution.ledger.submit_sql import OtherBodyError
+from hivemesh_platform.execution.plans.spec import JobSpec
 from hivemesh_sdk.contracts.api import JobRequest, RunState
 from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.manifest import Permissions

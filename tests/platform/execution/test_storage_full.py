@@ -6,16 +6,16 @@ import time
 import pytest
 from execution_support import TESTER, core, numbers, worker
 from fake_workers import FakeWorkerFleet, source
-from hivemesh_platform.execution.group_rules import GroupSizes
 from hivemesh_platform.execution.held import Verdict
+from hivemesh_platform.execution.ledger.group_rules import GroupSizes
 from hivemesh_platform.storage.errors import StorageFullError
 from hivemesh_sdk.contracts.api import JobRequest
 from hivemesh_sdk.contracts.problems import problem
 
 
 async def test_a_run_goes_on_when_the_quota_is_raised(tmp_path, monkeypatch):
-    monkeypatch.setattr("hivemesh_platform.execution.dispatch.PAUSE_S", 0.05)
-    monkeypatch.setattr("hivemesh_platform.execution.parts.FULL_S", 0.05)
+    monkeypatch.setattr("hivemesh_platform.execution.steps.dispatch.PAUSE_S", 0.05)
+    monkeypatch.setattr("hivemesh_platform.execution.steps.parts.FULL_S", 0.05)
     behaviours = {"test.read@1": source(numbers(60))}
     fleet = FakeWorkerFleet(worker(behaviours=behaviours), page_events=2)
     async with core(tmp_path, fleet) as platform:
@@ -86,8 +86,8 @@ async def job_on_a_full_disk(platform, **fields):
 async def test_what_was_answered_is_kept_until_there_is_space_and_not_done_twice(
     tmp_path, monkeypatch, fields
 ):
-    monkeypatch.setattr("hivemesh_platform.execution.dispatch.PAUSE_S", 0.01)
-    monkeypatch.setattr("hivemesh_platform.execution.parts.FULL_S", 0.01)
+    monkeypatch.setattr("hivemesh_platform.execution.steps.dispatch.PAUSE_S", 0.01)
+    monkeypatch.setattr("hivemesh_platform.execution.steps.parts.FULL_S", 0.01)
     async with core(tmp_path, worker()) as platform:
         job = await job_on_a_full_disk(platform, **fields)
         platform.artifacts._quota = 0
@@ -99,8 +99,8 @@ async def test_what_was_answered_is_kept_until_there_is_space_and_not_done_twice
 
 
 async def test_an_answer_that_waits_for_space_outlives_its_worker(tmp_path, monkeypatch):
-    monkeypatch.setattr("hivemesh_platform.execution.dispatch.PAUSE_S", 0.01)
-    monkeypatch.setattr("hivemesh_platform.execution.parts.FULL_S", 0.01)
+    monkeypatch.setattr("hivemesh_platform.execution.steps.dispatch.PAUSE_S", 0.01)
+    monkeypatch.setattr("hivemesh_platform.execution.steps.parts.FULL_S", 0.01)
     async with core(tmp_path, worker()) as platform:
         job = await job_on_a_full_disk(platform)
         [step] = platform.execution.held.at("w1")
@@ -111,7 +111,7 @@ async def test_an_answer_that_waits_for_space_outlives_its_worker(tmp_path, monk
 
 
 async def test_an_answer_that_waits_for_space_is_dropped_with_its_job(tmp_path, monkeypatch):
-    monkeypatch.setattr("hivemesh_platform.execution.parts.FULL_S", 0.01)
+    monkeypatch.setattr("hivemesh_platform.execution.steps.parts.FULL_S", 0.01)
     async with core(tmp_path, worker()) as platform:
         job = await job_on_a_full_disk(platform)
         await platform.execution.runs.cancel(job)
@@ -120,7 +120,7 @@ async def test_an_answer_that_waits_for_space_is_dropped_with_its_job(tmp_path, 
 
 
 async def test_answers_of_a_request_that_wait_for_space_outlive_its_worker(tmp_path, monkeypatch):
-    monkeypatch.setattr("hivemesh_platform.execution.groups.FULL_S", 0.01)
+    monkeypatch.setattr("hivemesh_platform.execution.steps.groups.FULL_S", 0.01)
     monkeypatch.setattr(GroupSizes, "most", lambda *_: 10)
     monkeypatch.setattr(GroupSizes, "requests", lambda *_: 1)
     one = worker(slots=1)

@@ -5,11 +5,11 @@ import json
 
 import pytest
 from execution_support import PIPELINE, TESTER, core, worker
-from hivemesh_platform.execution import submit_sql
 from hivemesh_platform.execution.behalf import Behalf
-from hivemesh_platform.execution.job_batches import read_inputs
-from hivemesh_platform.execution.submit_sql import OtherBodyError
-from hivemesh_platform.execution.submits import InFlightError
+from hivemesh_platform.execution.jobs.batches import read_inputs
+from hivemesh_platform.execution.ledger import submit_sql
+from hivemesh_platform.execution.ledger.submit_sql import OtherBodyError
+from hivemesh_platform.execution.ledger.submits import InFlightError
 from hivemesh_sdk.contracts.api import BatchRequest, JobRequest, LimitRequest, RunRequest
 from hivemesh_sdk.errors import InvalidError, NotFoundError
 from pydantic import ValidationError

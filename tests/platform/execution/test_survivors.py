@@ -8,8 +8,8 @@ from execution_support import FAST, TESTER, core, worker
 from fake_workers import FakeWorkerFleet
 from hivemesh_platform.access.model import Principal
 from hivemesh_platform.execution.held import Verdict
-from hivemesh_platform.execution.letter_sql import LetterFilter
-from hivemesh_platform.execution.survivors import Survivors
+from hivemesh_platform.execution.ledger.letter_sql import LetterFilter
+from hivemesh_platform.execution.steps.survivors import Survivors
 from hivemesh_platform.storage.errors import DatabaseUnreachableError
 from hivemesh_sdk.contracts.api import JobRequest
 from hivemesh_sdk.contracts.problems import problem

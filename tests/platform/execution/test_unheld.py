@@ -2,10 +2,10 @@
 
 import pytest
 from execution_support import TESTER, core, worker
-from hivemesh_platform.execution.group_rules import GroupSizes
+from hivemesh_platform.execution.ledger.group_rules import GroupSizes
+from hivemesh_platform.execution.losses.unheld import UnheldRows
 from hivemesh_platform.execution.model import WorkKey
 from hivemesh_platform.execution.runtime import Execution
-from hivemesh_platform.execution.unheld import UnheldRows
 from hivemesh_sdk.contracts.api import JobRequest
 
 ECHO = "test.echo@1"

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 from hivemesh_platform import app
-from hivemesh_platform.execution import unheld
+from hivemesh_platform.execution.losses import unheld
 from hivemesh_platform.execution.retention import Retention
-from hivemesh_platform.execution.survivors import Survivors
+from hivemesh_platform.execution.steps.survivors import Survivors
 from hivemesh_platform.registry import shared
 from hivemesh_platform.replicas import service as replicas
 from hivemesh_platform.storage.errors import (

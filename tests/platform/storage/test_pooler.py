@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from execution_support import TESTER, core, worker
-from hivemesh_platform.execution.engine import DbosEngine
+from hivemesh_platform.execution.runs.engine import DbosEngine
 from hivemesh_platform.storage import opening
 from hivemesh_platform.storage.errors import DatabaseUnreachableError
 from hivemesh_platform.storage.examination import examine

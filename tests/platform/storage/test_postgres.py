@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from hivemesh_platform.execution.graph_sql import lock_run
-from hivemesh_platform.execution.ledger_sql import SqlLedger
+from hivemesh_platform.execution.ledger.graph_sql import lock_run
+from hivemesh_platform.execution.ledger.row_sql import SqlLedger
 from hivemesh_platform.knowledge.service import DatasetWriter
 from hivemesh_platform.settings import DatabaseSettings
 from hivemesh_platform.storage import migrate, opening

@@ -16,8 +16,8 @@ from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.api.work import Work
 from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.audit.ports import AuditTrail
-from hivemesh_platform.execution.again import RunsAgain
-from hivemesh_platform.execution.service import RunService
+from hivemesh_platform.execution.runs.again import RunsAgain
+from hivemesh_platform.execution.runs.service import RunService
 
 JOB_KINDS = frozenset({"call", "map"})
 

@@ -20,9 +20,9 @@ from hivemesh_platform.artifacts.errors import RangeInvalidError
 from hivemesh_platform.artifacts.model import ArtifactInfo
 from hivemesh_platform.artifacts.service import ArtifactService, Content, Use
 from hivemesh_platform.audit.ports import AuditTrail
-from hivemesh_platform.execution.service import RunService
-from hivemesh_platform.execution.shown import StepTickets
-from hivemesh_platform.execution.views import iso
+from hivemesh_platform.execution.rights.shown import StepTickets
+from hivemesh_platform.execution.runs.service import RunService
+from hivemesh_platform.execution.runs.views import iso
 
 DEFAULT_TYPE = "application/octet-stream"
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")

@@ -14,7 +14,7 @@ from hivemesh_platform.api.paging import Limit, page_of
 from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.artifacts.streams import begun
 from hivemesh_platform.audit.ports import AuditTrail
-from hivemesh_platform.execution.views import iso
+from hivemesh_platform.execution.runs.views import iso
 from hivemesh_platform.knowledge.model import DatasetVersion
 from hivemesh_platform.knowledge.service import DatasetService
 

@@ -31,12 +31,12 @@ from hivemesh_platform.api.paging import Limit, Offset, offset_page, page_of
 from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.api.work import Work
 from hivemesh_platform.audit.ports import AuditTrail
-from hivemesh_platform.execution.cancels import Cancels
-from hivemesh_platform.execution.history import History
-from hivemesh_platform.execution.letter_sql import LetterFilter
-from hivemesh_platform.execution.letters import DeadLetters, Letter, no_letter
+from hivemesh_platform.execution.jobs.letters import DeadLetters, Letter, no_letter
+from hivemesh_platform.execution.ledger.letter_sql import LetterFilter
+from hivemesh_platform.execution.runs.cancels import Cancels
+from hivemesh_platform.execution.runs.history import History
+from hivemesh_platform.execution.runs.service import RunService
 from hivemesh_platform.execution.runtime import Execution
-from hivemesh_platform.execution.service import RunService
 
 State = Literal["open", "retried", "discarded", "all"]
 SEES = ("read:run", "run:pipeline", "run:capability")

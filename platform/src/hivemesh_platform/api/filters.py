@@ -7,9 +7,9 @@ from fastapi import Depends, Query
 from hivemesh_sdk.contracts.api import RunState
 from hivemesh_sdk.errors import InvalidError
 
-from hivemesh_platform.execution.batch_sql import Ends
-from hivemesh_platform.execution.job_batches import ends_of
-from hivemesh_platform.execution.subjects import Filters
+from hivemesh_platform.execution.jobs.batches import ends_of
+from hivemesh_platform.execution.ledger.batch_sql import Ends
+from hivemesh_platform.execution.runs.subjects import Filters
 
 Text = Annotated[str, Query(max_length=200)]
 

@@ -19,8 +19,8 @@ from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.api.work import Work
 from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.audit.ports import AuditTrail
-from hivemesh_platform.execution.job_batches import JobBatches, first_job, read_inputs
-from hivemesh_platform.execution.service import RunService
+from hivemesh_platform.execution.jobs.batches import JobBatches, first_job, read_inputs
+from hivemesh_platform.execution.runs.service import RunService
 
 MAX_BYTES = 64 * 1024 * 1024
 

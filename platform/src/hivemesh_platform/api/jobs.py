@@ -9,8 +9,8 @@ from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.api.work import Work
 from hivemesh_platform.artifacts.service import ArtifactService
-from hivemesh_platform.execution.jobs import JobService
-from hivemesh_platform.execution.service import RunService
+from hivemesh_platform.execution.jobs.service import JobService
+from hivemesh_platform.execution.runs.service import RunService
 
 
 def router(jobs: JobService, runs: RunService, artifacts: ArtifactService) -> APIRouter:

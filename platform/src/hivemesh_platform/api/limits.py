@@ -7,7 +7,7 @@ from hivemesh_platform.api.access import before_body, require
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.audit.ports import AuditTrail
-from hivemesh_platform.execution.limits import LimitService
+from hivemesh_platform.execution.jobs.limits import LimitService
 
 
 def router(limits: LimitService, audit: AuditTrail) -> APIRouter:

@@ -11,8 +11,8 @@ from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.api.work import Work
 from hivemesh_platform.artifacts.service import ArtifactService
-from hivemesh_platform.execution.pipelines import STORED, KnownPipeline, PipelineService
-from hivemesh_platform.execution.service import RunService
+from hivemesh_platform.execution.runs.pipelines import STORED, KnownPipeline, PipelineService
+from hivemesh_platform.execution.runs.service import RunService
 
 Document = Annotated[dict[str, JsonValue], Body()]
 

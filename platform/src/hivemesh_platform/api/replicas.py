@@ -5,7 +5,7 @@ from hivemesh_sdk.contracts.api import Page, ReplicaView
 
 from hivemesh_platform.api.access import require
 from hivemesh_platform.api.bodies import router as strict_router
-from hivemesh_platform.execution.views import iso
+from hivemesh_platform.execution.runs.views import iso
 from hivemesh_platform.replicas.model import Replica
 from hivemesh_platform.replicas.service import Replicas, Snapshot
 

@@ -16,8 +16,8 @@ from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.api.work import Work
 from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.audit.ports import AuditTrail
-from hivemesh_platform.execution.service import RunService
-from hivemesh_platform.execution.views import RunEvent
+from hivemesh_platform.execution.runs.service import RunService
+from hivemesh_platform.execution.runs.views import RunEvent
 
 Wait = Annotated[float, Query(ge=0, le=20)]
 

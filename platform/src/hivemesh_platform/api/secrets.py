@@ -18,8 +18,8 @@ from hivemesh_platform.credentials.lending import Lending
 from hivemesh_platform.credentials.model import SecretInfo
 from hivemesh_platform.credentials.ports import StepHolders
 from hivemesh_platform.credentials.service import SecretService
-from hivemesh_platform.execution.shown import StepTickets
-from hivemesh_platform.execution.views import iso
+from hivemesh_platform.execution.rights.shown import StepTickets
+from hivemesh_platform.execution.runs.views import iso
 
 NO_STORE = {"cache-control": "no-store"}
 

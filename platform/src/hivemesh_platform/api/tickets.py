@@ -11,8 +11,8 @@ from hivemesh_sdk.errors import NotAuthorizedError
 from hivemesh_platform.api.access import noted, peer_of, require
 from hivemesh_platform.api.bodies import decoded
 from hivemesh_platform.api.bodies import router as strict_router
-from hivemesh_platform.execution.shown import StepTickets
-from hivemesh_platform.execution.step_submits import StepSubmits
+from hivemesh_platform.execution.jobs.step_submits import StepSubmits
+from hivemesh_platform.execution.rights.shown import StepTickets
 
 
 def router(tickets: StepTickets, submits: StepSubmits, clock: Clock) -> APIRouter:

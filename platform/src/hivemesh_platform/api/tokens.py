@@ -11,7 +11,7 @@ from hivemesh_platform.access.service import AccessService
 from hivemesh_platform.access.store import TokenRecord
 from hivemesh_platform.api.access import before_body, person_of, principal_of, require, require_some
 from hivemesh_platform.api.bodies import router as strict_router
-from hivemesh_platform.execution.views import iso
+from hivemesh_platform.execution.runs.views import iso
 
 
 def router(access: AccessService, people: PeopleService) -> APIRouter:

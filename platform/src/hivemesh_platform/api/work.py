@@ -13,12 +13,12 @@ from hivemesh_platform.access.model import Principal
 from hivemesh_platform.api.access import may, noted, person_of, principal_of, require
 from hivemesh_platform.artifacts.service import ArtifactService, missing
 from hivemesh_platform.execution.behalf import as_principal
-from hivemesh_platform.execution.given import Given
-from hivemesh_platform.execution.job_batches import Inputs, named_by
-from hivemesh_platform.execution.plan import Plan, written_by
-from hivemesh_platform.execution.service import Demands, RunService
-from hivemesh_platform.execution.spec import artifact_digests
-from hivemesh_platform.execution.subjects import RunSubject, no_run
+from hivemesh_platform.execution.jobs.batches import Inputs, named_by
+from hivemesh_platform.execution.plans.given import Given
+from hivemesh_platform.execution.plans.plan import Plan, written_by
+from hivemesh_platform.execution.plans.spec import artifact_digests
+from hivemesh_platform.execution.runs.service import Demands, RunService
+from hivemesh_platform.execution.runs.subjects import RunSubject, no_run
 
 
 class Work:

@@ -14,8 +14,8 @@ from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.contracts.steps import Member
 
 from hivemesh_platform.artifacts.model import Holding
-from hivemesh_platform.execution.counters import ExecutionCounters
-from hivemesh_platform.execution.ledger import Claim, StaleAttemptError
+from hivemesh_platform.execution.ledger.counters import ExecutionCounters
+from hivemesh_platform.execution.ledger.port import Claim, StaleAttemptError
 from hivemesh_platform.execution.model import JOB_NODE
 from hivemesh_platform.execution.ports import Choice, Placement
 

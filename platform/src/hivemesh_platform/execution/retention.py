@@ -17,9 +17,9 @@ from hivemesh_sdk.contracts.api import RetentionView
 
 from hivemesh_platform.artifacts.kept import KeptDigests
 from hivemesh_platform.artifacts.service import ArtifactService
-from hivemesh_platform.execution import retention_sql as sql
-from hivemesh_platform.execution.engine import RunEngine
-from hivemesh_platform.execution.parts import milliseconds
+from hivemesh_platform.execution.ledger import retention_sql as sql
+from hivemesh_platform.execution.ledger.port import milliseconds
+from hivemesh_platform.execution.runs.engine import RunEngine
 from hivemesh_platform.settings import RetentionSettings
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.errors import PASSING

@@ -13,37 +13,43 @@ from hivemesh_sdk.trust.tickets import TicketReader
 
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.artifacts.trees import Trees
-from hivemesh_platform.execution.again import RunsAgain
-from hivemesh_platform.execution.cancels import Cancels
-from hivemesh_platform.execution.children import ChildRuns
-from hivemesh_platform.execution.claims import Claimer
-from hivemesh_platform.execution.counters import ExecutionCounters
-from hivemesh_platform.execution.dispatch import Dispatcher
-from hivemesh_platform.execution.elsewhere import StepsElsewhere
-from hivemesh_platform.execution.engine import RunEngine, RunSteps
-from hivemesh_platform.execution.explanations import Explanations
 from hivemesh_platform.execution.held import HeldSteps
-from hivemesh_platform.execution.history import History
-from hivemesh_platform.execution.job_batches import JobBatches
-from hivemesh_platform.execution.jobs import JobService
-from hivemesh_platform.execution.ledger_sql import SqlLedger
-from hivemesh_platform.execution.letters import DeadLetters
-from hivemesh_platform.execution.limits import LimitService
-from hivemesh_platform.execution.lost_steps import LostStepWatch
-from hivemesh_platform.execution.nodes import Answers, Children, NodeRunner
-from hivemesh_platform.execution.optional import OptionalSteps
-from hivemesh_platform.execution.others import Others
-from hivemesh_platform.execution.parts import Parts, milliseconds
-from hivemesh_platform.execution.pipelines import PipelineService
+from hivemesh_platform.execution.jobs.batches import JobBatches
+from hivemesh_platform.execution.jobs.letters import DeadLetters
+from hivemesh_platform.execution.jobs.limits import LimitService
+from hivemesh_platform.execution.jobs.service import JobService
+from hivemesh_platform.execution.jobs.step_submits import StepSubmits
+from hivemesh_platform.execution.ledger.counters import ExecutionCounters
+from hivemesh_platform.execution.ledger.port import milliseconds
+from hivemesh_platform.execution.ledger.row_sql import SqlLedger
+from hivemesh_platform.execution.ledger.signals import RunSignals, Signal
+from hivemesh_platform.execution.ledger.submits import Submits
+from hivemesh_platform.execution.losses.elsewhere import StepsElsewhere
+from hivemesh_platform.execution.losses.lost_steps import LostStepWatch
+from hivemesh_platform.execution.losses.others import Others
+from hivemesh_platform.execution.losses.unheld import UnheldRows
 from hivemesh_platform.execution.ports import Catalogue, Placement, StepTransport
-from hivemesh_platform.execution.secrets import NO_SECRETS, SecretGate, SecretNames, StepLeases
-from hivemesh_platform.execution.service import RunParts, RunService
-from hivemesh_platform.execution.shown import StepTickets
-from hivemesh_platform.execution.signals import RunSignals, Signal
-from hivemesh_platform.execution.step_submits import StepSubmits
-from hivemesh_platform.execution.submits import Submits
-from hivemesh_platform.execution.tickets import Signer, TicketMint
-from hivemesh_platform.execution.unheld import UnheldRows
+from hivemesh_platform.execution.rights.secrets import (
+    NO_SECRETS,
+    SecretGate,
+    SecretNames,
+    StepLeases,
+)
+from hivemesh_platform.execution.rights.shown import StepTickets
+from hivemesh_platform.execution.rights.tickets import Signer, TicketMint
+from hivemesh_platform.execution.runs.again import RunsAgain
+from hivemesh_platform.execution.runs.cancels import Cancels
+from hivemesh_platform.execution.runs.children import ChildRuns
+from hivemesh_platform.execution.runs.engine import RunEngine, RunSteps
+from hivemesh_platform.execution.runs.explanations import Explanations
+from hivemesh_platform.execution.runs.history import History
+from hivemesh_platform.execution.runs.nodes import Answers, Children, NodeRunner
+from hivemesh_platform.execution.runs.optional import OptionalSteps
+from hivemesh_platform.execution.runs.pipelines import PipelineService
+from hivemesh_platform.execution.runs.service import RunParts, RunService
+from hivemesh_platform.execution.steps.claims import Claimer
+from hivemesh_platform.execution.steps.dispatch import Dispatcher
+from hivemesh_platform.execution.steps.parts import Parts
 from hivemesh_platform.knowledge.service import DatasetService, DatasetWriter
 from hivemesh_platform.replicas.service import Replicas
 from hivemesh_platform.settings import ExecutionSettings

@@ -1,0 +1,1 @@
+"""Jobs: single ones and batches, keys of submits, limits, what steps start, dead letters."""

@@ -1,0 +1,1 @@
+"""What is lost and found again: steps, rows of dead replicas, crashes that were none."""

@@ -1,0 +1,1 @@
+"""On whose behalf work is done: tickets, data classes, secrets."""

@@ -1,0 +1,1 @@
+"""Runs: accepted, made durable, followed, continued after a failure, and shown."""

@@ -1,0 +1,116 @@
+"""What happened to steps: every attempt with its problem, and those whose worker went away."""
+
+from itertools import count
+
+from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.dead_letter_api import AttemptView, LostStepView
+from hivemesh_sdk.contracts.names import step_key
+
+from hivemesh_platform.access.model import Principal
+from hivemesh_platform.execution.ledger.port import milliseconds
+from hivemesh_platform.execution.runs import subjects
+from hivemesh_platform.execution.runs.views import iso, json_of
+from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.transaction import Row, Transaction, Value
+
+_ATTEMPTS = """
+SELECT * FROM attempt
+ WHERE run = :run AND (:node = '' OR node = :node) AND (:seq < 0 OR seq = :seq)
+ ORDER BY node, seq, attempt LIMIT :limit OFFSET :after
+"""
+_LOST = """
+SELECT attempt.run, attempt.node, attempt.seq, attempt.attempt, attempt.instance,
+       attempt.started_at, attempt.ended_at, attempt.problem, work.capability, work.state,
+       work.attempt AS now_attempt, work.instance AS now_instance, work.ended_at AS work_ended_at
+  FROM attempt JOIN work ON work.run = attempt.run AND work.node = attempt.node
+                        AND work.seq = attempt.seq
+ WHERE attempt.outcome = 'lost' AND attempt.started_at > :since AND work.tenant = :tenant
+   AND (:all = 1 OR work.ended_at IS NULL)
+ ORDER BY attempt.started_at DESC, attempt.run, attempt.node, attempt.seq, attempt.attempt
+ LIMIT :limit OFFSET :offset
+"""
+SCANNED = 500  # losses read at once until enough of them may be seen
+
+
+class History:
+    """Reads the attempts that the ledger has kept."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def attempts(
+        self, run: str, node: str, seq: int, after: int, limit: int
+    ) -> list[AttemptView]:
+        """Return the attempts of a run or job, of one step or batch where it is named."""
+        names: dict[str, Value] = {"run": run, "node": node, "seq": seq, "limit": limit + 1}
+        first = max(0, after - 1)  # the one before is needed for the gap
+        rows = await self._database.read(lambda tx: tx.all(_ATTEMPTS, {**names, "after": first}))
+        now = milliseconds(self._clock)
+        views = [
+            _attempt(row, before, now) for row, before in zip(rows, [None, *rows[:-1]], strict=True)
+        ]
+        return views[after - first :][:limit]
+
+    async def lost(
+        self, principal: Principal, *, since: int, ended: bool, limit: int
+    ) -> list[LostStepView]:
+        """Return the steps whose worker went away, newest first; with `ended` the settled ones too."""
+
+        def read(tx: Transaction) -> list[LostStepView]:
+            names: dict[str, Value] = {
+                "since": since,
+                "tenant": principal.tenant,
+                "all": int(ended),
+                "limit": SCANNED,
+            }
+            found: list[LostStepView] = []
+            for offset in count(step=SCANNED):
+                rows = tx.all(_LOST, {**names, "offset": offset})
+                found += [_lost(row) for row in rows if _is_seen(tx, row, principal)]
+                if len(found) >= limit or len(rows) < SCANNED:
+                    break
+            return found[:limit]
+
+        return await self._database.read(read)
+
+
+def _is_seen(tx: Transaction, row: Row, principal: Principal) -> bool:
+    subject = subjects.find(tx, row["run"])
+    return subject is not None and subject.seen_by(principal)
+
+
+def _attempt(row: Row, before: Row | None, now: int) -> AttemptView:
+    same = before is not None and (before["node"], before["seq"]) == (row["node"], row["seq"])
+    gap = None
+    if before is not None and same and before["ended_at"] is not None:
+        gap = (row["started_at"] - before["ended_at"]) / 1000
+    ended = row["ended_at"]
+    return AttemptView(
+        key=step_key(row["run"], row["node"], row["seq"]),
+        attempt=row["attempt"],
+        instance=row["instance"],
+        worker=row["worker"],
+        started_at=iso(row["started_at"]) or "",
+        ended_at=iso(ended),
+        outcome=row["outcome"],
+        elapsed_s=((now if ended is None else ended) - row["started_at"]) / 1000,
+        gap_s=gap,
+        problem=json_of(row["problem"]),
+    )
+
+
+def _lost(row: Row) -> LostStepView:
+    return LostStepView(
+        key=step_key(row["run"], row["node"], row["seq"]),
+        attempt=row["attempt"],
+        instance=row["instance"],
+        capability=row["capability"],
+        started_at=iso(row["started_at"]) or "",
+        lost_at=iso(row["ended_at"]) or "",
+        elapsed_s=(row["ended_at"] - row["started_at"]) / 1000,
+        state=row["state"],
+        now_attempt=row["now_attempt"],
+        now_instance=row["now_instance"] if row["state"] == "running" else "",
+        problem=json_of(row["problem"]),
+    )

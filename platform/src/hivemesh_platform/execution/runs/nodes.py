@@ -1,0 +1,275 @@
+"""Sets the nodes of a run going and waits for their end: what the engine's steps do.
+
+Everything is read from the ledger, so a drain that runs again goes on where the last one was.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.pipeline import Pipeline
+from hivemesh_sdk.errors import HivemeshError, NotFoundError
+from pydantic import JsonValue
+
+from hivemesh_platform.artifacts.model import BatchRef
+from hivemesh_platform.artifacts.ports import ArtifactStore
+from hivemesh_platform.execution.ledger import store
+from hivemesh_platform.execution.ledger.counters import ExecutionCounters
+from hivemesh_platform.execution.ledger.graph_sql import edges_of
+from hivemesh_platform.execution.ledger.port import Effects, Ledger, milliseconds
+from hivemesh_platform.execution.ledger.signals import RunSignals, Signal, ends_of
+from hivemesh_platform.execution.model import Output
+from hivemesh_platform.execution.plans.condition import decide, parse_condition
+from hivemesh_platform.execution.plans.graph import fate
+from hivemesh_platform.execution.plans.references import PARAMETERS, find_references, resolve
+from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.transaction import Row, Transaction
+
+INLINE_BYTES = 64 * 1024  # of an answer that is kept in its row
+WAIT_S = 30.0  # a change is signalled; this only guards against a lost signal
+
+
+CHILD_WAIT_S = 5.0  # its end is signalled where it happens in this process
+
+
+class Children(Protocol):
+    """Starts runs for steps, and ends those steps with what the runs gave."""
+
+    async def start(self, run: str, name: str, options: str) -> str:
+        """Start the run of a step, once; returns its id."""
+        ...
+
+    async def finish(self, run: str, name: str, child: str) -> None:
+        """End a step whose run has ended."""
+        ...
+
+
+class NodeRunner:
+    """The steps of a run's workflow."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what it is made of
+        self,
+        database: Database,
+        ledger: Ledger,
+        answers: "Answers",
+        work: Signal,
+        runs: RunSignals,
+        counters: ExecutionCounters,
+        clock: Clock,
+        children: "asyncio.Future[Children]",  # known once the engine is open
+    ) -> None:
+        self._database = database
+        self._ledger = ledger
+        self._answers = answers
+        self._work = work
+        self._runs = runs
+        self._counters = counters
+        self._clock = clock
+        self._children = children
+
+    async def drain(self, run: str, node: str) -> str:
+        """Set the node going, wait until it has ended, and return its state. Repeatable."""
+        going = False
+        with self._runs.listen(ends_of(run)) as changed:
+            while True:
+                row = await self._database.read(lambda tx: store.node(tx, run, node))
+                if row is None:
+                    message = f"{run} has no node {node!r}"
+                    raise NotFoundError(message)
+                if row["ended_at"] is not None:
+                    return str(row["state"])
+                going = going or await self._set_going(row)
+                if going and row["kind"] == "pipeline":
+                    await self._run_child(run, node)
+                    continue
+                await changed.wait(WAIT_S)
+
+    async def _run_child(self, run: str, name: str) -> None:
+        """Start the run of a step that is a pipeline, wait for its end and answer for it."""
+        row = await self._database.read(lambda tx: store.node(tx, run, name))
+        if row is None or row["ended_at"] is not None:
+            return
+        children = await self._children
+        try:
+            child = row["child"] or await children.start(run, name, row["options"])
+        except HivemeshError as error:
+            await self._fail(run, name, error)
+            return
+        with self._runs.listen(ends_of(child)) as ended, self._runs.listen(ends_of(run)) as own:
+            while not await self._has_ended(child) and not await self._node_ended(run, name):
+                await _first(ended.wait(CHILD_WAIT_S), own.wait(CHILD_WAIT_S))
+        await children.finish(run, name, child)
+
+    async def _has_ended(self, run: str) -> bool:
+        row = await self._database.read(lambda tx: store.run(tx, run))
+        return row is None or row["ended_at"] is not None
+
+    async def _node_ended(self, run: str, name: str) -> bool:
+        row = await self._database.read(lambda tx: store.node(tx, run, name))
+        return row is None or row["ended_at"] is not None
+
+    async def close(self, run: str) -> str:
+        """Return the run's state once all of its nodes have ended. Repeatable."""
+        with self._runs.listen(ends_of(run)) as changed:
+            while True:
+                row = await self._database.read(lambda tx: store.run(tx, run))
+                if row is None or row["ended_at"] is not None:
+                    return "" if row is None else str(row["state"])
+                await changed.wait(WAIT_S)
+
+    async def _set_going(self, node: Row) -> bool:
+        """Give the node its options if nothing is to be waited for; say whether it was done."""
+        run, name = node["run"], node["name"]
+        options = node["options"]
+        try:
+            if options is None:
+                scope = await self._scope(run, name)
+                if scope is None or not await self._holds(node, scope):
+                    return False
+                step = scope.pipeline.steps[name]
+                options = msgspec.json.encode(resolve(step.with_, scope.values)).decode()
+        except HivemeshError as error:
+            await self._fail(run, name, error)
+            return True
+        now = milliseconds(self._clock)
+        effects = await self._database.write(
+            lambda tx: self._ledger.activate(tx, run, name, options, now)
+        )
+        self._wake(run, effects)
+        self._work.give()
+        return True
+
+    async def _scope(self, run: str, name: str) -> "_Scope | None":
+        """What the node's references lead to, or None while a step it depends on has not ended."""
+        found = await self._database.read(lambda tx: _run_and_nodes(tx, run, name))
+        if found is None:
+            return None
+        row, nodes = found
+        pipeline = Pipeline.model_validate_json(row["document"])
+        step = pipeline.steps[name]
+        roots = {text.partition(".")[0].strip() for _, text in find_references(step.with_)}
+        if step.when is not None:
+            condition = parse_condition(step.when)
+            roots |= {one.root for one in (*condition.values(), *condition.looks())}
+        values: dict[str, JsonValue] = {PARAMETERS: msgspec.json.decode(row["parameters"])}
+        for other in nodes:
+            if other["name"] in roots and other["ended_at"] is None:
+                return None
+            if other["name"] in roots and other["output"] is not None:
+                values[other["name"]] = await self._answers.value(other["output"])
+        return _Scope(pipeline, values, {one["name"]: one["state"] for one in nodes})
+
+    async def _holds(self, node: Row, scope: "_Scope") -> bool:
+        """Decide the node's condition, once; a false one has skipped it when this returns."""
+        run, name = node["run"], node["name"]
+        when = scope.pipeline.steps[name].when
+        if when is None or node["decided"]:
+            return True
+        holds = decide(parse_condition(when), scope.values, scope.states)
+        now = milliseconds(self._clock)
+        effects = await self._database.write(
+            lambda tx: self._ledger.decide(tx, run, name, holds=holds, now=now)
+        )
+        self._wake(run, effects)
+        return holds
+
+    async def _fail(self, run: str, name: str, error: HivemeshError) -> None:
+        now = milliseconds(self._clock)
+        problem = error.problem()
+        effects = await self._database.write(
+            lambda tx: self._ledger.fail_node(tx, run, name, problem, now)
+        )
+        self._wake(run, effects)
+
+    def _wake(self, run: str, effects: Effects) -> None:
+        self._counters.open_runs.difference_update(effects.ended_runs)
+        if effects.ended_nodes or effects.ended_runs:
+            self._runs.give_end(run)
+        if effects.queued:
+            self._work.give()
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What a node's options and condition are read against."""
+
+    pipeline: Pipeline
+    values: dict[str, JsonValue]
+    states: dict[str, str]
+
+
+async def _first(*waits: Awaitable[object]) -> None:
+    """Wait for the first of some waits."""
+    tasks = [asyncio.ensure_future(one) for one in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Answers:
+    """Reads the answers of unary steps, wherever they are kept."""
+
+    def __init__(self, artifacts: ArtifactStore) -> None:
+        self._artifacts = artifacts
+
+    async def value(self, output: str | None) -> JsonValue:
+        """Return the answer as a JSON value; null where there is none, a list of records of a batch."""
+        data = await self.data(output)
+        if output is not None and _is_batch(output):
+            records: JsonValue = [msgspec.json.decode(line) for line in data.splitlines()]
+            return records
+        answer: JsonValue = msgspec.json.decode(data)
+        return answer
+
+    async def keep(self, data: bytes) -> str:
+        """Keep an answer that was made here: a small one as it is, another one as an artifact."""
+        if len(data) <= INLINE_BYTES:
+            return msgspec.json.encode(Output(value=msgspec.Raw(data))).decode()
+        stored = await self._artifacts.put(data, "")
+        reference = BatchRef(stored.sha256, 0, stored.size)
+        return msgspec.json.encode(Output(artifact=reference)).decode()
+
+    async def as_batch(self, output: str) -> BatchRef:
+        """The records of an answer: its batch, or the one record that a call gave."""
+        kept = msgspec.json.decode(output, type=Output)
+        if kept.artifact is not None and kept.artifact.count:
+            return kept.artifact
+        line = msgspec.json.encode(msgspec.json.decode(await self.data(output))) + b"\n"
+        stored = await self._artifacts.put(line, "")
+        return BatchRef(stored.sha256, 1, stored.size)
+
+    async def data(self, output: str | None) -> bytes:
+        """Return the answer as JSON."""
+        if output is None:
+            return b"null"
+        kept = msgspec.json.decode(output, type=Output)
+        if kept.artifact is not None:
+            return await self._artifacts.read(kept.artifact.sha256)
+        return bytes(kept.value)
+
+
+def is_large(output: str | None) -> bool:
+    """Whether an answer is kept as an artifact."""
+    return output is not None and msgspec.json.decode(output, type=Output).artifact is not None
+
+
+def _is_batch(output: str) -> bool:
+    kept = msgspec.json.decode(output, type=Output)
+    return kept.artifact is not None and kept.artifact.count > 0
+
+
+def _run_and_nodes(tx: Transaction, run: str, name: str) -> tuple[Row, list[Row]] | None:
+    """Return a run and its nodes, or None while something that the node waits for has not ended."""
+    row = store.run(tx, run)
+    if row is None:
+        message = f"there is no run {run!r}"
+        raise NotFoundError(message)
+    if fate(edges_of(tx, run, name)).waits:
+        return None
+    return row, store.nodes(tx, run)

@@ -1,0 +1,257 @@
+"""The exchange of one row with one worker, page by page, into the ledger.
+
+What a page brings is recorded before the next request acknowledges it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+from hivemesh_sdk.contracts.artifacts import highest
+from hivemesh_sdk.contracts.steps import MAX_WAIT_S
+
+from hivemesh_platform import crash
+from hivemesh_platform.artifacts.model import BatchRef
+from hivemesh_platform.artifacts.store import stored_by_run
+from hivemesh_platform.execution.held import HeldStep
+from hivemesh_platform.execution.ledger.port import Effects, Finished, Placed, Recorded
+from hivemesh_platform.execution.ports import Choice, Page, Place
+from hivemesh_platform.execution.steps import halves
+from hivemesh_platform.execution.steps.pages import PageReader, StepFailedError, Taken
+from hivemesh_platform.execution.steps.parts import Parts
+from hivemesh_platform.execution.steps.reconnecting import reconnecting
+from hivemesh_platform.execution.steps.requests import request_of
+
+ROOM_POLL_S = 1.0
+KEEP_ALIVE_S = 60.0  # well below the ten minutes after which a worker drops what nobody asks for
+PROGRESS_EVERY_S = 1.0
+
+_log = structlog.get_logger("hivemesh.execution")
+_encode = msgspec.json.Encoder().encode
+
+
+class Exchange:
+    """Speaks with the worker that holds the step."""
+
+    def __init__(self, parts: Parts, step: HeldStep, choice: Choice) -> None:
+        self._parts = parts
+        self._step = step
+        self._claim = step.claim
+        self._choice = choice
+        keep = step.claim.kind in {"add", "merge"}
+        touched = highest((step.claim.data_class, step.claim.output_class))
+        self._reader = PageReader(
+            parts.artifacts,
+            str(step.claim.key),
+            keep_answer=keep,
+            may_name=self._may_name,
+            withheld=touched if touched.exceeds(parts.settings.log_class_max) else None,
+            answered=None if step.claim.kind == "source" else self._give_back,
+        )
+        self._told = parts.clock.monotonic()  # when progress was last recorded
+
+    async def run(self, *, resume: bool) -> None:
+        """Bring the row to its good end.
+
+        Raises:
+            StepFailedError: the execution ended with a problem.
+            StepRefusedError: the worker does not take it.
+            UnreachableError: the worker does not answer.
+            StaleAttemptError: the row has gone to a later attempt or reader.
+        """
+        if self._claim.halved and self._claim.lines is None:  # all that is left is to join them
+            await self._parts.with_space(lambda: halves.finish(self._parts, self._claim))
+        elif self._claim.kind == "source":
+            await self._read_source(resume=resume)
+        else:
+            await self._call()
+
+    async def _call(self) -> None:
+        """One input, one answer: call, map, add, merge, result."""
+        page = await self._put()
+        taken = Taken()
+        await self._read(page.body, taken)
+        while not taken.ended:
+            page = await self._next(page.execution, taken.last)
+            await self._read(page.body, taken)
+        with self._step.keeping():
+            await self._end(taken)
+
+    async def _end(self, taken: Taken) -> None:
+        parts = self._parts
+        end = Finished(
+            batch=await parts.with_space(lambda: halves.join(parts, taken.batches)),
+            output=None if taken.output is None else _encode(taken.output).decode(),
+            rejected=tuple(taken.rejected),
+        )
+        if self._claim.halved:
+            await self._end_part(end)
+        else:
+            await self._finish(end)
+
+    async def _read(self, body: bytes, taken: Taken) -> None:
+        """Take a page, as soon as there is space for what it brings; none of it is asked for twice."""
+        with self._step.keeping():
+            await self._parts.with_space(lambda: self._reader.take(body, taken))
+
+    async def _end_part(self, end: Finished) -> None:
+        parts, claim, now = self._parts, self._claim, self._parts.now()
+        last = await parts.surely(
+            lambda tx: parts.ledger.end_part(tx, claim.key, claim.fence, end, now)
+        )
+        if last:
+            await parts.with_space(lambda: halves.finish(parts, claim))
+        else:
+            parts.wake(claim, Effects(queued=True))
+
+    async def _read_source(self, *, resume: bool) -> None:
+        """Read page by page; the next page is asked for before there is room to record it."""
+        claim = self._claim
+        taken = Taken(last=claim.after if resume else 0, checkpoint=claim.checkpoint)
+        if resume:
+            page = await self._next(claim.execution, taken.last)
+        else:
+            page = await self._put()
+        while True:
+            execution = page.execution
+            await self._wait_for_room(execution, taken.last)
+            await self._take(page.body, execution, taken)
+            del page  # megabytes, and the next one is on its way soon
+            if taken.ended:
+                break
+            page = await self._next(execution, taken.last)
+        await self._finish(Finished())
+
+    async def _take(self, body: bytes, execution: str, taken: Taken) -> None:
+        """Record what a page brings, also if it ends with a problem."""
+        try:
+            await self._read(body, taken)
+        except StepFailedError:
+            if taken.batches:
+                await self._record(execution, taken)
+            raise
+        late = self._parts.clock.monotonic() - self._told > PROGRESS_EVERY_S
+        if not taken.is_empty or (taken.progress is not None and late):
+            with self._step.keeping():
+                await self._record(execution, taken)
+
+    def _give_back(self) -> None:
+        """The worker has ended: what it said is stored while its slot is used by another step."""
+        self._parts.held.give_back(self._step, self._parts.placement, self._choice)
+
+    async def _may_name(self, sha256: str) -> bool:
+        """Whether the step may name an artifact: it was given to it, or its run has stored it."""
+        if sha256 in self._step.digests:
+            return True
+        run = self._claim.key.run
+        return await self._parts.database.read(lambda tx: stored_by_run(tx, run, sha256))
+
+    def _place(self) -> "asyncio.Future[None]":
+        """Keep where the attempt runs, while the worker is asked."""
+        endpoint = self._choice.endpoint
+        placed = Placed(
+            instance=endpoint.instance,
+            identity=endpoint.identity,
+            worker=f"{endpoint.worker} {endpoint.version}",
+            explanation=_encode(dict(self._choice.explanation)).decode(),
+            endpoint=_encode(endpoint).decode() if self._claim.kind == "source" else "",
+        )
+        ledger, claim, now = self._parts.ledger, self._claim, self._parts.now()
+        written = self._parts.database.write(
+            lambda tx: ledger.placed(tx, claim.key, claim.fence, placed, now)
+        )
+        written.add_done_callback(_swallow)
+        return written
+
+    async def _put(self) -> Page:
+        parts, step, key = self._parts, self._step, str(self._claim.key)
+        body = await request_of(self._claim, parts.artifacts, parts.settings)
+        placed = self._place()
+        try:
+            crash.reach("dispatch.before")
+            page = await reconnecting(
+                lambda: parts.transport.put_step(
+                    step.endpoint, key, body, ticket=parts.tickets.of(step), wait_s=MAX_WAIT_S
+                )
+            )
+        finally:
+            await asyncio.wait([placed])  # before the row's end is written
+        crash.reach("dispatch.after")
+        step.begun = True
+        return page
+
+    async def _next(self, execution: str, after: int) -> Page:
+        parts, step, claim = self._parts, self._step, self._claim
+        crash.reach("ack.before")
+        page = await reconnecting(
+            lambda: parts.transport.get_events(
+                step.endpoint,
+                str(claim.key),
+                Place(execution, claim.fence.epoch, after),
+                ticket=parts.tickets.of(step),
+                wait_s=MAX_WAIT_S,
+            )
+        )
+        crash.reach("ack.after")
+        return page
+
+    async def _wait_for_room(self, execution: str, after: int) -> None:
+        """Let the steps behind catch up: this, and the worker's own buffer, bound the run."""
+        parts, (run, node) = self._parts, (self._claim.key.run, self._claim.key.node)
+        asked = parts.clock.monotonic()
+        with parts.runs.listen(run) as changed:
+            while True:
+                waiting = await parts.database.read(
+                    lambda tx: parts.ledger.open_rows(tx, run, node)
+                )
+                if waiting < parts.settings.in_flight_batches:
+                    return
+                await changed.wait(ROOM_POLL_S)
+                if parts.clock.monotonic() - asked > KEEP_ALIVE_S:
+                    await self._next(execution, after)
+                    asked = parts.clock.monotonic()
+
+    async def _record(self, execution: str, taken: Taken) -> None:
+        parts, claim, now = self._parts, self._claim, self._parts.now()
+        page = Recorded(
+            execution=execution,
+            after=taken.last,
+            checkpoint=taken.checkpoint or "null",
+            batches=tuple(taken.batches),
+            rejected=tuple(taken.rejected),
+            settled=taken.settled,
+            progress=taken.progress,
+        )
+        crash.reach("record.before")
+        effects = await parts.surely(
+            lambda tx: parts.ledger.record(tx, claim.key, claim.fence, page, now)
+        )
+        crash.reach("record.after")
+        parts.counters.batches_recorded += len(taken.batches)
+        self._count_bytes(taken.batches)
+        self._step.advanced = self._step.advanced or bool(taken.batches)
+        self._told = parts.clock.monotonic()
+        taken.clear()
+        parts.wake(claim, effects)
+
+    async def _finish(self, end: Finished) -> None:
+        parts, claim, now = self._parts, self._claim, self._parts.now()
+        crash.reach("finish.before")
+        effects = await parts.surely(
+            lambda tx: parts.ledger.finish(tx, claim.key, claim.fence, end, now)
+        )
+        crash.reach("finish.after")
+        parts.counters.rows_finished += 1
+        self._count_bytes([end.batch] if end.batch is not None else [])
+        parts.wake(claim, effects)
+
+    def _count_bytes(self, batches: Sequence[BatchRef]) -> None:
+        size = sum(batch.bytes for batch in batches)
+        self._parts.counters.bytes_by_worker[self._step.endpoint.worker] += size
+
+
+def _swallow(future: "asyncio.Future[None]") -> None:
+    """A placement that was not kept costs an explanation, nothing else."""
+    if not future.cancelled() and future.exception() is not None:
+        _log.warning("placement_not_kept", detail=str(future.exception()))

@@ -1,0 +1,175 @@
+"""Reads the pages of one execution: batches are stored as they come, never looked into."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+import structlog
+from hivemesh_sdk.contracts.artifacts import Artifact, DataClass
+from hivemesh_sdk.contracts.pages import Frame, FramingError, decode_page
+from hivemesh_sdk.contracts.problems import Problem, problem
+from hivemesh_sdk.contracts.steps import (
+    LogEvent,
+    ProblemEvent,
+    ProgressEvent,
+    RecordsEvent,
+    RejectedEvent,
+    ResultEvent,
+)
+
+from hivemesh_platform.artifacts.errors import DigestMismatchError
+from hivemesh_platform.artifacts.model import BatchRef
+from hivemesh_platform.artifacts.ports import ArtifactStore
+from hivemesh_platform.execution.ledger.port import Progress
+from hivemesh_platform.execution.model import Output, RejectedRecord, is_lost_worker
+
+INLINE_ANSWER = 16 * 1024  # a longer answer becomes an artifact, so that rows stay small
+
+_log = structlog.get_logger("hivemesh.execution")
+_encode = msgspec.json.Encoder().encode
+
+
+def as_told(document: Problem) -> Problem:
+    """A failure as its worker tells it: whoever tells of a lost worker has lost one that it asked.
+
+    The worker itself lives, so that this is a failed attempt, to be tried again after a gap.
+    """
+    if not is_lost_worker(document):
+        return document
+    return problem("step-failed", f"{document.title}: {document.detail}", retryable=True)
+
+
+class StepFailedError(Exception):
+    """The execution ended with a problem."""
+
+    def __init__(self, document: Problem) -> None:
+        super().__init__(document.detail or document.title)
+        self.document = document
+
+
+@dataclass(slots=True)
+class Taken:
+    """What the pages of an execution have brought since it was last emptied."""
+
+    last: int = 0
+    checkpoint: str | None = None
+    batches: list[BatchRef] = field(default_factory=list)
+    rejected: list[RejectedRecord] = field(default_factory=list)
+    settled: int = 0  # of the rejected, how many came before the last batch
+    progress: Progress | None = None
+    ended: bool = False
+    output: Output | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing that has to be recorded."""
+        return not (self.batches or self.rejected)
+
+    def clear(self) -> None:
+        """Forget what has been recorded."""
+        self.batches, self.rejected, self.settled, self.progress = [], [], 0, None
+
+
+class PageReader:
+    """Takes the pages of one execution.
+
+    `may_name` says whether the step may refer to an artifact: what it names is read by the next
+    step and shown as the run's output, so it must be something that the run knows already.
+    `withheld` is the class of the step's data where the platform's log may not hold it: then the
+    log tells that a line came, and not what it said. `answered` is told of the good end as soon as
+    it is there, before what came with it is stored.
+    """
+
+    def __init__(
+        self,
+        store: ArtifactStore,
+        key: str,
+        *,
+        keep_answer: bool,
+        may_name: Callable[[str], Awaitable[bool]],
+        withheld: DataClass | None = None,
+        answered: Callable[[], None] | None = None,
+    ) -> None:
+        self._withheld = withheld
+        self._answered = answered
+        self._store = store
+        self._key = key
+        self._keep_answer = keep_answer  # a state: always an artifact
+        self._may_name = may_name
+
+    async def take(self, body: bytes, into: Taken) -> None:
+        """Add the events of a page. Events that were taken before are left out.
+
+        Raises:
+            StepFailedError: the execution ended with a problem, or the page is malformed.
+        """
+        try:
+            for frame in self._frames(body):
+                if frame.event.no > into.last:
+                    await self._take_one(frame, into)
+                    into.last = frame.event.no
+        except (FramingError, DigestMismatchError) as error:
+            detail = f"a page of {self._key} is damaged: {error}"
+            raise StepFailedError(problem("step-failed", detail, retryable=True)) from error
+
+    def _frames(self, body: bytes) -> Iterable[Frame]:
+        if self._answered is None:
+            return decode_page(body)
+        frames = tuple(decode_page(body))
+        if frames and isinstance(frames[-1].event, ResultEvent):
+            self._answered()
+        return frames
+
+    async def _take_one(self, frame: Frame, into: Taken) -> None:
+        match frame.event:
+            case RecordsEvent() as event:
+                into.batches.append(await self._batch(event, frame.body))
+                into.checkpoint = bytes(event.checkpoint).decode()
+                into.settled = len(into.rejected)
+            case RejectedEvent() as event:
+                into.rejected.append(_rejected(event))
+            case ProgressEvent() as event:
+                into.progress = Progress(done=event.done, total=event.total, unit=event.unit)
+            case ResultEvent() as event:
+                into.output = await self._answer(event, frame.body)
+                into.ended = True
+            case ProblemEvent() as event:
+                raise StepFailedError(as_told(event.problem))
+            case LogEvent() as event:
+                text = event.message if self._withheld is None else f"({self._withheld}: withheld)"
+                _log.info("worker_said", step=self._key, level=event.level, text=text)
+
+    async def _batch(self, event: RecordsEvent, body: bytes) -> BatchRef:
+        if event.artifact is not None:
+            found = await self._named(event.artifact)
+            return BatchRef(found.sha256, event.count, found.size, event.encoding)
+        stored = await self._store.put(body, event.sha256)
+        return BatchRef(stored.sha256, event.count, stored.size, event.encoding)
+
+    async def _answer(self, event: ResultEvent, body: bytes) -> Output | None:
+        if event.artifact is not None:
+            found = await self._named(event.artifact)
+            return Output(artifact=BatchRef(found.sha256, 0, found.size))
+        if event.bytes is None:
+            return None
+        if len(body) <= INLINE_ANSWER and not self._keep_answer:
+            return Output(value=msgspec.Raw(body))
+        stored = await self._store.put(body, event.sha256)
+        return Output(artifact=BatchRef(stored.sha256, 0, stored.size))
+
+    async def _named(self, artifact: Artifact) -> Artifact:
+        """An artifact that a worker names instead of sending its bytes.
+
+        Raises:
+            StepFailedError: no step of the run has stored it.
+        """
+        if not await self._may_name(artifact.sha256):
+            detail = f"a page of {self._key} names an artifact that its run has not stored"
+            raise StepFailedError(problem("step-failed", detail))
+        return artifact
+
+
+def _rejected(event: RejectedEvent) -> RejectedRecord:
+    return RejectedRecord(
+        reason=event.reason, detail=event.detail, position=_encode(event.position).decode()
+    )

@@ -1,0 +1,83 @@
+"""What dispatch is made of, and how a change of the ledger wakes whom it concerns."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+from hivemesh_sdk.clock import Clock
+
+from hivemesh_platform.artifacts.ports import ArtifactStore
+from hivemesh_platform.artifacts.trees import Trees
+from hivemesh_platform.execution.held import HeldSteps, Verdict
+from hivemesh_platform.execution.ledger.counters import ExecutionCounters
+from hivemesh_platform.execution.ledger.port import Claim, Effects, Ledger, milliseconds
+from hivemesh_platform.execution.ledger.signals import RunSignals, Signal
+from hivemesh_platform.execution.ports import Placement, StepTransport
+from hivemesh_platform.execution.rights.secrets import SecretGate
+from hivemesh_platform.execution.rights.tickets import TicketMint
+from hivemesh_platform.settings import ExecutionSettings
+from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.errors import StorageFullError
+from hivemesh_platform.storage.transaction import Transaction
+
+T = TypeVar("T")
+
+FULL_S = 5.0  # before what found the disk full is written again
+
+_log = structlog.get_logger("hivemesh.execution")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What dispatch is made of."""
+
+    database: Database
+    ledger: Ledger
+    artifacts: ArtifactStore
+    trees: Trees
+    placement: Placement
+    transport: StepTransport
+    tickets: TicketMint
+    secrets: SecretGate
+    settings: ExecutionSettings
+    clock: Clock
+    held: HeldSteps
+    work: Signal  # there may be rows to claim
+    runs: RunSignals
+    counters: ExecutionCounters
+
+    def now(self) -> int:
+        """Wall time as the ledger writes it."""
+        return milliseconds(self.clock)
+
+    async def surely(self, work: Callable[[Transaction], T]) -> T:
+        """Write as soon as there is space: a row whose attempt has ended must not stay held."""
+        return await self.with_space(lambda: self.database.write(work))
+
+    async def with_space(self, store: Callable[[], Awaitable[T]]) -> T:
+        """Do something repeatable as soon as there is space for it."""
+        while True:
+            try:
+                return await store()
+            except StorageFullError as error:
+                self.counters.pauses += 1
+                _log.error("storage_full", detail=error.detail)
+                await asyncio.sleep(FULL_S)
+
+    def wake(self, claim: Claim, effects: Effects) -> None:
+        """Wake those who wait for what a row's change has set free or ended."""
+        if effects.queued:
+            self.work.give()
+        if effects.ended_nodes or effects.ended_runs:
+            self.runs.give_end(claim.key.run)
+        else:
+            self.runs.give(claim.key.run)
+        self.counters.open_runs.difference_update(effects.ended_runs)
+        ended = set(effects.ended_nodes)
+        for run in {*effects.ended_runs, *(run for run, _ in ended)}:
+            for other in self.held.of_run(run):
+                key = other.claim.key
+                if key != claim.key and (run in effects.ended_runs or (run, key.node) in ended):
+                    other.end(Verdict.CANCELLED)
