@@ -772,10 +772,6 @@ class Client:
     ) -> V:
         return kind.model_validate_json(self._read(method, path, body, key))
 
-    def _some(self, kind: type[V], path: str, limit: int) -> list[V]:
-        answer = self._read("GET", f"{path}?{urlencode({'limit': limit})}")
-        return Page[kind].model_validate_json(answer).items  # type: ignore[valid-type]  # a type chosen at run time
-
     def _filtered(
         self, kind: type[V], path: str, filters: Mapping[str, str] | None, limit: int
     ) -> list[V]:

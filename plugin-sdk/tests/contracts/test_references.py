@@ -8,7 +8,6 @@ from hivemesh_sdk.contracts.references import (
     pattern_problem,
     permits,
     reference_problems,
-    reference_to,
     references_in,
     secret_path,
     takes_secrets,
@@ -43,7 +42,7 @@ SCHEMA = options_schema(Options)
 @given(st.lists(SEGMENT, min_size=1, max_size=16))
 def test_every_path_has_one_reference(segments):
     path = ".".join(segments)
-    assert secret_path(reference_to(path)) == path
+    assert secret_path(f"{{{{ vault.{path} }}}}") == path
 
 
 @pytest.mark.parametrize("text", ["{{vault.a}}", "{{ vault.a }}", "{{  vault.a-b._c }}"])

@@ -12,13 +12,11 @@ from hivemesh_platform.execution.model import (
     after_failure,
     cause_of,
     is_crash,
-    is_legal,
     is_letter,
     is_no_fault,
     next_tree_rows,
     node_state,
 )
-from hivemesh_sdk.contracts.api import RunState
 from hivemesh_sdk.contracts.problems import problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,31 +24,6 @@ from hypothesis import strategies as st
 RETRYABLE = problem("step-failed", retryable=True)
 FATAL = problem("step-fatal")
 LOST = problem("worker-lost")
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "legal"),
-    [
-        ("queued", "running", True),
-        ("running", "queued", True),
-        ("running", "completed", True),
-        ("blocked", "queued", True),
-        ("waiting", "running", True),
-        ("completed", "running", False),
-        ("failed", "queued", False),
-        ("cancelled", "running", False),
-        ("blocked", "running", False),
-        ("queued", "completed", False),
-    ],
-)
-def test_transitions(before, after, legal):
-    assert is_legal(RunState(before), RunState(after)) is legal
-
-
-def test_no_transition_leaves_an_ended_state():
-    for state in RunState:
-        if state.ended:
-            assert not any(is_legal(state, after) for after in RunState)
 
 
 @pytest.mark.parametrize(("retries", "delay"), [(0, 1.0), (1, 2.0), (2, 4.0)])

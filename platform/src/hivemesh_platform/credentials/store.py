@@ -58,12 +58,6 @@ def of_run(tx: Transaction, run: str) -> list[Lease]:
     return list(map(_lease, rows))
 
 
-def open_leases(tx: Transaction) -> int:
-    """Count the leases that neither were given back nor have expired."""
-    row = tx.one("SELECT count(*) AS n FROM secret_lease WHERE revoked_at IS NULL")
-    return 0 if row is None else int(row["n"])
-
-
 def forget_before(tx: Transaction, time: int) -> None:
     """Remove the rows of leases that ended before a time; the audit trail keeps who had what."""
     tx.execute("DELETE FROM secret_lease WHERE revoked_at < ?", (time,))

@@ -1,6 +1,5 @@
 """Rules of execution: states, keys, what follows a failure. Pure."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -17,31 +16,6 @@ NodeKind = Literal["call", "source", "map", "reduce", "pipeline"]
 JOB_NODE = "job"
 FAN_IN = 16
 LEVEL = 1_000_000_000  # seq of a merge row: level * LEVEL + index
-
-_LEGAL: Mapping[RunState, frozenset[RunState]] = {
-    RunState.BLOCKED: frozenset({RunState.QUEUED, RunState.CANCELLED, RunState.SKIPPED}),
-    RunState.QUEUED: frozenset(
-        {RunState.RUNNING, RunState.WAITING, RunState.CANCELLED, RunState.SKIPPED}
-    ),
-    RunState.WAITING: frozenset(
-        {RunState.QUEUED, RunState.RUNNING, RunState.CANCELLED, RunState.SKIPPED}
-    ),
-    RunState.RUNNING: frozenset(
-        {
-            RunState.QUEUED,  # a further attempt
-            RunState.COMPLETED,
-            RunState.PARTIAL,
-            RunState.FAILED,
-            RunState.CANCELLED,
-            RunState.SKIPPED,
-        }
-    ),
-}
-
-
-def is_legal(before: RunState, after: RunState) -> bool:
-    """Whether a row, node or run may go from one state to the other."""
-    return after in _LEGAL.get(before, frozenset())
 
 
 @dataclass(frozen=True, slots=True)

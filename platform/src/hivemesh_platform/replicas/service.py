@@ -187,11 +187,6 @@ class Replicas:
         return found is not None and (found.holder, found.holder_epoch) == mine
 
     @property
-    def snapshot(self) -> Snapshot:
-        """All replicas and leaders, as the last heartbeat found them."""
-        return self._snapshot
-
-    @property
     def others(self) -> list[Replica]:
         """The other replicas that live."""
         return [

@@ -39,11 +39,6 @@ def secret_path(text: str) -> str:
     return match[1]
 
 
-def reference_to(path: str) -> str:
-    """The reference that names a path."""
-    return f"{{{{ vault.{path} }}}}"
-
-
 def named_secrets(options: object, schema: Schema | None) -> frozenset[str]:
     """The paths that options refer to in fields which their schema marks secret."""
     return frozenset(path for _, path in references_in(options, schema))
