@@ -29,6 +29,8 @@ _LABEL = "INSERT INTO run_label (name, value, run) VALUES ('team', ?, ?)"
 _JOB = """INSERT INTO work (run, node, seq, kind, capability, submitter, rank, state, created_at,
           ended_at, output, spec) VALUES (?, 'job', 0, 'call', ?, ?, 1, ?, ?, ?, ?, ?)"""
 _EVENT = "INSERT INTO run_event (run, no, at, type) VALUES (?, ?, ?, 'batch_ended')"
+_ATTEMPT = """INSERT INTO attempt (run, node, seq, attempt, instance, worker, started_at, ended_at,
+              outcome) VALUES (?, 'job', 0, 1, ?, 'noop', ?, ?, 'completed')"""
 _LETTER = """INSERT INTO dead_letter (id, run, node, seq, kind, capability, submitter, input, spec,
              problem, cause, attempts, data_class, output_class, created_at)
              VALUES (?, ?, 'job', 0, 'call', ?, ?, '[]', '{}',
@@ -80,6 +82,9 @@ def _lists(first: int) -> dict[str, str]:
         "jobs of a capability that there is not": "/v1/jobs?capability=none",
         "jobs of a rare submitter": "/v1/jobs?submitter=rare",
         "jobs with a rare label": "/v1/jobs?label=team%3Drare",
+        "attempts at an instance": "/v1/attempts?instance=usual",
+        "attempts at an instance, the oldest": f"/v1/attempts?instance=usual&after={first + 300}:1:a.b.0",
+        "attempts at a rare instance": "/v1/attempts?instance=rare",
         "events of one run": f"{log}?wait=0",
         "events of one run, the last": f"{log}?wait=0&after={COUNT - 100}",
         "dead letters": "/v1/dead-letters",
@@ -115,12 +120,14 @@ async def _fill_some(database: Database, domain: str, first: int, numbers: range
     jobs: list[tuple[Value, ...]] = []
     letters: list[tuple[Value, ...]] = []
     labels: list[tuple[Value, ...]] = []
+    attempts: list[tuple[Value, ...]] = []
     for n in numbers:
         name, at, state = ("rare" if n % RARE == 0 else "usual"), first + n * 10, STATES[n % 100]
         who, run, job = f"{domain}/user/{name}", _id("run", first, n), _id("job", first, n)
         labels += [(name, run), (name, job)]
         runs.append((run, name, f'{{"team":"{name}"}}', who, state, at, at + 5))
         jobs.append((job, name, who, state, at + 1, at + 5, '{"value":"1"}', "{}"))
+        attempts.append((job, name, at + 2, at + 5))
         letters.append((_id("dl", first, n), job, name, who, at))
     log = [(_id("run", first, 0), n + 1, first + n) for n in numbers]
     nodes = [(row[0], row[4]) for row in runs]
@@ -128,7 +135,7 @@ async def _fill_some(database: Database, domain: str, first: int, numbers: range
     def write(tx: Transaction) -> None:
         for sql, rows in (
             (_RUN, runs), (_NODE, nodes), (_LABEL, labels), (_JOB, jobs), (_EVENT, log),
-            (_LETTER, letters),
+            (_LETTER, letters), (_ATTEMPT, attempts),
         ):  # fmt: skip
             tx.execute_many(sql, rows)
 

@@ -44,6 +44,7 @@ from hivemesh_sdk.contracts.audit_api import AuditHashView, AuditRecordView, Aud
 from hivemesh_sdk.contracts.dead_letter_api import (
     AttemptView,
     DeadLetterView,
+    InstanceAttemptView,
     LostStepView,
     ReplayedView,
     ReplayView,
@@ -640,6 +641,11 @@ class Client:
         query = {"step": step, "seq": seq}
         return self._offsets(AttemptView, f"/v1/runs/{quote(run_id, safe='')}/attempts", query)
 
+    def attempts_at(self, instance: str, *, limit: int = 100) -> list[InstanceAttemptView]:
+        """What ran at an instance, newest first, also when it is gone."""
+        wanted: dict[str, str | int] = {"instance": instance, "limit": min(limit, 500)}
+        return self._until(InstanceAttemptView, "/v1/attempts", wanted, limit)
+
     def lost_steps(self, *, ended: bool = False) -> list[LostStepView]:
         """Steps whose worker went away; with `ended` those too that have come to an end since."""
         query = urlencode({"ended": str(ended).lower()})
@@ -649,15 +655,9 @@ class Client:
         self, *, state: str = "open", run: str = "", capability: str = "", limit: int = 100
     ) -> list[DeadLetterView]:
         """Inputs that were given up, newest first; `state` is open, retried, discarded or all."""
-        wanted = {"state": state, "run": run, "capability": capability, "limit": min(limit, 500)}
-        items: list[DeadLetterView] = []
-        after: str | None = ""
-        while after is not None and len(items) < limit:
-            path = f"/v1/dead-letters?{urlencode({**wanted, 'after': after})}"
-            page = Page[DeadLetterView].model_validate_json(self._read("GET", path))
-            items += page.items
-            after = page.next
-        return items[:limit]
+        wanted: dict[str, str | int] = {"state": state, "run": run, "capability": capability}
+        wanted["limit"] = min(limit, 500)
+        return self._until(DeadLetterView, "/v1/dead-letters", wanted, limit)
 
     def dead_letter(self, letter: str) -> DeadLetterView:
         """One of them."""
@@ -787,6 +787,19 @@ class Client:
 
     def _page(self, kind: type[V], answer: bytes) -> list[V]:
         return Page[kind].model_validate_json(answer).items  # type: ignore[valid-type]  # as below
+
+    def _until(
+        self, kind: type[V], path: str, query: Mapping[str, str | int], limit: int
+    ) -> list[V]:
+        """Up to so many items, over as many pages as they take."""
+        items: list[V] = []
+        after: str | None = ""
+        while after is not None and len(items) < limit:
+            asked = f"{path}?{urlencode({**query, 'after': after})}"
+            page = Page[kind].model_validate_json(self._read("GET", asked))  # type: ignore[valid-type]  # a type chosen at run time
+            items.extend(page.items)
+            after = page.next
+        return items[:limit]
 
     def _offsets(self, kind: type[V], path: str, query: Mapping[str, object]) -> list[V]:
         items: list[V] = []

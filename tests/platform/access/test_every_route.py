@@ -123,7 +123,7 @@ def filled(path: str, known: dict[str, str] | None = None) -> str:
     if rest.startswith("users/"):
         names["name"] = "somebody"
     address = re.sub(r"\{(\w+)\}", lambda part: names.get(part[1], part[1]), path)
-    query = "?wait=0&capability=echo.say%401&caller=a&callee=b&action=read%3Arun"
+    query = "?wait=0&capability=echo.say%401&caller=a&callee=b&action=read%3Arun&instance=i1"
     return address + query
 
 

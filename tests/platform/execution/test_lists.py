@@ -5,13 +5,18 @@ from hivemesh_platform.access.model import Principal
 from hivemesh_platform.execution.ledger import batch_sql
 from hivemesh_platform.execution.ledger.batch_sql import Ends
 from hivemesh_platform.execution.runs import subjects
+from hivemesh_platform.execution.runs.history import History
 from hivemesh_platform.execution.runs.subjects import Filters
+from hivemesh_sdk.clock import SystemClock
+from hivemesh_sdk.errors import InvalidError
 
 RUN = """INSERT INTO run (id, pipeline, version, document, parameters, labels, submitter, state,
          created_at, ended_at) VALUES (?, ?, 1, '{}', '{}', '{}', ?, ?, ?, ?)"""
 JOB = """INSERT INTO work (run, node, seq, kind, capability, submitter, rank, state, created_at,
          ended_at, spec) VALUES (?, 'job', 0, 'call', ?, ?, 1, ?, ?, ?, '{}')"""
 ATTEMPT = """INSERT INTO attempt (run, node, seq, attempt, started_at) VALUES (?, 'job', 0, 1, 1)"""
+DONE = """INSERT INTO attempt (run, node, seq, attempt, instance, worker, started_at, ended_at,
+          outcome) VALUES (?, 'job', 0, 1, ?, 'w', ?, ?, 'completed')"""
 ANNA = "spiffe://test.hivemesh.internal/user/anna"
 BEN = "spiffe://test.hivemesh.internal/user/ben"
 STATES = ("completed", "failed", "queued", "cancelled")
@@ -201,3 +206,49 @@ async def test_what_is_retried_while_its_batch_is_cancelled_goes_on(database):
     ended, open_ones = await database.write(cancelled)
     assert ended == [jobs[0][0], jobs[2][0]]
     assert open_ones == [jobs[1]]
+
+
+@pytest.fixture
+async def placed(filled):
+    """Attempts of the forty jobs, four of which start at once; every fifth is at another instance."""
+    rows = [
+        (id_of("job", 2 * n + 1), "wi-2" if n % 5 == 0 else "wi-1", 1000 + n // 4, 2000 + n)
+        for n in range(40)
+    ]
+    await filled.write(lambda tx: tx.execute_many(DONE, rows))
+    return History(filled, SystemClock())
+
+
+async def at_instance(history, instance, who=ALL, limit=7):
+    found, after, pages = [], "", 0
+    while after is not None:
+        items, after = await history.at_instance(who, instance, after, limit)
+        found, pages = found + items, pages + 1
+        assert len(items) <= limit
+    return found, pages
+
+
+async def test_the_history_of_an_instance_has_what_ran_there_newest_first(placed):
+    found, pages = await at_instance(placed, "wi-1")
+    order = [(one.started_at, one.key) for one in found]
+    assert (len(set(order)), pages) == (32, 5)
+    assert order == sorted(order, reverse=True)
+    assert {(one.instance, one.outcome) for one in found} == {("wi-1", "completed")}
+    assert found[0].capability == "c4"
+    assert found[0].elapsed_s == pytest.approx(1.030)
+
+
+async def test_the_history_of_an_instance_has_what_the_caller_may_see_alone(placed):
+    own = principal("run:capability/c3")
+    found, _ = await at_instance(placed, "wi-1", own, limit=2)
+    expected = [k for k in range(1, 80, 2) if k % 5 == 3 and k % 3 != 0]
+    assert [one.key for one in found] == [f"{id_of('job', k)}.job.0" for k in expected[::-1]]
+    assert await at_instance(placed, "wi-3") == ([], 1)
+
+
+@pytest.mark.parametrize(
+    "after", ["nowhere", "1:2:3", "1::run.a.0", ":1:run_1.a.0", f"{9**30}:1:run_1.a.0"]
+)
+async def test_a_place_in_a_history_is_one_that_a_page_named(placed, after):
+    with pytest.raises(InvalidError, match="take `next`"):
+        await placed.at_instance(ALL, "wi-1", after, 5)

@@ -9,6 +9,7 @@ from hivemesh_sdk.contracts.api import Page, RunView
 from hivemesh_sdk.contracts.dead_letter_api import (
     AttemptView,
     DeadLetterView,
+    InstanceAttemptView,
     LostStepView,
     ReplayedView,
     ReplayManyRequest,
@@ -172,6 +173,17 @@ def _history(routes: APIRouter, parts: _Parts) -> None:
         await parts.work.check_seen(request, run)
         found = await parts.history.attempts(run, step, seq, after, limit + 1)
         return offset_page(found, limit, after)
+
+    @routes.get("/v1/attempts")
+    async def list_attempts_at(
+        request: Request,
+        instance: Annotated[str, Query(min_length=1, max_length=200)],
+        after: Annotated[str, Query(max_length=500)] = "",
+        limit: Limit = 50,
+    ) -> Page[InstanceAttemptView]:
+        principal = require_some(request, *SEES)
+        items, following = await parts.history.at_instance(principal, instance, after, limit)
+        return Page(items=items, next=following)
 
     @routes.post("/v1/runs/{run}/steps/{step}/cancel")
     async def cancel_step(

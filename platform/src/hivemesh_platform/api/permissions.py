@@ -125,6 +125,9 @@ ROUTES: dict[str, Needs] = {
         on="its pipeline, all that it calls and its datasets; or its submitter",
     ),
     "GET /v1/runs/{run}/attempts": RUN,
+    "GET /v1/attempts": one_of(
+        "read:run", "run:pipeline", "run:capability", on="those that are listed"
+    ),
     "GET /v1/lost-steps": one_of(
         "read:run", "run:pipeline", "run:capability", on="those that are listed"
     ),

@@ -7,6 +7,9 @@ import typer
 from hivemesh_platform.cli import details, output, session
 
 if TYPE_CHECKING:
+    from hivemesh_sdk.client import Client
+    from hivemesh_sdk.contracts.api import InstanceView
+    from hivemesh_sdk.contracts.dead_letter_api import InstanceAttemptView
     from hivemesh_sdk.contracts.trust_api import DenialView
 
 app = typer.Typer(no_args_is_help=True)
@@ -48,13 +51,80 @@ def list_(
 
 
 @app.command()
-def show(name: Name, fmt: output.Format = "table", state: session.State = None) -> None:
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="The worker's name, or the id of one of its instances."
+        ),
+    ],
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> None:
     """Show one worker: capabilities, permissions, instances with load and certificate expiry.
 
-    Example:  hivemesh worker show email-parser
+    Of one instance: its load, and what it ran last.
+
+    Examples:  hivemesh worker show email-parser  ·  hivemesh worker show wi-3f2a90c1d7
     """
     with session.client(state) as client:
-        details.show_worker(client.worker(name), fmt)
+        instance = _instance(client, name)
+        if instance is None:
+            details.show_worker(client.worker(name), fmt)
+            return
+        output.show_one(instance, fmt)
+        if fmt == "table":
+            typer.echo()
+            _show_history(client.attempts_at(instance.id, limit=10), fmt)
+
+
+@app.command()
+def history(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="An instance, also one that is gone; or a worker."),
+    ],
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, at most.")] = 50,
+    fmt: output.Format = "table",
+    state: session.State = None,
+) -> None:
+    """Show what an instance ran, newest first: when, how long, and how it ended.
+
+    Of a worker: what the instances ran that it has now. Instances keep their history until the
+    runs and jobs age out.
+
+    Examples:  hivemesh worker history wi-3f2a90c1d7  ·  hivemesh worker history email-parser -n 10
+    """
+    with session.client(state) as client:
+        worker = next((one for one in client.workers() if one.name == name), None)
+        ids = [name] if worker is None else [one.id for one in worker.instances]
+        found = [one for id_ in ids for one in client.attempts_at(id_, limit=limit)]
+        if worker is None and not found and _instance(client, name) is None:
+            client.worker(name)  # says that there is none
+    found.sort(key=lambda one: one.started_at, reverse=True)
+    _show_history(found[:limit], fmt)
+
+
+def _instance(client: "Client", name: str) -> "InstanceView | None":
+    """The known instance of this id."""
+    known = (one for worker in client.workers() for one in worker.instances)
+    return next((one for one in known if one.id == name), None)
+
+
+def _show_history(found: "list[InstanceAttemptView]", fmt: str) -> None:
+    columns: list[output.Column] = [
+        ("key", "key"),
+        ("capability", "capability"),
+        ("started", "started_at"),
+        ("took", lambda one: f"{one.elapsed_s:.2f}s"),
+        ("end", lambda one: one.outcome or "runs"),
+    ]
+    wide: list[output.Column] = [
+        ("instance", "instance"),
+        ("attempt", "attempt"),
+        ("problem", lambda one: str((one.problem or {}).get("detail") or "-")),
+    ]
+    output.show_list(found, columns, fmt, wide=wide, empty="nothing has run there that you may see")
 
 
 @app.command()

@@ -84,6 +84,21 @@ class AttemptView(View):
     problem: dict[str, JsonValue] | None = None
 
 
+class InstanceAttemptView(View):
+    """An attempt as the history of one instance has it: what ran there, when, and how it ended."""
+
+    key: str
+    capability: str
+    attempt: int
+    instance: str
+    worker: str
+    started_at: str
+    ended_at: str | None = None
+    outcome: str = ""  # as of an attempt
+    elapsed_s: float
+    problem: dict[str, JsonValue] | None = None
+
+
 class LostStepView(View):
     """A step whose worker went away, and what became of it."""
 

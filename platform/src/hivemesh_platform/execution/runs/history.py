@@ -1,10 +1,17 @@
-"""What happened to steps: every attempt with its problem, and those whose worker went away."""
+"""What happened to steps: every attempt, what one instance ran, and whose worker went away."""
 
+import re
+from dataclasses import asdict, dataclass
 from itertools import count
 
 from hivemesh_sdk.clock import Clock
-from hivemesh_sdk.contracts.dead_letter_api import AttemptView, LostStepView
-from hivemesh_sdk.contracts.names import step_key
+from hivemesh_sdk.contracts.dead_letter_api import (
+    AttemptView,
+    InstanceAttemptView,
+    LostStepView,
+)
+from hivemesh_sdk.contracts.names import parse_step_key, step_key
+from hivemesh_sdk.errors import InvalidError
 
 from hivemesh_platform.access.model import Principal
 from hivemesh_platform.execution.ledger.port import milliseconds
@@ -29,7 +36,51 @@ SELECT attempt.run, attempt.node, attempt.seq, attempt.attempt, attempt.instance
  ORDER BY attempt.started_at DESC, attempt.run, attempt.node, attempt.seq, attempt.attempt
  LIMIT :limit OFFSET :offset
 """
-SCANNED = 500  # losses read at once until enough of them may be seen
+_AT_INSTANCE = """
+SELECT attempt.*, work.capability
+  FROM attempt JOIN work ON work.run = attempt.run AND work.node = attempt.node
+                        AND work.seq = attempt.seq
+ WHERE attempt.instance = :instance AND attempt.started_at <= :at
+   AND (attempt.started_at, attempt.run, attempt.node, attempt.seq, attempt.attempt)
+       < (:at, :run, :node, :seq, :attempt)
+ ORDER BY attempt.started_at DESC, attempt.run DESC, attempt.node DESC, attempt.seq DESC,
+          attempt.attempt DESC
+ LIMIT :limit
+"""
+SCANNED = 500  # rows read at once until enough of them may be seen
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a page of an instance's history begins: behind this attempt."""
+
+    at: int
+    run: str = ""
+    node: str = ""
+    seq: int = 0
+    attempt: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.at}:{self.attempt}:{step_key(self.run, self.node, self.seq)}"
+
+
+_PLACE = ("started_at", "run", "node", "seq", "attempt")
+_PLACE_TEXT = re.compile("([0-9]{1,18}):([0-9]{1,9}):(.+)")
+_NEWEST = _Place(1 << 62)
+
+
+def _place(text: str) -> _Place:
+    """Raise InvalidError where it is none."""
+    if not text:
+        return _NEWEST
+    parts = _PLACE_TEXT.fullmatch(text)
+    try:
+        if parts is not None:
+            return _Place(int(parts[1]), *parse_step_key(parts[3]), int(parts[2]))
+    except ValueError:
+        pass
+    message = f"{text!r} is no place in a history; take `next` of the page before"
+    raise InvalidError(message)
 
 
 class History:
@@ -51,6 +102,35 @@ class History:
             _attempt(row, before, now) for row, before in zip(rows, [None, *rows[:-1]], strict=True)
         ]
         return views[after - first :][:limit]
+
+    async def at_instance(
+        self, principal: Principal, instance: str, after: str, limit: int
+    ) -> tuple[list[InstanceAttemptView], str | None]:
+        """Return what ran at an instance, newest first, and where the next page begins."""
+        start = _place(after)
+
+        def read(tx: Transaction) -> tuple[list[InstanceAttemptView], str | None]:
+            found: list[InstanceAttemptView] = []
+            place, size = start, limit  # most may see all of it
+            now, seen = milliseconds(self._clock), dict[str, bool]()
+            while True:
+                names = {"instance": instance, "limit": size + 1, **asdict(place)}
+                rows = tx.all(_AT_INSTANCE, names)
+                for row in rows[:size]:
+                    if len(found) == limit:
+                        return found, str(place)
+                    place = _Place(*(row[name] for name in _PLACE))
+                    if row["run"] not in seen:
+                        seen[row["run"]] = _is_seen(tx, row, principal)
+                    if seen[row["run"]]:
+                        found.append(_at_instance(row, now))
+                if len(rows) <= size:
+                    return found, None
+                if len(found) == limit:
+                    return found, str(place)
+                size = SCANNED
+
+        return await self._database.read(read)
 
     async def lost(
         self, principal: Principal, *, since: int, ended: bool, limit: int
@@ -96,6 +176,22 @@ def _attempt(row: Row, before: Row | None, now: int) -> AttemptView:
         outcome=row["outcome"],
         elapsed_s=((now if ended is None else ended) - row["started_at"]) / 1000,
         gap_s=gap,
+        problem=json_of(row["problem"]),
+    )
+
+
+def _at_instance(row: Row, now: int) -> InstanceAttemptView:
+    ended = row["ended_at"]
+    return InstanceAttemptView(
+        key=step_key(row["run"], row["node"], row["seq"]),
+        capability=row["capability"],
+        attempt=row["attempt"],
+        instance=row["instance"],
+        worker=row["worker"],
+        started_at=iso(row["started_at"]) or "",
+        ended_at=iso(ended),
+        outcome=row["outcome"],
+        elapsed_s=((now if ended is None else ended) - row["started_at"]) / 1000,
         problem=json_of(row["problem"]),
     )
 

@@ -32,6 +32,7 @@ def upgrade() -> None:
     _partial("work_batches", "work", ["run"], first)  # the first job of each batch
     op.create_index("dead_letter_by_capability", "dead_letter", ["tenant", "capability", "id"])
     op.create_index("run_label_by_run", "run_label", ["run"])
+    op.create_index("attempt_by_instance", "attempt", ["instance", "started_at"])  # its history
     op.create_index("step_artifact_by_digest", "step_artifact", ["sha256"])
     _partial("run_backfills", "run", ["backfill_of"], "backfill_of != ''")
 
