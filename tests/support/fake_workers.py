@@ -194,6 +194,7 @@ class FakeWorkerFleet:
         self.puts: list[tuple[str, str, int]] = []  # instance, key, attempt
         self.tickets: list[str] = []  # of the puts
         self.deleted: list[tuple[str, str]] = []
+        self.acknowledged: list[tuple[str, str, int]] = []  # instance, key, attempt
         self.before: Callable[[str, str, str], None] = lambda _kind, _instance, _key: None
         self.refuse: list[Problem] = []
         self.uptime_s = 0.0  # 0: each has just been started again
@@ -228,6 +229,13 @@ class FakeWorkerFleet:
         self.deleted.append((worker.instance, key))
         found = worker.executions.get(key)
         if found is not None and found.attempt <= attempt:
+            del worker.executions[key]
+
+    def acknowledge(self, endpoint, key, attempt):
+        worker = self.workers[endpoint.instance]
+        self.acknowledged.append((worker.instance, key, attempt))
+        found = worker.executions.get(key)
+        if found is not None and found.ended and found.attempt == attempt:
             del worker.executions[key]
 
     async def step_status(self, endpoint, key):

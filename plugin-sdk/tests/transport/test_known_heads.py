@@ -53,6 +53,7 @@ PIECES = [
     b"expect: 100-continue\r\n",
     b"hivemesh-deadline-ms: 1\r\n",
     b"x-request-id: 7\r\n",
+    b"hivemesh-acknowledge: r.n.1:1,r.n.2:1\r\n",
     b"x-request-id: a b\r\n",
     b"traceparent: 00-1-2-3\r\n",
     b"host: y\r\n",

@@ -241,6 +241,57 @@ async def test_a_refused_slot_says_when_to_come_back(surface):
     assert answer.headers["retry-after"] == "1"
 
 
+@pytest.mark.parametrize(("body", "status"), [(BODY, 200), (b"", 400)])
+async def test_a_request_acknowledges_other_steps_whatever_becomes_of_it(surface, body, status):
+    for number in (1, 2):
+        await surface.put(f"r.s.{number}")
+    named = {"hivemesh-acknowledge": "r.s.1:1,r.s.2:1,r.s.7:1"}
+    assert (await surface.put("r.s.3", body=body, headers=named)).status == status
+    for number in (1, 2):
+        answer = await ask(surface.routes, "GET", f"/v1/steps/r.s.{number}")
+        assert answer.slug == "execution-unknown"
+
+
+async def test_a_page_acknowledges_other_steps_too(surface):
+    await surface.put("r.s.2")
+    first = await surface.read()
+    path = f"/v1/steps/r.s.1/events?execution={first.execution}&epoch=1&after=0"
+    headers = {
+        **surface.ticket(capability="a.read@1"),
+        "prefer": "wait=0",
+        "hivemesh-acknowledge": "r.s.2:1",
+    }
+    assert (await ask(surface.routes, "GET", path, headers=headers)).status == 200
+    answer = await ask(surface.routes, "GET", "/v1/steps/r.s.2")
+    assert answer.slug == "execution-unknown"
+
+
+@pytest.mark.parametrize(
+    "named", ["r.s.1", "r.s.1:", "r.s.1:x", "r.s.1:2", ":1", ",", "r.s.1:²", "r.s.1:" + "9" * 30]
+)
+async def test_an_acknowledgement_that_names_no_answer_does_nothing(surface, named):
+    await surface.put()
+    assert (await surface.put("r.s.2", headers={"hivemesh-acknowledge": named})).status == 200
+    assert (await ask(surface.routes, "GET", "/v1/steps/r.s.1")).status == 200
+
+
+async def test_what_runs_goes_on_though_it_is_acknowledged(surface):
+    await surface.read()
+    await surface.put("r.s.2", headers={"hivemesh-acknowledge": "r.s.1:1"})
+    assert (await ask(surface.routes, "GET", "/v1/steps/r.s.1")).status == 200
+    assert not surface.runner.executions[0].ended
+
+
+@pytest.mark.parametrize("who", [OPERATOR, NEIGHBOUR, None])
+async def test_nobody_acknowledges_what_another_has_created(surface, who):
+    await surface.put()
+    headers = {**surface.ticket("r.s.2"), "hivemesh-acknowledge": "r.s.1:1"}
+    await surface.create(
+        surface.routes, "PUT", "/v1/steps/r.s.2", body=BODY, headers=headers, who=who
+    )
+    assert (await ask(surface.routes, "GET", "/v1/steps/r.s.1")).status == 200
+
+
 async def test_a_waiting_reader_that_goes_away_is_forgotten():
     surface = Surface()
     waiting = asyncio.create_task(surface.read(headers={}))

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hivemesh_sdk.contracts.artifacts import Artifact
-from hivemesh_sdk.contracts.steps import InputPart, StepRequest
+from hivemesh_sdk.contracts.problems import problem
+from hivemesh_sdk.contracts.steps import InputPart, Limits, StepRequest
 from hivemesh_sdk.errors import HivemeshError
 from hivemesh_sdk.testing.clock import ManualClock
 from hivemesh_sdk.testing.tickets import ThrowawayTickets
@@ -323,6 +324,76 @@ def test_ended_executions_are_kept_for_15_minutes(table, runner, clock):
     clock.advance(2)
     table.tick()
     assert refusal(table.look, KEY) == "execution-unknown"
+
+
+def test_an_acknowledged_result_leaves_no_entry(table, runner):
+    execution = put(table)
+    runner.runs[0].succeed()
+    table.settle(execution, 1)
+    assert refusal(table.look, KEY) == "execution-unknown"
+    assert table.kept_bytes == 0
+
+
+def test_a_request_whose_result_was_acknowledged_is_refused_the_same_way_each_time(table, runner):
+    execution = put(table, attempt=2)
+    runner.runs[0].succeed()
+    table.settle(execution, 2)
+    for _ in range(2):
+        assert refusal(put, table, attempt=2) == "stale-attempt"
+        assert refusal(put, table, attempt=1) == "stale-attempt"
+        assert refusal(put, table, attempt=2, body=b"2") == "idempotency-mismatch"
+        assert refusal(put, table, attempt=3, body=b"2") == "idempotency-mismatch"
+    assert len(runner.runs) == 1
+    assert put(table, attempt=3) is not execution
+
+
+def test_only_the_attempt_that_ended_can_be_acknowledged(table, runner):
+    execution = put(table, attempt=2)
+    table.settle(execution, 2)
+    assert table.look(KEY) is execution
+    runner.runs[0].succeed()
+    table.settle(execution, 1)
+    assert table.look(KEY) is execution
+
+
+def test_code_that_has_yet_to_stop_is_not_forgotten(table, runner):
+    execution = put(table)
+    table.stop(execution, "cancelled")
+    table.settle(execution, 1)
+    assert table.look(KEY) is execution
+    put(table, attempt=2)
+    assert len(runner.runs) == 1  # the next attempt waits for it
+
+
+def test_an_acknowledged_problem_leaves_the_key_to_the_next_attempt(table, runner):
+    execution = put(table)
+    runner.runs[0].execution.fail(problem("step-failed"))
+    runner.runs[0].execution.release()
+    table.settle(execution, 1)
+    assert refusal(table.look, KEY) == "execution-unknown"
+    assert put(table, attempt=2, body=b"2").attempt == 2
+
+
+def test_another_part_of_an_acknowledged_batch_is_another_attempt(table, runner):
+    execution = put(table, limits=Limits(lines=(0, 1)))
+    runner.runs[0].succeed()
+    table.settle(execution, 1)
+    assert put(table, attempt=2, limits=Limits(lines=(1, 2))).attempt == 2
+
+
+def test_acknowledged_keys_are_remembered_in_bounded_number_and_time(runner, clock):
+    timing = Timing(keep=900, keep_settled=8)
+    table = StepTable({"a.call@1": Slots(2, runner, StepMetrics())}, clock, timing)
+    for number in range(100):
+        execution = put(table, key=f"run.step.{number}")
+        runner.runs[-1].succeed()
+        table.settle(execution, 1)
+        assert table.settled <= 8
+    assert refusal(put, table, key="run.step.99") == "stale-attempt"
+    for _ in range(2):
+        clock.advance(451)
+        table.tick()
+    assert table.settled == 0
 
 
 def test_the_oldest_unary_results_are_dropped_first(table, runner):

@@ -7,6 +7,8 @@ from execution_support import FAST, PIPELINE, TESTER, core, numbers, worker
 from fake_workers import FakeWorkerFleet, caller, failing, source
 from hivemesh_platform.access.model import Principal
 from hivemesh_platform.execution.ledger.letter_sql import LetterFilter
+from hivemesh_platform.execution.ledger.port import StaleAttemptError
+from hivemesh_platform.execution.ledger.row_sql import SqlLedger
 from hivemesh_platform.execution.ports import UnreachableError
 from hivemesh_platform.execution.runs.service import RunEndedError
 from hivemesh_sdk.contracts.api import JobRequest, RunState
@@ -288,3 +290,50 @@ async def test_a_retry_waits_for_its_budget(tmp_path):
             gaps.append((await attempts(platform, view.id))[1].gap_s)
         assert min(gaps) < 1.0
         assert max(gaps) >= 3.0
+
+
+async def test_a_worker_hears_that_an_answer_was_recorded_and_not_before(tmp_path, monkeypatch):
+    order = []
+    recorded = SqlLedger.finish
+
+    def finish(ledger, tx, key, *rest):
+        effects = recorded(ledger, tx, key, *rest)
+        order.append(("recorded", str(key)))
+        return effects
+
+    monkeypatch.setattr(SqlLedger, "finish", finish)
+    fleet = FakeWorkerFleet(worker())
+    told = fleet.acknowledge
+
+    def acknowledge(endpoint, key, attempt):
+        order.append(("told", key))
+        told(endpoint, key, attempt)
+
+    fleet.acknowledge = acknowledge
+    async with core(tmp_path, fleet) as platform:
+        key = f"{(await job(platform)).id}.job.0"
+        await platform.until(lambda: fleet.acknowledged == [("w1", key, 1)])
+        assert order == [("recorded", key), ("told", key)]
+        assert (fleet.workers["w1"].executions, fleet.deleted) == ({}, [])
+
+
+async def test_a_failed_attempt_that_is_tried_again_is_acknowledged(tmp_path):
+    behaviour = at_first(2, problem("step-failed"))
+    fleet = FakeWorkerFleet(worker(behaviours={"test.echo@1": behaviour}))
+    async with core(tmp_path, fleet) as platform:
+        key = f"{(await job(platform)).id}.job.0"
+        await platform.until(lambda: len(fleet.acknowledged) == 3)
+        assert fleet.acknowledged == [("w1", key, attempt) for attempt in (1, 2, 3)]
+
+
+async def test_an_answer_that_counts_no_more_is_not_acknowledged(tmp_path, monkeypatch):
+    def superseded(_ledger, _tx, key, *_rest):
+        raise StaleAttemptError(str(key))
+
+    fleet = FakeWorkerFleet(worker())
+    async with core(tmp_path, fleet) as platform:
+        monkeypatch.setattr(SqlLedger, "finish", superseded)
+        request = JobRequest(capability="test.echo@1", input=1)
+        view = await platform.execution.jobs.start(request, TESTER)
+        await platform.until(lambda: ("w1", f"{view.id}.job.0") in fleet.deleted)
+        assert fleet.acknowledged == []

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from hivemesh_platform.execution.ports import Place, StepRefusedError, UnreachableError
-from hivemesh_platform.execution.steps.mesh_transport import MeshStepTransport
+from hivemesh_platform.execution.steps.mesh_transport import WAITING, MeshStepTransport
 from hivemesh_sdk import Context, Worker
 from hivemesh_sdk.contracts.instances import Endpoint
 from hivemesh_sdk.contracts.manifest import Manifest
@@ -106,6 +106,43 @@ async def test_a_map_is_one_exchange(ca, tmp_path, transport):
     assert isinstance(frames[0].event, RecordsEvent)
     assert frames[0].body == b'{"text":"A"}\n{"text":"B"}\n'
     assert isinstance(frames[-1].event, ResultEvent)
+
+
+async def test_the_next_request_has_the_worker_forget_recorded_answers(ca, tmp_path, transport):
+    body = request("call", b'{"a": 1}', capability="test.echo@1")
+
+    async def call(endpoint, number):
+        key = f"job_{number}.job.0"
+        shown = ticket(ca, key, "test.echo@1")
+        await transport.put_step(endpoint, key, body, ticket=shown, wait_s=10)
+        return key
+
+    async with serving(ca, tmp_path) as endpoint:
+        keys = [await call(endpoint, number) for number in range(40)]
+        for key in keys:
+            transport.acknowledge(endpoint, key, 1)
+        for number in (40, 41):
+            await call(endpoint, number)
+        for key in keys:
+            with pytest.raises(StepRefusedError) as refused:
+                await transport.step_status(endpoint, key)
+            assert slug_of(refused.value.document) == "execution-unknown"
+        assert (await transport.step_status(endpoint, "job_40.job.0")).last_event == 1
+
+
+async def test_acknowledgements_that_nobody_takes_are_few(ca, transport):
+    endpoint = Endpoint(
+        instance="i1",
+        worker="echo",
+        version="1.0.0",
+        identity=str(ca.worker("echo", "i1")),
+        host="127.0.0.1",
+        port=1,
+        capabilities=[],
+    )
+    for number in range(10_000):
+        transport.acknowledge(endpoint, f"job_{number}.job.0", 1)
+    assert transport.unsent_acknowledgements == WAITING
 
 
 async def test_a_call_answers_its_value(ca, tmp_path, transport):

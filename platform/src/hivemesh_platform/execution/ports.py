@@ -194,6 +194,10 @@ class StepTransport(Protocol):
         """Cancel a running execution; acknowledge and forget an ended one."""
         ...
 
+    def acknowledge(self, endpoint: Endpoint, key: str, attempt: int) -> None:
+        """Have the next request about a step there say that the answer to this one was recorded."""
+        ...
+
     async def step_status(self, endpoint: Endpoint, key: str) -> ExecutionStatus:
         """Ask how the execution of a key stands."""
         ...

@@ -26,6 +26,7 @@ HEALTH_PATH = "/v1/health"  # answered to whoever is known, also in a rush
 TICKET_HEADER = "hivemesh-ticket"
 DEADLINE_HEADER = "hivemesh-deadline-ms"
 EXECUTION_HEADER = "hivemesh-execution"
+ACKNOWLEDGE_HEADER = "hivemesh-acknowledge"
 REQUEST_ID_HEADER = "x-request-id"
 IDEMPOTENCY_HEADER = "idempotency-key"
 REPLICAS_HEADER = "hivemesh-replicas"  # of answers to people: where the platform is reached too

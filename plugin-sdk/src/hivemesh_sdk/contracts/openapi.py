@@ -4,6 +4,7 @@ from pydantic import JsonValue
 
 from hivemesh_sdk.contracts.manifest import Manifest
 from hivemesh_sdk.contracts.names import (
+    ACKNOWLEDGE_HEADER,
     DEADLINE_HEADER,
     EXECUTION_HEADER,
     PAGE_MEDIA_TYPE,
@@ -71,6 +72,7 @@ def _put() -> Object:
         "parameters": [
             _header(TICKET_HEADER, "the step's ticket", required=True),
             _header("Prefer", "wait=SECONDS: how long the first page may take, at most 20"),
+            _acknowledge(),
             _header(DEADLINE_HEADER, "remaining milliseconds of this exchange"),
             _header(REQUEST_ID_HEADER, "returned and logged"),
         ],
@@ -100,6 +102,7 @@ def _events() -> Object:
             _query("after", {"type": "integer", "minimum": 0}, required=True),
             _header(TICKET_HEADER, "the step's ticket, fresh or as before", required=True),
             _header("Prefer", "wait=SECONDS: how long the page may take, at most 20"),
+            _acknowledge(),
         ],
         "responses": {
             "200": _page(),
@@ -123,7 +126,10 @@ def _delete() -> Object:
     return {
         "operationId": "deleteStep",
         "summary": "cancel a running execution; acknowledge and forget an ended one",
-        "parameters": [_query("attempt", {"type": "integer", "minimum": 1}, required=True)],
+        "parameters": [
+            _query("attempt", {"type": "integer", "minimum": 1}, required=True),
+            _acknowledge(),
+        ],
         "responses": {
             "200": _content("it has ended and is forgotten", "ExecutionStatus"),
             "202": _content("it is being ended", "ExecutionStatus"),
@@ -187,6 +193,10 @@ def _problems(*groups: tuple[str, ...]) -> Object:
         }
         for status, lines in sorted(by_status.items())
     }
+
+
+def _acknowledge() -> Object:
+    return _header(ACKNOWLEDGE_HEADER, "KEY:ATTEMPT,…: answers of other steps that were recorded")
 
 
 def _path_parameter(name: str, description: str) -> Object:

@@ -360,6 +360,39 @@ class WorkerConformance:
             assert (second.execution == first.execution) is unary, capability.id
             worker.delete(key, attempt=2)
 
+    def test_an_acknowledged_answer_is_never_made_again(
+        self, worker: WorkerHarness, examples: Mapping[str, Example]
+    ) -> None:
+        """The same request then has the same answer, or 409; another body stays refused."""
+        for capability, step in _steps(worker, examples):
+            if capability.kind not in {"call", "map"}:
+                continue
+            first = worker.key()
+            page = worker.put(first, step)
+            _drained(worker, first, page)
+            second = worker.key()
+            worker.put(second, step, acknowledge=[(first, 1)])
+            again = worker.put(first, step)
+            if again.status == 200:
+                assert again.execution == page.execution
+            else:
+                _refused(again, 409, "stale-attempt")
+            other = Step.of(capability.id, step.request.kind, bodies=[b'{"other": 1}\n'])
+            _refused(worker.put(first, other), 422, "idempotency-mismatch")
+            worker.delete(second)
+
+    def test_an_acknowledgement_does_not_end_what_runs(
+        self, worker: WorkerHarness, examples: Mapping[str, Example]
+    ) -> None:
+        """Nor does one of another attempt forget an answer."""
+        _, step = _first(worker, examples)
+        first, second = worker.key(), worker.key()
+        page = worker.put(first, step, wait_s=0)
+        worker.put(second, step, acknowledge=[(first, 2), (second, 1)])
+        assert worker.put(first, step).execution == page.execution
+        worker.delete(first)
+        worker.delete(second)
+
     def test_an_execution_that_is_not_known_is_never_created_by_reading(
         self, worker: WorkerHarness
     ) -> None:

@@ -119,9 +119,17 @@ class WorkerHarness:
         """Hold a file or folder as an artifact."""
         return self.platform.put_path(path)
 
-    def put(self, key: str, step: Step, *, wait_s: float = 20.0) -> Page:
-        """Create a step and take its first page."""
-        return self.run(self._instance.put(key, step, wait_s=wait_s))
+    def put(
+        self,
+        key: str,
+        step: Step,
+        *,
+        wait_s: float = 20.0,
+        acknowledge: Sequence[tuple[str, int]] = (),
+    ) -> Page:
+        """Create a step and take its first page; acknowledges others by key and attempt."""
+        work = self._instance.put(key, step, wait_s=wait_s, acknowledge=acknowledge)
+        return self.run(work)
 
     def events(
         self, key: str, execution: str, *, after: int, epoch: int = 1, wait_s: float = 20.0

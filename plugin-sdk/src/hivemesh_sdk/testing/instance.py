@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from hivemesh_sdk.contracts.names import EXECUTION_HEADER, TICKET_HEADER
+from hivemesh_sdk.contracts.acknowledged import acknowledgement
+from hivemesh_sdk.contracts.names import ACKNOWLEDGE_HEADER, EXECUTION_HEADER, TICKET_HEADER
 from hivemesh_sdk.contracts.pages import Frame, decode_page, encode_request
 from hivemesh_sdk.contracts.problems import Problem, slug_of
 from hivemesh_sdk.contracts.steps import (
@@ -162,16 +163,30 @@ class InstanceUnderTest:
             self.target, method, path, headers=headers or {}, body=body, deadline_s=deadline_s
         )
 
-    async def put(self, key: str, step: Step, *, wait_s: float = 20) -> Page:
+    async def put(
+        self,
+        key: str,
+        step: Step,
+        *,
+        wait_s: float = 20,
+        acknowledge: Sequence[tuple[str, int]] = (),
+    ) -> Page:
         """Create a step and take its first page; waits for a slot, as the ledger would."""
         async with asyncio.timeout(SLOT_S + wait_s + MARGIN_S):
             while True:
-                page = await self.put_once(key, step, wait_s=wait_s)
+                page = await self.put_once(key, step, wait_s=wait_s, acknowledge=acknowledge)
                 if page.slug != "overloaded":
                     return page
                 await asyncio.sleep(0.1)
 
-    async def put_once(self, key: str, step: Step, *, wait_s: float = 20) -> Page:
+    async def put_once(
+        self,
+        key: str,
+        step: Step,
+        *,
+        wait_s: float = 20,
+        acknowledge: Sequence[tuple[str, int]] = (),
+    ) -> Page:
         """Create a step; an overloaded worker refuses it."""
         self._steps[key] = step.request
         response = await self.request(
@@ -181,6 +196,7 @@ class InstanceUnderTest:
                 "prefer": f"wait={wait_s:g}",
                 "content-type": "application/octet-stream",
                 TICKET_HEADER: self._tickets.fresh(self._holder, key, step.request),
+                **({ACKNOWLEDGE_HEADER: acknowledgement(acknowledge)} if acknowledge else {}),
             },
             body=encode_request(step.request, step.bodies),
             deadline_s=wait_s + MARGIN_S,

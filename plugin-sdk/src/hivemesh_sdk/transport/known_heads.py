@@ -7,7 +7,12 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from hivemesh_sdk.contracts.names import DEADLINE_HEADER, EXECUTION_HEADER, REQUEST_ID_HEADER
+from hivemesh_sdk.contracts.names import (
+    ACKNOWLEDGE_HEADER,
+    DEADLINE_HEADER,
+    EXECUTION_HEADER,
+    REQUEST_ID_HEADER,
+)
 
 if TYPE_CHECKING:
     from uvicorn._types import HTTPScope
@@ -15,7 +20,7 @@ if TYPE_CHECKING:
 MOST = 2  # of one connection; a client that varies its headers costs no more than this
 MAX_BYTES = 4096
 
-VARYING = (DEADLINE_HEADER, REQUEST_ID_HEADER, "traceparent")  # one token each
+VARYING = (DEADLINE_HEADER, REQUEST_ID_HEADER, ACKNOWLEDGE_HEADER, "traceparent")  # a token each
 
 # A target that needs no decoding, the length that frames the body, and the varying lines.
 _START = re.compile(

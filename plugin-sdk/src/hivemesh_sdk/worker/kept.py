@@ -1,4 +1,4 @@
-"""Ended executions that nobody has acknowledged yet, bounded in time and in bytes."""
+"""Ended executions until they are acknowledged, and what is left of them then; all of it bounded."""
 
 from collections import OrderedDict
 
@@ -57,3 +57,48 @@ class Kept:
                     break
                 found.append(execution)
         return found
+
+
+class Settled:
+    """What is left of acknowledged results: whether a request on their key is the one they answered.
+
+    Two generations: with each `most` / 2, or after half the time, the older one is dropped. Keys and
+    bodies are numbers of 64 bits, made with a key of this process: some 250 bytes for each.
+    """
+
+    def __init__(self, seconds: float, most: int) -> None:
+        self._seconds = seconds / 2
+        self._most = most // 2
+        self._new: dict[int, tuple[int, int]] = {}
+        self._old: dict[int, tuple[int, int]] = {}
+        self._since = 0.0  # of the new ones
+
+    def __len__(self) -> int:
+        """How many are remembered."""
+        return len(self._new) + len(self._old)
+
+    def add(self, execution: Execution, now: float) -> None:
+        """Its result was acknowledged."""
+        if len(self._new) >= self._most:
+            self._turn(now)
+        self._new[hash(execution.key)] = (execution.attempt, _body(execution.fingerprint))
+
+    def find(self, key: str, fingerprint: tuple[str, ...]) -> tuple[int, bool] | None:
+        """The attempt that was answered under a key, and whether it had this body."""
+        name = hash(key)
+        found = self._new.get(name) or self._old.get(name)
+        return None if found is None else (found[0], found[1] == _body(fingerprint))
+
+    def tick(self, now: float) -> None:
+        """Let time pass."""
+        if now - self._since >= self._seconds:
+            self._turn(now)
+
+    def _turn(self, now: float) -> None:
+        self._old, self._new = self._new, {}
+        self._since = now
+
+
+def _body(fingerprint: tuple[str, ...]) -> int:
+    """All but which lines of the input were meant: another part is no other body."""
+    return hash(fingerprint[1:])

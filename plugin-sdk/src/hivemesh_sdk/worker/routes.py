@@ -14,7 +14,9 @@ import msgspec
 import structlog
 
 from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.acknowledged import acknowledged_in
 from hivemesh_sdk.contracts.names import (
+    ACKNOWLEDGE_HEADER,
     DEADLINE_HEADER,
     EXECUTION_HEADER,
     PAGE_MEDIA_TYPE,
@@ -52,6 +54,7 @@ _PAGE_TYPE = b"content-type: " + PAGE_MEDIA_TYPE.encode()
 _JSON_TYPE = b"content-type: application/json"
 _EXECUTION = EXECUTION_HEADER.encode() + b": "
 _DEADLINE = DEADLINE_HEADER.encode()
+_ACKNOWLEDGE = ACKNOWLEDGE_HEADER.encode()
 _REQUEST_ID = REQUEST_ID_HEADER.encode()
 _ID_LINE = _REQUEST_ID + b": %b"
 
@@ -76,6 +79,7 @@ class StepRoutes:
         headers = dict(scope["headers"])
         given = self._given(headers)
         try:
+            self._settle(scope, headers)
             await self._answer(scope, headers, receive, send, given)
         except (HivemeshError, FramingError) as error:
             await answer_problem(send, _document(error, scope, headers, given), given)
@@ -90,6 +94,7 @@ class StepRoutes:
         headers = dict(scope["headers"])
         given = self._given(headers)
         try:
+            self._settle(scope, headers)
             address = _STEP.fullmatch(scope["path"])
             if address is None:
                 _refuse_address(scope, given)
@@ -149,6 +154,17 @@ class StepRoutes:
         if request_id:
             return [_ID_LINE % request_id[:MAX_REQUEST_ID]]
         return [_ID_LINE % (b"w-%d" % next(self._numbers))]
+
+    def _settle(self, scope: Scope, headers: RequestHeaders) -> None:
+        """Drop the answers that the peer has recorded, whatever becomes of the request itself."""
+        named = headers.get(_ACKNOWLEDGE)
+        if named is None:
+            return
+        self._access.require_member(scope)
+        for key, attempt in acknowledged_in(named):
+            execution = self._table.get(key)
+            if execution is not None and self._access.is_owner(scope, execution):
+                self._table.settle(execution, attempt)
 
     def _put(self, key: str, scope: Scope, headers: RequestHeaders, body: bytes) -> Execution:
         self._access.require_holder(scope, headers)  # before anything of the body is read

@@ -31,7 +31,7 @@ from hivemesh_sdk.trust.tickets import Spent, TicketRefusedError
 from hivemesh_sdk.worker.access import Right
 from hivemesh_sdk.worker.execution import ENTRY_BYTES, UNARY, Control, Execution
 from hivemesh_sdk.worker.failures import problem_of
-from hivemesh_sdk.worker.kept import Kept
+from hivemesh_sdk.worker.kept import Kept, Settled
 from hivemesh_sdk.worker.metrics import StepMetrics
 
 RETRY_AFTER_S = 1.0
@@ -48,6 +48,7 @@ class Timing:
     orphan_after: float = 600.0  # nobody asked: a platform that lost its worker's address
     keep: float = 900.0  # an ended execution nobody acknowledges
     keep_bytes: int = 64 * 1024 * 1024
+    keep_settled: int = 8192  # acknowledged results of which the key is remembered
 
 
 class Runner(Protocol):
@@ -81,6 +82,7 @@ class StepTable:
         self._running: dict[Execution, None] = {}  # not released: they hold a slot
         self._waiting: dict[Execution, _Waiting] = {}  # by the attempt they wait for
         self._kept = Kept(self._timing.keep, self._timing.keep_bytes)
+        self._settled = Settled(self._timing.keep, self._timing.keep_settled)
         self._spent = Spent(clock)
         self.draining = False
 
@@ -105,6 +107,8 @@ class StepTable:
             found = self._present(present, request, fingerprint, right)
             if found is not None:
                 return found
+        else:
+            self._refuse_settled(key, request, fingerprint)
         previous = self._admit(key, request, right, slots, present)
         execution = Execution.begin(key, request, fingerprint, right, self._clock, self)
         if request.members:
@@ -157,6 +161,16 @@ class StepTable:
             self._kept.shrink(execution, before - execution.buffered)
             if execution.read_to_the_end:
                 self.forget(execution)
+
+    def settle(self, execution: Execution, attempt: int) -> None:
+        """Its answer was recorded where it counts: forget it, and remember the key of a result.
+
+        Nothing happens while its code runs, or to another attempt.
+        """
+        if execution.ended and execution.released and execution.attempt == attempt:
+            if not execution.failed:
+                self._settled.add(execution, self._clock.monotonic())
+            self.forget(execution)
 
     def delete(self, key: str, attempt: int) -> Execution | None:
         """Cancel what runs, forget what has ended; None where the key is not known.
@@ -223,6 +237,7 @@ class StepTable:
             self._watch(execution, now)
         for execution in self._kept.expired(now):
             self.forget(execution)
+        self._settled.tick(now)
 
     @property
     def busy(self) -> bool:
@@ -233,6 +248,11 @@ class StepTable:
     def kept_bytes(self) -> int:
         """Bytes of ended executions that wait to be acknowledged."""
         return self._kept.size
+
+    @property
+    def settled(self) -> int:
+        """Acknowledged results whose keys are remembered."""
+        return len(self._settled)
 
     def statuses(self) -> list[ExecutionStatus]:
         """Every execution that has not ended or still computes, oldest first."""
@@ -289,6 +309,19 @@ class StepTable:
         present.right = right
         present.asked_at = self._clock.monotonic()
         return present
+
+    def _refuse_settled(self, key: str, request: StepRequest, fingerprint: Fingerprint) -> None:
+        """Whose answer was acknowledged is not made again, except by a higher attempt."""
+        settled = self._settled.find(key, fingerprint)
+        if settled is None:
+            return
+        attempt, same = settled
+        if not same:
+            message = f"attempt {attempt} of {key!r} had another body"
+            raise FatalError(message, slug="idempotency-mismatch")
+        if request.attempt <= attempt:
+            message = f"the answer to attempt {attempt} of {key!r} was acknowledged"
+            raise FatalError(message, slug="stale-attempt")
 
     def _fence(self, execution: Execution, epoch: int) -> None:
         if epoch < execution.epoch:

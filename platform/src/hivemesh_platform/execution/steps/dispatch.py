@@ -146,6 +146,11 @@ class Dispatcher:
         """Decide what follows for a small job that travelled with others and has ended badly."""
         await self._failed(step, document)
 
+    def acknowledge(self, step: HeldStep) -> None:
+        """Tell its worker, with what it is asked next, that an answer was recorded."""
+        claim = step.claim
+        self._parts.transport.acknowledge(step.endpoint, str(claim.key), claim.fence.attempt)
+
     def forget(self, step: HeldStep) -> None:
         """Tell a worker that nobody will ask for a step again."""
         self._forget(step)
@@ -174,7 +179,9 @@ class Dispatcher:
             return await self._paused(step, error)
         except Exception as error:  # noqa: BLE001 - a row must never be left held
             return await self._not_done(step, error)
-        if step.claim.kind != "call":  # a unary answer of a call needs no acknowledgement
+        if step.claim.kind == "call":
+            self.acknowledge(step)
+        else:  # megabytes, and the next request may be far
             self._forget(step)
         return Outcome.COMPLETED
 
@@ -294,6 +301,8 @@ class Dispatcher:
         lost = outcome is AttemptOutcome.LOST
         self._parts.counters.attempts_lost += int(lost)
         self._parts.counters.attempts_failed += int(not lost)
+        if not lost:
+            self.acknowledge(step)
         _log.warning(
             "attempt_failed",
             step=str(claim.key),

@@ -185,7 +185,9 @@ class GroupDispatcher:
         except Exception as error:  # noqa: BLE001 - a row must never be left held
             _log.exception("dispatch_broken", step=str(journey.step.claim.key))
             outcome = await self._first(journey, problem("internal", type(error).__name__))
-        if not journey.moved:
+        if outcome is Outcome.COMPLETED:
+            self._dispatcher.acknowledge(journey.step)
+        elif not journey.moved:
             self._dispatcher.forget(journey.step)
         return outcome
 

@@ -1,8 +1,12 @@
 """Speaks the step protocol over the mesh client."""
 
+from collections import deque
+
 import msgspec
+from hivemesh_sdk.contracts.acknowledged import MOST, acknowledgement
 from hivemesh_sdk.contracts.instances import Endpoint
 from hivemesh_sdk.contracts.names import (
+    ACKNOWLEDGE_HEADER,
     DEADLINE_HEADER,
     EXECUTION_HEADER,
     PAGE_MEDIA_TYPE,
@@ -19,6 +23,8 @@ from hivemesh_platform.execution.ports import Page, Place, StepRefusedError, Unr
 
 MARGIN_S = 10.0  # above the time that a long poll may take: to send the page
 DELETE_S = 5.0
+TARGETS = 4096
+WAITING = 256  # acknowledgements to one instance; an older one is lost and expires there
 MAX_PAGE = 24 * 1024 * 1024  # a page of 8 MiB, or one event that is larger than a page
 
 _decode_problem = msgspec.json.Decoder(Problem).decode
@@ -32,12 +38,13 @@ class MeshStepTransport:
     def __init__(self, client: MeshClient) -> None:
         self._client = client
         self._targets: dict[tuple[str, int, str], Target] = {}
+        self._recorded: dict[str, deque[tuple[str, int]]] = {}  # by the identity that answered
 
     async def put_step(
         self, endpoint: Endpoint, key: str, body: list[bytes], *, ticket: str, wait_s: float
     ) -> Page:
-        """Create the step and return its first page."""
-        headers = {
+        """Create the step and return its first page; acknowledges others."""
+        headers = self._acknowledging(endpoint) | {
             "content-type": PAGE_MEDIA_TYPE,
             "prefer": f"wait={wait_s:g}",
             TICKET_HEADER: ticket,
@@ -57,12 +64,40 @@ class MeshStepTransport:
         """Acknowledge events up to the place and return the next page; empty where none came."""
         execution, epoch, after = place
         path = f"/v1/steps/{key}/events?execution={execution}&epoch={epoch}&after={after}"
-        headers = {"prefer": f"wait={wait_s:g}", TICKET_HEADER: ticket}
+        headers = self._acknowledging(endpoint) | {
+            "prefer": f"wait={wait_s:g}",
+            TICKET_HEADER: ticket,
+        }
         return _page(await self._ask(endpoint, "GET", path, wait_s + MARGIN_S, headers))
 
     async def delete_step(self, endpoint: Endpoint, key: str, attempt: int) -> None:
         """Cancel a running execution; acknowledge and forget an ended one."""
         await self._ask(endpoint, "DELETE", f"/v1/steps/{key}?attempt={attempt}", DELETE_S)
+
+    def acknowledge(self, endpoint: Endpoint, key: str, attempt: int) -> None:
+        """Have the next request about a step there say that the answer to this one was recorded.
+
+        One that gets lost costs the worker some memory for a quarter of an hour, and nothing else.
+        """
+        recorded = self._recorded.get(endpoint.identity)
+        if recorded is None:
+            if len(self._recorded) >= TARGETS:
+                self._recorded.clear()
+            recorded = self._recorded[endpoint.identity] = deque(maxlen=WAITING)
+        recorded.append((key, attempt))
+
+    @property
+    def unsent_acknowledgements(self) -> int:
+        """How many wait for a request that takes them along."""
+        return sum(map(len, self._recorded.values()))
+
+    def _acknowledging(self, endpoint: Endpoint) -> dict[str, str]:
+        """The header that acknowledges what was recorded since the last request."""
+        recorded = self._recorded.get(endpoint.identity)
+        if not recorded:
+            return {}
+        named = [recorded.popleft() for _ in range(min(MOST, len(recorded)))]
+        return {ACKNOWLEDGE_HEADER: acknowledgement(named)}
 
     async def step_status(self, endpoint: Endpoint, key: str) -> ExecutionStatus:
         """Ask how the execution of a key stands."""
@@ -113,7 +148,7 @@ class MeshStepTransport:
         name = (endpoint.host, endpoint.port, endpoint.identity)
         target = self._targets.get(name)
         if target is None:
-            if len(self._targets) > 4096:
+            if len(self._targets) >= TARGETS:
                 self._targets.clear()
             identity = SpiffeId.parse(endpoint.identity)
             target = Target.instance(endpoint.host, endpoint.port, identity)
