@@ -8,6 +8,7 @@ from fake_workers import FakeWorkerFleet, caller
 from graph_support import ECHO, FAIL, graph, open_core, states, told, workers
 from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.held import Verdict
+from hivemesh_platform.storage.errors import StorageFullError
 from hivemesh_sdk.contracts.api import RunRequest
 from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.contracts.tickets import TICKET_TYPE
@@ -127,6 +128,45 @@ async def test_a_cancel_goes_down(tmp_path):
         for one in (run, middle_run, inner_run):
             assert (await platform.execution.runs.get(one)).state == "cancelled"
         await platform.until(lambda: not len(platform.execution.held))
+
+
+async def test_a_cancel_of_one_step_goes_down_to_the_workers(tmp_path):
+    slow = workers()
+    slow.hang_once = {"test.fail@1"}
+    async with open_core(tmp_path, slow) as platform:
+        await store(platform, named("inner", graph(long=FAIL)))
+        run = await platform.start(graph(part={"use": "pipeline/inner@1"}))
+        await platform.until(lambda: platform.fleet.puts)
+        child = await child_of(platform, run)
+        await platform.execution.cancels.cancel(run, "part", None)
+        await platform.until(lambda: platform.fleet.deleted)
+        assert {key for _, key in platform.fleet.deleted} == {f"{child}.long.0"}
+        assert (await platform.end(child)).state == "cancelled"
+
+
+async def test_what_a_child_gives_waits_for_space_and_its_parent_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("hivemesh_platform.execution.runs.nodes.PASSING_S", 0.01)
+    large = "x" * 100_000
+    say = told("${{ parameters.word }}")
+    inner = named("inner", graph(say=say, outputs={"same": "say.options.text"}), word={})
+    async with open_core(tmp_path) as platform:
+        await store(platform, inner)
+        kept, full = platform.artifacts.put, [3]
+
+        async def put(data, run):
+            if data.startswith(b'{"same":') and full[0]:
+                full[0] -= 1
+                message = "no space is left"
+                raise StorageFullError(message)
+            return await kept(data, run)
+
+        monkeypatch.setattr(platform.artifacts, "put", put)
+        document = graph(
+            part={"use": "pipeline/inner@1", "with": {"word": large}}, outputs={"all": "part"}
+        )
+        run = await platform.run(document)
+        assert (run.state, full) == ("completed", [0])
+        assert large.encode() in await platform.output(run.id, "all")
 
 
 async def test_a_cancelled_child_fails_its_step(tmp_path):

@@ -50,6 +50,7 @@ from hivemesh_platform.execution.runs.service import RunParts, RunService
 from hivemesh_platform.execution.steps.claims import Claimer
 from hivemesh_platform.execution.steps.dispatch import Dispatcher
 from hivemesh_platform.execution.steps.parts import Parts
+from hivemesh_platform.execution.wakes import Wakes
 from hivemesh_platform.knowledge.service import DatasetService, DatasetWriter
 from hivemesh_platform.replicas.service import Replicas
 from hivemesh_platform.settings import ExecutionSettings
@@ -115,6 +116,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
     tickets = TicketMint(ports.issuer, ports.signer, ports.catalogue, ports.clock, ports.policies)
     secrets = SecretGate(ports.secrets, ports.leases, ports.catalogue)
     work, signals, held = Signal(), RunSignals(milliseconds(ports.clock)), HeldSteps(counters)
+    wakes = Wakes(work, signals, held, counters)
     trees = Trees(ports.artifacts)
     parts = Parts(
         database=ports.database,
@@ -128,14 +130,13 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
         settings=ports.settings,
         clock=ports.clock,
         held=held,
+        wakes=wakes,
         work=work,
         runs=signals,
         counters=counters,
     )
     children: asyncio.Future[Children] = asyncio.get_running_loop().create_future()
-    nodes = NodeRunner(
-        ports.database, ledger, answers, work, signals, counters, ports.clock, children
-    )
+    nodes = NodeRunner(ports.database, ledger, answers, wakes, ports.clock, children)
     pipelines = PipelineService(
         ports.database, ports.catalogue, ports.pipelines, ports.clock, secrets
     )
@@ -152,6 +153,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
             answers=answers,
             secrets=secrets,
             held=held,
+            wakes=wakes,
             work=work,
             runs=signals,
             counters=counters,
@@ -175,8 +177,7 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
             ports.database,
             ledger,
             ports.placement,
-            work,
-            signals,
+            wakes,
             ports.settings.optional_wait_s,
             ports.clock,
         )

@@ -78,8 +78,5 @@ class RunsAgain:
         return await self._runs.get(job)
 
     def _wake(self, run: str, effects: Effects) -> None:
+        self._parts.wakes.tell(run, effects)
         self._parts.work.give()
-        if effects.ended_nodes or effects.ended_runs:
-            self._parts.runs.give_end(run)
-        else:
-            self._parts.runs.give(run)

@@ -49,16 +49,11 @@ class Cancels:
         self._tell(run, step, seq, effects)
 
     def _tell(self, run: str, step: str, seq: int | None, effects: Effects) -> None:
-        ended = {name for of, name in effects.ended_nodes if of == run}
         for held in self._parts.held.of_run(run):
             key = held.claim.key
-            if key.node in ended or (key.node == step and seq in {None, key.seq}):
+            if key.node == step and seq in {None, key.seq}:
                 held.end(Verdict.CANCELLED)
-        self._parts.counters.open_runs.difference_update(effects.ended_runs)
-        if effects.ended_nodes or effects.ended_runs:
-            self._parts.runs.give_end(run)
-        else:
-            self._parts.runs.give(run)
+        self._parts.wakes.tell(run, effects)
         self._parts.work.give()
 
 

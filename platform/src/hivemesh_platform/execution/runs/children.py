@@ -164,9 +164,8 @@ class ChildRuns:
             raise NotHandedOnError(message)
 
     def _wake(self, run: str, effects: Effects) -> None:
-        self._parts.counters.open_runs.difference_update(effects.ended_runs)
+        self._parts.wakes.tell(run, effects)
         self._parts.work.give()
-        self._parts.runs.give_end(run)
 
 
 def _step(tx: Transaction, run: str, name: str) -> tuple[Row, Row]:

@@ -4,11 +4,12 @@ Everything is read from the ledger, so a drain that runs again goes on where the
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
+import structlog
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.pipeline import Pipeline
 from hivemesh_sdk.errors import HivemeshError, NotFoundError
@@ -17,22 +18,24 @@ from pydantic import JsonValue
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.execution.ledger import store
-from hivemesh_platform.execution.ledger.counters import ExecutionCounters
 from hivemesh_platform.execution.ledger.graph_sql import edges_of
-from hivemesh_platform.execution.ledger.port import Effects, Ledger, milliseconds
-from hivemesh_platform.execution.ledger.signals import RunSignals, Signal, ends_of
+from hivemesh_platform.execution.ledger.port import Ledger, milliseconds
+from hivemesh_platform.execution.ledger.signals import ends_of
 from hivemesh_platform.execution.model import Output
 from hivemesh_platform.execution.plans.condition import decide, parse_condition
 from hivemesh_platform.execution.plans.graph import fate
 from hivemesh_platform.execution.plans.references import PARAMETERS, find_references, resolve
+from hivemesh_platform.execution.wakes import Wakes
 from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.errors import PASSING
 from hivemesh_platform.storage.transaction import Row, Transaction
 
 INLINE_BYTES = 64 * 1024  # of an answer that is kept in its row
 WAIT_S = 30.0  # a change is signalled; this only guards against a lost signal
-
-
+PASSING_S = 5.0  # before a run goes on whose database or disk could take nothing
 CHILD_WAIT_S = 5.0  # its end is signalled where it happens in this process
+
+_log = structlog.get_logger("hivemesh.execution")
 
 
 class Children(Protocol):
@@ -50,28 +53,28 @@ class Children(Protocol):
 class NodeRunner:
     """The steps of a run's workflow."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what it is made of
+    def __init__(
         self,
         database: Database,
         ledger: Ledger,
         answers: "Answers",
-        work: Signal,
-        runs: RunSignals,
-        counters: ExecutionCounters,
+        wakes: Wakes,
         clock: Clock,
         children: "asyncio.Future[Children]",  # known once the engine is open
     ) -> None:
         self._database = database
         self._ledger = ledger
         self._answers = answers
-        self._work = work
-        self._runs = runs
-        self._counters = counters
+        self._wakes = wakes
+        self._runs = wakes.runs
         self._clock = clock
         self._children = children
 
     async def drain(self, run: str, node: str) -> str:
         """Set the node going, wait until it has ended, and return its state. Repeatable."""
+        return await _waiting_out(run, lambda: self._drain(run, node))
+
+    async def _drain(self, run: str, node: str) -> str:
         going = False
         with self._runs.listen(ends_of(run)) as changed:
             while True:
@@ -95,6 +98,8 @@ class NodeRunner:
         children = await self._children
         try:
             child = row["child"] or await children.start(run, name, row["options"])
+        except PASSING:
+            raise
         except HivemeshError as error:
             await self._fail(run, name, error)
             return
@@ -113,6 +118,9 @@ class NodeRunner:
 
     async def close(self, run: str) -> str:
         """Return the run's state once all of its nodes have ended. Repeatable."""
+        return await _waiting_out(run, lambda: self._close(run))
+
+    async def _close(self, run: str) -> str:
         with self._runs.listen(ends_of(run)) as changed:
             while True:
                 row = await self._database.read(lambda tx: store.run(tx, run))
@@ -131,6 +139,8 @@ class NodeRunner:
                     return False
                 step = scope.pipeline.steps[name]
                 options = msgspec.json.encode(resolve(step.with_, scope.values)).decode()
+        except PASSING:
+            raise
         except HivemeshError as error:
             await self._fail(run, name, error)
             return True
@@ -138,8 +148,8 @@ class NodeRunner:
         effects = await self._database.write(
             lambda tx: self._ledger.activate(tx, run, name, options, now)
         )
-        self._wake(run, effects)
-        self._work.give()
+        self._wakes.tell(run, effects)
+        self._wakes.work.give()
         return True
 
     async def _scope(self, run: str, name: str) -> "_Scope | None":
@@ -173,7 +183,7 @@ class NodeRunner:
         effects = await self._database.write(
             lambda tx: self._ledger.decide(tx, run, name, holds=holds, now=now)
         )
-        self._wake(run, effects)
+        self._wakes.tell(run, effects)
         return holds
 
     async def _fail(self, run: str, name: str, error: HivemeshError) -> None:
@@ -182,14 +192,7 @@ class NodeRunner:
         effects = await self._database.write(
             lambda tx: self._ledger.fail_node(tx, run, name, problem, now)
         )
-        self._wake(run, effects)
-
-    def _wake(self, run: str, effects: Effects) -> None:
-        self._counters.open_runs.difference_update(effects.ended_runs)
-        if effects.ended_nodes or effects.ended_runs:
-            self._runs.give_end(run)
-        if effects.queued:
-            self._work.give()
+        self._wakes.tell(run, effects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +202,16 @@ class _Scope:
     pipeline: Pipeline
     values: dict[str, JsonValue]
     states: dict[str, str]
+
+
+async def _waiting_out(run: str, work: Callable[[], Awaitable[str]]) -> str:
+    """Do something repeatable as soon as it can be done: a step of a workflow that fails is final."""
+    while True:
+        try:
+            return await work()
+        except PASSING as error:
+            _log.error("run_waits", run_id=run, code=error.slug, detail=error.detail)
+            await asyncio.sleep(PASSING_S)
 
 
 async def _first(*waits: Awaitable[object]) -> None:

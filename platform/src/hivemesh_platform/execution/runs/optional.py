@@ -7,8 +7,8 @@ from hivemesh_sdk.clock import Clock
 
 from hivemesh_platform.execution.ledger import store
 from hivemesh_platform.execution.ledger.port import Effects, Ledger, milliseconds
-from hivemesh_platform.execution.ledger.signals import RunSignals, Signal
 from hivemesh_platform.execution.ports import Placement
+from hivemesh_platform.execution.wakes import Wakes
 from hivemesh_platform.storage.database import Database
 
 POLL_S = 1.0
@@ -19,21 +19,19 @@ _log = structlog.get_logger("hivemesh.execution")
 class OptionalSteps:
     """Watches the optional steps whose rows wait."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what it is made of
+    def __init__(
         self,
         database: Database,
         ledger: Ledger,
         placement: Placement,
-        work: Signal,
-        runs: RunSignals,
+        wakes: Wakes,
         wait_s: float,
         clock: Clock,
     ) -> None:
         self._database = database
         self._ledger = ledger
         self._placement = placement
-        self._work = work
-        self._runs = runs
+        self._wakes = wakes
         self._wait_s = wait_s
         self._clock = clock
         self._since: dict[tuple[str, str], float] = {}
@@ -64,8 +62,5 @@ class OptionalSteps:
             lambda tx: self._ledger.left_out(tx, run, node, reason, at)
         )
         _log.warning("step_left_out", run_id=run, node=node, reason=reason)
-        self._work.give()
-        if effects.ended_nodes:
-            self._runs.give_end(run)
-        else:
-            self._runs.give(run)
+        self._wakes.tell(run, effects)
+        self._wakes.work.give()

@@ -51,6 +51,7 @@ from hivemesh_platform.execution.runs.nodes import Answers, is_large
 from hivemesh_platform.execution.runs.pipelines import PipelineService
 from hivemesh_platform.execution.runs.subjects import RunSubject, no_run
 from hivemesh_platform.execution.runs.views import RunEvent
+from hivemesh_platform.execution.wakes import Wakes
 from hivemesh_platform.ids import new_run_id
 from hivemesh_platform.knowledge.model import NewVersion
 from hivemesh_platform.knowledge.service import DatasetService, DatasetWriter
@@ -118,6 +119,7 @@ class RunParts:
     answers: Answers
     secrets: SecretGate
     held: HeldSteps
+    wakes: Wakes
     work: Signal
     runs: RunSignals
     counters: ExecutionCounters
@@ -259,7 +261,7 @@ class RunService:
             return self._parts.ledger.take_over(tx, run, accepted.run, accepted.now, mended=mended)
 
         effects = await self._parts.database.write(accept)
-        self._parts.counters.open_runs.difference_update(effects.ended_runs)
+        self._parts.wakes.tell(accepted.run, effects)
         _log.info("run_backfills", run_id=accepted.run, of=run)
         self._parts.work.give()
         await self.submit(accepted.run, [node.name for node in demands.plan.nodes])

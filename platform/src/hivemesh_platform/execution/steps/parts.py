@@ -10,13 +10,14 @@ from hivemesh_sdk.clock import Clock
 
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.artifacts.trees import Trees
-from hivemesh_platform.execution.held import HeldSteps, Verdict
+from hivemesh_platform.execution.held import HeldSteps
 from hivemesh_platform.execution.ledger.counters import ExecutionCounters
 from hivemesh_platform.execution.ledger.port import Claim, Effects, Ledger, milliseconds
 from hivemesh_platform.execution.ledger.signals import RunSignals, Signal
 from hivemesh_platform.execution.ports import Placement, StepTransport
 from hivemesh_platform.execution.rights.secrets import SecretGate
 from hivemesh_platform.execution.rights.tickets import TicketMint
+from hivemesh_platform.execution.wakes import Wakes
 from hivemesh_platform.settings import ExecutionSettings
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.errors import StorageFullError
@@ -44,6 +45,7 @@ class Parts:
     settings: ExecutionSettings
     clock: Clock
     held: HeldSteps
+    wakes: Wakes
     work: Signal  # there may be rows to claim
     runs: RunSignals
     counters: ExecutionCounters
@@ -68,16 +70,4 @@ class Parts:
 
     def wake(self, claim: Claim, effects: Effects) -> None:
         """Wake those who wait for what a row's change has set free or ended."""
-        if effects.queued:
-            self.work.give()
-        if effects.ended_nodes or effects.ended_runs:
-            self.runs.give_end(claim.key.run)
-        else:
-            self.runs.give(claim.key.run)
-        self.counters.open_runs.difference_update(effects.ended_runs)
-        ended = set(effects.ended_nodes)
-        for run in {*effects.ended_runs, *(run for run, _ in ended)}:
-            for other in self.held.of_run(run):
-                key = other.claim.key
-                if key != claim.key and (run in effects.ended_runs or (run, key.node) in ended):
-                    other.end(Verdict.CANCELLED)
+        self.wakes.tell(claim.key.run, effects, claim.key)
