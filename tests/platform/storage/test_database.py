@@ -188,6 +188,19 @@ async def test_only_the_star_of_a_pattern_is_special(database, pattern, found):
     assert {row["t"] for row in await database.write(work)} == found
 
 
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 200])
+async def test_a_statement_on_many_rows_takes_each_of_them_once(database, count):
+    sql = """WITH given (n, word) AS ({rows}) INSERT INTO many (n, t) SELECT n, word || ? FROM given"""
+
+    def work(tx):
+        tx.execute("CREATE TABLE many (n BIGINT, t TEXT)")
+        tx.send_rows(sql, [(n, f"row {n}") for n in range(count)], ("!",))
+        return tx.all("SELECT n, t FROM many ORDER BY n")
+
+    rows = await database.write(work)
+    assert [(row["n"], row["t"]) for row in rows] == [(n, f"row {n}!") for n in range(count)]
+
+
 async def test_a_read_sees_one_moment(database):
     await database.write(add(1))
     loop, seen = asyncio.get_running_loop(), []

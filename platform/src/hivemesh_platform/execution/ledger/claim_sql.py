@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import msgspec
 from hivemesh_sdk.contracts.artifacts import DataClass
+from hivemesh_sdk.contracts.steps import StepKind
+from msgspec.structs import replace
 
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution.behalf import Behalf
@@ -136,7 +138,7 @@ def claim(
     gate.claimed(rows)
     rows.sort(key=lambda row: row["rank"])
     claimed(tx, capability, rows[-1]["rank"])
-    known: dict[str, _Right] = {}
+    known: dict[str, Claim] = {}
     return [
         _job_of(row, known)
         if row["spec"] is not None and not row["halved"]
@@ -145,35 +147,50 @@ def claim(
     ]
 
 
-def _job_of(row: Row, known: dict[str, _Right]) -> Claim:
+def _job_of(row: Row, known: dict[str, Claim]) -> Claim:
     """Make the claim of a job; those that may travel together have all but their inputs in common."""
-    run, node, seq, kind, capability, attempt, epoch, _, spec, *rest = row
+    run, node, seq, kind, _, attempt, epoch, _, spec, *rest = row
     retries, crashes, instance, suspect, _, inputs, together, _ = rest
     damaged = not is_intact(spec)
-    right = known.get(together)
     if damaged:
-        right, spec = _Right(), "{}"
-    elif right is None:
-        right = _decode_right(spec)
-        if together:
-            known[together] = right
-    return Claim(
+        spec = "{}"
+    like = known.get(together)
+    if like is None or damaged:
+        like = _like(kind, row["capability"], together, spec)
+    if together and not damaged:
+        known[together] = like
+    return replace(
+        like,
         key=WorkKey(run, node, seq),
         fence=Fence(attempt, epoch),
-        kind=kind,
-        capability=capability,
         inputs=() if inputs == "[]" else _decode_inputs(inputs),
         spec=spec,
         damaged=damaged,
+        retries=retries,
+        losses=crashes,
+        last_instance=instance,
+        suspect=bool(suspect),
+    )
+
+
+def _like(kind: StepKind, capability: str, together: str, spec: str) -> Claim:
+    """What the claims of jobs with such a spec have in common."""
+    right = _decode_right(spec)
+    return Claim(
+        key=WorkKey("", JOB_NODE, 0),
+        fence=Fence(0, 0),
+        kind=kind,
+        capability=capability,
+        inputs=(),
+        spec=spec,
         options="{}",
         labels="{}",
         policy=RetryPolicy(right.max_retries, right.retry_base_s, right.retry_max_s),
         deadline_ms=right.deadline_ms,
         idle_timeout_ms=right.idle_timeout_ms,
-        retries=retries,
-        losses=crashes,
-        last_instance=instance,
-        suspect=bool(suspect),
+        retries=0,
+        losses=0,
+        last_instance="",
         lines=right.lines,
         behalf=right.behalf,
         data_class=right.data_class,

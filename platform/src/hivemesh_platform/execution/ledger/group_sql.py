@@ -12,20 +12,29 @@ from hivemesh_platform.replicas.standing import Standing
 from hivemesh_platform.storage.transaction import Row, Transaction, Value
 
 _COMPLETED = """
-UPDATE work SET state = 'completed', ended_at = ?, output = ?, problem = NULL, instance = ?
- WHERE run = ? AND node = 'job' AND seq = 0 AND attempt = ? AND epoch = ? AND state = 'running'
+WITH ended (run, attempt, epoch, output) AS ({rows})
+UPDATE work SET state = 'completed', ended_at = ?, output = ended.output, problem = NULL,
+       instance = ?
+  FROM ended
+ WHERE work.run = ended.run AND work.node = 'job' AND work.seq = 0
+   AND work.attempt = ended.attempt AND work.epoch = ended.epoch AND work.state = 'running'
 """
 _ATTEMPTED = """
+WITH ended (run, attempt, epoch) AS ({rows})
 INSERT INTO attempt (run, node, seq, attempt, instance, identity, worker, explanation, started_at,
                      ended_at, outcome)
-SELECT run, node, seq, attempt, ?, ?, ?, ?, ?, ?, 'completed' FROM work
- WHERE run = ? AND node = 'job' AND seq = 0 AND attempt = ? AND epoch = ? AND state = 'completed'
+SELECT work.run, 'job', 0, work.attempt, ?, ?, ?, ?, ?, ?, 'completed' FROM ended CROSS JOIN work
+ WHERE work.run = ended.run AND work.node = 'job' AND work.seq = 0
+   AND work.attempt = ended.attempt AND work.epoch = ended.epoch AND work.state = 'completed'
 ON CONFLICT DO NOTHING
 """
 _QUEUED = """
+WITH held (run, attempt, epoch) AS ({rows})
 UPDATE work SET state = 'queued', reason = ?, not_before = ?,
        together = CASE WHEN ? = 1 THEN '' ELSE together END
- WHERE run = ? AND node = 'job' AND seq = 0 AND attempt = ? AND epoch = ? AND state = 'running'
+  FROM held
+ WHERE work.run = held.run AND work.node = 'job' AND work.seq = 0
+   AND work.attempt = held.attempt AND work.epoch = held.epoch AND work.state = 'running'
 """
 _RUNNING = """
 SELECT run, attempt FROM work
@@ -107,12 +116,11 @@ def _travel(row: Row) -> Travel:
 
 def finish(tx: Transaction, ends: Sequence[JobEnd], placed: Placed, began: int, now: int) -> None:
     """End those that are still held by their fences."""
-    tx.execute_many(
-        _COMPLETED,
-        [(now, one.output, placed.instance, *_held(one.key, one.fence)) for one in ends],
-    )
+    held = [_held(one.key, one.fence) for one in ends]
+    outputs = [(*one, end.output) for one, end in zip(held, ends, strict=True)]
+    tx.send_rows(_COMPLETED, outputs, (now, placed.instance))
     where = (placed.instance, placed.identity, placed.worker, placed.explanation, began, now)
-    tx.execute_many(_ATTEMPTED, [(*where, *_held(one.key, one.fence)) for one in ends])
+    tx.send_rows(_ATTEMPTED, held, where)
 
 
 def release(
@@ -124,8 +132,8 @@ def release(
     apart: bool = False,
 ) -> None:
     """Queue those again that are still held by their fences; `apart` has each travel alone."""
-    rest = (reason, not_before, int(apart))
-    tx.execute_many(_QUEUED, [(*rest, *_held(key, fence)) for key, fence in held])
+    rows = [_held(key, fence) for key, fence in held]
+    tx.send_rows(_QUEUED, rows, (reason, not_before, int(apart)))
 
 
 def _held(key: WorkKey, fence: Fence) -> tuple[str, int, int]:

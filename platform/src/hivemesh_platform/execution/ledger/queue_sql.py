@@ -24,6 +24,12 @@ INSERT INTO work (run, node, seq, kind, capability, submitter, priority, rank, s
                   created_at, tenant, limit_key, together)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+_INSERT_JOBS = """
+WITH job (run, rank, spec) AS ({rows})
+INSERT INTO work (run, node, seq, kind, capability, submitter, priority, rank, state, input, spec,
+                  created_at, tenant, limit_key, together)
+SELECT run, ?, ?, ?, ?, ?, ?, rank, ?, ?, spec, ?, ?, ?, ? FROM job
+"""
 _TAKE_RANKS = """
 INSERT INTO queue_share (capability, submitter, priority, last_rank)
 VALUES (:capability, :submitter, :priority, :after)
@@ -94,16 +100,14 @@ def enqueue_batch(
 ) -> list[str]:
     """Insert a row for each spec, `<stem>-000001` and so on: thousands in one statement."""
     first, step = _take_ranks(tx, *_lane(like), len(specs))
-    values = list(_values(like, first, now))
-    run, rank, spec = 0, 7, 10  # places in the statement
-    rows: list[tuple[Value, ...]] = []
-    for number, text in enumerate(specs):
-        values[run] = f"{stem}-{number + 1:06d}"
-        values[rank] = first + number * step
-        values[spec] = text
-        rows.append(tuple(values))
-    tx.execute_many(_INSERT_ROW, rows)
-    return [str(row[run]) for row in rows]
+    runs = [f"{stem}-{number:06d}" for number in range(1, len(specs) + 1)]
+    rows = [
+        (run, first + number * step, spec)
+        for number, (run, spec) in enumerate(zip(runs, specs, strict=True))
+    ]
+    values = _values(like, first, now)
+    tx.send_rows(_INSERT_JOBS, rows, (*values[1:7], *values[8:10], *values[11:]))
+    return runs
 
 
 def claimed(tx: Transaction, capability: str, rank: float) -> None:

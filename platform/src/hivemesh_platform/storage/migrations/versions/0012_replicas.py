@@ -45,13 +45,6 @@ def upgrade() -> None:
     op.add_column(
         "work", sa.Column("replica_epoch", sa.BigInteger, nullable=False, server_default="0")
     )
-    op.create_index(
-        "work_held",
-        "work",
-        ["replica"],
-        sqlite_where=sa.text("state = 'running'"),
-        postgresql_where=sa.text("state = 'running'"),
-    )
     _audit_index()
     op.add_column("instance", sa.Column("beats", sa.BigInteger, nullable=False, server_default="0"))
     op.add_column("instance", sa.Column("load", sa.Text, nullable=False, server_default=""))
