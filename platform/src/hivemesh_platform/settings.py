@@ -268,12 +268,12 @@ class RoutingSettings(Section):
     failures: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=5,
         description="The same for one whose last steps all failed, or half of ten and more in 30 s, "
-        "while those of the others did not. 0 = never.",
+        "or far more than the others' by their part of all failures. 0 = never.",
     )
     ejected_s: Annotated[float, Field(gt=0, le=3600)] = Field(
         default=10.0,
         description="Seconds until one step, the probe, is tried there again; doubled each time "
-        "that the probe is slow or fails, up to 300.",
+        "that the probe is slow or fails, or it is out again within 30 s, up to 300.",
     )
 
 

@@ -171,6 +171,95 @@ def test_failures_at_one_in_two_are_found_within_ten_seconds() -> None:
 
 
 @pytest.mark.parametrize(
+    ("instances", "share", "others_share", "out"),
+    [
+        (4, 0.05, 0.0, True),
+        (2, 0.1, 0.0, True),
+        (4, 0.2, 0.02, True),
+        (4, 0.05, 0.05, False),  # it is the inputs
+        (4, 0.01, 0.0, False),  # so few that an instance less would cost more
+    ],
+)
+def test_an_instance_at_which_far_more_steps_fail_is_found_within_ten_seconds(
+    instances: int,
+    share: float,
+    others_share: float,
+    out: bool,  # noqa: FBT001 - a column
+) -> None:
+    """Forty steps a second at each instance; the last one fails more."""
+    chance = random.Random(instances)  # noqa: S311 - guards nothing
+    names = [f"i{number}" for number in range(instances)]
+    steps = Steps(*names)
+    found: dict[str, Circuit] = {}
+    while steps.now < 10.0 and not found:
+        for name in names * 10:
+            fails = share if name == names[-1] else others_share
+            steps.run(name, 0.05, ok=chance.random() >= fails)
+        found = steps.look(after=0.25)
+    assert list(found) == ([names[-1]] if out else [])
+
+
+def test_inputs_that_fail_by_chance_hardly_ever_eject_anybody() -> None:
+    chance = random.Random(7)  # noqa: S311 - guards nothing
+    steps, looks_with_one_out = Steps("a", "b", "c", "d"), 0
+    for _ in range(2000):
+        for name in "abcd" * 5:
+            steps.run(name, 0.05, ok=chance.random() >= 0.05)
+        looks_with_one_out += bool(steps.look(after=0.25))
+    assert looks_with_one_out < 50
+
+
+def test_one_that_fails_now_and_then_is_left_alone_for_longer_each_time() -> None:
+    steps = Steps("a", "b")
+    waits: list[float] = []
+    for _ in range(3):
+        while not steps.look(after=0.25):
+            steps.run("a", 0.05, times=10)
+            steps.run("b", 0.05, times=9)
+            steps.run("b", 0.05, ok=False)
+        began = steps.now
+        while steps.look(after=0.5) == {"b": Circuit.OPEN}:
+            steps.run("a", 0.05, times=10)
+        waits.append(steps.now - began)
+        steps.run("b", 0.05)  # the probe is lucky
+    assert waits == [10.0, 20.0, 40.0]
+
+
+def test_an_instance_that_answers_no_question_is_out_at_once_while_there_is_another() -> None:
+    for names, out in (("ab", ["a"]), ("a", [])):
+        steps = Steps(*names)
+        steps.outliers.ended(steps.begin("a"), ok=False, now=7.0)
+        steps.outliers.silent("a", DO)
+        assert list(steps.look()) == out
+
+
+def test_an_instance_of_which_no_step_ends_is_out() -> None:
+    steps = Steps("a", "b")
+    for _ in range(40):
+        steps.run("a", 0.1)
+        steps.run("b", 0.1)
+        assert steps.look(after=0.1) == {}
+    hangs = [steps.begin("b"), steps.begin("b")]
+    began = steps.now
+    while not steps.look(after=0.25):
+        steps.run("a", 0.1, times=4)
+    assert steps.now - began < 4.0
+    for number in hangs:
+        steps.outliers.ended(number, ok=False, now=steps.now)
+    assert steps.look() == {"b": Circuit.OPEN}
+
+
+def test_one_step_that_takes_long_beside_others_that_end_is_its_input() -> None:
+    steps = Steps("a", "b")
+    steps.begin("b")
+    steps.begin("b")
+    for _ in range(100):
+        steps.run("a", 0.1)
+        steps.run("b", 0.1)
+        assert steps.look(after=0.1) == {}
+
+
+@pytest.mark.parametrize(
     ("slow_slots", "out"), [(0, []), (1, []), (2, ["b"]), (3, ["b"]), (4, ["b"])]
 )
 def test_an_instance_of_which_half_of_the_slots_are_slow_is_out(

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import log
 from statistics import median_low
 
 HALF = 2
@@ -33,6 +34,11 @@ class Rule:
     failures: int = 5  # in a row, while the others mostly succeed; 0: never for failures
     share: float = 0.5  # of the last `volume` and more that failed, while the others mostly succeed
     volume: int = 10  # in `window_s`, before a share says anything
+    few: float = 0.02  # of its steps: where fewer fail nobody is out, however well others do
+    by_chance: float = 1e-4  # that its part of all failures is as large as that: less is no chance
+    half_life_s: float = 20.0  # of what such parts are told by
+    stalled: float = 10.0  # times longer than any of the others' steps, and none ends meanwhile
+    stalled_s: float = 2.0  # at least
     slow_share: float = 0.375  # of its slots' time that goes to steps as the others have none
     slow_steps: int = 5
     samples: int = 3  # of an instance, before anything is said of it
@@ -40,7 +46,7 @@ class Rule:
     kept: int = 32  # of the steps that slow slots among quick ones are told by
     window_s: float = 30.0
     look_s: float = 0.25
-    first_s: float = 10.0  # out for this long, twice as long after each probe that fails
+    first_s: float = 10.0  # out for this long, twice as long each time that it soon is out again
     longest_s: float = LONGEST_S
 
 
@@ -72,11 +78,28 @@ class _Sample:
 
 
 @dataclass(slots=True)
+class _Tally:
+    """How many steps have ended and failed; what is older counts for less."""
+
+    ended: float = 0.0
+    failed: float = 0.0
+    at: float = 0.0
+
+    def count(self, now: float, half_life_s: float, *, failed: bool) -> None:
+        """Another step has ended."""
+        left = 0.5 ** ((now - self.at) / half_life_s)
+        self.ended, self.failed = self.ended * left + 1.0, self.failed * left + failed
+        self.at = now
+
+
+@dataclass(slots=True)
 class _One:
     """What is known of one instance and one capability."""
 
     samples: deque[_Sample]
     failed: deque[tuple[float, bool]]  # when, and whether it did
+    tally: _Tally = field(default_factory=_Tally)
+    silent: bool = False  # it answered no question about its steps
     circuit: Circuit = Circuit.CLOSED
     reason: str = ""
     since: float = 0.0
@@ -120,11 +143,19 @@ class Outliers:
                 self._probed(one, instance, capability, step, ok=ok, now=now)
             return
         one.failed.append((now, not ok))
+        one.tally.count(now, self._rule.half_life_s, failed=not ok)
         if not ok:
             one.failed_at = now
         if ok and step.records:
             each = (now - step.began) / step.records
             one.samples.append(_Sample(now, each, step.records))
+
+    def silent(self, instance: str, capability: str) -> None:
+        """The instance has answered no question about its steps: no more of them, until a probe."""
+        one = self._of[capability].get(instance)
+        if one is not None:
+            one.silent = True
+            self._touched.add(capability)
 
     def know(self, instance: str, capabilities: frozenset[str]) -> None:
         """The instance serves these: it counts for the half that stays, busy or not."""
@@ -231,14 +262,21 @@ class Outliers:
                     counts[name], longest[name] = len(times), max(times)
         typical = _Typical(found, counts, longest)
         if any(one.failed_at >= since for one in ones.values()):
+            tallies = [one.tally for one in ones.values() if one.circuit is Circuit.CLOSED]
+            typical.all_failed = sum(tally.failed for tally in tallies)
+            typical.all_ended = sum(tally.ended for tally in tallies)
             typical.failed = sum(bad for one in ones.values() for _, bad in one.failed)
             typical.ended = sum(len(one.failed) for one in ones.values())
         return typical
 
     def _why(self, name: str, ones: dict[str, _One], typical: "_Typical", now: float) -> str:
         one = ones[name]
-        if failing := self._failing(name, ones, typical, now):
-            return failing
+        if one.silent and self._rule.failures:
+            return "it answered no question about its steps"
+        if wrong := self._failing(name, ones, typical, now) or self._stalled(
+            one, name, typical, now
+        ):
+            return wrong
         other = typical.of_others(name)
         if other is None or not self._rule.factor:
             return ""
@@ -314,9 +352,41 @@ class Outliers:
             share = sum(lately) / len(lately)
             reason = f"{sum(lately)} of its last {len(lately)} steps failed"
         else:
-            return ""
+            return self._failing_often(ones[name].tally, typical)
         failed, ended = typical.failed - sum(own), typical.ended - len(own)
         return reason if ended and failed * HALF < share * ended else ""
+
+    def _failing_often(self, own: _Tally, typical: "_Typical") -> str:
+        """Where only some steps fail, but far more of them there than at the others.
+
+        Were it the inputs, each failure would fall on an instance with the instance's part of all
+        steps; how likely a part as large as this one is then is at most Chernoff's bound.
+        """
+        failed, ended = typical.all_failed, typical.all_ended
+        if own.failed < self._rule.few * own.ended or not 0.0 < own.ended < ended:
+            return ""
+        part, fair = own.failed / failed, own.ended / ended
+        if part <= fair or failed * _divergence(part, fair) < -log(self._rule.by_chance):
+            return ""
+        return (
+            f"{100 * own.failed / own.ended:.0f} % of its steps fail, far more than at the others"
+        )
+
+    def _stalled(self, one: _One, name: str, typical: "_Typical", now: float) -> str:
+        """Where all that runs is far too long, and nothing has ended since."""
+        steps, (_, longest) = one.running.values(), typical.longest_of_others(name)
+        if len(steps) < HALF or not longest or not self._rule.factor:
+            return ""
+        if not all(
+            step.records
+            and now - step.began
+            > max(self._rule.stalled * longest * step.records, self._rule.stalled_s)
+            for step in steps
+        ):
+            return ""
+        if one.failed and one.failed[-1][0] > max(step.began for step in steps):
+            return ""
+        return f"none of its {len(steps)} steps ends"
 
     def _is_late(self, step: _Step, other: float | None, now: float) -> bool:
         if other is None or not step.records or not self._rule.factor:
@@ -335,21 +405,26 @@ class Outliers:
             self._open(one, "its probe took too long", now)
             self._changed.add((instance, capability))
         else:
-            one.circuit, one.out_s, one.reason = Circuit.CLOSED, 0.0, ""
+            one.circuit, one.since, one.reason = Circuit.CLOSED, now, ""
             self._changed.add((instance, capability))
 
     def _open(self, one: _One, reason: str, now: float) -> None:
-        self.ejections += one.circuit is Circuit.CLOSED
+        if one.circuit is Circuit.CLOSED:
+            self.ejections += 1
+            if now - one.since > self._rule.window_s:  # well for long enough: from the first again
+                one.out_s = 0.0
         one.circuit, one.reason, one.since = Circuit.OPEN, reason, now
         one.out_s = min(self._rule.longest_s, one.out_s * 2 or self._rule.first_s)
         one.samples.clear()
         one.failed.clear()
+        one.tally, one.silent = _Tally(), False
 
 
 class _Typical:
     """The usual seconds a record of several instances, and how many of their steps failed."""
 
     failed = ended = 0  # where any has failed lately
+    all_failed = all_ended = 0.0  # as tallies have it
 
     def __init__(
         self, of: dict[str, float], counts: dict[str, int], longest: dict[str, float]
@@ -379,3 +454,9 @@ class _Typical:
         if own is not None and bisect_left(ordered, own) <= middle:
             middle += 1
         return ordered[middle]
+
+
+def _divergence(part: float, fair: float) -> float:
+    """How far a part of all is from the fair one (Kullback-Leibler, of two outcomes)."""
+    rest = (1.0 - part) * log((1.0 - part) / (1.0 - fair)) if part < 1.0 else 0.0
+    return part * log(part / fair) + rest

@@ -133,6 +133,8 @@ class RoutingService:
         if outcome is Outcome.OVERLOADED:
             self._board.saturate(instance, choice.capability)
         elif outcome in {Outcome.LOST, Outcome.UNREACHABLE}:
+            if outcome is Outcome.LOST:
+                self._outliers.silent(instance, choice.capability)
             self._suspect(instance)
         if self._eject() or not given_back:
             self._changed.set()
