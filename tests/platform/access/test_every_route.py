@@ -135,6 +135,8 @@ def slug(answer: Answer) -> str:
 
 def agrees(route: str, answer: Answer, *, allowed: bool) -> bool:
     hidden = slug(answer) in {"not-found", "artifact-missing"}
+    if answer.status == 500:
+        return False
     if allowed:
         return answer.status not in {401, 403} and (not hidden or route in ABSENT)
     return answer.status == 403 or hidden

@@ -98,9 +98,8 @@ class History:
         first = max(0, after - 1)  # the one before is needed for the gap
         rows = await self._database.read(lambda tx: tx.all(_ATTEMPTS, {**names, "after": first}))
         now = milliseconds(self._clock)
-        views = [
-            _attempt(row, before, now) for row, before in zip(rows, [None, *rows[:-1]], strict=True)
-        ]
+        befores = [None, *rows]
+        views = [_attempt(row, before, now) for row, before in zip(rows, befores, strict=False)]
         return views[after - first :][:limit]
 
     async def at_instance(
