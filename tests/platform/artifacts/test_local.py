@@ -1,5 +1,6 @@
 """Artifacts in a folder: whole or absent, verified on every read, bounded by the quota."""
 
+import asyncio
 import errno
 import hashlib
 import math
@@ -113,6 +114,47 @@ async def test_a_small_damaged_artifact_is_never_served(tmp_path):
             await second.read(stored.sha256)
         with pytest.raises(ArtifactDamagedError):
             await whole(second, stored.sha256, 0, 10)
+
+
+@pytest.mark.parametrize("data", [b"abc" * 1000, BIG])
+async def test_what_was_found_damaged_can_be_stored_again(tmp_path, data):
+    async with LocalArtifactStore(tmp_path) as first:
+        stored = await first.put_stream(pieces(data), "")
+        flip(path_of(first, stored.sha256), 1)
+    async with LocalArtifactStore(tmp_path) as second:
+        for _ in range(2):  # nothing is served before that, and it stays damaged, not missing
+            with pytest.raises(ArtifactDamagedError):
+                await whole(second, stored.sha256, 0, len(data))
+        assert await second.size(stored.sha256) is None
+        await second.put_stream(pieces(data), stored.sha256)
+        assert await whole(second, stored.sha256, 0, len(data)) == data
+        assert second.used_bytes == len(data)
+
+
+async def test_sums_that_were_lost_are_written_again_with_the_bytes(store):
+    stored = await store.put_stream(pieces(BIG), "")
+    os.truncate(path_of(store, stored.sha256).with_suffix(".sums"), 0)
+    with pytest.raises(ArtifactDamagedError):
+        await whole(store, stored.sha256, 0, len(BIG))
+    await store.put_stream(pieces(BIG), stored.sha256)
+    assert await whole(store, stored.sha256, 0, len(BIG)) == BIG
+
+
+async def test_streams_that_are_stored_at_once_share_the_quota(tmp_path):
+    async def slowly(data, go):
+        yield data
+        await go.wait()
+
+    async with LocalArtifactStore(tmp_path, quota_bytes=3 * BLOCK) as store:
+        go = asyncio.Event()
+        streams = [slowly(bytes([n]) * 2 * BLOCK, go) for n in range(2)]
+        uploads = [asyncio.ensure_future(store.put_stream(one, "")) for one in streams]
+        done, _ = await asyncio.wait(uploads, return_when=asyncio.FIRST_COMPLETED)
+        assert [type(one.exception()) for one in done] == [StorageFullError]
+        go.set()
+        ends = await asyncio.gather(*uploads, return_exceptions=True)
+        assert [type(one) for one in ends].count(StorageFullError) == 1
+        await store.put(b"x" * BLOCK, "")  # what was refused holds nothing back
 
 
 async def test_a_truncated_artifact_is_found(store):

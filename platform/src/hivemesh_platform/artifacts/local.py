@@ -46,6 +46,8 @@ class LocalArtifactStore:
         self._temporary = folder / "tmp" / replica  # of several replicas each has its own
         self._quota = quota_bytes
         self._used = 0
+        self._open_bytes = 0  # of streams that are being stored
+        self._counting = threading.Lock()  # `_used` changes in threads
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="artifacts")
         # Nothing is made young while it is being collected, by whatever process.
         self._ages = FolderLock(folder) if replica else threading.Lock()
@@ -83,12 +85,17 @@ class LocalArtifactStore:
     async def put_stream(self, chunks: AsyncIterator[bytes], sha256: str) -> Stored:
         """Store a stream of unknown length, without holding it in memory."""
         upload = await self._in_thread(_Measured, self._temporary)
+        taken = 0
         try:
             async for block in _in_blocks(chunks):
-                self._check_quota(upload.size + sum(map(len, block)))
+                size = sum(map(len, block))
+                self._check_quota(size)
+                self._open_bytes += size
+                taken += size
                 await self._in_thread(upload.write_all, block)
             return await self._in_thread(self._keep_measured, upload, sha256)
         finally:
+            self._open_bytes -= taken
             await self._in_thread(upload.discard)
 
     async def read(self, sha256: str) -> bytes:
@@ -107,7 +114,7 @@ class LocalArtifactStore:
         """Yield the bytes from `start` up to `end` (exclusive) in blocks, each verified."""
         size = await self.size(sha256)
         if size is None:
-            raise _missing(sha256)
+            raise self._gone(sha256)
         if size <= SMALL:
             yield (await self.read(sha256))[start:end]
             return
@@ -137,12 +144,13 @@ class LocalArtifactStore:
         return await self._in_thread(self._delete, sha256, older_than)
 
     async def discard_unfinished(self, older_than: float) -> int:
-        """Remove what was left of uploads that began before a time and never ended."""
+        """Remove what is older than a time of uploads that never ended, and what was laid aside."""
         return await self._in_thread(self._discard_unfinished, older_than)
 
     def _discard_unfinished(self, older_than: float) -> int:
         removed = 0
-        for left in (self._folder / "tmp").rglob("*"):  # of replicas that are gone too
+        unfinished = (self._folder / "tmp").rglob("*")  # of replicas that are gone too
+        for left in (*unfinished, *(self._folder / "damaged").glob("*")):
             with suppress(FileNotFoundError):
                 if left.is_file() and left.stat().st_mtime < older_than:
                     left.unlink()
@@ -198,10 +206,18 @@ class LocalArtifactStore:
                 path.parent.mkdir(mode=0o700, exist_ok=True)
                 _sync_folder(self._folder)
             if stored.size > SMALL:
-                _write_synced(path.with_suffix(".sums"), sums)
+                beside = _Upload(self._temporary)
+                beside.write(sums)
+                beside.finish()
+                beside.move_to(path.with_suffix(".sums"))
             upload.move_to(path)
-        self._used += stored.size
+        self._aside(stored.sha256).unlink(missing_ok=True)
+        self._count_in(stored.size)
         return stored
+
+    def _count_in(self, size: int) -> None:
+        with self._counting:
+            self._used += size
 
     def _touch(self, path: Path) -> bool:
         """Say whether it is there already, and make it young again for the collector."""
@@ -214,27 +230,46 @@ class LocalArtifactStore:
 
     def _read(self, sha256: str) -> bytes:
         try:
-            data = self._path(sha256).read_bytes()
+            with self._path(sha256).open("rb") as file:
+                found = os.fstat(file.fileno())
+                data = file.read()
         except FileNotFoundError as error:
-            raise _missing(sha256) from error
+            raise self._gone(sha256) from error
         if hashlib.sha256(data).hexdigest() != sha256:
-            raise _damaged(sha256)
+            raise self._damaged(sha256, found)
         return data
 
     def _read_block(self, sha256: str, block: int) -> bytes:
         path = self._path(sha256)
         try:
             with path.open("rb") as file:
+                found = os.fstat(file.fileno())
                 file.seek(block * BLOCK)
                 data = file.read(BLOCK)
             with path.with_suffix(".sums").open("rb") as file:
                 file.seek(block * 4)
                 expected = file.read(4)
         except FileNotFoundError as error:
-            raise _missing(sha256) from error
+            raise self._gone(sha256) from error
         if struct.pack("<I", zlib.crc32(data)) != expected:
-            raise _damaged(sha256)
+            raise self._damaged(sha256, found)
         return data
+
+    def _aside(self, sha256: str) -> Path:
+        return self._folder / "damaged" / sha256
+
+    def _damaged(self, sha256: str, found: os.stat_result) -> ArtifactDamagedError:
+        """Lay the file that was found damaged aside, so that the same bytes can be stored again."""
+        path, aside = self._path(sha256), self._aside(sha256)
+        with self._ages, suppress(FileNotFoundError):  # somebody else has found it too
+            aside.parent.mkdir(mode=0o700, exist_ok=True)
+            if path.stat().st_ino == found.st_ino:  # and not what was stored in its place since
+                path.rename(aside)
+                self._count_in(-found.st_size)
+        return _damaged(sha256)
+
+    def _gone(self, sha256: str) -> ArtifactMissingError | ArtifactDamagedError:
+        return _damaged(sha256) if self._aside(sha256).exists() else _missing(sha256)
 
     def _size(self, sha256: str) -> int | None:
         try:
@@ -253,11 +288,11 @@ class LocalArtifactStore:
                 return False
             path.unlink()
             path.with_suffix(".sums").unlink(missing_ok=True)
-        self._used -= found.st_size
+        self._count_in(-found.st_size)
         return True
 
     def _check_quota(self, size: int) -> None:
-        if self._quota and self._used + size > self._quota:
+        if self._quota and self._used + self._open_bytes + size > self._quota:
             message = f"the quota of {self._quota} bytes is reached; raise storage.quota_bytes"
             raise StorageFullError(message, delay_s=5.0)
 
@@ -410,13 +445,6 @@ class _disk_errors:  # noqa: N801 - used as a statement
         if error is not None and is_full(error):
             message = "the disk of the artifact folder is full"
             raise StorageFullError(message, delay_s=5.0) from error
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:
