@@ -1,5 +1,6 @@
-"""Equal instances share equally; one that is ten times slower is left out until it is quick again."""
+"""Equal instances share equally; one that is slow, fails or hangs is left out until it is well again."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from chaos_figures import record
+from hivemesh_sdk.contracts.api import InstanceView
 from whole_platform import ROOT, Installation, Shared, installed, until
 
 pytestmark = pytest.mark.e2e
@@ -14,28 +17,41 @@ pytestmark = pytest.mark.e2e
 GAUGE = ROOT / "tests" / "support" / "workers" / "gauge"
 INSTANCES = 4
 CAPABILITY = "gauge.take@1"
+OUT_S = 10.0
 
 
 @dataclass(slots=True)
 class Fleet:
-    """Four instances, the file that names a slow one, and the jobs so far in their order."""
+    """Four instances, the file that names a gray one, and the jobs so far in their order."""
 
     platform: Installation
-    slow: Path
+    gray: Path
     jobs: list[str] = field(default_factory=list)
     most_out: int = 0
 
     def submit(self, count: int) -> list[str]:
-        """Submit jobs that do not travel together, and wait until they have ended well."""
+        """Submit jobs, and wait until they have ended well."""
+        new = self.send(count)
+        self.await_ends(new)
+        return new
+
+    def send(self, count: int) -> list[str]:
+        """Submit jobs that do not travel together."""
         new: list[str] = []
         with self.platform.client() as client:
             for _ in range(count):
                 number = len(self.jobs) + len(new)
-                options = {"company": number, "slow": str(self.slow)}
+                options = {"company": number, "gray": str(self.gray)}
                 new.append(client.call(CAPABILITY, {"number": number}, options, wait_s=0.0).id)
                 if number % 10 == 0:
                     self.out()
-            open_ = set(new)
+        self.jobs += new
+        return new
+
+    def await_ends(self, jobs: list[str]) -> None:
+        """Wait until jobs have ended well."""
+        open_ = set(jobs)
+        with self.platform.client() as client:
 
             def ended() -> bool:
                 self.out()
@@ -43,9 +59,23 @@ class Fleet:
                 return not open_
 
             until(ended, 120, "all jobs ended")
-            assert {client.run(one).state.value for one in new} == {"completed"}
-        self.jobs += new
-        return new
+            assert {client.run(one).state.value for one in jobs} == {"completed"}
+
+    def break_(self, instance: InstanceView, wrong: str) -> None:
+        """Tell an instance what is wrong with it."""
+        self.gray.write_text(f"{instance.pid} {wrong}")
+
+    def await_return(self, instance: InstanceView) -> None:
+        """Let it be well again, and wait until it takes its part."""
+        self.gray.unlink()
+
+        def is_back() -> bool:
+            self.submit(2 * INSTANCES)
+            return instance.id not in self.out()
+
+        until(is_back, 120, "a probe was quick")
+        assert self.most_out <= INSTANCES // 2
+        assert self.taken(self.submit(40))[instance.id] > 0
 
     def out(self) -> dict[str, str]:
         """How the circuits stand that are not closed, by instance."""
@@ -65,12 +95,11 @@ class Fleet:
 
 @contextmanager
 def four(shared: Shared, folder: Path) -> Iterator[Fleet]:
-    slow = folder / "slow"
     settings = (f'workers.instances={{"gauge": {INSTANCES}}}', "routing.ejected_s=5")
     with installed(folder / "one", shared, *settings, workers=[GAUGE]) as platform:
         platform.start()
         platform.until_live()
-        fleet = Fleet(platform, slow)
+        fleet = Fleet(platform, folder / "gray")
         fleet.submit(2 * INSTANCES * 2)  # each has served its first
         until(lambda: not fleet.out(), 60, "all circuits closed")
         fleet.most_out = 0
@@ -98,7 +127,7 @@ def test_a_slow_instance_is_left_out_and_comes_back_when_it_is_quick(
 ) -> None:
     with four(shared, tmp_path) as fleet:
         slow = fleet.platform.instances("gauge")[0]
-        fleet.slow.write_text(str(slow.pid))
+        fleet.break_(slow, "slow")
         jobs = fleet.submit(200)
         later = fleet.taken(jobs[100:])
         assert slow.id in fleet.out()
@@ -108,12 +137,26 @@ def test_a_slow_instance_is_left_out_and_comes_back_when_it_is_quick(
             in fleet.platform.run_command("worker", "show", "gauge").stdout
         )
         assert slow.id in fleet.platform.run_command("status").stdout
-        fleet.slow.unlink()
+        fleet.await_return(slow)
 
-        def is_back() -> bool:
-            fleet.submit(2 * INSTANCES)
-            return slow.id not in fleet.out()
 
-        until(is_back, 120, "a probe was quick")
-        assert fleet.most_out <= INSTANCES // 2
-        assert fleet.taken(fleet.submit(40))[slow.id] > 0
+@pytest.mark.chaos
+@pytest.mark.parametrize("wrong", ["fails", "stalls"])
+def test_an_instance_at_which_few_steps_fail_or_none_ends_is_left_out_and_comes_back(
+    shared: Shared, tmp_path: Path, wrong: str
+) -> None:
+    """One in twenty fails, or what it accepts it never answers; no result is lost of it."""
+    with four(shared, tmp_path) as fleet:
+        gray = fleet.platform.instances("gauge")[0]
+        fleet.break_(gray, wrong)
+        began, jobs = time.monotonic(), list[str]()
+
+        def is_out() -> bool:
+            jobs.extend(fleet.send(20))
+            return gray.id in fleet.out()
+
+        until(is_out, 120, "it is left out")
+        took_s = time.monotonic() - began
+        record(f"gray failure, {wrong}: left out", took_s, "s", OUT_S, holds=took_s <= OUT_S)
+        fleet.await_return(gray)
+        fleet.await_ends(jobs)
