@@ -109,3 +109,10 @@ async def test_only_the_scratch_folder_is_stored_by_path(sample):
     secret.write_text("of the front")
     answer = await sample.put("sample.steal@1", parameters={"path": str(secret)})
     assert answer.failure.type.endswith(":artifact-unavailable")
+
+
+async def test_a_file_that_is_gone_fails_the_step_at_once(sample, tmp_path):
+    gone = tmp_path / "scratch" / "gone"
+    answer = await sample.put("sample.steal@1", parameters={"path": str(gone)})
+    assert answer.failure.type.endswith(":step-failed")
+    assert "No such file" in answer.failure.detail

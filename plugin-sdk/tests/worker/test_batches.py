@@ -1,10 +1,12 @@
 """Where batches are cut, and what happens to records that do not fit."""
 
+import threading
+
 import msgspec
 import pytest
 from hivemesh_sdk import FatalError, Raw, Record, Rejected
 from hivemesh_sdk.contracts.steps import MAX_RECORD_BYTES, Limits
-from hivemesh_sdk.worker.batches import MAX_REJECTED_HELD, Cutter, join_answers, read_batch
+from hivemesh_sdk.worker.batches import MAX_REJECTED_HELD, Cutter, join_answers, read_batch, ticking
 from hivemesh_sdk.worker.codec import Codec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,6 +57,29 @@ def test_a_batch_is_cut_before_the_record_that_makes_it_too_large():
     cuts.cutter.finish()
     assert all(len(batch.data) <= 100 for batch in cuts.batches)
     assert [batch.checkpoint for batch in cuts.batches] == [b"0", b"1", b"2"]
+
+
+def test_nothing_follows_a_batch_that_the_clock_could_not_emit():
+    def refuse(_rejected, _batch):
+        message = "a record holds a secret"
+        raise FatalError(message)
+
+    cutter, tried = Cutter(Limits(seconds=0.01), refuse), threading.Event()
+
+    def tick():
+        try:
+            cutter.flush_due()
+        except FatalError:
+            tried.set()
+            raise
+
+    cutter._take(Item(1), 1)  # as `add`, which would find it due
+    with ticking(tick, 0.01):
+        assert tried.wait(60)
+        with pytest.raises(FatalError, match="holds a secret"):
+            cutter.add(Item(2), 2)
+    with pytest.raises(FatalError, match="holds a secret"):
+        cutter.finish()
 
 
 def test_a_batch_is_cut_by_time():

@@ -335,6 +335,13 @@ async def test_log_lines_travel_with_the_next_event(sample):
     assert answer.kinds == ["log", "result"]
 
 
+async def test_a_thread_that_outlives_its_step_says_nothing_in_the_next_one(sample):
+    await sample.put("sample.outlive@1", key="run.x.0")
+    answer = await sample.put("sample.after@1", key="run.x.1")
+    assert answer.kinds == ["result"]
+    assert answer.result == {"log": "StepCancelledError", "progress": "StepCancelledError"}
+
+
 async def test_slots_bound_the_executors_and_more_is_refused(tmp_path):
     async with serving(tmp_path, slots={"sample.obedient@1": 2}) as sample:
         flags = [tmp_path / "a", tmp_path / "b"]

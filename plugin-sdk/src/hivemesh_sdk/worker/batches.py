@@ -13,7 +13,6 @@ import msgspec
 from hivemesh_sdk.contracts.steps import MAX_RECORD_BYTES, Limits
 from hivemesh_sdk.errors import FatalError
 from hivemesh_sdk.worker.codec import Codec, encode, encode_record, field_problems
-from hivemesh_sdk.worker.failures import StepCancelledError
 from hivemesh_sdk.worker.records import Rejected
 
 MAX_REJECTED_HELD = 500  # so that a file without one good record takes no memory
@@ -56,16 +55,19 @@ class Cutter:
         self._checkpoint: object = None
         self._rejected: list[Rejected] = []
         self._since = 0.0
+        self._failed: BaseException | None = None  # whoever cut the batch that was not taken
 
     def add(self, record: object, checkpoint: object) -> bool:
         """Take one record and say whether a batch was emitted.
 
         Raises:
-            FatalError: the record cannot be written as JSON.
+            FatalError: the record cannot be written as JSON, or a batch was not taken; whatever
+                the clock met when it cut one is raised here too.
         """
         if not isinstance(checkpoint, _UNCHANGING):
             checkpoint = msgspec.Raw(encode(checkpoint))  # the source may change it later
         with self._lock:
+            self._go_on()
             emitted = self._take(record, checkpoint)
             if self._due():
                 self._cut()
@@ -75,12 +77,14 @@ class Cutter:
     def flush_due(self) -> None:
         """Emit what waits longer than the limit of time."""
         with self._lock:
+            self._go_on()
             if self._due():
                 self._cut()
 
     def finish(self) -> None:
         """Emit the rest."""
         with self._lock:
+            self._go_on()
             if self._count or self._rejected:
                 self._cut()
 
@@ -131,7 +135,16 @@ class Cutter:
         rejected, self._rejected = self._rejected, []
         self._lines.clear()
         self._count = 0
-        self._emit(rejected, batch)
+        try:
+            self._emit(rejected, batch)
+        except BaseException as error:
+            self._failed = error
+            raise
+
+    def _go_on(self) -> None:
+        """Nothing follows a batch that was lost: its records would lie behind a checkpoint."""
+        if self._failed is not None:
+            raise self._failed
 
 
 @contextmanager
@@ -140,7 +153,7 @@ def ticking(act: Callable[[], None], seconds: float) -> Iterator[None]:
     ended = threading.Event()
 
     def tick() -> None:
-        with suppress(StepCancelledError):  # the source's thread learns of it by itself
+        with suppress(Exception):  # the cutter tells the source's thread of it
             while not ended.wait(max(seconds / 4, 0.02)):
                 act()
 

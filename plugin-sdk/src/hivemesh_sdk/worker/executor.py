@@ -124,6 +124,7 @@ def _run(
             return _run_members(vault, step, begin, body, capability, http)
         return _run_with(vault, step, begin, body, capability, http)
     finally:
+        step.close()
         vault.close()
 
 

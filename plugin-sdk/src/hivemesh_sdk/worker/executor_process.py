@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,13 +196,16 @@ class Executor(asyncio.Protocol):
             case _ if execution is None:
                 return  # said after its step had ended
             case channel.ReadBlock():
-                self._spawn_task(self._read(execution, message))
+                block = self._artifacts.read(
+                    execution.asking, message.artifact, message.offset, message.length
+                )
+                self._spawn_task(self._answer(message.call, block))
             case channel.Store():
-                self._spawn_task(self._store(execution, message, body))
+                self._spawn_task(self._answer(message.call, self._store(execution, message, body)))
             case channel.Call():
-                self._spawn_task(self._call(execution, message, body))
+                self._spawn_task(self._answer(message.call, self._call(execution, message, body)))
             case channel.Borrow():
-                self._spawn_task(self._lend(execution, message))
+                self._spawn_task(self._answer(message.call, self._lend(execution, message)))
             case channel.Ended() | channel.Failed() | channel.Refused():
                 self._end(execution, message, body)
             case _:
@@ -241,47 +244,34 @@ class Executor(asyncio.Protocol):
             ours.close()
             self.kill(f"its channel could not be opened: {error.strerror}")
 
-    async def _read(self, execution: Execution, question: channel.ReadBlock) -> None:
+    async def _answer(self, call: int, work: Awaitable[bytes]) -> None:
+        """Answer a question whatever becomes of it: the author's code waits."""
         try:
-            block = await self._artifacts.read(
-                execution.asking, question.artifact, question.offset, question.length
-            )
-        except HivemeshError as error:
-            self._send(channel.Answer(call=question.call, problem=problem_of(error)))
-            return
-        self._send(channel.Answer(call=question.call), block)
+            body = await work
+        except Exception as error:  # noqa: BLE001 - it is answered, and logged where it is not ours
+            if not isinstance(error, HivemeshError):
+                _log.exception("question_failed", key=self.last_key)
+            self._send(channel.Answer(call=call, problem=problem_of(error)))
+        else:
+            self._send(channel.Answer(call=call), body)
 
-    async def _store(self, execution: Execution, question: channel.Store, body: bytes) -> None:
+    async def _store(self, execution: Execution, question: channel.Store, body: bytes) -> bytes:
         data: bytes | Path = Path(question.path) if question.path else body
-        try:
-            self._check_inside(data)
-            await self._artifacts.store(execution.asking, question.artifact, data)
-        except HivemeshError as error:
-            self._send(channel.Answer(call=question.call, problem=problem_of(error)))
-            return
-        self._send(channel.Answer(call=question.call))
+        self._check_inside(data)
+        await self._artifacts.store(execution.asking, question.artifact, data)
+        return b""
 
-    async def _lend(self, execution: Execution, question: channel.Borrow) -> None:
-        try:
-            lease = await self._artifacts.lend(execution.asking, question.path)
-        except HivemeshError as error:
-            self._send(channel.Answer(call=question.call, problem=problem_of(error)))
-            return
-        self._send(channel.Answer(call=question.call), msgspec.json.encode(lease))
+    async def _lend(self, execution: Execution, question: channel.Borrow) -> bytes:
+        return msgspec.json.encode(await self._artifacts.lend(execution.asking, question.path))
 
-    async def _call(self, execution: Execution, asked: channel.Call, body: bytes) -> None:
+    async def _call(self, execution: Execution, asked: channel.Call, body: bytes) -> bytes:
         question = Question(
             asked.capability, body, asked.options, asked.name, asked.submit, asked.how
         )
         left_s = None
         if execution.deadline_at is not None:
             left_s = max(0.0, execution.deadline_at - execution.now())
-        try:
-            answer = await self._artifacts.call(execution.asking, question, left_s)
-        except HivemeshError as error:
-            self._send(channel.Answer(call=asked.call, problem=problem_of(error)))
-            return
-        self._send(channel.Answer(call=asked.call), answer)
+        return await self._artifacts.call(execution.asking, question, left_s)
 
     def _check_inside(self, data: bytes | Path) -> None:
         """The executor is not trusted with the front's files: only its scratch folder is read."""

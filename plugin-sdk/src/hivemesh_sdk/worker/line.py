@@ -141,11 +141,18 @@ class StepLine:
         self._lines = 0
         self._answers: dict[int, queue.SimpleQueue[Answered]] = {}
         self._calls = 0
+        self._over = False
 
     def cancel(self) -> None:
         """Note that the step is not wanted any more, and wake what waits."""
         with self._state:
             self._cancelled = True
+            self._state.notify_all()
+
+    def close(self) -> None:
+        """The step has ended: a thread that outlives it says nothing any more in its place."""
+        with self._state:
+            self._over = self._cancelled = True
             self._state.notify_all()
 
     def acknowledged(self, count: int) -> None:
@@ -212,7 +219,7 @@ class StepLine:
         """Send a question; `wait` for its answer with what this returns."""
         answers: queue.SimpleQueue[Answered] = queue.SimpleQueue()
         self._answers[question.call] = answers
-        self._line.send(question, body)
+        self._send(question, body)
         return answers
 
     def wait(self, answers: "queue.SimpleQueue[Answered]") -> bytes:
@@ -269,7 +276,7 @@ class StepLine:
         now = time.monotonic()
         if now - self._told_at >= PROGRESS_S or done == total:
             self._told_at = now
-            self._line.send(channel.Progress(done=int(done), total=int(total), unit=str(unit)))
+            self._send(channel.Progress(done=int(done), total=int(total), unit=str(unit)))
 
     def log(self, level: str, event: str, fields: Mapping[str, object]) -> None:
         """Send a line of the log; of a flood only the beginning."""
@@ -283,9 +290,8 @@ class StepLine:
             message=REDACTOR.masked(str(event))[:MAX_DETAIL],
             fields=printable(fields),
         )
-        sent = self._line.send(message)
         with self._state:
-            self._unacknowledged += sent
+            self._unacknowledged += self._send(message)
 
     def remaining_s(self) -> float | None:
         """Seconds until the deadline."""
@@ -296,9 +302,13 @@ class StepLine:
     ) -> None:
         with self._state:
             self._await_room(len(body))
-        sent = self._line.send(message, body)
-        with self._state:
-            self._unacknowledged += sent
+            self._unacknowledged += self._send(message, body)
+
+    def _send(self, message: channel.FromExecutor, body: bytes = b"") -> int:
+        with self._state:  # whatever is sent after `close` would be taken for the next step's
+            if self._over:
+                raise StepCancelledError
+            return self._line.send(message, body)
 
     def _await_room(self, size: int) -> None:
         self._stop_if_cancelled()

@@ -205,6 +205,36 @@ def sleep() -> None:
     time.sleep(60)
 
 
+_NEXT_STEP, _SAID = threading.Event(), threading.Event()
+_raised: dict[str, str] = {}
+
+
+@worker.call("sample.outlive@1")
+def outlive(context: Context) -> None:
+    """Leave a thread behind that speaks while the next step runs."""
+
+    def speak() -> None:
+        _NEXT_STEP.wait()
+        for name, say in (
+            ("log", lambda: context.log.info("late")),
+            ("progress", lambda: context.progress(1, 1)),
+        ):
+            try:
+                say()
+            except BaseException as error:  # noqa: BLE001 - which one is what the test asks for
+                _raised[name] = type(error).__name__
+        _SAID.set()
+
+    threading.Thread(target=speak, daemon=True).start()
+
+
+@worker.call("sample.after@1")
+def after() -> dict[str, str]:
+    _NEXT_STEP.set()
+    _SAID.wait()
+    return _raised
+
+
 @worker.call("sample.litter@1")
 def litter(context: Context) -> None:
     (context.scratch / "left").write_text("behind")
