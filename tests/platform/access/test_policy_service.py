@@ -14,7 +14,7 @@ from hivemesh_platform.access.policy_store import PolicyChangedError, PolicyStor
 from hivemesh_platform.access.workload_policy import FIRST_DOCUMENT, InstalledWorker, Question
 from hivemesh_platform.audit.model import AuditEvent
 from hivemesh_platform.storage.database import Database
-from hivemesh_platform.storage.errors import StorageFullError
+from hivemesh_platform.storage.errors import PASSING
 from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.policy import REISSUE_S, DenyList
 from hivemesh_sdk.errors import HivemeshError, InvalidError, NotFoundError
@@ -245,12 +245,15 @@ async def test_consent_that_cannot_be_written_down_does_not_count_and_is_tried_a
     assert (await scene.policies.version()).version == 3
 
 
-async def test_a_full_disk_does_not_keep_a_denial_from_the_workers(scene, monkeypatch):
-    async def full(_self: PolicyStore, _now: object) -> int:
-        raise StorageFullError
+@pytest.mark.parametrize("trouble", PASSING)
+async def test_no_trouble_of_the_database_keeps_a_denial_from_the_workers(
+    scene, monkeypatch, trouble
+):
+    async def fail(_self: PolicyStore, _now: object) -> int:
+        raise trouble
 
     before = await scene.signed()
-    monkeypatch.setattr(PolicyStore, "next_issue", full)
+    monkeypatch.setattr(PolicyStore, "next_issue", fail)
     task = asyncio.create_task(scene.policies.run())
     scene.policies.deny(DenyList(serials=["0a"]))
     await asyncio.wait_for(scene.policies.newer(before.issued_at, 30.0), 25)

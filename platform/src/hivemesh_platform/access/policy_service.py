@@ -55,7 +55,7 @@ from hivemesh_platform.access.workload_policy import (
 )
 from hivemesh_platform.audit.model import AuditEvent
 from hivemesh_platform.audit.ports import AuditTrail
-from hivemesh_platform.storage.errors import StorageError, StorageFullError
+from hivemesh_platform.storage.errors import PASSING
 
 Sign = Callable[[bytes, str], str]
 Workers = Callable[[], Sequence[InstalledWorker]]
@@ -351,11 +351,11 @@ class PolicyService:
             self._tell()
 
     async def _next_issue(self) -> int:
-        """The time of the next signature; a full disk does not keep a denial from the workers."""
+        """The time of the next signature; no trouble of the database keeps a denial from the workers."""
         now = self._clock.now()
         try:
             return await self._store.next_issue(now)
-        except (StorageFullError, StorageError) as error:
+        except PASSING as error:
             self._log.error("policy_issue_not_stored", detail=error.detail)
             return max(round(now.timestamp() * 1000), self._issued_at + 1)
 
