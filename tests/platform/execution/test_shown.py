@@ -31,11 +31,12 @@ CONVERTER = SpiffeId.worker(DOMAIN, "converter", "c1")
 LEDGER = SpiffeId.worker(DOMAIN, "ledger", "l1")
 ISSUER = f"spiffe://{DOMAIN}/platform/p1"
 CONVERT, BOOK, AUDIT = "doc.convert@1", "ledger.book@1", "audit.note@1"
+SPLIT = "doc.split@1"  # of the same worker as CONVERT
 CALL = "run_1.convert.0.book"
 DIGESTS = frozenset({"a" * 64, "b" * 64})
 PERMISSIONS = {
     CONVERT: Permissions(
-        call=(BOOK, AUDIT),
+        call=(BOOK, AUDIT, SPLIT),
         secrets=("ledger.key", "mail.key"),
         datasets={"read": ["sales", "staff"], "write": ["notes"]},
     ),
@@ -45,8 +46,9 @@ PERMISSIONS = {
         datasets={"read": ["sales", "bank"]},
     ),
     AUDIT: Permissions(),
+    SPLIT: Permissions(call=(AUDIT,)),
 }
-WORKERS = {CONVERT: "converter", BOOK: "ledger", AUDIT: "auditor"}
+WORKERS = {CONVERT: "converter", SPLIT: "converter", BOOK: "ledger", AUDIT: "auditor"}
 
 
 class Catalogue:
@@ -216,6 +218,16 @@ async def test_the_next_hop_names_both_who_passed_it_on(setting):
     auditor = SpiffeId.worker(DOMAIN, "auditor", "a1")
     found = await setting.exchange(first.ticket, auditor, step=f"{CALL}.note", capability=AUDIT)
     assert (found.calls, found.act) == ([], [str(LEDGER), str(CONVERTER)])
+
+
+@pytest.mark.parametrize("instance", ["c1", "c2"])
+async def test_a_worker_that_calls_a_capability_of_its_own_gets_a_ticket_for_it(setting, instance):
+    asker = SpiffeId.worker(DOMAIN, "converter", instance)
+    step = "run_1.convert.0.split"
+    token = setting.mint.of(setting.place())
+    found = await setting.exchange(token, asker, step=step, capability=SPLIT)
+    assert (found.azp, found.step, found.cap) == (str(asker), step, SPLIT)
+    assert (found.calls, found.act) == ([AUDIT], [str(CONVERTER)])
 
 
 @pytest.mark.parametrize("count", [2, 40])

@@ -155,8 +155,8 @@ class StepTickets:
             ) from error
 
     def _callee(self, shown: Ticket, request: ExchangeRequest, asker: SpiffeId) -> KnownCapability:
-        """The called capability, if the ticket allowed the call to the asker."""
-        if asker.name not in shown.aud or shown.azp == str(asker):
+        """The called capability, if the ticket allowed the call to the asker; also to its holder."""
+        if asker.name not in shown.aud:
             message = "the ticket was not shown to the asker"
             raise TicketRefusedError(message, reason="other-audience")
         step, _, name = request.step.rpartition(".")
