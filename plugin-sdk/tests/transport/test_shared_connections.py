@@ -3,7 +3,12 @@
 import asyncio
 
 import pytest
-from hivemesh_sdk.transport import DeadlineExceededError, Limits, MeshClient
+from hivemesh_sdk.transport import (
+    DeadlineExceededError,
+    Limits,
+    MeshClient,
+    WorkerUnreachableError,
+)
 from hivemesh_sdk.transport.connection import MOST_TOGETHER
 from hivemesh_sdk.trust.identity import SpiffeId
 
@@ -179,6 +184,30 @@ async def test_large_answer_among_small_ones_arrives_whole_and_in_its_place(mesh
         assert (await put(mesh, "next")).body == b"/next next"
 
 
+async def test_one_broken_answer_costs_its_neighbours_nothing(mesh_of, until):
+    app = Echo()
+    async with mesh_of(app) as mesh:
+        await opened(mesh)
+        names = [0, 1, "raises", *range(2, 6)]  # the server closes the connection behind it
+        answers = await asyncio.gather(*(put(mesh, one) for one in names))
+        assert answers[2].status == 500
+        assert [one.body for one in answers if one.status == 200] == [
+            b"/%d %d" % (n, n) for n in range(6)
+        ]
+        assert mesh.client.in_flight(mesh.target) == 0
+
+
+async def test_what_breaks_again_is_not_sent_a_third_time(mesh_of, until):
+    app = Echo()
+    async with mesh_of(app) as mesh:
+        await opened(mesh)
+        app.ways.clear()
+        app.give = lambda path: app.waiting.pop(path)[0].protocol.transport.abort()
+        found = await asyncio.gather(*(put(mesh, n) for n in range(5)), return_exceptions=True)
+        assert [(type(one), one.sent) for one in found] == [(WorkerUnreachableError, True)] * 5
+        assert 5 < len(app.ways) <= 10
+
+
 async def test_connection_that_is_lost_ends_every_call_on_it(mesh_of, until):
     app = Echo()
     async with mesh_of(app) as mesh:
@@ -188,7 +217,9 @@ async def test_connection_that_is_lost_ends_every_call_on_it(mesh_of, until):
         await until(lambda: len(app.waiting) == 5)
         mesh.denials.replace(identities=[str(mesh.ca.worker())])
         found = await asyncio.gather(*calls, return_exceptions=True)
-        assert [type(one).__name__ for one in found] == ["WorkerUnreachableError"] * 5
+        assert isinstance(found[0], WorkerUnreachableError)  # it went alone
+        assert {one.status for one in found[1:]} == {403}  # asked again, and refused
+        assert len(app.waiting) == 5
         for path in tuple(app.waiting):
             app.give(path)  # goes nowhere
         assert mesh.listener.requests == 0

@@ -2,7 +2,8 @@
 
 Pools are keyed by the identity called and never by the address alone. The server's identity is
 verified before the first byte of a request leaves, so a misrouted call dies unsent. Nothing is
-repeated here: an error says whether the request may have been seen, and the ledger decides.
+repeated here but what another's answer has ended: an error says whether the request may have been
+seen, and the ledger decides.
 """
 
 import asyncio
@@ -24,7 +25,11 @@ from hivemesh_sdk.transport.connection import (
     explained,
     request_head,
 )
-from hivemesh_sdk.transport.errors import PeerRefusedError, WorkerUnreachableError
+from hivemesh_sdk.transport.errors import (
+    PeerRefusedError,
+    TransportError,
+    WorkerUnreachableError,
+)
 from hivemesh_sdk.trust.bundle import Bundle
 from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.identity import Peer
@@ -88,7 +93,8 @@ class MeshClient:
 
         With `shared` a small request may travel with others that are made in the same turn of the
         loop: one connection, one write, answers in the order of the requests. It is for requests
-        that may be answered before their work is done and are read on then.
+        that may be answered before their work is done and are read on then, and that may be sent
+        again: where the answer to one breaks the connection, the others go once more, each alone.
 
         Raises:
             WorkerUnreachableError: nobody answers there, or the connection broke.
@@ -115,12 +121,16 @@ class MeshClient:
         except asyncio.CancelledError:
             connection.forget(waiter)
             raise
+        except WorkerUnreachableError as error:
+            if not (shared and error.among_others):
+                raise
         else:
             if shared and not response.body:
                 pool.call_alone()
             return response
         finally:
             pool.give_back(connection)
+        return await pool.once_more(head, chunks, max_body, until)
 
     async def close(self) -> None:
         """Close every connection; running calls end with an error."""
@@ -248,6 +258,29 @@ class _Pool:
             self._retire(connection)
         if self._waiters:
             self._wake()
+
+    async def once_more(
+        self, head: bytes, chunks: Sequence[bytes], max_body: int, until: float
+    ) -> Response:
+        """Send what another's answer has ended once more, on a connection that nobody shares.
+
+        Raises:
+            TransportError: as `MeshClient.request`; the request may have been seen before.
+        """
+        self.call_alone()
+        try:
+            connection = self.take() or await self.connect(until)
+            waiter = connection.exchange(head, chunks, max_body, until)
+            try:
+                return await waiter
+            except asyncio.CancelledError:
+                connection.forget(waiter)
+                raise
+            finally:
+                self.give_back(connection)
+        except TransportError as error:
+            error.sent = True
+            raise
 
     def call_alone(self) -> None:
         """Share no connection for a while."""

@@ -324,6 +324,7 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, error: TransportError) -> None:
         """End every exchange: where one answer is missing, nobody knows whose the next one is."""
+        error.among_others = len(self._exchanges) > 1
         while self._exchanges:
             waiter = self._exchanges.popleft().waiter
             if not waiter.done():

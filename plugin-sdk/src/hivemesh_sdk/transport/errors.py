@@ -7,6 +7,7 @@ class TransportError(RetryableError):
     """No usable answer; `sent` says whether a byte of the request may have left this process."""
 
     slug = "worker-unreachable"
+    among_others = False  # it has ended other exchanges too, and whose fault it is nobody knows
 
     def __init__(self, detail: str, *, sent: bool) -> None:
         super().__init__(detail)
