@@ -9,7 +9,7 @@ from hivemesh_sdk.contracts.instances import (
 )
 from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.errors import RemoteError
-from hivemesh_sdk.lifecycle.membership import Membership, Standing
+from hivemesh_sdk.lifecycle.membership import JITTER, Membership, Standing
 from hivemesh_sdk.testing.clock import ManualClock
 from hivemesh_sdk.transport.errors import WorkerUnreachableError
 
@@ -134,10 +134,16 @@ async def test_a_platform_that_was_away_for_a_moment_hears_of_the_instance_at_on
     await membership.beat()
     assert membership.pause_s < membership.interval_s / 4
     clock.advance(100.0)
-    assert membership.pause_s == membership.interval_s
+    assert membership.pause_s == pytest.approx(membership.interval_s, rel=JITTER)
     platform.failure = None
     await membership.beat()
     assert membership.pause_s == membership.interval_s
+
+
+async def test_instances_that_are_alone_do_not_ask_in_the_same_moment(membership, platform):
+    platform.failure = WorkerUnreachableError("gone", sent=False)
+    await membership.beat()
+    assert len({membership.pause_s for _ in range(10)}) > 1
 
 
 async def test_a_refusal_is_no_solitude(membership, platform, clock):

@@ -1,9 +1,12 @@
 """A worker asks one replica until it fails, and then the next one."""
 
 import pytest
+from hivemesh_sdk.contracts.instances import LEASE_S
 from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.errors import RemoteError
-from hivemesh_sdk.lifecycle.platforms import Platforms
+from hivemesh_sdk.lifecycle.platform import NEXT_AFTER_S
+from hivemesh_sdk.lifecycle.platforms import FORMER, LONGEST_S, MOST, Platforms
+from hivemesh_sdk.testing.clock import ManualClock
 from hivemesh_sdk.transport.connection import Target
 from hivemesh_sdk.transport.errors import WorkerUnreachableError
 
@@ -97,6 +100,43 @@ async def test_a_replica_that_came_back_is_found_when_all_others_are_gone(
     platforms.learn(["https://b:8443"])
     assert await platforms.ask(replicas) == "b"
     assert platforms.current.host == "b"
+
+
+async def test_few_former_replicas_are_asked_in_one_question_and_all_of_them_in_many(
+    replicas: Replicas,
+) -> None:
+    platforms = Platforms([A])
+    former = [f"f{number}" for number in range(MOST - 1)]
+    platforms.learn([f"https://{one}:8443" for one in former])
+    platforms.learn(["https://a:8443"])
+    replicas.away.update("a", former)
+    seen: set[str] = set()
+    for _ in range(200):
+        replicas.asked.clear()
+        with pytest.raises(WorkerUnreachableError):
+            await platforms.ask(replicas)
+        assert len(replicas.asked) == 1 + FORMER
+        seen |= set(replicas.asked)
+    assert seen == {"a", *former}
+
+
+async def test_a_question_ends_within_a_lease_and_the_next_one_goes_on_there() -> None:
+    clock = ManualClock()
+    given = [target(f"r{number}") for number in range(8)]
+    platforms = Platforms(given, clock=clock)
+    asked: list[str] = []
+
+    async def silent(one: Target) -> None:
+        asked.append(one.host)
+        clock.advance(NEXT_AFTER_S)
+        raise WorkerUnreachableError("silent", sent=True)
+
+    began = clock.monotonic()
+    for _ in range(2):
+        with pytest.raises(WorkerUnreachableError):
+            await platforms.ask(silent)
+    assert clock.monotonic() - began <= 2 * (LONGEST_S + NEXT_AFTER_S) < 2 * LEASE_S
+    assert asked == ["r0", "r1", "r2", "r2", "r3", "r4"]
 
 
 async def test_the_one_that_answers_is_kept_until_another_does(replicas: Replicas) -> None:

@@ -3,6 +3,7 @@
 It decides when an instance is alone, and never ends the process itself.
 """
 
+import random
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol
@@ -25,6 +26,7 @@ AGAIN_S = (
     0.25  # between heartbeats while nobody answers: a platform that starts gives out work by them
 )
 SOON_S = 60.0  # so long; who is away for longer is not waited for so eagerly
+JITTER = 0.25  # of the pause of one that is alone: not all ask in the same moment
 
 
 class Standing(StrEnum):
@@ -82,7 +84,10 @@ class Membership:
     def pause_s(self) -> float:
         """Seconds until the next heartbeat."""
         eager = self.standing is Standing.ALONE and self.alone_s < SOON_S
-        return min(AGAIN_S, self.interval_s) if eager else self.interval_s
+        pause_s = min(AGAIN_S, self.interval_s) if eager else self.interval_s
+        if self.standing is not Standing.ALONE:
+            return pause_s
+        return pause_s * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load
 
     async def beat(self) -> None:
         """Register if need be, and send one heartbeat; failures change `standing` alone."""
