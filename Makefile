@@ -16,6 +16,7 @@ DRILLS ?= 3
 ROOM := $(shell df -k --output=avail /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 > 4194304 {print "yes"}')
 PYTEST := $(if $(ROOM),TMPDIR=/dev/shm) $(BIN)/pytest -q --timeout-method=signal -o tmp_path_retention_policy=failed
 FILES := -n $(PROCESSES) --dist loadfile
+TESTS ?= not chaos
 # Drills wait more than they compute; tests/e2e/conftest.py says which of them stay together.
 SINGLY := -n $(DRILLS) --no-loadscope-reorder
 
@@ -60,13 +61,13 @@ test: install workers ## run all tests, the short form of every drill, and each 
 	@$(MAKE) --no-print-directory -k -j1 test-sdk test-platform test-drills test-workers
 
 test-sdk:
-	@$(PYTEST) $(FILES) -m "not chaos" --timeout 300 plugin-sdk/tests
+	@$(PYTEST) $(FILES) -m "$(TESTS)" --timeout 300 plugin-sdk/tests
 
 test-platform:
-	@$(PYTEST) $(FILES) -m "not chaos" --timeout 300 tests/architecture tests/docs tests/platform
+	@$(PYTEST) $(FILES) -m "$(TESTS)" --timeout 300 tests/architecture tests/docs tests/platform
 
 test-drills:
-	@$(PYTEST) $(SINGLY) -m "not chaos" --timeout 300 tests/e2e
+	@$(PYTEST) $(SINGLY) -m "$(TESTS)" --timeout 300 tests/e2e
 
 test-workers:
 	@$(MAKE) --no-print-directory -k -j$(JOBS) -O types-workers $(addprefix test-,$(WORKERS))
