@@ -72,6 +72,14 @@ async def test_a_run_is_started_followed_and_shown(app, run):
     }
 
 
+@pytest.mark.parametrize("path", ["runs/{}/events?wait=0&after={}", "runs/{}/explain?after={}"])
+async def test_an_offset_that_nothing_has_is_refused_before_the_database_is_asked(app, run, path):
+    answer = await call(app, "GET", "/v1/" + path.format(run["id"], 2**70))
+    assert answer.status == 422
+    [wrong] = answer.json()["errors"]
+    assert wrong["pointer"].endswith("after")
+
+
 async def test_the_log_of_a_run_is_read_from_an_offset(app, run):
     first = (await call(app, "GET", f"/v1/runs/{run['id']}/events?limit=2")).json()
     assert [one["type"] for one in first["items"]] == ["run_accepted", "run_started"]

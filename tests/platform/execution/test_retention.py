@@ -13,11 +13,14 @@ from hivemesh_platform.artifacts import service
 from hivemesh_platform.artifacts.kept import KeptDigests
 from hivemesh_platform.artifacts.local import BLOCK, SMALL, LocalArtifactStore
 from hivemesh_platform.artifacts.service import ArtifactService
+from hivemesh_platform.execution.ledger.letter_sql import reopen
 from hivemesh_platform.execution.ledger.retention_sql import (
     JOBS,
     bound,
+    due_jobs,
     named_by_jobs,
     named_by_letters,
+    remove_jobs,
 )
 from hivemesh_platform.execution.retention import Retention
 from hivemesh_platform.settings import RetentionSettings
@@ -151,6 +154,18 @@ async def test_a_run_or_job_with_an_open_dead_letter_stays(kept):
     assert await kept.names("run", "id") == {run}
     assert await kept.names("work", "run") == {job}
     assert await kept.names("dead_letter", "id") == {"dl_1", "dl_2"}
+
+
+async def test_a_letter_that_is_opened_again_beside_a_sweep_keeps_its_job(kept):
+    job = await kept.job(20, state="failed")
+    await kept.add(LETTER, "dl_1", job, "[]", "discarded")
+    before = kept.at(5)
+    due = await kept.database.read(lambda tx: due_jobs(tx, JOBS, before, 10))
+    await kept.database.write(lambda tx: reopen(tx, "dl_1"))
+    await kept.database.write(lambda tx: remove_jobs(tx, due, before))
+    assert due == [job]
+    assert await kept.names("work", "run") == {job}
+    assert await kept.names("dead_letter", "id") == {"dl_1"}
 
 
 async def test_a_run_stays_while_what_belongs_to_it_is_open(kept):

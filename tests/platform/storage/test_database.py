@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from hivemesh_platform.storage.errors import StorageError, StorageFullError
 from hivemesh_platform.storage.sqlite import SqliteDatabase
+from hivemesh_sdk.errors import InvalidError
 from sqlalchemy import Column, Integer, MetaData, Table
 from storage_support import DIALECTS, open_prepared
 
@@ -48,6 +49,12 @@ async def numbers(database):
 async def test_what_was_written_is_read(database):
     await database.write(add(1))
     assert await numbers(database) == [1]
+
+
+async def test_a_number_that_no_column_holds_is_bad_input(database):
+    with pytest.raises(InvalidError, match="too large"):
+        await database.write(add(2**70))
+    assert await numbers(database) == []
 
 
 async def test_an_error_takes_the_whole_transaction_back(database):

@@ -10,7 +10,7 @@ from hivemesh_sdk.errors import InvalidError
 
 from hivemesh_platform.api.access import require, require_some
 from hivemesh_platform.api.bodies import router as strict_router
-from hivemesh_platform.api.paging import Limit, page_of
+from hivemesh_platform.api.paging import LARGEST, Limit, page_of
 from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.artifacts.streams import begun
 from hivemesh_platform.audit.ports import AuditTrail
@@ -18,7 +18,7 @@ from hivemesh_platform.execution.runs.views import iso
 from hivemesh_platform.knowledge.model import DatasetVersion
 from hivemesh_platform.knowledge.service import DatasetService
 
-Version = Annotated[int | None, Query(ge=1)]
+Version = Annotated[int | None, Query(ge=1, le=LARGEST)]
 
 
 def router(datasets: DatasetService, audit: AuditTrail) -> APIRouter:

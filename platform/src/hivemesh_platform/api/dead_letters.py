@@ -16,7 +16,8 @@ from hivemesh_sdk.contracts.dead_letter_api import (
     ReplayRequest,
     ReplayView,
 )
-from hivemesh_sdk.errors import HivemeshError, NotAuthorizedError
+from hivemesh_sdk.contracts.problems import FieldProblem
+from hivemesh_sdk.errors import HivemeshError, InvalidError, NotAuthorizedError
 
 from hivemesh_platform.api.access import (
     before_body,
@@ -28,7 +29,7 @@ from hivemesh_platform.api.access import (
 )
 from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import router as strict_router
-from hivemesh_platform.api.paging import Limit, Offset, offset_page, page_of
+from hivemesh_platform.api.paging import LARGEST, Limit, Offset, offset_page, page_of
 from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.api.work import Work
 from hivemesh_platform.audit.ports import AuditTrail
@@ -177,17 +178,25 @@ def _history(routes: APIRouter, parts: _Parts) -> None:
     @routes.get("/v1/attempts")
     async def list_attempts_at(
         request: Request,
-        instance: Annotated[str, Query(min_length=1, max_length=200)],
+        instance: Annotated[str, Query(max_length=200)] = "",
         after: Annotated[str, Query(max_length=500)] = "",
         limit: Limit = 50,
     ) -> Page[InstanceAttemptView]:
         principal = require_some(request, *SEES)
+        if not instance:
+            missing = FieldProblem(
+                pointer="/query/instance", message="the key is missing", code="missing"
+            )
+            raise InvalidError(missing.message, errors=[missing])
         items, following = await parts.history.at_instance(principal, instance, after, limit)
         return Page(items=items, next=following)
 
     @routes.post("/v1/runs/{run}/steps/{step}/cancel")
     async def cancel_step(
-        run: str, step: str, request: Request, seq: Annotated[int | None, Query(ge=0)] = None
+        run: str,
+        step: str,
+        request: Request,
+        seq: Annotated[int | None, Query(ge=0, le=LARGEST)] = None,
     ) -> RunView:
         await parts.work.check_changed(request, run)
         await parts.cancels.cancel(run, step, seq)

@@ -9,7 +9,8 @@ from hivemesh_sdk.contracts.api import Page
 T = TypeVar("T")
 
 Limit = Annotated[int, Query(ge=1, le=500)]
-Offset = Annotated[int, Query(ge=0)]
+LARGEST = 2**53 - 1  # that every JSON reader has exactly
+Offset = Annotated[int, Query(ge=0, le=LARGEST)]
 
 
 def page_of(found: list[T], limit: int, key: Callable[[T], str]) -> Page[T]:

@@ -12,6 +12,7 @@ from hivemesh_platform.access.model import Principal
 from hivemesh_platform.api.access import before_body, require, require_some, sees
 from hivemesh_platform.api.bodies import decoded
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.paging import LARGEST
 from hivemesh_platform.api.tickets import ticket_of
 from hivemesh_platform.audit.model import Actor
 from hivemesh_platform.credentials.lending import Lending
@@ -24,7 +25,7 @@ from hivemesh_platform.execution.runs.views import iso
 NO_STORE = {"cache-control": "no-store"}
 
 Prefix = Annotated[str, Query(max_length=1024)]
-Version = Annotated[int | None, Query(ge=1)]
+Version = Annotated[int | None, Query(ge=1, le=LARGEST)]
 
 
 def router(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from hivemesh_sdk.errors import InvalidError
 from psycopg import conninfo
 
 from hivemesh_platform.storage.errors import (
@@ -49,6 +50,7 @@ _GONE = ("08", "57P01", "57P02", "57P03", "25P03", "53300")
 """Connection, shutdown, start, idle in transaction, too many connections."""
 _FULL = ("53100", "53400")
 _REFUSED = ("28", "3D000", "0A000", "42501")  # credentials, no such database, rights
+_TOO_LARGE = "22003"
 _FILES = ("ENOSPC", "No space left")
 
 
@@ -211,6 +213,8 @@ def ours(error: BaseException) -> BaseException:
     mine: BaseException
     if state.startswith(_FULL) or any(one in text for one in _FILES):
         mine = StorageFullError("the disk of the database server is full", delay_s=5.0)
+    elif state == _TOO_LARGE:
+        mine = InvalidError("a number is too large")
     elif is_gone(error):
         mine = DatabaseUnreachableError(f"the database server does not answer: {text}", delay_s=2.0)
     else:

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from hivemesh_sdk.errors import InvalidError
+
 from hivemesh_platform.storage.database import Database, Write, answer, new_write, not_open
 from hivemesh_platform.storage.errors import StorageError, StorageFullError, is_full
 from hivemesh_platform.storage.transaction import Parameters, Row, Transaction
@@ -259,6 +261,8 @@ def _ours(error: BaseException) -> BaseException:
     if is_full(error):
         message = "the disk of the state folder is full"
         ours: BaseException = StorageFullError(message, delay_s=5.0)
+    elif isinstance(error, OverflowError):
+        ours = InvalidError("a number is too large")
     elif isinstance(error, sqlite3.Error):
         ours = StorageError(f"the database refused: {error}")
     else:

@@ -133,15 +133,20 @@ def remove_rows(tx: Transaction, run: str, limit: int) -> bool:
 
 
 def remove_jobs(tx: Transaction, jobs: Sequence[str], before: int) -> int:
-    """Remove jobs with all of their rows, but not one that was set going again."""
+    """Remove jobs with all of their rows, but not one that was set going or opened again."""
     marks = ", ".join("?" * len(jobs))
+    letters = tx.all(
+        f"SELECT run, state FROM dead_letter WHERE run IN ({marks})" + tx.for_update,  # noqa: S608 - as below
+        jobs,
+    )
+    opened = {row["run"] for row in letters if row["state"] == "open"}
     rows = tx.all(
         f"""SELECT run FROM work WHERE run IN ({marks}) AND node = 'job' AND seq = 0
                AND ended_at < ?"""  # noqa: S608 - question marks only
         + tx.for_update,
         (*jobs, before),
     )
-    found = [row["run"] for row in rows]
+    found = [row["run"] for row in rows if row["run"] not in opened]
     marks = ", ".join("?" * len(found))
     for table in _OF_JOBS if found else ():
         tx.send(f"DELETE FROM {table} WHERE run IN ({marks})", found)  # noqa: S608 - as above
