@@ -63,7 +63,7 @@ class Settled:
     """What is left of acknowledged results: whether a request on their key is the one they answered.
 
     Two generations: with each `most` / 2, or after half the time, the older one is dropped. Keys and
-    bodies are numbers of 64 bits, made with a key of this process: some 250 bytes for each.
+    bodies are numbers of 64 bits, made with a key of this process: some 160 bytes for each.
     """
 
     def __init__(self, seconds: float, most: int) -> None:
