@@ -346,6 +346,7 @@ class FakePlacement:
         self._held: dict[tuple[str, str], int] = {}
         self._changed = asyncio.Event()
         self.outcomes: list[Outcome] = []
+        self.beating: set[str] = set()
 
     def free_slots(self):
         free: dict[str, int] = {}
@@ -398,6 +399,9 @@ class FakePlacement:
         if not given_back:
             self.give_back(choice)
         self.outcomes.append(outcome)
+
+    def beats(self, instance):
+        return instance in self.beating
 
     def absent(self, capability):
         serving = [one for one in self._live() if capability in one.behaviours]

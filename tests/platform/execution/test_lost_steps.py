@@ -104,6 +104,20 @@ async def test_an_answer_in_between_starts_the_count_again(watch, fleet, step):
     assert not step.verdict.done()
 
 
+async def test_what_is_placed_there_after_a_loss_has_three_questions_of_its_own(
+    watch, fleet, held, step
+):
+    fleet.workers["w1"].dead = True
+    for _ in range(3):
+        await watch.ask_all()
+    held.remove(step)
+    again = HeldStep(claim(), fleet.workers["w1"].endpoint(), frozenset(), frozenset(), 0.0)
+    held.add(again)
+    for lost in (False, False, True):
+        await watch.ask_all()
+        assert again.verdict.done() == lost
+
+
 async def test_only_the_steps_of_the_lost_worker_are_lost(watch, fleet, held, step):
     other = HeldStep(claim("run_2"), fleet.workers["w2"].endpoint(), frozenset(), frozenset(), 0.0)
     held.add(other)

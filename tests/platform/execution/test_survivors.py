@@ -68,6 +68,19 @@ async def test_a_step_that_is_cut_off_again_and_again_is_no_poison(tmp_path):
         assert await outcomes(platform, job) == ["lost"] * 5 + ["completed"]
 
 
+async def test_a_worker_that_beats_has_died_of_nothing(tmp_path):
+    """It cannot be asked, and yet it is there: no way to it, for as long as that lasts."""
+    fleet = FakeWorkerFleet(worker(slots=1))
+    async with core(tmp_path, fleet) as platform:
+        platform.placement.beating = {"w1"}
+        job = await begin(platform)
+        for attempt in range(1, 6):
+            await lose(platform, attempt, last=attempt == 5)
+            await platform.until(lambda attempt=attempt: len(fleet.puts) == attempt + 1)
+            assert await counted(platform, job) == (0, 0)
+        assert (await platform.end(job)).state == "completed"
+
+
 async def test_what_has_killed_once_is_kept_apart_after_a_broken_connection_too(tmp_path):
     fleet = FakeWorkerFleet(worker(slots=1))
     fleet.uptime_s = SINCE_LONG

@@ -90,6 +90,10 @@ class Placement(Protocol):
         """Tell how it went, and give the slot back unless that was done."""
         ...
 
+    def beats(self, instance: str) -> bool:
+        """Say whether the instance has sent a heartbeat a moment ago."""
+        ...
+
     def absent(self, capability: str) -> str:
         """Say why nothing serves the capability; "" where live instances are merely busy."""
         ...

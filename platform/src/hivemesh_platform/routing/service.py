@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 import structlog
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.artifacts import DataClass
-from hivemesh_sdk.contracts.instances import Endpoint
+from hivemesh_sdk.contracts.instances import HEARTBEAT_S, Endpoint
 from pydantic import JsonValue
 
 from hivemesh_platform.execution.ports import Choice, NoCandidate, Outcome, Requirement, Survey
@@ -25,6 +25,9 @@ from hivemesh_platform.routing.model import (
 )
 from hivemesh_platform.routing.outliers import Circuit, Outliers, Rule, Standing
 
+BEATS_S = (
+    1.5 * HEARTBEAT_S
+)  # since the last one: who is dead is silent for longer when it is noticed
 SURVEYED = 50  # candidates that a survey lists; the rest are counted
 _ENDED_WELL: Mapping[Outcome, bool | None] = {
     Outcome.COMPLETED: True,
@@ -155,6 +158,11 @@ class RoutingService:
     def standing(self, instance: str, capability: str) -> Standing:
         """Whether an instance takes steps of a capability, and why not."""
         return self._outliers.standing(instance, capability, self._clock.monotonic())
+
+    def beats(self, instance: str) -> bool:
+        """Whether the instance has sent a heartbeat a moment ago."""
+        found = self._directory.get(instance)
+        return found is not None and self._directory.now() - found.heartbeat_at <= BEATS_S
 
     def absent(self, capability: str) -> str:
         """Why nothing serves the capability; "" where live instances are merely busy."""

@@ -43,6 +43,10 @@ class MeasuredPlacement:
         self._placement.report(choice, outcome, seconds, given_back=given_back)
         self._metrics.processing_time.labels(choice.endpoint.worker, outcome.value).observe(seconds)
 
+    def beats(self, instance: str) -> bool:
+        """Say whether the instance has sent a heartbeat a moment ago."""
+        return self._placement.beats(instance)
+
     def absent(self, capability: str) -> str:
         """Say why nothing serves the capability; "" where live instances are merely busy."""
         return self._placement.absent(capability)

@@ -84,6 +84,7 @@ class LostStepWatch:
         self._misses[endpoint.instance] = misses
         if misses < self._settings.status_misses:
             return
+        del self._misses[endpoint.instance]  # what is placed there next has its own questions
         _log.warning("worker_lost", instance=endpoint.instance, detail=error.detail)
         detail = f"{endpoint.instance} did not answer {misses} questions: {error.detail}"
         for step in self._held.at(endpoint.instance):

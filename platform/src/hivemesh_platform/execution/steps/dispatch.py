@@ -249,8 +249,8 @@ class Dispatcher:
             self._parts.counters.stale_results += 1
             return Outcome.CANCELLED
         claim = step.claim
-        if step.resumed and not step.advanced and is_lost_worker(document):
-            await self._release(step, document.detail, UNSENT_S)  # it may have died of our absence
+        if is_lost_worker(document) and not step.advanced and self._is_blameless(step, slug):
+            await self._release(step, document.detail, UNSENT_S)
             return _outcome(document)
         decision = after_failure(
             document,
@@ -275,6 +275,14 @@ class Dispatcher:
             if is_lost_worker(document):
                 self.survivors.lost(step)
         return _outcome(document)
+
+    def _is_blameless(self, step: HeldStep, slug: str) -> bool:
+        """Whether a lost step cannot have killed its worker.
+
+        It may have died of our absence; or it lives, and beats: only the way to it is broken.
+        """
+        beats = slug == "worker-lost" and self._parts.placement.beats(step.endpoint.instance)
+        return step.resumed or beats
 
     async def _crashes(self, claim: Claim, document: Problem) -> int:
         """How many there were before: some may have been taken back since the row was claimed."""
