@@ -36,7 +36,7 @@ class Rule:
     volume: int = 10  # in `window_s`, before a share says anything
     few: float = 0.02  # of its steps: where fewer fail nobody is out, however well others do
     by_chance: float = 1e-4  # that its part of all failures is as large as that: less is no chance
-    half_life_s: float = 20.0  # of what such parts are told by
+    half_life: int = 400  # steps, after which one counts half for such parts
     stalled: float = 10.0  # times longer than any of the others' steps, and none ends meanwhile
     stalled_s: float = 2.0  # at least
     slow_share: float = 0.375  # of its slots' time that goes to steps as the others have none
@@ -79,17 +79,15 @@ class _Sample:
 
 @dataclass(slots=True)
 class _Tally:
-    """How many steps have ended and failed; what is older counts for less."""
+    """How many steps have ended and failed; those before the last ones count for less."""
 
     ended: float = 0.0
     failed: float = 0.0
-    at: float = 0.0
 
-    def count(self, now: float, half_life_s: float, *, failed: bool) -> None:
+    def count(self, half_life: int, *, failed: bool) -> None:
         """Another step has ended."""
-        left = 0.5 ** ((now - self.at) / half_life_s)
+        left = 0.5 ** (1 / half_life)
         self.ended, self.failed = self.ended * left + 1.0, self.failed * left + failed
-        self.at = now
 
 
 @dataclass(slots=True)
@@ -143,7 +141,7 @@ class Outliers:
                 self._probed(one, instance, capability, step, ok=ok, now=now)
             return
         one.failed.append((now, not ok))
-        one.tally.count(now, self._rule.half_life_s, failed=not ok)
+        one.tally.count(self._rule.half_life, failed=not ok)
         if not ok:
             one.failed_at = now
         if ok and step.records:
