@@ -28,6 +28,7 @@ from hivemesh_platform.configuration import Loaded, Surroundings, from_text, loa
 from hivemesh_platform.identity import OperatorFiles, OwnIdentity
 from hivemesh_platform.listeners import Sockets
 from hivemesh_platform.lock import locked
+from hivemesh_platform.loops import forever
 from hivemesh_platform.replicas.model import BEAT_S, Urls
 from hivemesh_platform.settings import ApiSettings
 from hivemesh_platform.storage.database import PATIENT_UNTIL
@@ -213,7 +214,7 @@ async def _listen(
 
 @asynccontextmanager
 async def _background(platform: "Platform", operator: OperatorFiles) -> AsyncIterator[None]:
-    """Owns the tasks that run beside the requests; one that fails ends the platform."""
+    """Owns the tasks that run beside the requests; none of them ends before it."""
     own = OwnIdentity(platform.sources, platform.authority, operator, platform.clock)
 
     async def started_over() -> None:
@@ -224,7 +225,7 @@ async def _background(platform: "Platform", operator: OperatorFiles) -> AsyncIte
     platform.rotation.on_start_over(started_over)
     jobs = [("identity", own.run), *platform.background]
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(run(), name=name) for name, run in jobs]
+        tasks = [group.create_task(forever(name, run), name=name) for name, run in jobs]
         yield
         await _end(tasks)
 

@@ -12,6 +12,7 @@ from hivemesh_platform.access.store import Subject
 from hivemesh_platform.access.tokens import ApiToken
 from hivemesh_platform.audit.model import AuditEvent
 from hivemesh_platform.storage.database import Database
+from hivemesh_platform.storage.errors import StorageFullError
 from hivemesh_sdk.errors import (
     ConfigurationError,
     ConflictError,
@@ -303,6 +304,25 @@ async def test_the_last_use_of_a_token_is_told(people: People, clock: ManualCloc
     assert people.access.used_at(token.token_id)
     await people.access.flush()
     used = (await people.service.tokens(admin))[0].last_used_at
+    assert used == round(clock.now().timestamp() * 1000)
+
+
+async def test_uses_of_tokens_wait_for_space(
+    people: People, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await people.access.principal_of(await people.token("operator"))
+    assert people.access.used_at(token.token_id)
+
+    async def full(_work: object) -> None:
+        message = "the disk is full"
+        raise StorageFullError(message)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(people.access.database, "write", full)
+        with pytest.raises(StorageFullError):
+            await people.access.flush()
+    await people.access.flush()
+    used = (await people.service.tokens(await people.admin()))[0].last_used_at
     assert used == round(clock.now().timestamp() * 1000)
 
 

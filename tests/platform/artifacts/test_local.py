@@ -157,6 +157,16 @@ async def test_streams_that_are_stored_at_once_share_the_quota(tmp_path):
         await store.put(b"x" * BLOCK, "")  # what was refused holds nothing back
 
 
+async def test_what_is_used_is_counted_while_another_replica_removes(tmp_path, monkeypatch):
+    async with LocalArtifactStore(tmp_path, replica="p1") as store:
+        kept = await store.put(b"kept", "")
+        monkeypatch.setattr(
+            store, "_files", lambda: [path_of(store, kept.sha256), tmp_path / "gone"]
+        )
+        await store.count_again()
+        assert store.used_bytes == 4
+
+
 async def test_a_truncated_artifact_is_found(store):
     stored = await store.put_stream(pieces(BIG), "")
     path = path_of(store, stored.sha256)

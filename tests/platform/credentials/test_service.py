@@ -24,6 +24,20 @@ def parts():
     return Parts()
 
 
+async def test_a_store_that_answers_in_an_unforeseen_way_is_sealed_until_it_answers(
+    parts, monkeypatch
+):
+    async def sealed():
+        message = "a redirect to another host"
+        raise OSError(message)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(parts.store, "sealed", sealed)
+        assert "a redirect to another host" in await parts.service.check()
+        assert parts.service.sealed
+    assert not await parts.service.check()
+
+
 async def test_each_change_is_written_down_without_the_value(parts):
     service = parts.service
     await service.set(OPERATOR, "a.b", "first-value")

@@ -241,6 +241,21 @@ async def test_what_something_kept_needs_stays(kept, by):
     assert await kept.store.size(digest) == 6
 
 
+@pytest.mark.parametrize("wrong", ["deep", "damaged"])
+async def test_a_folder_that_cannot_be_read_ends_no_sweep(kept, wrong):
+    nested = b"[" * 5000 + b"]" * 5000 if wrong == "deep" else b"0"
+    folder = await kept.upload(b'{"entries":{},"x":' + nested + b"}", TREE_MEDIA_TYPE)
+    await kept.job(1, spec=json.dumps({"sha256": folder}))
+    if wrong == "damaged":
+        (kept.store._folder / folder[:2] / folder[2:]).write_bytes(b"{}")
+        kept.store._forget(folder)
+    loose = await kept.upload(b"of nobody")
+    kept.clock.jump(timedelta(days=21))
+    for _ in range(3):
+        await kept.retention.sweep_as_leader()
+    assert await kept.store.size(loose) is None
+
+
 async def test_nothing_goes_under_a_reader(kept):
     data = bytes(SMALL + BLOCK)
     digest = (await kept.store.put(data, "")).sha256

@@ -114,8 +114,13 @@ class AccessService:
     async def flush(self) -> None:
         """Write down when tokens were used."""
         used, self._used = list(self._used.items()), {}
-        if used:
+        if not used:
+            return
+        try:
             await self.database.write(lambda tx: store.note_use(tx, used))
+        except BaseException:
+            self._used = dict(used) | self._used
+            raise
 
     async def _of_peer(self, peer: Peer) -> Principal:
         serial = f"{peer.serial:x}"

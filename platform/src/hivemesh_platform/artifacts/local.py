@@ -166,7 +166,11 @@ class LocalArtifactStore:
         self._count()
 
     def _count(self) -> None:
-        self._used = sum(path.stat().st_size for path in self._files())
+        used = 0
+        for path in self._files():
+            with suppress(FileNotFoundError):  # another replica has removed it
+                used += path.stat().st_size
+        self._used = used
 
     def _files(self) -> Iterator[Path]:
         for folder in self._folder.iterdir():

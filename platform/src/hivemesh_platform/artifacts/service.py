@@ -20,7 +20,11 @@ from hivemesh_sdk.contracts.tickets import GIVEN, STORED, Ticket
 from hivemesh_sdk.errors import InvalidError
 
 from hivemesh_platform.artifacts import store
-from hivemesh_platform.artifacts.errors import ArtifactMissingError, RangeInvalidError
+from hivemesh_platform.artifacts.errors import (
+    ArtifactDamagedError,
+    ArtifactMissingError,
+    RangeInvalidError,
+)
 from hivemesh_platform.artifacts.kept import KeptDigests
 from hivemesh_platform.artifacts.model import ArtifactInfo, Holding
 from hivemesh_platform.artifacts.ports import ArtifactStore
@@ -320,7 +324,10 @@ class ArtifactService:
                 partial(store.folders, digests=group, media_type=TREE_MEDIA_TYPE)
             )
             for folder in folders:
-                kept.add(await self._trees.entries(folder))
+                try:
+                    kept.add(await self._trees.entries(folder))
+                except ArtifactDamagedError as error:  # nobody reads it before it is stored again
+                    _log.error("folder_damaged", sha256=folder, detail=error.detail)
 
     async def _old(self, min_age_s: float) -> float:
         """The time before which nothing can belong to an open run."""

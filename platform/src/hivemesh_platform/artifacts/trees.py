@@ -30,7 +30,7 @@ class Trees:
             return frozenset()
         try:
             content = _decode(await self._artifacts.read(tree))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return frozenset()
         entries = frozenset(one.sha256 for one in content.entries.values())
         self._known[tree] = entries

@@ -46,7 +46,10 @@ class SecretService:
 
     async def check(self) -> str:
         """Ask the store whether it can be read."""
-        reason = await self._store.sealed()
+        try:
+            reason = await self._store.sealed()
+        except Exception as error:  # noqa: BLE001 - a store is another system, or a plug-in's code
+            reason = f"the store cannot be asked: {error}"
         if reason != self._reason:
             self._tell(reason)
         return reason

@@ -52,6 +52,7 @@ from hivemesh_platform.execution.steps.dispatch import Dispatcher
 from hivemesh_platform.execution.steps.parts import Parts
 from hivemesh_platform.execution.wakes import Wakes
 from hivemesh_platform.knowledge.service import DatasetService, DatasetWriter
+from hivemesh_platform.loops import forever
 from hivemesh_platform.replicas.service import Replicas
 from hivemesh_platform.settings import ExecutionSettings
 from hivemesh_platform.storage.database import Database
@@ -222,7 +223,7 @@ async def _background(
 ) -> AsyncIterator[None]:
     """Run the loops beside the block; none of them ends before it."""
     loops = (claimer.run, claimer.follow_directory, *more)
-    tasks = [asyncio.create_task(_forever(loop)) for loop in loops]
+    tasks = [asyncio.create_task(forever(loop.__qualname__, loop)) for loop in loops]
     try:
         yield
     finally:
@@ -230,13 +231,3 @@ async def _background(
             task.cancel()
         await asyncio.wait(tasks)
         await claimer.stop()
-
-
-async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
-    """Start a loop again after an error that it did not expect."""
-    while True:
-        try:
-            await loop()
-        except Exception:  # noqa: BLE001 - logged, and the loop goes on
-            _log.exception("loop_broken", loop=loop.__qualname__)
-            await asyncio.sleep(1.0)
