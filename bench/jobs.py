@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from corpus import ROOT, WORK
 from hivemesh_sdk.client import Client
@@ -76,9 +77,9 @@ def _until_ended(client: Client, batch: str, started: float) -> float:
 
 
 @contextmanager
-def running() -> Iterator[Client]:
-    """An installation of its own with the worker of small jobs."""
-    folders = f"workers.folders={json.dumps([str(FOLDER)])}"
+def running(folder: Path = FOLDER) -> Iterator[Client]:
+    """An installation of its own with the worker of small jobs, or another one."""
+    folders = f"workers.folders={json.dumps([str(folder)])}"
     _command("up", "-d", *FREE_PORTS, "--set", folders)
     try:
         with Client.from_state(STATE) as client:

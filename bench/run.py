@@ -1,7 +1,7 @@
 """`make bench`: measures, prints one table and writes bench/results.json.
 
     bench/run.py [mesh] [pipeline] [memory] [footprint] [rotation] [audit] [authorization] [policy] [jobs]
-                 [peers] [throughput] [soak] [routing] [api] [lists] [slow] [--quick] [--minutes=N]
+                 [peers] [throughput] [soak] [routing] [api] [lists] [slow] [poison] [--quick] [--minutes=N]
 
 Without names all parts run. `--quick` takes one round and leaves the 1 GB archive out.
 """
@@ -25,6 +25,7 @@ import installation
 import jobs
 import lists
 import placing
+import poison
 import policy
 import queues
 import slow_tasks
@@ -270,6 +271,7 @@ PARTS = {
     "api": placing.api,
     "lists": lists.measure,
     "slow": slow_tasks.measure,
+    "poison": poison.measure,
     "jobs": jobs.measure,
 }
 

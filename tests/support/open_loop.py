@@ -59,8 +59,12 @@ class Callers:
         )
         kind = "content-type: application/json\r\n" if payload else ""
         writer.write(f"{head}{kind}\r\n".encode() + payload)
-        status, headers = await _head(reader)
-        content = await reader.readexactly(int(headers.get("content-length", "0")))
+        try:
+            status, headers = await _head(reader)
+            content = await reader.readexactly(int(headers.get("content-length", "0")))
+        except BaseException:  # whoever asked does not wait any more
+            writer.transport.abort()
+            raise
         if headers.get("connection", "") == "close":
             writer.close()
         else:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import one_clock
 import pytest
+from chaos_figures import record
 from drill import EFFECTS, Drill, drill_of
 from whole_platform import Shared, until
 
@@ -56,4 +57,7 @@ def test_a_jump_of_an_hour_loses_nothing(shared: Shared, tmp_path: Path, jump: i
         platform.stop()
         clock.write_text("+0\n")
         drill.restart()
-        assert drill.verdict(per_kill=SLOTS).faults == ()
+        verdict = drill.verdict(per_kill=SLOTS)
+        lost = len(verdict.lost)
+        record(f"clock: lost by a jump of {jump:+d} s", lost, "jobs", 0, holds=not lost)
+        assert verdict.faults == ()

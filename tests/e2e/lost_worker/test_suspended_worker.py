@@ -3,9 +3,11 @@
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
+from chaos_figures import record
 from hivemesh_sdk.contracts.api import ExplainView, InstanceView, RunState
 from hivemesh_sdk.contracts.names import TICKET_HEADER
 from hivemesh_sdk.testing.tickets import ThrowawayTickets
@@ -69,6 +71,7 @@ def test_a_step_of_a_stopped_worker_is_placed_again_and_its_words_are_stale(
     stopped = reading(installation, run)
     processes = group_of(stopped.pid)
     signal_all(processes, signal.SIGSTOP)
+    began = time.monotonic()
     try:
 
         def placed_again() -> bool:
@@ -76,6 +79,8 @@ def test_a_step_of_a_stopped_worker_is_placed_again_and_its_words_are_stale(
             return bool(chosen) and chosen[-1] not in {stopped.id, None}
 
         until(placed_again, within_s, "the step was placed at another instance")
+        took_s = time.monotonic() - began
+        record("lost worker: its step placed again", took_s, "s", 10, holds=took_s <= 10)
         before = installation.metric("hivemesh_stale_refused_total")
     finally:
         signal_all(processes, signal.SIGCONT)
