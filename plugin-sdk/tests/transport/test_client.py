@@ -325,6 +325,51 @@ async def test_interim_answer_is_skipped(mesh):
     assert (response.status, response.body, "link" in response.headers) == (200, b"ok", False)
 
 
+@pytest.mark.parametrize(
+    ("start", "more"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"x-more: %s\r\n" % (b"v" * 4000)),
+        (b"HTTP/1.1 200 OK\r\nx-long: ", b"v" * 4000),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", b"x-more: more\r\n" * 300),
+    ],
+    ids=["lines", "value", "trailers"],
+)
+async def test_a_head_without_an_end_takes_no_memory(mesh, start, more):
+    sent = []
+
+    async def endless(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(start)
+        while len(sent) < 1000:
+            writer.write(more)
+            sent.append(len(more))
+            await writer.drain()
+        await reader.read()
+
+    context = without_client_certificates(mesh.ca, mesh.ca.svid(mesh.ca.platform()))
+    async with impostor(context, endless) as port:
+        target = Target.platform("127.0.0.1", port, mesh.ca.trust_domain)
+        with pytest.raises(WorkerUnreachableError, match="without an end"):
+            await mesh.client.request(target, "GET", "/", deadline_s=60)
+
+
+async def test_a_body_in_the_smallest_chunks_is_taken(mesh):
+    async def crumbs(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        for _ in range(30):
+            writer.write(b"1\r\nx\r\n" * 1000)
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+        await reader.read()
+
+    context = without_client_certificates(mesh.ca, mesh.ca.svid(mesh.ca.platform()))
+    async with impostor(context, crumbs) as port:
+        target = Target.platform("127.0.0.1", port, mesh.ca.trust_domain)
+        response = await mesh.client.request(target, "GET", "/", deadline_s=60)
+    assert response.body == b"x" * 30_000
+
+
 async def test_larger_answer_than_asked_for_is_an_error(mesh_of):
     async def application(scope, receive, send):
         await answer(send, b"x" * 2000)

@@ -16,7 +16,7 @@ from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest
 from hivemesh_sdk.errors import RemoteError, RetryableError
 from hivemesh_sdk.lifecycle.platforms import Platforms, platforms_of
 from hivemesh_sdk.transport.client import MeshClient
-from hivemesh_sdk.transport.connection import Response, Target
+from hivemesh_sdk.transport.connection import Chunk, Response, Target
 
 GRANTS_PATH = "/v1/artifacts/grants"
 EXCHANGE_PATH = "/v1/tickets/exchange"
@@ -65,9 +65,12 @@ class GrantedArtifacts:
             body = data if isinstance(data, bytes) else b""
             await self._send(grant.method, path, headers, body, deadline_s)
             return
-        with data.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as view:
-            blocks = [view[start : start + BLOCK] for start in range(0, len(view), BLOCK)]
-            await self._send(grant.method, path, headers, blocks, deadline_s)
+        with data.open(
+            "rb"
+        ) as file:  # mapped until the last view is gone; nothing is read before it is sent
+            view = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+        blocks = [view[start : start + BLOCK] for start in range(0, len(view), BLOCK)]
+        await self._send(grant.method, path, headers, blocks, deadline_s)
 
     async def lend(self, request: SecretRequest, *, ticket: str) -> SecretLease:
         """Ask for a secret; raises `RemoteError` where it is refused."""
@@ -109,7 +112,7 @@ class GrantedArtifacts:
         method: str,
         path: str,
         headers: dict[str, str],
-        body: bytes | Sequence[bytes],
+        body: bytes | Sequence[Chunk],
         deadline_s: float,
         length: int = 0,
     ) -> Response:

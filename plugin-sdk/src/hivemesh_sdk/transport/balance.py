@@ -16,7 +16,7 @@ from hivemesh_sdk.clock import Clock, SystemClock
 from hivemesh_sdk.contracts.instances import Discovery, Endpoint
 from hivemesh_sdk.errors import HivemeshError
 from hivemesh_sdk.transport.client import MeshClient
-from hivemesh_sdk.transport.connection import MAX_BODY, Response, Target
+from hivemesh_sdk.transport.connection import MAX_BODY, Chunk, Response, Target
 from hivemesh_sdk.transport.errors import TransportError, WorkerUnreachableError
 from hivemesh_sdk.transport.latency import SAMPLES, Latencies
 from hivemesh_sdk.trust.identity import SpiffeId
@@ -205,7 +205,7 @@ class Caller:
         path: str,
         *,
         headers: Mapping[str, str] | None = None,
-        body: bytes | Sequence[bytes] = b"",
+        body: bytes | Sequence[Chunk] = b"",
         deadline_s: float,
     ) -> Response:
         """Send one request to one instance that serves the capability.
@@ -227,7 +227,7 @@ class Caller:
         *,
         at: Target | None = None,
         headers: Mapping[str, str] | None = None,
-        body: bytes | Sequence[bytes] = b"",
+        body: bytes | Sequence[Chunk] = b"",
         deadline_s: float,
         max_body: int = MAX_BODY,
         shared: bool = False,

@@ -18,6 +18,7 @@ from hivemesh_sdk.transport.connection import (
     CLOSE_S,
     MAX_BODY,
     MOST_SHARED,
+    Chunk,
     Connection,
     Response,
     Target,
@@ -84,7 +85,7 @@ class MeshClient:
         path: str,
         *,
         headers: Mapping[str, str] | None = None,
-        body: bytes | Sequence[bytes] = b"",
+        body: bytes | Sequence[Chunk] = b"",
         deadline_s: float,
         max_body: int = MAX_BODY,
         shared: bool = False,
@@ -260,7 +261,7 @@ class _Pool:
             self._wake()
 
     async def once_more(
-        self, head: bytes, chunks: Sequence[bytes], max_body: int, until: float
+        self, head: bytes, chunks: Sequence[Chunk], max_body: int, until: float
     ) -> Response:
         """Send what another's answer has ended once more, on a connection that nobody shares.
 

@@ -33,10 +33,14 @@ from hivemesh_sdk.trust.refusals import handshake_detail, is_certificate_alert
 
 MAX_BODY = 16 * 1024 * 1024  # two pages of 8 MiB
 PIECE = 256 * 1024  # of a large body, in one write
+MAX_HEAD = 64 * 1024  # of an answer, with its trailers
+MOST_PER_BYTE = 8  # of a body: what its chunks are framed with
 ONE_WRITE = 64 * 1024  # below this head and body are joined into one TLS record
 CLOSE_S = 1.0
 MOST_SHARED = 16 * 1024  # bytes of requests that travel together: one TLS record
 MOST_TOGETHER = 8  # requests that do; with more of them, caller and callee would work in turns
+
+Chunk = bytes | memoryview
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -117,10 +121,13 @@ class Connection(asyncio.Protocol):
         self._room = 0
         self._parsing = False
         self._chunks: list[bytes] = []
+        self._taken = [
+            0
+        ]  # bytes of the answer that is being read, after the read in which it began
         self._lines: list[tuple[bytes, bytes]] = []
         self._status = 0
         self._size = 0
-        self._pieces: Iterator[bytes | memoryview] = iter(())
+        self._pieces: Iterator[Chunk] = iter(())
         self._paused = False
         self._unsent = False
         self.transport: asyncio.Transport
@@ -167,7 +174,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(b"".join(gathered))
 
     def exchange(
-        self, head: bytes, chunks: Sequence[bytes], max_body: int, until: float
+        self, head: bytes, chunks: Sequence[Chunk], max_body: int, until: float
     ) -> asyncio.Future[Response]:
         """Send one request; the answer comes later, at the latest when the loop's time is `until`."""
         waiter: asyncio.Future[Response] = self._loop.create_future()
@@ -222,11 +229,17 @@ class Connection(asyncio.Protocol):
         if not self._exchanges:
             self.abort()  # an answer that nobody asked for
             return
+        began = self._taken
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(self._unreachable(f"answered no valid HTTP: {error}"))
             self.abort()
+        if began is self._taken:  # all of it belongs to one answer
+            began[0] += len(data)
+            if began[0] > MAX_HEAD + MOST_PER_BYTE * self._size:
+                self._fail(self._unreachable("answered with a head without an end"))
+                self.abort()
 
     def _read_known(self, data: bytes) -> bytes:
         """Take whole answers of the known form; returns the rest, which is the parser's."""
@@ -251,6 +264,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._parsing = True
+        self._taken = [0]
         self._size = 0
         if not self._exchanges:
             self.abort()  # a second answer, which the next call would take for its own
@@ -346,9 +360,9 @@ class Connection(asyncio.Protocol):
         return self._unreachable("dropped the connection before it answered")
 
 
-def _pieces(head: bytes, chunks: Sequence[bytes]) -> Iterator[bytes | memoryview]:
+def _pieces(head: bytes, chunks: Sequence[Chunk]) -> Iterator[Chunk]:
     """Cut a request into writes; small chunks go out together."""
-    small = [head]
+    small: list[Chunk] = [head]
     size = len(head)
     for chunk in chunks:
         if size + len(chunk) <= ONE_WRITE:
