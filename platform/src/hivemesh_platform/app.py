@@ -433,6 +433,7 @@ def _mesh_routers(platform: Platform, database: Database) -> list[APIRouter]:
             lambda: figures.system_status(platform),
             lambda: figures.metrics(platform, database),
             lambda tenant: database.read(lambda tx: active_of(tx, tenant)),
+            lambda tenant: figures.queue(platform, database, tenant),
         ),
         instances.router(
             platform.registry,

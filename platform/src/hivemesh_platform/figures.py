@@ -4,11 +4,12 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
-from hivemesh_sdk.contracts.api import RunState, SystemStatus
+from hivemesh_sdk.contracts.api import QueueView, RunState, SystemStatus
 from hivemesh_sdk.contracts.names import PROTOCOL
 
 from hivemesh_platform import __version__
-from hivemesh_platform.execution.ledger.store import pending, totals
+from hivemesh_platform.execution.ledger.port import milliseconds
+from hivemesh_platform.execution.ledger.store import pending, queued, totals
 from hivemesh_platform.registry.model import InstanceState
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.telemetry.metrics import Metrics, Totals
@@ -51,6 +52,20 @@ def system_status(platform: "Platform") -> SystemStatus:
 def _quarantined(platform: "Platform") -> list[str]:
     denials = platform.revocation.current.denials
     return sorted(one.rule for one in denials if one.kind is DenialKind.QUARANTINE)
+
+
+async def queue(platform: "Platform", database: Database, tenant: str) -> list[QueueView]:
+    """What waits to be placed."""
+    now = milliseconds(platform.clock)
+    return [
+        QueueView(
+            capability=row["capability"],
+            high=row["high"],
+            background=row["background"],
+            oldest_s=max(0, now - row["oldest"]) / 1000,
+        )
+        for row in await database.read(lambda tx: queued(tx, tenant))
+    ]
 
 
 async def metrics(platform: "Platform", database: Database) -> Metrics:

@@ -32,6 +32,7 @@ from hivemesh_sdk.contracts.api import (
     LimitView,
     Page,
     PipelineView,
+    QueueView,
     RejectedView,
     ReplicaView,
     RetentionView,
@@ -288,6 +289,10 @@ class Client:
     def status(self) -> SystemStatus:
         """The installation at a glance."""
         return self._view(SystemStatus, "GET", "/v1/status")
+
+    def queue(self) -> list[QueueView]:
+        """What waits to be placed, by capability, split by priority."""
+        return self._page(QueueView, self._read("GET", "/v1/queue"))
 
     def replicas(self) -> list[ReplicaView]:
         """The replicas of the platform, those included that were declared dead or have left."""

@@ -125,6 +125,16 @@ async def test_the_metrics_count_jobs_by_their_state(found: Platform) -> None:
     assert 'hivemesh_jobs_pending{queue="background"} 2.0' in text
 
 
+async def test_the_queue_is_told_by_capability_and_priority(found: Platform) -> None:
+    assert (await call(found.mesh_app, "GET", "/v1/queue")).json()["items"] == []
+    for priority in (0, 5, 6):
+        body = {"capability": "echo.say@1", "priority": priority}
+        assert (await call(found.mesh_app, "POST", "/v1/jobs", body=body)).status == 202
+    (one,) = (await call(found.mesh_app, "GET", "/v1/queue")).json()["items"]
+    assert one.pop("oldest_s") >= 0
+    assert one == {"capability": "echo.say@1", "high": 1, "background": 2}
+
+
 async def test_the_six_metrics_are_there(found: Platform) -> None:
     answer = await call(found.mesh_app, "GET", "/metrics", as_=OPERATOR)
     text = answer.body.decode()

@@ -70,6 +70,7 @@ ROUTES: dict[str, Needs] = {
     "GET /v1/health": KNOWN,
     "GET /v1/whoami": KNOWN,
     "GET /v1/status": one_of("read:status"),
+    "GET /v1/queue": one_of("read:status"),
     "GET /metrics": one_of("read:metrics"),
     "GET /v1/config": one_of("read:config"),
     # processes

@@ -1,9 +1,9 @@
-"""`/v1/status`, `/v1/health` and `/metrics`."""
+"""`/v1/status`, `/v1/queue`, `/v1/health` and `/metrics`."""
 
 from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Request, Response
-from hivemesh_sdk.contracts.api import SystemStatus, View
+from hivemesh_sdk.contracts.api import Page, QueueView, SystemStatus, View
 
 from hivemesh_platform.access.service import DEFAULT_TENANT
 from hivemesh_platform.api.access import principal_of, require
@@ -21,8 +21,9 @@ def router(
     status: Callable[[], SystemStatus],
     metrics: Callable[[], Awaitable[Metrics]],
     active: Callable[[str], Awaitable[int]],
+    queue: Callable[[str], Awaitable[list[QueueView]]],
 ) -> APIRouter:
-    """The routes; the functions take the figures of the moment, `active` those of one tenant."""
+    """The routes; the functions take the figures of the moment, `active` and `queue` of one tenant."""
     routes = strict_router()
 
     @routes.get("/v1/status")
@@ -31,6 +32,10 @@ def router(
         if principal.tenant == DEFAULT_TENANT:
             return status()
         return of_tenant(status(), await active(principal.tenant))
+
+    @routes.get("/v1/queue")
+    async def get_queue(request: Request) -> Page[QueueView]:
+        return Page(items=await queue(require(request, "read:status").tenant))
 
     @routes.get("/v1/health")
     async def get_health(request: Request) -> Health:

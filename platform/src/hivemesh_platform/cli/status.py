@@ -1,8 +1,15 @@
 """`hivemesh status` and `hivemesh health`: the installation at a glance."""
 
+from typing import TYPE_CHECKING
+
 import typer
+from hivemesh_sdk.errors import RemoteError
 
 from hivemesh_platform.cli import output, session
+
+if TYPE_CHECKING:
+    from hivemesh_sdk.client import Client
+    from hivemesh_sdk.contracts.api import QueueView
 
 
 def status(fmt: output.Format = "table", state: session.State = None) -> None:
@@ -12,10 +19,11 @@ def status(fmt: output.Format = "table", state: session.State = None) -> None:
     """
     with session.client(state) as client:
         seen = client.status()
-        workers = client.workers()
+        workers, queue = client.workers(), _queue(client)
     if fmt in {"json", "yaml"}:
         document = seen.model_dump(mode="json")
         document["workers"] = [one.model_dump(mode="json") for one in workers]
+        document["queue"] = [one.model_dump(mode="json") for one in queue]
         output.show_document(document, fmt)
         return
     typer.echo(
@@ -43,6 +51,20 @@ def status(fmt: output.Format = "table", state: session.State = None) -> None:
     ]
     if rows:
         typer.echo("\n" + output.table(["worker", "version", "state", "live", "reason"], rows))
+    waits = [
+        [one.capability, str(one.high), str(one.background), f"{one.oldest_s:.0f}s"]
+        for one in queue
+    ]
+    if waits:
+        typer.echo("\n" + output.table(["queue", "high", "background", "oldest waits"], waits))
+
+
+def _queue(client: "Client") -> "list[QueueView]":
+    """What waits; nothing where the database is away, since the rest can be told without it."""
+    try:
+        return client.queue()
+    except RemoteError:
+        return []
 
 
 def health(state: session.State = None, fmt: output.Format = "table") -> int:

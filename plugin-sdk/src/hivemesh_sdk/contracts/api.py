@@ -82,6 +82,15 @@ class SystemStatus(View):
     ejected: list[str] = []  # instances that are slower, or fail more, than the others
 
 
+class QueueView(View):
+    """What waits to be placed at instances of one capability: jobs, and the steps of runs."""
+
+    capability: str
+    high: int  # with a priority above 5
+    background: int  # the others
+    oldest_s: float  # since the one that waits longest was accepted
+
+
 class ReplicaView(View):
     """One replica of the platform."""
 

@@ -40,6 +40,18 @@ def pending(tx: Transaction) -> dict[str, int]:
     return {"high": 0, "background": 0} | {row["queue"]: int(row["number"]) for row in rows}
 
 
+def queued(tx: Transaction, tenant: str) -> list[Row]:
+    """Return what has not started, by capability: high, background, and when the oldest was made."""
+    return tx.all(
+        """SELECT capability, SUM(CASE WHEN priority > ? THEN 1 ELSE 0 END) AS high,
+                  SUM(CASE WHEN priority > ? THEN 0 ELSE 1 END) AS background,
+                  MIN(created_at) AS oldest FROM work
+            WHERE ended_at IS NULL AND tenant = ? AND state IN ('queued', 'waiting')
+            GROUP BY capability ORDER BY capability""",
+        (DEFAULT_PRIORITY, DEFAULT_PRIORITY, tenant),
+    )
+
+
 def active_of(tx: Transaction, tenant: str) -> int:
     """Return how many runs of a tenant have not ended."""
     row = tx.one("SELECT COUNT(*) AS n FROM run WHERE ended_at IS NULL AND tenant = ?", (tenant,))
