@@ -96,3 +96,29 @@ def test_purge_deletes_what_it_was_told_to(monkeypatch, capsys, tmp_path):
     code, _, _ = run(monkeypatch, capsys, "down", "--purge", "--yes", "--state", str(state))
     assert code == 0
     assert not state.exists()
+
+
+@pytest.mark.parametrize("made", [{"platform.db"}, {"lock", "trust", "logs"}])
+def test_purge_deletes_a_state_folder(monkeypatch, capsys, tmp_path, made):
+    for name in made:
+        (tmp_path / "state" / name).mkdir(parents=True)
+    code, _, _ = run(
+        monkeypatch, capsys, "down", "--purge", "-y", "--state", str(tmp_path / "state")
+    )
+    assert code == 0
+    assert not (tmp_path / "state").exists()
+
+
+def test_purge_deletes_nothing_that_no_platform_has_made(monkeypatch, capsys, tmp_path):
+    (tmp_path / "thesis.txt").write_text("twelve years")
+    code, _, err = run(monkeypatch, capsys, "down", "--purge", "--yes", "--state", str(tmp_path))
+    assert code == failures.USAGE
+    assert "is no state folder" in err
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_platform_elsewhere_is_neither_stopped_nor_purged_here(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("HIVEMESH_SERVER", "https://elsewhere.example:8443")
+    code, _, err = run(monkeypatch, capsys, "down", "--state", str(tmp_path))
+    assert code == failures.USAGE
+    assert "leave --server out to stop the one here" in err

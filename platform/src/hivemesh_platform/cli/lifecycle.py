@@ -72,8 +72,10 @@ def down(
 
     Examples:  hivemesh down  ·  hivemesh down --purge --yes
     """
+    _refuse_remote("stop")
     folder = session.state_folder(state)
     if purge:
+        _check_purge(folder)
         asking.confirmed(f"stop, and delete {folder} with all data in it?", yes=yes)
     stopped = stop(folder)
     if purge and folder.exists():
@@ -100,7 +102,7 @@ def start(folder: Path, settings: list[str]) -> "subprocess.Popen[bytes]":
     Raises:
         RemoteError: it ended before it was ready; the problem says why.
     """
-    _refuse_remote()
+    _refuse_remote("start")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     ready, told = os.pipe()
     process = subprocess.Popen(  # noqa: S603 - our own interpreter, no shell
@@ -174,8 +176,23 @@ def running(folder: Path) -> "Iterator[Client]":
             stop(folder)
 
 
-def _refuse_remote() -> None:
-    """A platform starts here, whatever platform elsewhere is named.
+def _check_purge(folder: Path) -> None:
+    """Delete nothing that no platform has made.
+
+    Raises:
+        ConfigurationError: the folder is not empty, and none has worked in it.
+    """
+    found = {one.name for one in folder.iterdir()} if folder.exists() else set()
+    if not found or "platform.db" in found or {"lock", "trust"} <= found:
+        return
+    from hivemesh_sdk.errors import ConfigurationError
+
+    message = f"{folder} is no state folder: no platform has worked there; correct --state"
+    raise ConfigurationError(message, slug="configuration-invalid")
+
+
+def _refuse_remote(what: str) -> None:
+    """A platform starts and stops here, whatever platform elsewhere is named.
 
     Raises:
         ConfigurationError: one is named.
@@ -184,7 +201,7 @@ def _refuse_remote() -> None:
     if named is not None:
         from hivemesh_sdk.errors import ConfigurationError
 
-        message = f"{named.url} is a platform elsewhere; leave --server out to start one here"
+        message = f"{named.url} is a platform elsewhere; leave --server out to {what} the one here"
         raise ConfigurationError(message, slug="configuration-invalid")
 
 
