@@ -286,6 +286,20 @@ async def test_a_restart_goes_on_with_the_version_in_force_and_a_later_signature
     assert after.issued_at > before.issued_at
 
 
+async def test_of_two_replicas_that_start_at_once_both_have_the_first_version(
+    scene, database, monkeypatch
+):
+    other, known = scene.service(), PolicyStore.newest
+    unseen = iter([None])
+
+    async def newest(store):
+        return next(unseen) if unseen.__length_hint__() else await known(store)
+
+    monkeypatch.setattr(PolicyStore, "newest", newest)
+    await other.open()
+    assert other.current().version == scene.policies.current().version
+
+
 async def test_a_clock_set_back_does_not_make_older_signatures(scene):
     before = await scene.signed()
     scene.clock.jump(-(scene.clock.now() - scene.clock.now().replace(year=2020)))

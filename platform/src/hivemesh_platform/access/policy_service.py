@@ -135,7 +135,9 @@ class PolicyService:
         if newest is None:
             newest = self._next(0, FIRST_DOCUMENT, (), Author(id=SYSTEM, reason="first start"))
             await self._record("policy:apply", newest, Author(id=SYSTEM, reason="first start"))
-            await self._store.add(newest)
+            with suppress(PolicyChangedError):  # a replica that starts at the same time was first
+                await self._store.add(newest)
+            newest = await self._store.newest() or newest
         self._use(newest)
         await self.consent()
         if not self._token:
