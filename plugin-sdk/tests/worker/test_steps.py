@@ -142,6 +142,8 @@ def test_an_input_counts_by_its_content():
     reference = InputPart(artifact=Artifact(sha256=sha256, size=len(body)))
     inline = fingerprint_of(request(inputs=[InputPart(bytes=len(body))]), [body])
     assert fingerprint_of(request(inputs=[reference]), [None]) == inline
+    told = InputPart(bytes=len(body), sha256=hashlib.sha256(body).hexdigest())
+    assert fingerprint_of(request(inputs=[told]), [body]) == inline
 
 
 def test_a_lower_attempt_is_stale(table):

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -36,9 +36,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InputPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One batch (NDJSON) or one state (JSON): inline (`bytes` follow) or by reference."""
+    """One batch (NDJSON) or one state (JSON): inline (`bytes` follow) or by reference.
+
+    `sha256` is that of the bytes, from a caller who knows it already: nobody hashes them again to
+    tell two requests with one key apart.
+    """
 
     bytes: int | None = None
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] | None = None
     artifact: Artifact | None = None
     count: int = 0
     encoding: Encoding = "identity"

@@ -434,7 +434,7 @@ def fingerprint_of(request: StepRequest, bodies: Bodies) -> Fingerprint:
     parts = [which, request.capability, request.kind, _digest(known) if known else ""]
     for part, body in zip(request.inputs, bodies, strict=True):
         if body is not None:
-            parts.append(_digest(body))
+            parts.append(part.sha256 or _digest(body))
         elif part.artifact is not None:
             parts.append(part.artifact.sha256)
         else:

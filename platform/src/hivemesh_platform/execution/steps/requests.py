@@ -135,7 +135,7 @@ async def _inputs(
         return [_by_reference(one) for one in claim.inputs], []
     bodies = [await artifacts.read(one.sha256) for one in claim.inputs]
     parts = [
-        InputPart(bytes=len(body), count=one.count, encoding=one.encoding)
+        InputPart(bytes=len(body), sha256=one.sha256, count=one.count, encoding=one.encoding)
         for one, body in zip(claim.inputs, bodies, strict=True)
     ]
     return parts, bodies
