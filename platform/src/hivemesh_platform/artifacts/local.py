@@ -112,7 +112,7 @@ class LocalArtifactStore:
 
     async def read_range(self, sha256: str, start: int, end: int) -> AsyncIterator[bytes]:
         """Yield the bytes from `start` up to `end` (exclusive) in blocks, each verified."""
-        size = await self.size(sha256)
+        size = await self._in_thread(self._size_of_read, sha256)
         if size is None:
             raise self._gone(sha256)
         if size <= SMALL:
@@ -120,7 +120,6 @@ class LocalArtifactStore:
             return
         self._readers[sha256] += 1
         try:
-            await self._in_thread(self._touch, self._path(sha256))  # for other replicas
             for block in range(start // BLOCK, -(-end // BLOCK)):
                 data = await self._in_thread(self._read_block, sha256, block)
                 yield data[max(0, start - block * BLOCK) : end - block * BLOCK]
@@ -280,6 +279,13 @@ class LocalArtifactStore:
             return self._path(sha256).stat().st_size
         except (FileNotFoundError, ArtifactMissingError):
             return None
+
+    def _size_of_read(self, sha256: str) -> int | None:
+        """The size of what is about to be read; what takes long to read is kept from collectors."""
+        size = self._size(sha256)
+        if size is not None and size > SMALL and not self._touch(self._path(sha256)):
+            return None
+        return size
 
     def _delete(self, sha256: str, older_than: float) -> bool:
         path = self._path(sha256)

@@ -14,7 +14,7 @@ from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.contracts.steps import Bodies, Encoding, InputPart, Limits, StepKind
 
 CREDIT_BYTES = 16 * 1024 * 1024  # two pages may wait to be acknowledged
-BLOCK_BYTES = 1024 * 1024  # an artifact is read block by block, one ahead
+BLOCK_BYTES = 2 * 1024 * 1024  # an artifact is read block by block, one ahead
 MAX_DOCUMENT_BYTES = 2 * 1024 * 1024
 MAX_BODY_BYTES = 80 * 1024 * 1024
 HEAD = struct.Struct("<II")
