@@ -61,7 +61,7 @@ from hivemesh_platform.storage.transaction import Row, Transaction
 
 JSON = "application/json"
 SUBMIT_AGAIN_S = 5.0
-GATHER_S = 0.1  # a view of a running run costs a millisecond, and batches end by the dozen
+GATHER_S = 0.25  # a view of a running run costs milliseconds, and batches end by the dozen
 
 _log = structlog.get_logger("hivemesh.execution")
 
