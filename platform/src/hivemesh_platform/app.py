@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 from fastapi import APIRouter, FastAPI
 from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.lifecycle.heap import give_back_regularly
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.identity import SpiffeId
@@ -71,7 +72,6 @@ from hivemesh_platform.execution.runs.engine import DbosEngine
 from hivemesh_platform.execution.runtime import Execution, ExecutionPorts, open_execution
 from hivemesh_platform.execution.steps.mesh_transport import MeshStepTransport
 from hivemesh_platform.identity import Sources, open_sources
-from hivemesh_platform.memory import give_back_regularly
 from hivemesh_platform.overview import Overview
 from hivemesh_platform.people import People, names_of
 from hivemesh_platform.registry.embedded import EmbeddedDirectory
@@ -234,10 +234,10 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
             lambda: replicas.leads("artifacts"),
         )
         platform.removed = retention.removed
-        routers = [
-            retention_api.router(retention, platform.audit),
-            *_mesh_routers(platform, database),
+        routers = [  # they are tried in this order: first what workers ask for again and again
             *_work_routers(platform, execution, files),
+            *_mesh_routers(platform, database),
+            retention_api.router(retention, platform.audit),
         ]
         routers.append(secrets.router(execution, InstalledCatalogue(platform.types)))
         routers.append(tickets.router(execution.tickets, execution.submits, clock))
@@ -285,6 +285,7 @@ def _work_routers(
 ) -> list[APIRouter]:
     trail = platform.audit
     return [
+        artifacts.router(files, execution.runs, trail, execution.tickets),
         again.router(
             execution.again,
             execution.runs,
@@ -300,7 +301,6 @@ def _work_routers(
         dead_letters.router(execution, Work(execution.runs, files), trail),
         pipelines.router(execution.pipelines, execution.runs, files),
         datasets.router(execution.datasets, trail),
-        artifacts.router(files, execution.runs, trail, execution.tickets),
     ]
 
 
