@@ -20,10 +20,10 @@ import structlog
 from hivemesh_sdk.clock import SystemClock
 from hivemesh_sdk.contracts.problems import Problem, problem
 from hivemesh_sdk.errors import ConfigurationError, HivemeshError
+from hivemesh_sdk.lifecycle import heap
 from hivemesh_sdk.transport import Limits, Listener, enrolment_listener, serve
 from pydantic import JsonValue
 
-from hivemesh_platform import memory
 from hivemesh_platform.configuration import Loaded, Surroundings, from_text, load
 from hivemesh_platform.identity import OperatorFiles, OwnIdentity
 from hivemesh_platform.listeners import Sockets
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(loaded: Loaded, ready: Ready) -> None:
     folder = _prepared(loaded.state_folder)
-    memory.settle()
+    heap.settle()
     with locked(folder):
         storage, telemetry = loaded.settings.storage, loaded.settings.telemetry
         logs.configure(

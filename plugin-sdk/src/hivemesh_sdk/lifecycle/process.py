@@ -16,6 +16,7 @@ from hivemesh_sdk.clock import Clock, SystemClock
 from hivemesh_sdk.contracts.instances import Heartbeat, Registration
 from hivemesh_sdk.contracts.names import PROTOCOL
 from hivemesh_sdk.errors import ConfigurationError, HivemeshError, RemoteError
+from hivemesh_sdk.lifecycle import heap
 from hivemesh_sdk.lifecycle.artifacts import GrantedArtifacts
 from hivemesh_sdk.lifecycle.environment import Environment, address_of
 from hivemesh_sdk.lifecycle.health import Health, HealthFile
@@ -60,6 +61,7 @@ _log = structlog.get_logger("hivemesh.lifecycle")
 def run_worker(location: Location, environment: Environment) -> int:
     """Run the worker until it is told to end; returns the exit code."""
     configure_logs(environment.log_level, worker=location.manifest.metadata.name)
+    heap.settle()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             code = runner.run(_until_signal(WorkerProcess(location, environment)))
@@ -300,6 +302,7 @@ class WorkerProcess:
                 tasks.create_task(running.renewer.run()),
                 tasks.create_task(running.policy.run()),
                 tasks.create_task(self._beat_on(running)),
+                tasks.create_task(heap.give_back_regularly()),
             ]
             if running.discoverer is not None:
                 background.append(tasks.create_task(running.discoverer.run()))
