@@ -68,3 +68,30 @@ def test_more_addresses_than_the_limit_are_cut_with_a_defect():
 @pytest.mark.parametrize("evil", ["(", '"', "<", ":", "@", ",", "\\", "[", "a b ", "=?"])
 def test_a_long_row_of_one_character_is_read(evil):
     parse_addresses(evil * 50_000, [])
+
+
+@pytest.mark.parametrize(
+    ("value", "last"),
+    [
+        ("a" + " " * 262_144 + "b", ("a b", "")),
+        ("x at " + "." * 262_144 + " y", None),
+        (" " * 262_144 + "a", ("", "a")),
+        ('"' + "a" * 262_144, None),
+    ],
+    ids=["blanks", "dots", "leading", "quote"],
+)
+def test_the_longest_field_is_read_in_one_pass(value, last):
+    found = read(value)  # a pattern that goes back over it would take minutes
+    assert last is None or found[-1] == last
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("jane at .", [("jane at .", "")]),
+        ("jane at a.", [("jane at a.", "")]),
+        ("j at a.b", [("", "j@a.b")]),
+    ],
+)
+def test_at_written_as_a_word_needs_a_host(value, expected):
+    assert read(value) == expected

@@ -104,6 +104,13 @@ def test_a_message_in_an_open_multipart_stays_inside():
     ]
 
 
+def test_many_separators_in_an_open_multipart_are_read_in_one_pass():
+    part = (b"\n" + SEPARATOR + b"A: b\n") * 4000 + b"--XX\n"
+    data = SEPARATOR + MULTIPART + part * 16  # looking ahead from each of them would take minutes
+    [span] = split(data + b"--XX--\n")
+    assert span.length == len(data) + 7
+
+
 def test_a_multipart_that_was_cut_off_does_not_swallow_what_follows():
     assert len(split(SEPARATOR + MULTIPART + b"text\n\n" + SEPARATOR + TWO)) == 2
 

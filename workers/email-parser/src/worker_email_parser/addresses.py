@@ -18,7 +18,7 @@ ADDRESS_LIMIT: Final = 5000  # addresses kept of one field
 
 _PLAIN = re.compile(r"\s*([^\s<>(),;:\"\\\[\]@]+@[^\s<>(),;:\"\\\[\]@]+)\s*\Z", re.ASCII)
 _NAMED = re.compile(
-    r"\s*(?:\"([^\"\\]*)\"|([^<>(),;:\"\\\[\]@]*?))\s*"
+    r"(?:\s*\"([^\"\\]*)\"\s*|([^<>(),;:\"\\\[\]@]*))"
     r"<([^\s<>(),;:\"\\\[\]@]+@[^\s<>(),;:\"\\\[\]@]+)>\s*\Z",
     re.ASCII,
 )
@@ -27,9 +27,7 @@ _TOKEN = re.compile(
     r"|(?P<special>[(),:;<>\\])|(?P<atom>[^\s(),:;<>\"\[\\]+|\[)",
     re.DOTALL | re.ASCII,
 )
-_OBFUSCATED = re.compile(
-    r"(\S+) at (\S+\.\S+)\Z", re.ASCII
-)  # "user at host", as pipermail writes it
+_OBFUSCATED = re.compile(r"(\S+) at (\S+)\Z", re.ASCII)  # "user at host", as pipermail writes it
 _SPACES = re.compile(r"\s+", re.ASCII)
 _BACKSLASH = re.compile(r"\\(.)", re.DOTALL)
 
@@ -193,7 +191,7 @@ class _Reader:
         match = _OBFUSCATED.match(phrase)
         if "@" in phrase:
             self._with_at(phrase, comment)
-        elif match:
+        elif match and "." in match[2][1:-1]:
             self._add(comment, f"{match[1]}@{match[2]}")
         elif " " in phrase:
             self._note()

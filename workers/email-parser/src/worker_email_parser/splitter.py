@@ -31,6 +31,7 @@ BLOCK: Final = 1024 * 1024  # read at once; larger blocks measured no faster
 DELIMITER_WINDOW: Final = (
     256 * 1024
 )  # how far behind a separator a still open multipart is looked for
+HEADER_WINDOW: Final = 64 * 1024  # how far behind it the header of a message is looked for there
 _LINES_AHEAD: Final = 2 * LINE_LIMIT  # a separator line and the line after it
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
@@ -63,7 +64,7 @@ class Span(msgspec.Struct, frozen=True, gc=False):
 class _Frame:
     """What one message says about its own end; positions are relative to its beginning."""
 
-    __slots__ = ("_searched", "closed", "delimiter", "end", "opened")
+    __slots__ = ("_ahead", "_next", "_searched", "closed", "delimiter", "end", "opened")
 
     def __init__(self, delimiter: bytes = b"", body: int = 0, end: int = -1) -> None:
         self.delimiter = delimiter
@@ -71,6 +72,8 @@ class _Frame:
         self.opened = False
         self.closed = False
         self._searched = body
+        self._next = -1  # the delimiter line that was found last behind a candidate
+        self._ahead = 0  # up to there behind candidates was searched without finding one
 
     def search(self, window: bytes, start: int, candidate: int) -> None:
         """Look for delimiter lines before the candidate; never twice at the same place."""
@@ -83,6 +86,20 @@ class _Frame:
             self.closed = window.startswith(b"--", end)
             self.opened = True
         self._searched = max(self._searched, candidate - 1)
+
+    def next_delimiter(self, window: bytes, start: int, candidate: int) -> int:
+        """Return where a delimiter line follows soon, or -1; never twice at the same place."""
+        stop = candidate + DELIMITER_WINDOW
+        if self._next < candidate:
+            first = start + max(candidate, self._ahead)
+            at = find_delimiter(window, self.delimiter, first, start + stop)
+            if at < 0:
+                self._ahead = stop - len(self.delimiter) + 1
+                return -1
+            if at + len(self.delimiter) == len(window):  # what follows it is not read yet
+                return at - start
+            self._next = at - start
+        return self._next if self._next + len(self.delimiter) <= stop else -1
 
 
 _PLAIN: Final = _Frame()
@@ -245,10 +262,11 @@ class Splitter:
             return False
         self._ensure(candidate + DELIMITER_WINDOW)
         at = self._start + candidate
-        found = find_delimiter(self._window, frame.delimiter, at, at + DELIMITER_WINDOW)
+        found = frame.next_delimiter(self._window, self._start, candidate)
         if found < 0:
             return False
-        header = header_end(self._window, at, found + 1)
+        stop = min(self._start + found + 1, at + HEADER_WINDOW)
+        header = header_end(self._window, at, stop)
         return header < 0 or multipart_delimiter(self._window[at:header]) != frame.delimiter
 
     def _cut(self, length: int, next_line: int) -> Span:
