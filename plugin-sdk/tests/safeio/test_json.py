@@ -1,7 +1,12 @@
 """What the JSON reader accepts and refuses."""
 
+import json
+
 import pytest
 from hivemesh_sdk.safeio import MalformedError, parse_json
+from hivemesh_sdk.safeio.json import parse_json_fast
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def refusal(data: str | bytes) -> MalformedError:
@@ -67,3 +72,49 @@ def test_a_whole_surrogate_pair_is_one_character():
 def test_hostile_document_is_refused_in_one_pass(data):
     with pytest.raises(MalformedError):  # a second look at each character would take hours
         parse_json(data)
+
+
+TEXTS = st.text('[]{}"\\ab\n', max_size=8)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+)
+
+
+def depth(value):
+    if not isinstance(value, list | dict):
+        return 0
+    below = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(depth, below), default=0)
+
+
+@given(VALUES, st.integers(0, 6))
+def test_the_fast_reader_counts_the_same_depth(value, limit):
+    data = json.dumps(value).encode()
+    if depth(value) > limit:
+        with pytest.raises(MalformedError, match="deeper"):
+            parse_json_fast(data, max_depth=limit)
+    else:
+        assert parse_json_fast(data, max_depth=limit) == value
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"hello",
+        b"1 2",
+        b'1,"a":2',
+        b'"\xff"',
+        b"1e999",
+        b'"\\ud800"',
+        b"[" * 65 + b"]" * 65,
+        b"[" * 100_000,
+        b'["' + b"[" * 100_000,
+        b"]" * 100,
+        b'"' * 101 + b"[" * 101,
+    ],
+)
+def test_what_the_fast_reader_refuses(data):
+    with pytest.raises(MalformedError):
+        parse_json_fast(data)

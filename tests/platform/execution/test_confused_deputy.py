@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from execution_support import CAPABILITIES as DECLARED
 from execution_support import PIPELINE, core, worker
-from fake_workers import FakeCatalogue, FakeWorkerFleet
+from fake_workers import FakeCatalogue, FakeWorkerFleet, Frame, ResultEvent
 from hivemesh_platform.access.model import Principal
 from hivemesh_platform.execution.behalf import NOBODY, Behalf, effective
 from hivemesh_platform.execution.jobs.batches import read_inputs
@@ -261,6 +261,29 @@ async def test_what_a_restart_goes_on_with_keeps_the_rights_of_who_submitted_it(
     for token in fleet.tickets:
         claims = json.loads(jws.unverified(token, TICKET_TYPE))
         assert (claims["sub"], claims["roles"]) == (VIEWER.sub, ["viewer"])
+
+
+def splicing(sha256):
+    """A worker whose answer goes on where the value ends in the document that its row keeps."""
+    reference = json.dumps({"sha256": sha256, "count": 0, "bytes": 1}).encode()
+
+    def run(_request, _inputs):
+        body = b'1,"artifact":' + reference
+        yield Frame(ResultEvent(no=1, bytes=len(body)), body)
+
+    return run
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["alone", "with others"])
+async def test_no_answer_names_an_artifact_that_its_step_may_not_read(tmp_path, together):
+    one = worker()
+    async with core(tmp_path, one) as platform:
+        foreign = await platform.artifacts.put(b'{"of": "another tenant"}', "")
+        one.behaviours["test.echo@1"] = splicing(foreign.sha256)
+        view = await (batch if together else job)(platform, VIEWER)
+        assert view.state is RunState.FAILED
+        assert view.problem["type"].endswith("output-invalid")
+        assert view.outputs == {}
 
 
 # `effective` is what every path asks, those that are added later too.

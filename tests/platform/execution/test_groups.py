@@ -5,7 +5,7 @@ import json
 
 import pytest
 from execution_support import TESTER, core, worker
-from fake_workers import Frame, ProblemEvent, caller
+from fake_workers import Frame, ProblemEvent, ResultEvent, caller
 from hivemesh_platform.execution.held import Verdict
 from hivemesh_platform.execution.ledger.group_rules import (
     MAX_MEMBERS,
@@ -95,6 +95,25 @@ async def test_a_problem_is_that_of_the_one_that_has_it(late):
         "completed"
     ] * 2
     assert views[3].problem["detail"] == "no threes"
+
+
+@pytest.mark.parametrize("data", [b"hello", b"[" * 5000 + b"]" * 5000, b'"\xff"'])
+async def test_an_answer_that_is_no_value_is_the_problem_of_the_one_that_gave_it(late, data):
+    running, one = await late(slots=1)
+
+    def answering(request, inputs):
+        if inputs == [b"1"]:
+            yield Frame(ResultEvent(no=1, bytes=len(data)), data)
+        else:
+            yield from caller(lambda value, _options: value)(request, inputs)
+
+    one.behaviours[ECHO] = answering
+    ids = await submit(running, range(4))
+    come(running, one)
+    views = await ended(running, ids)
+    assert [view.state.value for view in views] == ["completed", "failed"] + ["completed"] * 2
+    assert views[1].problem["type"].endswith("output-invalid")
+    assert any(key.startswith("group.") for _, key, _ in running.fleet.puts)
 
 
 async def test_a_crash_costs_the_one_that_ran_and_the_others_nothing(late):

@@ -1,5 +1,6 @@
 """Pages are taken as they come: stored by digest, each event once, damage is a repeated attempt."""
 
+import hashlib
 import json
 
 import pytest
@@ -36,7 +37,8 @@ async def store(tmp_path):
         yield opened
 
 
-STORED = "0" * 64  # by a step of the run
+BYTES = b"stored by a step of the run"
+STORED = hashlib.sha256(BYTES).hexdigest()
 
 
 async def may_name(sha256):
@@ -46,6 +48,11 @@ async def may_name(sha256):
 @pytest.fixture
 def reader(store):
     return PageReader(store, "run_1.read.0", keep_answer=False, may_name=may_name)
+
+
+def saying(data):
+    """A result whose bytes are what the worker likes."""
+    return Frame(ResultEvent(no=1, bytes=len(data)), data)
 
 
 async def test_a_batch_is_stored_under_its_digest_and_not_looked_into(store, reader):
@@ -102,13 +109,51 @@ async def test_a_state_is_always_an_artifact(store):
     assert taken.output.artifact is not None
 
 
-async def test_a_batch_that_is_named_is_not_stored_again(store, reader):
-    named = Artifact(sha256="0" * 64, size=7)
-    event = RecordsEvent(no=1, count=2, sha256="0" * 64, artifact=named)
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"hello",
+        b"",
+        b"[" * 65 + b"]" * 65,
+        b"[" * 5000 + b"]" * 5000,
+        b'"\xff"',
+        b"1e999",
+        b'1,"artifact":{"sha256":"' + b"0" * 64 + b'","count":0,"bytes":1}',
+        b"1}{",
+    ],
+    ids=["words", "nothing", "deep", "deeper", "no UTF-8", "no double", "spliced", "two"],
+)
+async def test_an_answer_that_is_no_value_ends_the_step(reader, data):
+    taken = Taken()
+    with pytest.raises(StepFailedError) as failed:
+        await reader.take(page(saying(data)), taken)
+    assert slug_of(failed.value.document) == "output-invalid"
+    assert taken.output is None
+
+
+async def test_a_batch_that_is_named_is_not_stored_again_and_is_as_large_as_it_is(store, reader):
+    await store.put(BYTES, "")
+    used = store.used_bytes
+    event = RecordsEvent(no=1, count=2, sha256=STORED, artifact=Artifact(sha256=STORED, size=1))
     taken = Taken()
     await reader.take(page(Frame(event)), taken)
-    assert (taken.batches[0].sha256, taken.batches[0].bytes) == ("0" * 64, 7)
-    assert store.used_bytes == 0
+    assert (taken.batches[0].sha256, taken.batches[0].bytes) == (STORED, len(BYTES))
+    assert store.used_bytes == used
+
+
+async def test_an_answer_that_is_named_is_as_large_as_it_is(store, reader):
+    await store.put(BYTES, "")
+    taken = Taken()
+    event = ResultEvent(no=1, artifact=Artifact(sha256=STORED, size=1))
+    await reader.take(page(Frame(event)), taken)
+    assert taken.output.artifact.bytes == len(BYTES)
+
+
+@pytest.mark.parametrize("count", [-1, 2**63])
+async def test_a_batch_has_as_many_records_as_there_can_be(reader, count):
+    frame = records_frame(1, [{"n": 1}], 1)
+    with pytest.raises(StepFailedError, match="records"):
+        await reader.take(page(Frame(replace(frame.event, count=count), frame.body)), Taken())
 
 
 @pytest.mark.parametrize("event", [RecordsEvent(no=1, count=2, sha256=""), ResultEvent(no=1)])
@@ -147,6 +192,9 @@ async def test_what_came_before_a_problem_is_kept(reader):
     [
         b"no json\n",
         b'{"type": "records"}\n',
+        b'{"type":"log","no":1,"level":"info","message":"\xff"}\n',
+        b'{"type":"rejected","no":1,"reason":"","position":' + b"[" * 5000 + b"]" * 5000 + b"}\n",
+        page(records_frame(1, [{"n": 1}], "x")).replace(b'"x"', b'"\xff"'),
         page(records_frame(1, [{"n": 1}], 1))[:-3],
         page(records_frame(1, [{"n": 1}], 1)).replace(ndjson([{"n": 1}]), ndjson([{"n": 2}])),
     ],

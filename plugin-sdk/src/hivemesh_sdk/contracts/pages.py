@@ -15,6 +15,7 @@ from hivemesh_sdk.contracts.steps import (
     ResultEvent,
     StepRequest,
 )
+from hivemesh_sdk.contracts.unreadable import UNREADABLE
 
 MAX_LINE_BYTES = 1024 * 1024
 
@@ -53,7 +54,7 @@ def decode_request(data: bytes) -> tuple[StepRequest, list[bytes | None]]:
     line, start = _line(data, 0)
     try:
         request = _decode_request(line)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except UNREADABLE as error:
         message = f"the first line is no step request: {error}"
         raise FramingError(message) from error
     inputs: list[bytes | None] = []
@@ -89,7 +90,7 @@ def decode_page(data: bytes) -> Iterator[Frame]:
         line, start = _line(data, start)
         try:
             event = _decode_event(line)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except UNREADABLE as error:
             message = f"a line of the page is no event: {error}"
             raise FramingError(message) from error
         end = start

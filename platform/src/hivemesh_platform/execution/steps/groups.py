@@ -45,7 +45,12 @@ from hivemesh_platform.execution.ports import (
     UnreachableError,
 )
 from hivemesh_platform.execution.steps.dispatch import Dispatcher, until_stored
-from hivemesh_platform.execution.steps.pages import INLINE_ANSWER, StepFailedError, as_told
+from hivemesh_platform.execution.steps.pages import (
+    INLINE_ANSWER,
+    StepFailedError,
+    as_told,
+    wrong_answer,
+)
 from hivemesh_platform.execution.steps.parts import FULL_S, Parts
 from hivemesh_platform.execution.steps.reconnecting import reconnecting
 from hivemesh_platform.execution.steps.requests import DEFAULT_IDLE_MS
@@ -271,6 +276,16 @@ class _Said:
     failures: list[tuple[Claim, Problem]] = field(default_factory=list)
     last: ResultEvent | Problem | None = None
 
+    def take(self, claim: Claim, body: bytes, failure: Problem | None) -> None:
+        """Take how a member has ended."""
+        body = body or b"null"
+        if failure is not None:
+            self.failures.append((claim, as_told(failure)))
+        elif len(body) <= INLINE_ANSWER and (wrong := wrong_answer(body)) is not None:
+            self.failures.append((claim, wrong))
+        else:
+            self.answers.append((claim, body))
+
 
 class _Journey:
     """The exchange of one request with one worker, page by page, into the ledger."""
@@ -406,10 +421,7 @@ class _Journey:
                 self._last = event.no
                 match event:
                     case MemberEvent(key=key, problem=failure) if claim := self.open.get(key):
-                        if failure is None:
-                            said.answers.append((claim, data))
-                        else:
-                            said.failures.append((claim, as_told(failure)))
+                        said.take(claim, data, failure)
                     case LogEvent():
                         self._say(event)
                     case ResultEvent():
@@ -422,7 +434,7 @@ class _Journey:
         return said
 
     def _end(self, claim: Claim, body: bytes) -> JobEnd:
-        output = Output(value=msgspec.Raw(body or b"null"))
+        output = Output(value=msgspec.Raw(body))
         return JobEnd(claim.key, claim.fence, _encode(output).decode())
 
     async def _long(self, claim: Claim, body: bytes) -> JobEnd:

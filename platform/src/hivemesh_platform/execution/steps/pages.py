@@ -16,14 +16,17 @@ from hivemesh_sdk.contracts.steps import (
     RejectedEvent,
     ResultEvent,
 )
+from hivemesh_sdk.safeio.json import parse_json_fast
+from hivemesh_sdk.safeio.problems import MalformedError
 
 from hivemesh_platform.artifacts.errors import DigestMismatchError
 from hivemesh_platform.artifacts.model import BatchRef
-from hivemesh_platform.artifacts.ports import ArtifactStore
+from hivemesh_platform.artifacts.ports import ArtifactStore, Stored
 from hivemesh_platform.execution.ledger.port import Progress
 from hivemesh_platform.execution.model import Output, RejectedRecord, is_lost_worker
 
 INLINE_ANSWER = 16 * 1024  # a longer answer becomes an artifact, so that rows stay small
+MAX_COUNT = 2**53  # of records in a batch
 
 _log = structlog.get_logger("hivemesh.execution")
 _encode = msgspec.json.Encoder().encode
@@ -37,6 +40,15 @@ def as_told(document: Problem) -> Problem:
     if not is_lost_worker(document):
         return document
     return problem("step-failed", f"{document.title}: {document.detail}", retryable=True)
+
+
+def wrong_answer(body: bytes) -> Problem | None:
+    """What is wrong with an answer that its row is to hold, inside a document of the platform."""
+    try:
+        parse_json_fast(body, name="the answer")
+    except MalformedError as error:
+        return problem("output-invalid", error.detail)
+    return None
 
 
 class StepFailedError(Exception):
@@ -108,7 +120,7 @@ class PageReader:
                 if frame.event.no > into.last:
                     await self._take_one(frame, into)
                     into.last = frame.event.no
-        except (FramingError, DigestMismatchError) as error:
+        except (FramingError, DigestMismatchError, UnicodeDecodeError) as error:
             detail = f"a page of {self._key} is damaged: {error}"
             raise StepFailedError(problem("step-failed", detail, retryable=True)) from error
 
@@ -140,6 +152,9 @@ class PageReader:
                 _log.info("worker_said", step=self._key, level=event.level, text=text)
 
     async def _batch(self, event: RecordsEvent, body: bytes) -> BatchRef:
+        if not 0 <= event.count <= MAX_COUNT:
+            detail = f"a batch of {self._key} has {event.count} records"
+            raise StepFailedError(problem("output-invalid", detail))
         if event.artifact is not None:
             found = await self._named(event.artifact)
             return BatchRef(found.sha256, event.count, found.size, event.encoding)
@@ -153,20 +168,25 @@ class PageReader:
         if event.bytes is None:
             return None
         if len(body) <= INLINE_ANSWER and not self._keep_answer:
+            wrong = wrong_answer(body)
+            if wrong is not None:
+                raise StepFailedError(wrong)
             return Output(value=msgspec.Raw(body))
         stored = await self._store.put(body, event.sha256)
         return Output(artifact=BatchRef(stored.sha256, 0, stored.size))
 
-    async def _named(self, artifact: Artifact) -> Artifact:
-        """An artifact that a worker names instead of sending its bytes.
+    async def _named(self, artifact: Artifact) -> Stored:
+        """An artifact that a worker names instead of sending its bytes, as large as it is.
 
         Raises:
             StepFailedError: no step of the run has stored it.
         """
-        if not await self._may_name(artifact.sha256):
+        named = await self._may_name(artifact.sha256)
+        size = await self._store.size(artifact.sha256) if named else None
+        if size is None:
             detail = f"a page of {self._key} names an artifact that its run has not stored"
             raise StepFailedError(problem("step-failed", detail))
-        return artifact
+        return Stored(artifact.sha256, size)
 
 
 def _rejected(event: RejectedEvent) -> RejectedRecord:
