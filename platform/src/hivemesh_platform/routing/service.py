@@ -25,9 +25,7 @@ from hivemesh_platform.routing.model import (
 )
 from hivemesh_platform.routing.outliers import Circuit, Outliers, Rule, Standing
 
-BEATS_S = (
-    1.5 * HEARTBEAT_S
-)  # since the last one: who is dead is silent for longer when it is noticed
+BEATS_S = 1.5 * HEARTBEAT_S  # at most: when a loss is noticed, a dead one is silent for longer
 SURVEYED = 50  # candidates that a survey lists; the rest are counted
 _ENDED_WELL: Mapping[Outcome, bool | None] = {
     Outcome.COMPLETED: True,
