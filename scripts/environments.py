@@ -13,8 +13,11 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
+import time
 import venv
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,31 +55,70 @@ def _make(folder: Path, wanted: list[str], sources: list[Path]) -> int:
     stamp = folder / ".made"
     if stamp.is_file() and digest in stamp.read_text().split():
         return 0
-    print(f"making {folder.relative_to(ROOT)} …", flush=True)
-    if not (folder / "bin" / "python").exists():
-        venv.create(folder, with_pip=folder == ROOT / ".venv", symlinks=True)
-    code = _install(folder, wanted)
+    with _progress(f"making {folder.relative_to(ROOT)}") as stage:
+        code = _filled(folder, wanted, stage)
     if code == 0:
         with stamp.open("a") as file:
             file.write(digest + "\n")
     return code
 
 
-def _install(folder: Path, wanted: list[str]) -> int:
+def _filled(folder: Path, wanted: list[str], stage: Callable[[str], None]) -> int:
+    stage("a new environment")
+    if not (folder / "bin" / "python").exists():
+        venv.create(folder, with_pip=folder == ROOT / ".venv", symlinks=True)
+    return _install(folder, wanted, stage)
+
+
+def _install(folder: Path, wanted: list[str], stage: Callable[[str], None]) -> int:
     python = str(folder / "bin" / "python")
     uv = ROOT / ".venv" / "bin" / "uv"
     if not uv.exists():
+        stage("the installer uv")
         _run([str(ROOT / ".venv/bin/python"), "-m", "pip", "install", "-q", "uv"])
+    stage("packages from the index")
     if uv.exists():
         command = [str(uv), "pip", "install", "-q", "--python", python, *wanted]
         # The platform's own cache: what is fetched here is not fetched again for the workers.
         cache = {"UV_CACHE_DIR": str(ROOT / ".hivemesh" / "cache" / "uv")}
         if _run(command, {**cache, **os.environ, **_index_settings()}) == 0:
             return 0
-        print("uv could not do it; trying pip", flush=True)
+        stage("packages from the index, by pip as uv could not do it")
     if not (folder / "bin" / "pip").exists():
         _run([python, "-m", "ensurepip"])
     return _run([python, "-m", "pip", "install", "-q", *wanted])
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[str], None]]:
+    """Say what is done and for how long: in one line that changes, or a line a stage in a file."""
+    began, now, ended = time.monotonic(), "", threading.Event()
+    live = sys.stdout.isatty()
+
+    def show() -> None:
+        line = f"{what}: {now} … {time.monotonic() - began:.0f} s"
+        print(f"\r\x1b[K{line}" if live else line, end="" if live else "\n", flush=True)
+
+    def stage(text: str) -> None:
+        nonlocal now
+        now = text
+        show()
+
+    def tick() -> None:
+        while not ended.wait(1):
+            show()
+
+    ticker = threading.Thread(target=tick, daemon=True)
+    if live:
+        ticker.start()
+    try:
+        yield stage
+    finally:
+        ended.set()
+        if live:
+            ticker.join()
+            print("\r\x1b[K", end="")
+        print(f"{what}: {time.monotonic() - began:.0f} s", flush=True)
 
 
 def _index_settings() -> dict[str, str]:
