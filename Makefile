@@ -8,8 +8,8 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 COMPOSE_FILE := docker-compose.multi-worker.yml
 REPLICAS := -f $(COMPOSE_FILE) -f docker-compose.postgresql.yml
 JOBS ?= 2
-PROCESSES ?= 3
-DRILLS ?= 3
+PROCESSES ?= 4
+DRILLS ?= 4
 # A suite's processes end with it, so none grows for long; a file's tests stay in one process.
 # A hanging test fails by a signal, with its stack: a thread would end the process under the others.
 # What tests write goes to memory where it has 4 GB left: every commit is an fsync, and no test cuts the power.
@@ -21,7 +21,7 @@ TESTS ?= not chaos
 SINGLY := -n $(DRILLS) --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install runtime workers openbao format fix lint types imports unit test test-sdk test-platform test-drills test-workers types-workers check build demo bench chaos eval certs up down up-postgresql down-postgresql demo-compose docs clean
+.PHONY: help install runtime workers openbao format fix lint types imports unit test test-parts test-drills test-workers types-workers check build demo bench chaos eval certs up down up-postgresql down-postgresql demo-compose docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -58,13 +58,10 @@ check: install ## what a change must pass before review: lint, types, imports, u
 	@$(MAKE) --no-print-directory unit
 
 test: install workers ## run all tests, the short form of every drill, and each worker's own
-	@$(MAKE) --no-print-directory -k -j1 test-sdk test-platform test-drills test-workers
+	@$(MAKE) --no-print-directory -k -j1 test-parts test-drills test-workers
 
-test-sdk:
-	@$(PYTEST) $(FILES) -m "$(TESTS)" --timeout 300 plugin-sdk/tests
-
-test-platform:
-	@$(PYTEST) $(FILES) -m "$(TESTS)" --timeout 300 tests/architecture tests/docs tests/platform
+test-parts:
+	@$(PYTEST) $(FILES) -m "$(TESTS)" --timeout 300 plugin-sdk/tests tests/architecture tests/docs tests/platform
 
 test-drills:
 	@$(PYTEST) $(SINGLY) -m "$(TESTS)" --timeout 300 tests/e2e
