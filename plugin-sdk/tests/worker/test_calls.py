@@ -1,8 +1,10 @@
 """A worker calls another one with the ticket of its step, while no platform is there."""
 
+import asyncio
 import json
 from contextlib import AsyncExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -20,10 +22,11 @@ from hivemesh_sdk.testing.pki import ThrowawayCA
 from hivemesh_sdk.testing.tickets import ThrowawayTickets
 from hivemesh_sdk.transport import MeshClient, serve
 from hivemesh_sdk.transport.balance import Caller, Discoverer
-from hivemesh_sdk.transport.connection import Target
+from hivemesh_sdk.transport.connection import Response, Target
 from hivemesh_sdk.trust.tickets import announced_keys, own_identity
 from hivemesh_sdk.worker.access import Own
-from hivemesh_sdk.worker.calls import _Call
+from hivemesh_sdk.worker.calls import Calls, OwnTickets, _Call
+from hivemesh_sdk.worker.questions import Question
 from hivemesh_sdk.worker.server import ServerSettings, WorkerServer
 
 SUPPORT = Path(__file__).parent / "support"
@@ -186,3 +189,37 @@ async def test_a_process_starts_jobs_one_for_each_name(pair):
 async def test_an_async_capability_starts_jobs_too(pair):
     frame = await pair.step(pair.converter, "doc.starts_async@1")
     assert json.loads(frame.body).startswith("job_run_1.convert.0.submit-")
+
+
+CALLEE = Target("127.0.0.1", 1, "spiffe://test.hivemesh.internal/worker/ledger/i1", "i1")
+
+
+class HangingCallee:
+    """Takes requests and answers none but the last word."""
+
+    def __init__(self):
+        self.asked, self.told = asyncio.Event(), asyncio.Event()
+        self.requests = []
+
+    async def reach(self, _capability, method, path, *, at=None, asking, **_):
+        self.requests.append((method, path, at))
+        if method == "DELETE":
+            self.told.set()
+        else:
+            asking(CALLEE)
+            self.asked.set()
+            await asyncio.Event().wait()
+        return at, Response(204, [], b"")
+
+
+async def test_a_call_that_is_given_up_in_its_first_long_poll_is_ended_at_the_callee():
+    callee = HangingCallee()
+    right = SimpleNamespace(from_worker=False, ticket="ticket")
+    step = SimpleNamespace(key="run_1.convert.0", attempt=2, capability="c", right=right)
+    calls = Calls(callee, OwnTickets(None, lambda: 0.0), [BOOK])
+    asking = asyncio.ensure_future(calls.call(step, Question(BOOK, b"1", b"{}", name="x"), 30))
+    await callee.asked.wait()
+    asking.cancel()
+    await callee.told.wait()
+    path = "/v1/steps/run_1.convert.0.x"
+    assert callee.requests == [("PUT", path, None), ("DELETE", f"{path}?attempt=2", CALLEE)]

@@ -231,8 +231,11 @@ class Caller:
         deadline_s: float,
         max_body: int = MAX_BODY,
         shared: bool = False,
+        asking: Callable[[Target], None] | None = None,
     ) -> tuple[Target, Response]:
         """Send one request, to a known instance where `at` names one; says who answered.
+
+        `asking` is told of each instance before it is asked.
 
         Raises:
             WorkerUnreachableError: nobody serves it, or the connection broke.
@@ -257,6 +260,8 @@ class Caller:
         problem = WorkerUnreachableError(f"no live instance serves {capability!r}", sent=False)
         for _ in range(min(TRIES, len(untried))):
             endpoint = self._balancer.choose(untried)
+            if asking is not None:
+                asking(self._target(endpoint))
             began = self._balancer.now()
             try:
                 response = await self._client.request(

@@ -95,6 +95,7 @@ class Calls:
         self._caller = caller
         self._tickets = tickets
         self._allowed = frozenset(allowed)
+        self.given_up: set[asyncio.Task[Response]] = set()
 
     async def call(self, step: Asking, question: Question, left_s: float | None) -> bytes:
         """The JSON that the capability answers.
@@ -127,34 +128,30 @@ class Calls:
             raise RetryableError(message, slug="deadline-exceeded") from error
 
     async def send(
-        self,
-        step: Asking,
-        capability: str,
-        target: Target | None,
-        method: str,
-        path: str,
-        body: Sequence[bytes] = (),
-    ) -> tuple[Target, Response]:
+        self, call: "_Call", method: str, path: str, body: Sequence[bytes] = ()
+    ) -> Response:
         """One request to an instance that serves the capability, or to the one that began."""
         deadline_s = MAX_WAIT_S + MARGIN_S
         headers = {
-            TICKET_HEADER: await self._tickets.of(step),
+            TICKET_HEADER: await self._tickets.of(call.step),
             DEADLINE_HEADER: str(round(deadline_s * 1000)),
             "prefer": f"wait={MAX_WAIT_S:g}",
         }
         if body:
             headers["content-type"] = PAGE_MEDIA_TYPE
-        return await self._caller.reach(
-            capability,
+        _, response = await self._caller.reach(
+            call.capability,
             method,
             path,
-            at=target,
+            at=call.target,
             headers=headers,
             body=body,
             deadline_s=deadline_s,
             max_body=MAX_ANSWER,
             shared=method == "PUT",
+            asking=call.asks,
         )
+        return response
 
 
 class _Call:
@@ -162,10 +159,10 @@ class _Call:
 
     def __init__(self, calls: Calls, step: Asking, request: StepRequest, key: str) -> None:
         self._calls = calls
-        self._step = step
-        self._capability = request.capability
+        self.step = step
+        self.capability = request.capability
         self._path = f"/v1/steps/{key}"
-        self._target: Target | None = None
+        self.target: Target | None = None
 
     async def answer(self, body: list[bytes]) -> bytes:
         """Create the execution and read it to its end."""
@@ -195,27 +192,30 @@ class _Call:
             except RemoteError as error:
                 if slug_of(error.document) not in {"overloaded", "draining"}:
                     raise
-                self._target = None
+                self.target = None
                 await asyncio.sleep(error.document.retry_after_s or RETRY_S)
 
     def _failed(self, document: Problem) -> HivemeshError:
         """What the caller's step ends with: a callee's crash is none of its own."""
         if slug_of(document) != "executor-crashed":
             return RemoteError(document)
-        return RetryableError(f"{self._capability}: {document.title}: {document.detail}")
+        return RetryableError(f"{self.capability}: {document.title}: {document.detail}")
 
     async def _give_up(self) -> None:
         """The step is not wanted any more, so its call is not either."""
-        if self._target is not None:
-            path = f"{self._path}?attempt={self._step.attempt}"
+        if self.target is not None:
+            path = f"{self._path}?attempt={self.step.attempt}"
             task = asyncio.ensure_future(self._send("DELETE", path))
+            self._calls.given_up.add(task)
+            task.add_done_callback(self._calls.given_up.discard)
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _send(self, method: str, path: str, body: Sequence[bytes] = ()) -> Response:
-        self._target, response = await self._calls.send(
-            self._step, self._capability, self._target, method, path, body
-        )
-        return response
+        return await self._calls.send(self, method, path, body)
+
+    def asks(self, target: Target) -> None:
+        """Note who is asked, before the answer: a long poll may be given up."""
+        self.target = target
 
 
 def _result(event: ResultEvent, body: bytes) -> bytes:
