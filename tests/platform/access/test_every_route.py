@@ -291,7 +291,7 @@ async def test_processes_reach_what_is_theirs(found: Platform, who: str) -> None
         theirs = theirs or (needs.workers and here.id.kind is Kind.WORKER)
         if path == "/v1/auth/can":
             theirs = False
-        if who == REPLICA and path in {"/v1/status", "/metrics"}:
+        if who == REPLICA and path in {"/v1/status", "/v1/queue", "/metrics"}:
             theirs = True
         if path == "/v1/renew" and theirs:
             continue  # these never enrolled here; what is asked for is refused by its name
