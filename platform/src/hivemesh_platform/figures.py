@@ -85,6 +85,7 @@ async def metrics(platform: "Platform", database: Database) -> Metrics:
         jobs={state: number for kind, state, number in ended if kind == "job"},
         jobs_pending=queues,
         processed_bytes={name: counters.bytes_by_worker[name] for name in names},
+        processed_records={name: counters.records_by_worker[name] for name in names},
         repeated={"lost": counters.attempts_lost, "failed": counters.attempts_failed},
         restarts={name: overview.restarts(name) for name in names},
         tickets_refused=counters.tickets_refused,

@@ -143,6 +143,7 @@ async def test_the_six_metrics_are_there(found: Platform) -> None:
         "hivemesh_jobs_completed_total counter",
         "hivemesh_jobs_failed_total counter",
         "hivemesh_data_processed_bytes_total counter",
+        "hivemesh_data_processed_records_total counter",
         "hivemesh_processing_seconds histogram",
         "hivemesh_worker_health gauge",
     ):

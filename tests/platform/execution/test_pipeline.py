@@ -54,6 +54,7 @@ async def test_the_view_counts_batches_and_records(tmp_path):
         run = await platform.run()
         seen = {n.name: (n.batches_done, n.batches_known, n.records_out) for n in run.nodes}
         assert seen == {"read": (4, 4, 35), "double": (4, 4, 35), "sum": (4, 4, 1)}
+        assert platform.execution.counters.records_by_worker.total() == 35 + 35
 
 
 async def test_many_batches_grow_a_reduce_tree(tmp_path):

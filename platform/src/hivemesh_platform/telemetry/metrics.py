@@ -26,6 +26,7 @@ class Totals:
     jobs: Mapping[str, int] = field(default_factory=dict)  # by state
     jobs_pending: Mapping[str, int] = field(default_factory=dict)  # high, background
     processed_bytes: Mapping[str, int] = field(default_factory=dict)  # by worker
+    processed_records: Mapping[str, int] = field(default_factory=dict)  # by worker
     repeated: Mapping[str, int] = field(default_factory=dict)  # by reason: lost or failed
     restarts: Mapping[str, int] = field(default_factory=dict)  # by worker
     tickets_refused: Mapping[str, int] = field(default_factory=dict)  # by reason
@@ -121,6 +122,12 @@ class _TotalsCollector(Collector):
             "Bytes of the batches that a worker's steps brought and that were recorded.",
             "worker",
             totals.processed_bytes,
+        )
+        yield _family(
+            "hivemesh_data_processed_records",
+            "Records of the batches that a worker's steps brought and that were recorded.",
+            "worker",
+            totals.processed_records,
         )
         yield _family(
             "hivemesh_attempts_repeated",

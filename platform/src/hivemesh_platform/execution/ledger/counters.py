@@ -16,6 +16,7 @@ class ExecutionCounters:
     attempts_failed: int = 0
     attempts_lost: int = 0
     bytes_by_worker: Counter[str] = field(default_factory=Counter)  # recorded batches
+    records_by_worker: Counter[str] = field(default_factory=Counter)  # in them
     pauses: int = 0  # rows that found the disk full
     tickets_refused: Counter[str] = field(default_factory=Counter)  # by reason
     stale_results: int = 0  # dropped: the row had gone to a later attempt or reader

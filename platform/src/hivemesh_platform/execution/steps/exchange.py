@@ -229,7 +229,7 @@ class Exchange:
         )
         crash.reach("record.after")
         parts.counters.batches_recorded += len(taken.batches)
-        self._count_bytes(taken.batches)
+        self._count_processed(taken.batches)
         self._step.advanced = self._step.advanced or bool(taken.batches)
         self._told = parts.clock.monotonic()
         taken.clear()
@@ -243,12 +243,14 @@ class Exchange:
         )
         crash.reach("finish.after")
         parts.counters.rows_finished += 1
-        self._count_bytes([end.batch] if end.batch is not None else [])
+        self._count_processed([end.batch] if end.batch is not None else [])
         parts.wake(claim, effects)
 
-    def _count_bytes(self, batches: Sequence[BatchRef]) -> None:
+    def _count_processed(self, batches: Sequence[BatchRef]) -> None:
         size = sum(batch.bytes for batch in batches)
-        self._parts.counters.bytes_by_worker[self._step.endpoint.worker] += size
+        counters, worker = self._parts.counters, self._step.endpoint.worker
+        counters.bytes_by_worker[worker] += size
+        counters.records_by_worker[worker] += sum(batch.count for batch in batches)
 
 
 def _swallow(future: "asyncio.Future[None]") -> None:
