@@ -26,6 +26,9 @@ WITH_CHILD = (
     "print(child.pid, flush=True)\n"
     "time.sleep(600)\n"
 )
+WITH_GROUP = WITH_CHILD.replace(
+    "])\n", "], process_group=0)\n"
+)  # as an executor and what it starts
 
 
 def launch(folder: Path, code: str) -> tuple[WorkerProcess, object]:
@@ -65,8 +68,9 @@ async def test_an_end_is_noticed_with_its_exit_code(tmp_path: Path) -> None:
     assert not process.id.exists()
 
 
-async def test_the_children_of_a_process_end_with_it(tmp_path: Path) -> None:
-    process, channel = launch(tmp_path, WITH_CHILD)
+@pytest.mark.parametrize("program", [WITH_CHILD, WITH_GROUP], ids=["child", "group"])
+async def test_the_children_of_a_process_end_with_it(tmp_path: Path, program: str) -> None:
+    process, channel = launch(tmp_path, program)
     await until(lambda: (tmp_path / "out").read_text().endswith("\n"))
     child = processes.identify(int((tmp_path / "out").read_text()))
     os.kill(process.id.pid, signal.SIGKILL)
@@ -87,7 +91,7 @@ async def test_a_process_that_is_suspended_is_told(tmp_path: Path) -> None:
 async def test_a_pid_that_belongs_to_somebody_else_is_not_signalled(tmp_path: Path) -> None:
     process, channel = launch(tmp_path, SLEEPS)
     stranger = ProcessId(process.id.pid, "another boot/1")
-    processes.kill_group(stranger)
+    processes.kill_session(stranger)
     assert not stranger.exists()
     assert process.id.exists()
     process.kill()
@@ -112,8 +116,9 @@ async def test_a_process_that_is_gone_is_adopted_as_ended(tmp_path: Path) -> Non
     assert WorkerProcess(process.id, None).ended
 
 
-async def test_memory_and_processes_of_a_group_are_counted(tmp_path: Path) -> None:
-    process, channel = launch(tmp_path, WITH_CHILD)
+@pytest.mark.parametrize("program", [WITH_CHILD, WITH_GROUP], ids=["child", "group"])
+async def test_memory_and_processes_of_a_session_are_counted(tmp_path: Path, program: str) -> None:
+    process, channel = launch(tmp_path, program)
     await until(lambda: (tmp_path / "out").read_text().endswith("\n"))
     count, held = processes.usage([process.id.pid])[process.id.pid]
     process.kill()

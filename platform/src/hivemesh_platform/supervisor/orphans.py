@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from hivemesh_platform.supervisor.processes import kill_group
+from hivemesh_platform.supervisor.processes import kill_session
 from hivemesh_platform.supervisor.records import Records
 
 STEP_S = 0.05
@@ -23,6 +23,6 @@ def stop_orphans(state_folder: Path, *, grace_s: float = 5.0) -> int:
     while time.monotonic() < until and any(record.process.exists() for record in alive):
         time.sleep(STEP_S)
     for record in records.all():
-        kill_group(record.process)
+        kill_session(record.process)
         records.remove(record.instance)
     return len(alive)

@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+MOST_LOOKS = 20  # at a session that is ended: between two of them it may start another process
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
@@ -76,7 +78,7 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End the process and everything it started."""
-        kill_group(self.id)
+        kill_session(self.id)
 
     def release(self) -> None:
         """Stop watching; the process is left alone."""
@@ -102,7 +104,7 @@ class WorkerProcess:
         self.release()
         if self._child is not None:
             self._child.wait()
-        kill_group(self.id)  # executors that outlived their front
+        kill_session(self.id)  # what outlived its front
         self._ended.set()
 
 
@@ -138,23 +140,32 @@ def identify(pid: int) -> ProcessId:
     return ProcessId(pid, _started(state[1]) if state is not None else "")
 
 
-def kill_group(identity: ProcessId) -> None:
-    """End a process group that we once started, even if its leader has ended."""
-    leader = _stat(identity.pid)
-    if leader is not None and _started(leader[1]) != identity.started:
-        return  # the pid belongs to somebody else
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(identity.pid, signal.SIGKILL)
+def kill_session(identity: ProcessId) -> None:
+    """End all processes of a session that we once started, even if its leader has ended.
+
+    Executors have groups of their own, so a group would be the front alone; only what has made a
+    session of its own escapes.
+    """
+    for _ in range(MOST_LOOKS):
+        leader = _stat(identity.pid)
+        if leader is not None and _started(leader[1]) != identity.started:
+            return  # the pid belongs to somebody else
+        members = [pid for pid in _pids() if _session(pid) == identity.pid and not _ended(pid)]
+        for pid in members:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not members:
+            return
 
 
 def usage(leaders: Collection[int]) -> dict[int, tuple[int, int]]:
-    """Per process group, how many processes it has and the memory they hold together (PSS)."""
+    """Per session, how many processes it has and the memory they hold together (PSS)."""
     found = dict.fromkeys(leaders, (0, 0))
-    for entry in Path("/proc").iterdir():
-        group = _group(int(entry.name)) if entry.name.isdigit() else 0
-        if group in found:
-            count, held = found[group]
-            found[group] = (count + 1, held + _pss(int(entry.name)))
+    for pid in _pids():
+        session = _session(pid)
+        if session in found:
+            count, held = found[session]
+            found[session] = (count + 1, held + _pss(pid))
     return found
 
 
@@ -181,9 +192,18 @@ def _started(fields: list[str]) -> str:
     return f"{boot}/{fields[19]}"  # field 22 of proc(5), counted from the state
 
 
-def _group(pid: int) -> int:
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _session(pid: int) -> int:
     state = _stat(pid)
-    return int(state[1][2]) if state is not None else 0
+    return int(state[1][3]) if state is not None else 0
+
+
+def _ended(pid: int) -> bool:
+    state = _stat(pid)
+    return state is None or state[0] in "ZX"
 
 
 def _pss(pid: int) -> int:

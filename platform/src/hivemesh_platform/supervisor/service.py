@@ -236,7 +236,7 @@ class Supervisor:
         for record in self._records.all():
             fleet = self._fleets.get(record.worker)
             if fleet is None or record.manifest_digest != fleet.installed.type.digest:
-                processes.kill_group(record.process)
+                processes.kill_session(record.process)
                 self._records.remove(record.instance)
             elif not fleet.adopt(record):
                 self._records.remove(record.instance)
@@ -282,7 +282,7 @@ class Supervisor:
                     memory_bytes=held,
                     processes=count,
                 )
-                processes.kill_group(identity)
+                processes.kill_session(identity)
 
     def _variables(self, platform_url: str, enrolment_url: str, scratch: Path) -> dict[str, str]:
         settings = self._settings

@@ -349,7 +349,7 @@ def _start_interpreter(theirs: socket.socket) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         pass_fds=(theirs.fileno(),),
         env=_clean_environment(),
-        start_new_session=True,
+        process_group=0,  # so that it is ended with all that it starts; its session is the front's
     )
 
 
