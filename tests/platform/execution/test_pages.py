@@ -73,6 +73,17 @@ async def test_events_that_came_before_are_left_out(reader):
     assert (taken.last, taken.checkpoint) == (2, "2")
 
 
+async def test_a_long_page_is_taken_some_batches_at_a_time(reader):
+    body = page(*[records_frame(no, [{"n": no}], no) for no in (1, 2, 3)])
+    taken, checkpoints = Taken(), []
+    more = True
+    while more:
+        more = await reader.take(body, taken, 2)
+        checkpoints.append((taken.last, taken.checkpoint, len(taken.batches)))
+        taken.clear()
+    assert checkpoints == [(2, "2", 2), (3, "3", 1)]
+
+
 async def test_rejected_records_before_the_last_batch_are_settled(reader):
     taken = Taken()
     refused = [Frame(RejectedEvent(no=no, reason="bad", position=no)) for no in (1, 3)]

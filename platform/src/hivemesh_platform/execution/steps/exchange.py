@@ -50,6 +50,7 @@ class Exchange:
             answered=None if step.claim.kind == "source" else self._give_back,
         )
         self._told = parts.clock.monotonic()  # when progress was last recorded
+        self._placed: asyncio.Future[None] | None = None
 
     async def run(self, *, resume: bool) -> None:
         """Bring the row to its good end.
@@ -60,12 +61,15 @@ class Exchange:
             UnreachableError: the worker does not answer.
             StaleAttemptError: the row has gone to a later attempt or reader.
         """
-        if self._claim.halved and self._claim.lines is None:  # all that is left is to join them
-            await self._parts.with_space(lambda: halves.finish(self._parts, self._claim))
-        elif self._claim.kind == "source":
-            await self._read_source(resume=resume)
-        else:
-            await self._call()
+        try:
+            if self._claim.halved and self._claim.lines is None:  # all that is left is to join them
+                await self._parts.with_space(lambda: halves.finish(self._parts, self._claim))
+            elif self._claim.kind == "source":
+                await self._read_source(resume=resume)
+            else:
+                await self._call()
+        finally:
+            await self._until_placed()
 
     async def _call(self) -> None:
         """One input, one answer: call, map, add, merge, result."""
@@ -76,6 +80,7 @@ class Exchange:
             page = await self._next(page.execution, taken.last)
             await self._read(page.body, taken)
         with self._step.keeping():
+            await self._until_placed()
             await self._end(taken)
 
     async def _end(self, taken: Taken) -> None:
@@ -90,10 +95,10 @@ class Exchange:
         else:
             await self._finish(end)
 
-    async def _read(self, body: bytes, taken: Taken) -> None:
+    async def _read(self, body: bytes, taken: Taken, batches: int = 0) -> bool:
         """Take a page, as soon as there is space for what it brings; none of it is asked for twice."""
         with self._step.keeping():
-            await self._parts.with_space(lambda: self._reader.take(body, taken))
+            return await self._parts.with_space(lambda: self._reader.take(body, taken, batches))
 
     async def _end_part(self, end: Finished) -> None:
         parts, claim, now = self._parts, self._claim, self._parts.now()
@@ -113,20 +118,25 @@ class Exchange:
             page = await self._next(claim.execution, taken.last)
         else:
             page = await self._put()
+            await self._until_placed()
         while True:
             execution = page.execution
             await self._wait_for_room(execution, taken.last)
-            await self._take(page.body, execution, taken)
+            while await self._take(page.body, execution, taken):
+                await self._wait_for_room(execution, taken.last)
             del page  # megabytes, and the next one is on its way soon
             if taken.ended:
                 break
             page = await self._next(execution, taken.last)
         await self._finish(Finished())
 
-    async def _take(self, body: bytes, execution: str, taken: Taken) -> None:
-        """Record what a page brings, also if it ends with a problem."""
+    async def _take(self, body: bytes, execution: str, taken: Taken) -> bool:
+        """Record what a page brings, also if it ends with a problem; True where there is more of it.
+
+        The steps behind have something to do while the rest of a long page is stored.
+        """
         try:
-            await self._read(body, taken)
+            more = await self._read(body, taken, self._parts.settings.in_flight_batches)
         except StepFailedError:
             if taken.batches:
                 await self._record(execution, taken)
@@ -135,6 +145,7 @@ class Exchange:
         if not taken.is_empty or (taken.progress is not None and late):
             with self._step.keeping():
                 await self._record(execution, taken)
+        return more
 
     def _give_back(self) -> None:
         """The worker has ended: what it said is stored while its slot is used by another step."""
@@ -164,19 +175,21 @@ class Exchange:
         written.add_done_callback(_swallow)
         return written
 
+    async def _until_placed(self) -> None:
+        """Wait for it before the row's end is written; its slot does not wait for it."""
+        if self._placed is not None:
+            await asyncio.wait([self._placed])
+
     async def _put(self) -> Page:
         parts, step, key = self._parts, self._step, str(self._claim.key)
         body = await request_of(self._claim, parts.artifacts, parts.settings)
-        placed = self._place()
-        try:
-            crash.reach("dispatch.before")
-            page = await reconnecting(
-                lambda: parts.transport.put_step(
-                    step.endpoint, key, body, ticket=parts.tickets.of(step), wait_s=MAX_WAIT_S
-                )
+        self._placed = self._place()
+        crash.reach("dispatch.before")
+        page = await reconnecting(
+            lambda: parts.transport.put_step(
+                step.endpoint, key, body, ticket=parts.tickets.of(step), wait_s=MAX_WAIT_S
             )
-        finally:
-            await asyncio.wait([placed])  # before the row's end is written
+        )
         crash.reach("dispatch.after")
         step.begun = True
         return page

@@ -109,20 +109,26 @@ class PageReader:
         self._keep_answer = keep_answer  # a state: always an artifact
         self._may_name = may_name
 
-    async def take(self, body: bytes, into: Taken) -> None:
-        """Add the events of a page. Events that were taken before are left out.
+    async def take(self, body: bytes, into: Taken, batches: int = 0) -> bool:
+        """Add the events of a page, with up to so many batches (0: all); True where there are more.
+
+        Events that were taken before are left out.
 
         Raises:
             StepFailedError: the execution ended with a problem, or the page is malformed.
         """
         try:
             for frame in self._frames(body):
-                if frame.event.no > into.last:
-                    await self._take_one(frame, into)
-                    into.last = frame.event.no
+                if frame.event.no <= into.last:
+                    continue
+                if batches and len(into.batches) == batches:
+                    return True
+                await self._take_one(frame, into)
+                into.last = frame.event.no
         except (FramingError, DigestMismatchError, UnicodeDecodeError) as error:
             detail = f"a page of {self._key} is damaged: {error}"
             raise StepFailedError(problem("step-failed", detail, retryable=True)) from error
+        return False
 
     def _frames(self, body: bytes) -> Iterable[Frame]:
         if self._answered is None:
