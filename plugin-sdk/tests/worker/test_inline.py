@@ -54,6 +54,23 @@ async def test_cancel_reaches_what_waits(sample):
     await sample.idle("sample.wait@1")
 
 
+async def test_a_cancel_does_not_wait_for_inputs_that_do_not_come(sample, monkeypatch):
+    asked = asyncio.Event()
+
+    async def get(_grant, _offset, _length):
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(sample.platform, "get", get)
+    body = [InputPart(artifact=sample.platform.add(LINES), count=2)]
+    task = asyncio.create_task(sample.put_parts("sample.inline_map@1", "map", body))
+    await asked.wait()
+    await sample.delete(f"run.step.{sample.keys}")
+    assert (await task).failure.type.endswith(":cancelled")
+    await sample.idle("sample.inline_map@1")
+    assert not sample.server.stuck
+
+
 async def test_an_exception_is_a_problem(sample):
     answer = await sample.put("sample.inline_fail@1", inputs=[b'"no"'])
     assert answer.failure.detail == "ValueError: no"

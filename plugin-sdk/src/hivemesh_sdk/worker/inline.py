@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import structlog
 
+from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.contracts.steps import StepRequest
 from hivemesh_sdk.errors import FatalError, HivemeshError
 from hivemesh_sdk.worker.channel import BLOCK_BYTES
@@ -86,9 +87,9 @@ class InlineRunner:
         secrets = capability.secrets_of(request.parameters) if request.parameters else NO_SECRETS
         if secrets or not _is_there(request):
             work = self._fetch(step, request, secrets)
-            task = asyncio.get_running_loop().create_task(work)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            step.fetching = asyncio.get_running_loop().create_task(work)
+            self._tasks.add(step.fetching)
+            step.fetching.add_done_callback(self._tasks.discard)
         else:
             self._inside.post(step.begin)
         return step
@@ -128,7 +129,12 @@ class InlineRunner:
                         step.execution, part.artifact, BLOCK_BYTES
                     )
                 whole[index] = decoded(data or b"", part.encoding)
-        except HivemeshError as error:
+        except asyncio.CancelledError:
+            step.end(problem("cancelled"))
+            raise
+        except Exception as error:  # noqa: BLE001 - it is answered, and logged where it is not ours
+            if not isinstance(error, HivemeshError):
+                _log.exception("fetch_failed", key=step.execution.key)
             step.end(problem_of(error))
         else:
             step.bodies = whole

@@ -59,6 +59,7 @@ class InlineStep(msgspec.Struct, eq=False):
     told_at: float = 0.0
     unacknowledged: int = 0
     task: asyncio.Task[None] | None = None
+    fetching: asyncio.Task[None] | None = None  # its inputs and secrets, on the loop that serves
     read_on: asyncio.Event | None = None
     vault: Vault = NO_VAULT
     abandoned: Callable[[int], None] | None = None  # counts code that does not stop
@@ -77,7 +78,9 @@ class InlineStep(msgspec.Struct, eq=False):
         return await asyncio.wrap_future(front)
 
     def cancel(self) -> None:
-        """Ask the author's code to stop."""
+        """Ask the author's code to stop; what is still fetched for it is not waited for."""
+        if self.fetching is not None and self.fetching.cancel():
+            return
         self.inside.post(self._stop)
 
     def kill(self) -> None:
