@@ -346,8 +346,8 @@ def _result(job: "RunView", fmt: str) -> int:
 
     if fmt == "name":
         typer.echo(job.id)
-    elif job.state == "completed" and fmt in {"table", "json", "yaml"}:
-        output.show_document(job.outputs.get("result"), "json" if fmt == "table" else fmt)
+    elif "result" in job.outputs and fmt in {"table", "json", "yaml"}:
+        output.show_document(job.outputs["result"], "json" if fmt == "table" else fmt)
     else:
         details.show_run(job, fmt)
     return exit_code(job.state)

@@ -226,8 +226,8 @@ def call(
         run = client.call(capability, value, options, wait_s=wait)
     if fmt == "name":
         typer.echo(run.id)
-    elif run.state == "completed":
-        output.show_document(run.outputs.get("result"), fmt)
+    elif "result" in run.outputs:
+        output.show_document(run.outputs["result"], fmt)
     else:
         details.show_run(run, fmt)
         return 6 if not run.state.ended else 1

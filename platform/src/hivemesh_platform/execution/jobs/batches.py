@@ -29,6 +29,7 @@ from hivemesh_platform.execution.ledger.submit_sql import SubmitKey
 from hivemesh_platform.execution.model import JOB_NODE
 from hivemesh_platform.execution.plans.spec import JobSpec, artifact_digests, told, written
 from hivemesh_platform.execution.runs import subjects, views
+from hivemesh_platform.execution.runs.nodes import UNREADABLE_ANSWER
 from hivemesh_platform.execution.runs.service import RunEndedError, RunParts
 from hivemesh_platform.execution.runs.subjects import Filters
 from hivemesh_platform.storage.transaction import Row, Transaction
@@ -257,7 +258,10 @@ class JobBatches:
             "attempts": row["attempt"],
         }
         if row["state"] == "completed":
-            line["result"] = await self._parts.answers.value(row["output"])
+            try:
+                line["result"] = await self._parts.answers.value(row["output"])
+            except UNREADABLE_ANSWER as error:
+                line["problem"] = error.problem()
         elif row["problem"] is not None:
             line["problem"] = msgspec.Raw(row["problem"].encode())
         return _encode(line) + b"\n"

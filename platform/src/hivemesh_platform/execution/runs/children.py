@@ -22,6 +22,7 @@ from hivemesh_platform.execution.plans.given import Given, given_by
 from hivemesh_platform.execution.plans.plan import bind_parameters, secret_uses
 from hivemesh_platform.execution.plans.references import BrokenReferenceError, look_up, parse_path
 from hivemesh_platform.execution.plans.spec import artifact_digests
+from hivemesh_platform.execution.runs.nodes import UNREADABLE_ANSWER
 from hivemesh_platform.execution.runs.service import Accepted, Demands, RunParts, RunService
 from hivemesh_platform.ids import new_run_id
 from hivemesh_platform.storage.transaction import Row, Transaction
@@ -110,12 +111,18 @@ class ChildRuns:
         state = RunState(row["state"])
         now, ledger = milliseconds(self._parts.clock), self._parts.ledger
         wrong = _problem_of(row, nodes, DataClass(node["output_class"]))
+        outputs = b""
+        try:
+            if wrong is None:
+                outputs = await self._outputs(row, nodes)
+        except UNREADABLE_ANSWER as error:
+            wrong = error.problem()
         if wrong is not None:
             effects = await self._parts.database.write(
                 lambda tx: ledger.fail_node(tx, run, name, wrong, now)
             )
         else:
-            output = await self._parts.answers.keep(await self._outputs(row, nodes))
+            output = await self._parts.answers.keep(outputs)
             effects = await self._parts.database.write(
                 lambda tx: ledger.answer_node(tx, run, name, output, state, now)
             )

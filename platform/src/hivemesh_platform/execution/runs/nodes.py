@@ -4,7 +4,7 @@ Everything is read from the ledger, so a drain that runs again goes on where the
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,9 +12,13 @@ import msgspec
 import structlog
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.pipeline import Pipeline
-from hivemesh_sdk.errors import HivemeshError, NotFoundError
+from hivemesh_sdk.contracts.unreadable import UNREADABLE
+from hivemesh_sdk.errors import FatalError, HivemeshError, NotFoundError
+from hivemesh_sdk.safeio.json import parse_json_fast
+from hivemesh_sdk.safeio.problems import MalformedError
 from pydantic import JsonValue
 
+from hivemesh_platform.artifacts.errors import ArtifactDamagedError, ArtifactMissingError
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.execution.ledger import store
@@ -31,6 +35,7 @@ from hivemesh_platform.storage.errors import PASSING
 from hivemesh_platform.storage.transaction import Row, Transaction
 
 INLINE_BYTES = 64 * 1024  # of an answer that is kept in its row
+MAX_VALUE_BYTES = 16 * 1024 * 1024  # of an answer that is taken apart; beyond it is only handed on
 WAIT_S = 30.0  # a change is signalled; this only guards against a lost signal
 PASSING_S = 5.0  # before a run goes on whose database or disk could take nothing
 CHILD_WAIT_S = 5.0  # its end is signalled where it happens in this process
@@ -225,6 +230,16 @@ async def _first(*waits: Awaitable[object]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+class OutputUnreadableError(FatalError):
+    """What a step has answered is no value, or too large to be read as one."""
+
+    slug = "output-invalid"
+
+
+UNREADABLE_ANSWER = (OutputUnreadableError, ArtifactMissingError, ArtifactDamagedError)
+"""What is wrong with one answer, and with nothing else."""
+
+
 class Answers:
     """Reads the answers of unary steps, wherever they are kept."""
 
@@ -232,13 +247,25 @@ class Answers:
         self._artifacts = artifacts
 
     async def value(self, output: str | None) -> JsonValue:
-        """Return the answer as a JSON value; null where there is none, a list of records of a batch."""
-        data = await self.data(output)
-        if output is not None and _is_batch(output):
-            records: JsonValue = [msgspec.json.decode(line) for line in data.splitlines()]
-            return records
-        answer: JsonValue = msgspec.json.decode(data)
-        return answer
+        """Return the answer as a JSON value; null where there is none, a list of records of a batch.
+
+        Raises:
+            OutputUnreadableError: it is no JSON, too deep or too large.
+            ArtifactMissingError, ArtifactDamagedError: it cannot be read.
+        """
+        kept = _kept(output)
+        if kept.artifact is None:
+            return _value(bytes(kept.value))
+        size = await self._artifacts.size(kept.artifact.sha256) or 0
+        if size > MAX_VALUE_BYTES:
+            message = f"the answer has {size} bytes, and at most {MAX_VALUE_BYTES} are read at once"
+            raise OutputUnreadableError(
+                message, remedy="save it with `hivemesh job output` or `hivemesh run output`"
+            )
+        data = await self._artifacts.read(kept.artifact.sha256)
+        if kept.artifact.count:
+            return [_value(line) for line in data.splitlines()]
+        return _value(data)
 
     async def keep(self, data: bytes) -> str:
         """Keep an answer that was made here: a small one as it is, another one as an artifact."""
@@ -250,31 +277,42 @@ class Answers:
 
     async def as_batch(self, output: str) -> BatchRef:
         """The records of an answer: its batch, or the one record that a call gave."""
-        kept = msgspec.json.decode(output, type=Output)
+        kept = _kept(output)
         if kept.artifact is not None and kept.artifact.count:
             return kept.artifact
-        line = msgspec.json.encode(msgspec.json.decode(await self.data(output))) + b"\n"
+        line = msgspec.json.encode(await self.value(output)) + b"\n"
         stored = await self._artifacts.put(line, "")
         return BatchRef(stored.sha256, 1, stored.size)
 
-    async def data(self, output: str | None) -> bytes:
-        """Return the answer as JSON."""
-        if output is None:
-            return b"null"
-        kept = msgspec.json.decode(output, type=Output)
-        if kept.artifact is not None:
-            return await self._artifacts.read(kept.artifact.sha256)
-        return bytes(kept.value)
+    async def stream(self, output: str | None) -> AsyncIterator[bytes]:
+        """Yield the answer as JSON, however large it is."""
+        kept = _kept(output)
+        if kept.artifact is None:
+            yield bytes(kept.value)
+            return
+        size = await self._artifacts.size(kept.artifact.sha256) or 0
+        async for chunk in self._artifacts.read_range(kept.artifact.sha256, 0, size):
+            yield chunk
 
 
 def is_large(output: str | None) -> bool:
     """Whether an answer is kept as an artifact."""
-    return output is not None and msgspec.json.decode(output, type=Output).artifact is not None
+    return _kept(output).artifact is not None
 
 
-def _is_batch(output: str) -> bool:
-    kept = msgspec.json.decode(output, type=Output)
-    return kept.artifact is not None and kept.artifact.count > 0
+def _kept(output: str | None) -> Output:
+    try:
+        return msgspec.json.decode(output or "{}", type=Output)
+    except UNREADABLE as error:
+        message = f"the answer as it is kept is no JSON: {error}"
+        raise OutputUnreadableError(message) from error
+
+
+def _value(data: bytes) -> JsonValue:
+    try:
+        return parse_json_fast(data, name="the answer")
+    except MalformedError as error:
+        raise OutputUnreadableError(error.detail) from error
 
 
 def _run_and_nodes(tx: Transaction, run: str, name: str) -> tuple[Row, list[Row]] | None:

@@ -47,7 +47,7 @@ from hivemesh_platform.execution.rights.secrets import SecretGate
 from hivemesh_platform.execution.runs import subjects, views
 from hivemesh_platform.execution.runs.engine import RunEngine
 from hivemesh_platform.execution.runs.explanations import Explanations
-from hivemesh_platform.execution.runs.nodes import Answers, is_large
+from hivemesh_platform.execution.runs.nodes import UNREADABLE_ANSWER, Answers, is_large
 from hivemesh_platform.execution.runs.pipelines import PipelineService
 from hivemesh_platform.execution.runs.subjects import RunSubject, no_run
 from hivemesh_platform.execution.runs.views import RunEvent
@@ -561,16 +561,20 @@ class RunService:
     async def _view(self, found: "_Found", *, listed: bool = False) -> RunView:
         if found.run is None:
             row = found.nodes[0]
-            if listed and is_large(row["output"]):
-                return views.job_view(row, {})
-            return views.job_view(row, {"result": await self._parts.answers.value(row["output"])})
+            try:
+                if listed and is_large(row["output"]):
+                    return views.job_view(row, {})
+                result = await self._parts.answers.value(row["output"])
+            except UNREADABLE_ANSWER as error:
+                return views.unreadable_view(row, error.problem())
+            return views.job_view(row, {"result": result})
         return views.run_view(found.run, found.nodes, _outputs(found))
 
     async def _job_output(self, row: Row, name: str) -> OutputStream:
         if name != "result" or row["state"] != "completed":
             message = f"the job has no output {name!r} yet; it is {row['state']}"
             raise OutputMissingError(message)
-        return OutputStream(JSON, _once(await self._parts.answers.data(row["output"])))
+        return OutputStream(JSON, await begun(self._parts.answers.stream(row["output"])))
 
     async def _run_output(self, found: "_Found", path: str) -> OutputStream:
         reference = parse_path(path)
@@ -585,7 +589,7 @@ class RunService:
             message = f"the step {reference.root!r} has no answer yet; it is {node['state']}"
             raise OutputMissingError(message)
         if not reference.fields:
-            return OutputStream(JSON, _once(await self._parts.answers.data(node["output"])))
+            return OutputStream(JSON, await begun(self._parts.answers.stream(node["output"])))
         scope = {reference.root: await self._parts.answers.value(node["output"])}
         value = look_up(reference, scope)
         return OutputStream(JSON, _once(msgspec.json.encode(value)))

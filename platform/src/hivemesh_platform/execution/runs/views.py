@@ -14,6 +14,7 @@ from hivemesh_sdk.contracts.api import (
 )
 from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.names import step_key
+from hivemesh_sdk.contracts.problems import Problem
 from pydantic import Field, JsonValue
 
 from hivemesh_platform.execution.model import JOB_NODE
@@ -141,6 +142,12 @@ def job_view(row: Row, outputs: dict[str, JsonValue]) -> RunView:
         batch=batch_of(row["run"]),
         submitted_by=said.submitted_by,
     )
+
+
+def unreadable_view(row: Row, problem: Problem) -> RunView:
+    """Make the view of a job whose answer cannot be read: the job itself can."""
+    said: dict[str, JsonValue] = msgspec.to_builtins(problem)
+    return job_view(row, {}).model_copy(update={"problem": said})
 
 
 def batch_of(job: str) -> str:
