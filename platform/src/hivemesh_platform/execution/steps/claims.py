@@ -21,6 +21,7 @@ from hivemesh_platform.execution.steps.dispatch import Dispatcher
 from hivemesh_platform.execution.steps.groups import GroupDispatcher
 from hivemesh_platform.execution.steps.parts import Parts
 from hivemesh_platform.execution.steps.requirement import requirement_of
+from hivemesh_platform.execution.steps.turns import Turns
 from hivemesh_platform.replicas.model import StaleReplicaError
 from hivemesh_platform.storage.errors import StorageFullError
 from hivemesh_platform.storage.transaction import Transaction
@@ -44,6 +45,7 @@ class Claimer:
         self._dispatcher = dispatcher
         self._groups = GroupDispatcher(parts, dispatcher)
         self._sizes = GroupSizes()
+        self._turns = Turns()
         self._steps: set[asyncio.Task[None]] = set()
         self._suspects: dict[asyncio.Task[None], str] = {}  # and the instance that has it
         self._reasons: dict[str, str] = {}
@@ -140,16 +142,12 @@ class Claimer:
     def _claim_all(
         self, tx: Transaction, free: Mapping[str, int], room: int, now: int
     ) -> list[Claim]:
-        claims: list[Claim] = []
+        ledger, sizes = self._parts.ledger, self._sizes
         if tx.dialect == "sqlite":
             free = self._claimable(tx, free, now)
-        for capability, count in free.items():
-            limit = min(count, room)
-            if limit > 0:
-                room -= limit
-                most = self._sizes.most(capability)
-                claims += self._parts.ledger.claim(tx, capability, limit, now, most)
-        return claims
+        return self._turns.claim(
+            free, room, lambda name, limit: ledger.claim(tx, name, limit, now, sizes.most(name))
+        )
 
     def _parted(self, claims: Sequence[Claim], free: Mapping[str, int]) -> list[list[Claim]]:
         """What goes to a worker in one request each, in order."""
