@@ -50,6 +50,7 @@ class HeldStep:
     ticket: str = ""  # the one that was last sent with a request
     members: Mapping[str, Claim] = field(default_factory=dict)  # small jobs of one request
     drop: Callable[[str], None] | None = None  # has the worker end one of them, by its key
+    answered: Callable[[], None] | None = None  # told when its worker has answered well
     given_back: bool = False  # its slot, because its worker has answered
     storing: "asyncio.Future[None] | None" = None  # while an answer that is here is written down
     ticket_until: float = 0.0  # wall time from which another one is made

@@ -184,9 +184,13 @@ class Claimer:
 
     async def _alone(self, claim: Claim, choice: Choice, *, resume: bool) -> None:
         started = self._parts.clock.monotonic()
-        outcome = await self._dispatcher.run(claim, choice, resume=resume)
-        if travels(claim) and outcome is Outcome.COMPLETED:  # a failure's time says nothing of it
+
+        def learn() -> None:
+            """Before the next row is claimed; a failure's time says nothing of it."""
             self._sizes.learn(choice.capability, 1, self._parts.clock.monotonic() - started)
+
+        answered = learn if travels(claim) else None
+        await self._dispatcher.run(claim, choice, resume=resume, answered=answered)
 
     def _start(self, claim: Claim) -> None:
         choice = self._parts.placement.choose(requirement_of(claim))

@@ -71,11 +71,22 @@ class Dispatcher:
         self._forgetting: set[asyncio.Task[None]] = set()
         self.survivors = Survivors(parts)
 
-    async def run(self, claim: Claim, choice: Choice, *, resume: bool = False) -> Outcome:
-        """Bring a claimed row to its end, or to its next attempt; returns how this one went."""
+    async def run(
+        self,
+        claim: Claim,
+        choice: Choice,
+        *,
+        resume: bool = False,
+        answered: Callable[[], None] | None = None,
+    ) -> Outcome:
+        """Bring a claimed row to its end, or to its next attempt; returns how this one went.
+
+        `answered` is told when its worker has answered well, before its slot goes to another row.
+        """
         started = self._parts.clock.monotonic()
         clearance = self._parts.tickets.clearance(claim.capability)
         step = HeldStep(claim, choice.endpoint, frozenset(), frozenset(), started, clearance)
+        step.answered = answered
         self._parts.held.add(step)
         if not claim.retries:
             self._budget.began(claim.capability, started)

@@ -149,6 +149,8 @@ class Exchange:
 
     def _give_back(self) -> None:
         """The worker has ended: what it said is stored while its slot is used by another step."""
+        if self._step.answered is not None:
+            self._step.answered()
         self._parts.held.give_back(self._step, self._parts.placement, self._choice)
 
     async def _may_name(self, sha256: str) -> bool:
