@@ -106,6 +106,20 @@ async def test_a_second_insert_of_a_key_is_run_again_and_then_refused(database):
     assert len(runs) == 4
 
 
+async def test_a_column_that_is_added_meanwhile_stops_nobody(database):
+    def everything(tx):
+        return dict(tx.one("SELECT * FROM counter WHERE id = 'a'"))
+
+    async def by_all():
+        works = (database.read, database.write)
+        return await asyncio.gather(*(work(everything) for work in works for _ in range(20)))
+
+    await by_all()
+    await database.write(lambda tx: tx.execute("ALTER TABLE counter ADD COLUMN more TEXT"))
+    assert {len(row) for row in await by_all()} == {3}
+    assert database.repeated["schema"]
+
+
 async def test_an_error_that_the_work_hides_keeps_nothing_of_it(database):
     def work(tx):
         add_one(tx)

@@ -261,12 +261,15 @@ class PostgresDatabase(Database):
             connection.close()
 
     def _read(self, work: Callable[[Transaction], T], until: float | None) -> T:
-        pause = _PAUSE_S[0]
+        pause, outdated = _PAUSE_S[0], False
         while True:
             try:
                 return self._read_once(work)
             except psycopg.Error as error:
                 self._forget_reader()
+                if servers.is_outdated(error) and not outdated:
+                    outdated = True
+                    continue
                 if not servers.is_gone(error) or self._closed:
                     raise servers.ours(error) from error
                 if until is not None and time.monotonic() >= until:
@@ -379,7 +382,10 @@ class _Writer:
                     self._wait_for_server(error, None if unsure else write.until)
                     continue
                 unsure = False
-                self._roll_back()
+                if servers.is_outdated(error):
+                    self._drop()
+                else:
+                    self._roll_back()
                 repeats += 1
                 if repeats > servers.repeats(error):
                     raise

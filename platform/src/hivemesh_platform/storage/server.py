@@ -39,12 +39,17 @@ _REPEATS = {
     "40P01": 20,  # deadlock
     "55P03": 20,  # lock not available
     "23505": 3,  # unique violation: somebody was faster, and the second run sees it
+    "0A000": 1,  # a prepared statement gives other columns now: the schema has changed
+    "26000": 1,  # a prepared statement is not there any more
 }
+_OUTDATED = frozenset({"0A000", "26000"})
 _REASONS = {
     "40001": "serialization",
     "40P01": "deadlock",
     "55P03": "lock",
     "23505": "unique",
+    "0A000": "schema",
+    "26000": "schema",
 }
 _GONE = ("08", "57P01", "57P02", "57P03", "25P03", "53300")
 """Connection, shutdown, start, idle in transaction, too many connections."""
@@ -177,6 +182,11 @@ def reason(error: BaseException) -> str:
 def repeats(error: BaseException) -> int:
     """How often a transaction may be run again, because it lost against another one."""
     return _REPEATS.get(getattr(error, "sqlstate", None) or "", 0)
+
+
+def is_outdated(error: BaseException) -> bool:
+    """Whether what was prepared on a connection does not fit any more; a fresh one has nothing."""
+    return getattr(error, "sqlstate", None) in _OUTDATED
 
 
 def refuses_us(error: BaseException) -> bool:
