@@ -83,6 +83,11 @@ class Redactor:
         """Whether a secret is lent that `finds` looks for."""
         return bool(self._sought)
 
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest form that `finds` looks for."""
+        return max(map(len, self._sought), default=0)
+
     def _compile(self) -> None:
         found = {form for value in (*self._values, *self._retired) for form in forms(value)}
         longest = sorted(found, key=len, reverse=True)

@@ -43,7 +43,7 @@ async def test_an_inline_step_is_lent_what_its_options_name_before_it_begins(len
     assert ended(refused) == "secret-denied"
 
 
-@pytest.mark.parametrize("how", ["answer", "artifact", "large artifact"])
+@pytest.mark.parametrize("how", ["answer", "artifact", "large artifact", "artifact across blocks"])
 async def test_an_answer_with_the_secret_does_not_leave_the_executor(lending, how):
     answer = await use(lending, how=how)
     assert ended(answer) == "secret-in-answer"

@@ -40,6 +40,21 @@ def problem_of(error: BaseException, *, request_id: str = "") -> Problem:
     return problem("step-failed", detail[:_MAX_DETAIL], request_id=request_id)
 
 
+class SecretCheck:
+    """`refuse_secrets` for bytes that come in pieces: a secret may lie across two of them."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._before = b""
+
+    def pass_on(self, piece: bytes) -> None:
+        """Look at the next piece; raises what `refuse_secrets` does."""
+        if REDACTOR.seeks_any:
+            joined = self._before + piece
+            refuse_secrets(joined, self._what)
+            self._before = joined[-REDACTOR.longest :]
+
+
 def refuse_secrets(data: bytes, what: str) -> None:
     """Keep what holds a secret inside: an answer is stored, shown and passed on.
 

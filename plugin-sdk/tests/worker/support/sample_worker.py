@@ -329,6 +329,8 @@ def secret(options: Key, context: Context) -> dict[str, object]:
             context.artifacts.put(value.encode())
         case "large artifact":
             context.artifacts.put(io.BytesIO(b"x" * 5_000_000 + value.encode()))
+        case "artifact across blocks":
+            context.artifacts.put(io.BytesIO(b"x" * (1024 * 1024 - 3) + value.encode()))
         case "log":
             context.log.info(f"key {value}", key=value)  # noqa: G004 - as authors do
         case "raise":
