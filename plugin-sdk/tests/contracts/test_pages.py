@@ -70,6 +70,8 @@ def test_members_that_a_reader_does_not_know_are_ignored():
         b"{}\n",
         b"{",
         b'{"capability":"a.b@1","kind":"dance","attempt":1,"epoch":1}\n',
+        b'{"parameters":{"a":' + b"[" * 5000 + b"]" * 5000 + b"}}\n",
+        b'{"capability":"\xff","kind":"call","attempt":1,"epoch":1}\n',
         b"x" * (1024 * 1024 + 1) + b"\n",
     ],
 )

@@ -134,7 +134,16 @@ async def test_no_identity_is_refused(surface):
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{}", b"\n", b"not json\n", b"[]\n", request_body("a.call@1", "call", [b"123"])[:-1]],
+    [
+        b"",
+        b"{}",
+        b"\n",
+        b"not json\n",
+        b"[]\n",
+        b'{"kind":"\xff"}\n',
+        b'{"parameters":{"a":' + b"[" * 5000 + b"]" * 5000 + b"}}\n",
+        request_body("a.call@1", "call", [b"123"])[:-1],
+    ],
 )
 async def test_a_malformed_body_is_a_problem(surface, body):
     answer = await surface.put(body=body)

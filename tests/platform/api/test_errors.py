@@ -166,7 +166,14 @@ async def test_an_odd_request_id_is_replaced(app: RequestIds, sent: str) -> None
 
 @pytest.mark.parametrize(
     ("body", "status", "pointer"),
-    [(b"{", 400, ""), (b'{"slots": {"a": "x"}}', 422, "/slots"), (b'{"slots": {}}', 422, "")],
+    [
+        (b"{", 400, ""),
+        (b'{"slots": {"a": "x"}}', 422, "/slots"),
+        (b'{"slots": {}}', 422, ""),
+        (b'{"incarnation": "\xff"}', 400, ""),
+        (b"[" * 65 + b"]" * 65, 400, ""),
+        (b'{"slots": ' + b"[" * 5000 + b"]" * 5000 + b"}", 400, ""),
+    ],
 )
 async def test_a_bad_machine_message_is_a_problem(
     app: RequestIds, body: bytes, status: int, pointer: str

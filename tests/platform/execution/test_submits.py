@@ -155,9 +155,12 @@ async def test_a_batch_is_accepted_once_under_its_key(running):
         await batch_of(running, range(11), key="b")
 
 
-async def test_one_bad_line_refuses_the_whole_batch():
+@pytest.mark.parametrize(
+    "line", [b"{", b'"\xff"', b"1e999", b"[" * 65 + b"]" * 65, b"[" * 5000 + b"]" * 5000]
+)
+async def test_one_bad_line_refuses_the_whole_batch(line):
     with pytest.raises(InvalidError, match="line 3"):
-        await read_inputs([b"1", b"{", b"3"])
+        await read_inputs([b"1", line, b"3"])
 
 
 @pytest.mark.parametrize("count", [0, 100_001])

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from hivemesh_sdk.contracts.problems import FieldProblem
+from hivemesh_sdk.contracts.unreadable import UNREADABLE
 from hivemesh_sdk.errors import FatalError, InvalidError
 from hivemesh_sdk.safeio.documents import validated
-from hivemesh_sdk.safeio.json import parse_json
+from hivemesh_sdk.safeio.json import check_depth, parse_json
 from hivemesh_sdk.safeio.problems import MalformedError
 from pydantic import BaseModel, JsonValue
 
@@ -136,7 +137,7 @@ async def decoded(request: Request, kind: type[S]) -> S:
     """A machine message.
 
     Raises:
-        MalformedError: it is no JSON.
+        MalformedError: it is no JSON, or nested too deep.
         InvalidError: it has the wrong shape.
     """
     return _decoded(await bounded(request), kind)
@@ -156,12 +157,13 @@ async def decoded_strictly(request: Request, kind: type[S]) -> S:
 
 
 def _decoded(data: bytes, kind: type[S]) -> S:
+    check_depth(data, name="the body")
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
         problem = _field_problem(str(error))
         raise InvalidError(problem.message, errors=[problem]) from error
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         message = f"the body is no JSON: {error}"
         raise MalformedError(message, code="json-syntax") from error
 

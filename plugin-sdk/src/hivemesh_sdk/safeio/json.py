@@ -64,15 +64,24 @@ def parse_json_fast(
     Raises:
         MalformedError: it is too deep, no JSON, or a number in it is beyond a double.
     """
-    if data.count(b"[") + data.count(b"{") > max_depth and _is_deeper(data, max_depth):
-        message = f"{name} is nested deeper than {max_depth}"
-        raise MalformedError(message, code="too-deep")
+    check_depth(data, name=name, max_depth=max_depth)
     try:
         value: JsonValue = msgspec.json.decode(data)
     except UNREADABLE as error:
         message = f"{name} is no JSON: {error}"
         raise MalformedError(message, code="json-syntax") from error
     return value
+
+
+def check_depth(data: bytes, *, name: str = "the document", max_depth: int = MAX_DEPTH) -> None:
+    """Refuse what is nested deeper; whether it is JSON at all, its reader says.
+
+    Raises:
+        MalformedError: it is too deep.
+    """
+    if data.count(b"[") + data.count(b"{") > max_depth and _is_deeper(data, max_depth):
+        message = f"{name} is nested deeper than {max_depth}"
+        raise MalformedError(message, code="too-deep")
 
 
 def _is_deeper(data: bytes, depth: int) -> bool:

@@ -10,6 +10,7 @@ from hivemesh_sdk.contracts.names import PROBLEM_MEDIA_TYPE
 from hivemesh_sdk.contracts.openapi import worker_openapi
 from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.contracts.steps import Command, WorkerStatus
+from hivemesh_sdk.contracts.unreadable import UNREADABLE
 from hivemesh_sdk.errors import FatalError, HivemeshError, InvalidError, NotFoundError
 from hivemesh_sdk.worker.access import Access
 from hivemesh_sdk.worker.codec import field_problems
@@ -81,7 +82,7 @@ def _command(body: bytes) -> Command:
         return _decode_command(body)
     except msgspec.ValidationError as error:
         raise InvalidError(str(error), errors=field_problems(error) or ()) from error
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise FatalError(str(error), slug="malformed") from error
 
 

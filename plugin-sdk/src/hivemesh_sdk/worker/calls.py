@@ -26,6 +26,7 @@ from hivemesh_sdk.contracts.steps import (
     StepRequest,
 )
 from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest
+from hivemesh_sdk.contracts.unreadable import UNREADABLE
 from hivemesh_sdk.errors import FatalError, HivemeshError, RemoteError, RetryableError
 from hivemesh_sdk.transport.balance import Caller
 from hivemesh_sdk.transport.connection import Response, Target
@@ -230,6 +231,6 @@ def _good(response: Response) -> Response:
         return response
     try:
         raise RemoteError(_decode_problem(response.body))
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         message = f"the worker answered {response.status}"
         raise RetryableError(message) from error

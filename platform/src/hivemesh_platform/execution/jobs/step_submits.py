@@ -18,6 +18,8 @@ from hivemesh_sdk.contracts.references import written_secrets
 from hivemesh_sdk.contracts.submits import SubmitReply, SubmitRequest
 from hivemesh_sdk.contracts.tickets import GIVEN, STORED, Ticket
 from hivemesh_sdk.errors import InvalidError, NotAuthorizedError
+from hivemesh_sdk.safeio.json import parse_json_fast
+from hivemesh_sdk.safeio.problems import MalformedError
 from hivemesh_sdk.trust.policy import Facts, Policies
 from pydantic import JsonValue, ValidationError
 
@@ -313,7 +315,7 @@ def _job(request: SubmitRequest, ticket: Ticket) -> JobRequest:
     try:
         return JobRequest(
             capability=request.capability,
-            input=msgspec.json.decode(request.input),
+            input=parse_json_fast(bytes(request.input), name="the input"),
             options=request.options,
             labels=request.how.labels,
             deadline_s=request.how.deadline_s,
@@ -322,8 +324,8 @@ def _job(request: SubmitRequest, ticket: Ticket) -> JobRequest:
         )
     except ValidationError as error:
         raise _wrong(request, error) from error
-    except msgspec.DecodeError as error:
-        message = f"{request.capability}: input and options are JSON, the options an object"
+    except MalformedError as error:
+        message = f"{request.capability}: {error.detail}"
         raise InvalidError(message) from error
 
 

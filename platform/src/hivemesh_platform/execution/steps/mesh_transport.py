@@ -14,6 +14,7 @@ from hivemesh_sdk.contracts.names import (
 )
 from hivemesh_sdk.contracts.problems import Problem, problem
 from hivemesh_sdk.contracts.steps import ExecutionStatus, WorkerStatus
+from hivemesh_sdk.contracts.unreadable import UNREADABLE
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Response, Target
 from hivemesh_sdk.transport.errors import TransportError
@@ -104,7 +105,7 @@ class MeshStepTransport:
         response = await self._ask(endpoint, "GET", f"/v1/steps/{key}", DELETE_S)
         try:
             return _decode_execution(response.body)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             message = f"{endpoint.instance} answered no status of a step: {error}"
             raise UnreachableError(message) from error
 
@@ -113,7 +114,7 @@ class MeshStepTransport:
         response = await self._ask(endpoint, "GET", "/v1/status", timeout_s)
         try:
             return _decode_status(response.body)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             message = f"{endpoint.instance} answered no status: {error}"
             raise UnreachableError(message) from error
 
@@ -164,7 +165,7 @@ def _problem(response: Response) -> Problem:
     """The worker's own document, or one for an answer that is none."""
     try:
         document = _decode_problem(response.body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         detail = f"the worker answered {response.status} without a problem document"
         document = problem("step-failed", detail, retryable=response.status >= 500)
     after = response.headers.get("retry-after", "")
