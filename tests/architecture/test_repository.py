@@ -28,6 +28,7 @@ SDK_FOR_PLATFORM = (
     "hivemesh_sdk.safeio",
     "hivemesh_sdk.client",
     "hivemesh_sdk.clock",
+    "hivemesh_sdk.heap",
 )
 
 

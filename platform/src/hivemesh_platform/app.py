@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 from fastapi import APIRouter, FastAPI
 from hivemesh_sdk.clock import Clock
-from hivemesh_sdk.lifecycle.heap import give_back_regularly
+from hivemesh_sdk.heap import give_back_regularly
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.identity import SpiffeId

@@ -20,7 +20,7 @@ import structlog
 from hivemesh_sdk.clock import SystemClock
 from hivemesh_sdk.contracts.problems import Problem, problem
 from hivemesh_sdk.errors import ConfigurationError, HivemeshError
-from hivemesh_sdk.lifecycle import heap
+from hivemesh_sdk.heap import set_up_allocator
 from hivemesh_sdk.transport import Limits, Listener, enrolment_listener, serve
 from pydantic import JsonValue
 
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(loaded: Loaded, ready: Ready) -> None:
     folder = _prepared(loaded.state_folder)
-    heap.settle()
+    set_up_allocator()
     with locked(folder):
         storage, telemetry = loaded.settings.storage, loaded.settings.telemetry
         logs.configure(

@@ -6,7 +6,7 @@ import sys
 import weakref
 
 import pytest
-from hivemesh_sdk.lifecycle import heap
+from hivemesh_sdk import heap
 
 
 class Ring:
@@ -18,7 +18,7 @@ class Ring:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the settings belong to glibc")
 def test_the_allocator_takes_the_settings() -> None:
-    assert heap.settle()
+    assert heap.set_up_allocator()
 
 
 async def test_garbage_is_found_though_the_collector_is_quiet(

@@ -11,12 +11,11 @@ from typing import Any, Protocol, TypeVar
 import structlog
 import uvloop
 
-from hivemesh_sdk import __version__
+from hivemesh_sdk import __version__, heap
 from hivemesh_sdk.clock import Clock, SystemClock
 from hivemesh_sdk.contracts.instances import Heartbeat, Registration
 from hivemesh_sdk.contracts.names import PROTOCOL
 from hivemesh_sdk.errors import ConfigurationError, HivemeshError, RemoteError
-from hivemesh_sdk.lifecycle import heap
 from hivemesh_sdk.lifecycle.artifacts import GrantedArtifacts
 from hivemesh_sdk.lifecycle.environment import Environment, address_of
 from hivemesh_sdk.lifecycle.health import Health, HealthFile
@@ -61,7 +60,7 @@ _log = structlog.get_logger("hivemesh.lifecycle")
 def run_worker(location: Location, environment: Environment) -> int:
     """Run the worker until it is told to end; returns the exit code."""
     configure_logs(environment.log_level, worker=location.manifest.metadata.name)
-    heap.settle()
+    heap.set_up_allocator()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             code = runner.run(_until_signal(WorkerProcess(location, environment)))

@@ -21,7 +21,7 @@ _MMAP_THRESHOLD = -3
 _TRIM_THRESHOLD = -1
 
 
-def settle() -> bool:
+def set_up_allocator() -> bool:
     """Set the allocator up, before threads are started; says whether it could be done."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
