@@ -677,9 +677,15 @@ class Client:
         return self._view(ReplayView, "POST", _letter(letter, "/retry"), {})
 
     def retry_dead_letters(self, *, run: str = "", capability: str = "") -> list[ReplayView]:
-        """Run all open ones again that fit."""
-        body: dict[str, JsonValue] = {"run": run, "capability": capability}
-        return self._view(ReplayedView, "POST", "/v1/dead-letters/retry", body).items
+        """Run all open ones again that fit; an item without a job stays open, and says why."""
+        items: list[ReplayView] = []
+        after: str | None = ""
+        while after is not None:
+            body: dict[str, JsonValue] = {"run": run, "capability": capability, "after": after}
+            page = self._view(ReplayedView, "POST", "/v1/dead-letters/retry", body)
+            items += page.items
+            after = page.next
+        return items
 
     def edit_dead_letter(self, letter: str, changes: Mapping[str, JsonValue]) -> ReplayView:
         """Run it again as a new job with another `input`, other `options`, or both."""

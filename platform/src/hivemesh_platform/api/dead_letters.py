@@ -126,8 +126,10 @@ def _replaying(routes: APIRouter, parts: _Parts) -> None:
     async def retry_letters(body: ReplayManyRequest, request: Request) -> ReplayedView:
         principal = require_some(request, *CHANGES)
         wanted = LetterFilter(run=body.run, capability=body.capability)
-        found = await parts.letters.page(principal, wanted, "", body.limit)
-        return ReplayedView(items=[await _tried(request, parts, one) for one in found])
+        found = await parts.letters.page(principal, wanted, body.after, body.limit)
+        following = found[-1].id if len(found) == body.limit else None
+        items = [await _tried(request, parts, one) for one in found]
+        return ReplayedView(items=items, next=following)
 
     @routes.post("/v1/dead-letters/{letter}/retry")
     async def retry_letter(letter: str, request: Request) -> ReplayView:

@@ -90,7 +90,7 @@ def retry(
     capability: Capability = "",
     fmt: output.Format = "table",
     state: session.State = None,
-) -> None:
+) -> int:
     """Run them again as they are: a job under its own key, a part of a run as a job of its own.
 
     Examples:  hivemesh dead-letter retry dl_0193…  ·  hivemesh dead-letter retry --all --run run_0193…
@@ -105,6 +105,10 @@ def retry(
             else [client.retry_dead_letter(one) for one in ids or ()]
         )
     _show_replays(found, fmt)
+    left = sum(not one.job for one in found)
+    if fmt not in {"json", "yaml"} and found:
+        typer.echo(f"{len(found) - left} run again, {left} stay", err=True)
+    return 6 if left else 0  # partial, as for runs
 
 
 @app.command()

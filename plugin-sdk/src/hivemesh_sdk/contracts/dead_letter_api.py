@@ -48,11 +48,12 @@ class ReplayRequest(Body):
 
 
 class ReplayManyRequest(Body):
-    """`POST /v1/dead-letters/retry`: all open letters that fit, up to a number."""
+    """`POST /v1/dead-letters/retry`: a page of the open letters that fit, the newest first."""
 
     run: str = ""
     capability: str = ""
-    limit: int = Field(default=1000, ge=1, le=10_000)
+    after: str = Field(default="", max_length=100)  # `next` of the page before
+    limit: int = Field(default=200, ge=1, le=1000)
 
 
 class ReplayView(View):
@@ -64,9 +65,10 @@ class ReplayView(View):
 
 
 class ReplayedView(View):
-    """What became of many letters."""
+    """What became of many letters; `next` where there are more."""
 
     items: list[ReplayView]
+    next: str | None = None
 
 
 class AttemptView(View):
