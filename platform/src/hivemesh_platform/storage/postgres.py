@@ -61,6 +61,7 @@ class PostgresTransaction(Transaction):
     __slots__ = ("_wire",)
 
     dialect = "postgresql"
+    rows_at_once = 1  # of more it joins whole indexes; what is sent does not wait for each other
     for_update = " FOR UPDATE"
     for_share = " FOR SHARE"
     for_key_share = " FOR KEY SHARE"

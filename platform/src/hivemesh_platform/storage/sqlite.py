@@ -39,6 +39,7 @@ class SqliteTransaction(Transaction):
     __slots__ = ("_connection",)
 
     dialect = "sqlite"
+    rows_at_once = 64
     for_update = ""
     for_share = ""
     for_key_share = ""

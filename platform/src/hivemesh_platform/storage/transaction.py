@@ -10,8 +10,6 @@ Value = str | int | float | bytes | None
 Parameters = Sequence[Value] | Mapping[str, Value]
 Dialect = Literal["sqlite", "postgresql"]
 
-ROWS = 64  # in one statement; a power of two
-
 
 class Row(Protocol):
     """One row of an answer: by the name of a column or by its place."""
@@ -43,6 +41,8 @@ class Transaction(ABC):
     __slots__ = ()
 
     dialect: ClassVar[Dialect]
+    rows_at_once: ClassVar[int]
+    """Of `send_rows`, in one statement; a power of two."""
     for_update: ClassVar[str]
     """Behind a SELECT that reads what the transaction is going to change."""
     for_share: ClassVar[str]
@@ -75,7 +75,7 @@ class Transaction(ABC):
         Its parameters follow those of the rows. A third of the time of `execute_many`, and the
         other threads of the process are in its way once for all of the rows and not for each.
         """
-        first, size = 0, ROWS
+        first, size = 0, self.rows_at_once
         while first < len(rows):
             while size > len(rows) - first:  # few different statements: each is prepared once
                 size //= 2
