@@ -12,6 +12,7 @@ from hivemesh_platform.execution.ledger.port import (
     Recorded,
     StaleAttemptError,
     StaleReaderError,
+    Unclaimed,
 )
 from hivemesh_platform.execution.model import (
     AttemptOutcome,
@@ -221,6 +222,45 @@ class LedgerConformance:
         [claim] = await write(lambda tx: ledger.claim(tx, READ, 10, NOW))
         assert (claim.retries, claim.losses) == (0, 0)
         assert claim.fence.attempt > run.fence.attempt
+
+    async def test_a_row_that_nobody_was_asked_to_take_is_as_if_it_had_not_been_claimed(
+        self, ledger, write, run
+    ):
+        back = [Unclaimed(run.key, run.fence, "no gpu", NOW + 500)]
+        await write(lambda tx: ledger.unclaim(tx, back))
+        await write(lambda tx: ledger.unclaim(tx, back))
+        query = """SELECT work.attempt, work.started_at, node.attempts, node.reason
+                     FROM work JOIN node ON node.run = work.run AND node.name = work.node
+                    WHERE work.run = ? AND work.node = ?"""
+        row = await write(lambda tx: tx.one(query, (run.key.run, run.key.node)))
+        assert tuple(row) == (0, None, 0, "no gpu")
+        assert await write(lambda tx: ledger.claim(tx, READ, 10, NOW + 499)) == []
+        [claim] = await write(lambda tx: ledger.claim(tx, READ, 10, NOW + 500))
+        assert claim.fence == Fence(run.fence.attempt, run.fence.epoch + 1)
+        await write(lambda tx: ledger.unclaim(tx, back))
+        with pytest.raises(StaleReaderError):
+            await write(lambda tx: ledger.finish(tx, run.key, run.fence, Finished(), NOW))
+        await write(lambda tx: ledger.finish(tx, claim.key, claim.fence, Finished(), NOW))
+
+    async def test_rows_that_were_put_off_are_brought_forward_the_next_ones_first(
+        self, ledger, write, run
+    ):
+        page = recorded(batch(1), batch(2), batch(3))
+        await write(lambda tx: ledger.record(tx, run.key, run.fence, page, NOW))
+        claims = await write(lambda tx: ledger.claim(tx, DOUBLE, 10, NOW))
+        back = [Unclaimed(one.key, one.fence, "", NOW + 90 - one.key.seq) for one in claims]
+        await write(lambda tx: ledger.unclaim(tx, back))
+        await write(lambda tx: ledger.bring_forward(tx, SUM, 2, NOW))
+        assert await write(lambda tx: ledger.claim(tx, DOUBLE, 10, NOW)) == []
+        await write(lambda tx: ledger.bring_forward(tx, DOUBLE, 2, NOW))
+        found = await write(lambda tx: ledger.claim(tx, DOUBLE, 10, NOW))
+        assert [one.key.seq for one in found] == [2, 3]
+
+    async def test_the_gap_before_a_retry_is_kept(self, ledger, write, run):
+        later = Failure(BROKEN, AttemptOutcome.FAILED, NOW + 500)
+        await write(lambda tx: ledger.retry(tx, run.key, run.fence, later, NOW))
+        await write(lambda tx: ledger.bring_forward(tx, READ, 10, NOW))
+        assert await write(lambda tx: ledger.claim(tx, READ, 10, NOW)) == []
 
     async def test_the_run_ends_with_its_last_row(self, ledger, write, run):
         await write(lambda tx: ledger.record(tx, run.key, run.fence, recorded(batch(1)), NOW))

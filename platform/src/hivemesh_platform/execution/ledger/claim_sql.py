@@ -13,7 +13,7 @@ from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.ledger import part_sql
 from hivemesh_platform.execution.ledger.event_sql import log_event
 from hivemesh_platform.execution.ledger.limit_sql import Gate
-from hivemesh_platform.execution.ledger.port import Claim
+from hivemesh_platform.execution.ledger.port import Claim, Unclaimed
 from hivemesh_platform.execution.ledger.queue_sql import claimed
 from hivemesh_platform.execution.ledger.rejected_sql import start_over
 from hivemesh_platform.execution.model import JOB_NODE, Fence, RetryPolicy, WorkKey
@@ -73,6 +73,23 @@ UPDATE node SET state = 'running', reason = '', started_at = coalesce(started_at
 _STARTED_RUN = """
 UPDATE run SET state = 'running', reason = '', started_at = :now WHERE id = :run AND state = 'queued'
 """
+_UNCLAIM = """
+UPDATE work SET state = 'queued', attempt = attempt - 1, reason = :reason, not_before = :not_before,
+       started_at = CASE WHEN attempt = 1 THEN NULL ELSE started_at END
+ WHERE run = :run AND node = :node AND seq = :seq AND attempt = :attempt AND epoch = :epoch
+   AND state = 'running'
+"""
+_UNCLAIM_NODE = """
+UPDATE node SET reason = ?, attempts = attempts - 1 WHERE run = ? AND name = ?
+"""
+_BRING_FORWARD = """
+UPDATE work SET not_before = 0
+ WHERE (run, node, seq) IN (
+       SELECT run, node, seq FROM work
+        WHERE state = 'queued' AND not_before > 0 AND not_before > :now
+          AND capability || '' = :capability AND retries = 0 AND crashes = 0
+        ORDER BY not_before LIMIT :limit {skip_locked})
+"""  # `|| ''`: by the index of what is put off, not by that of all queued rows
 _NODE_OF_ROW = "SELECT * FROM node WHERE run = ? AND name = ?"
 _INTERRUPT = """
 UPDATE attempt SET ended_at = :now, outcome = 'interrupted'
@@ -145,6 +162,31 @@ def claim(
         else _claimed(tx, row, now)
         for row in rows
     ]
+
+
+def unclaim(tx: Transaction, rows: Sequence[Unclaimed]) -> None:
+    """Queue rows again as if they had not been claimed; the epoch alone tells that they were."""
+    for key, fence, reason, not_before in rows:
+        held = tx.execute(
+            _UNCLAIM,
+            {
+                "run": key.run,
+                "node": key.node,
+                "seq": key.seq,
+                "attempt": fence.attempt,
+                "epoch": fence.epoch,
+                "reason": reason,
+                "not_before": not_before,
+            },
+        )
+        if held and key.node != JOB_NODE:
+            tx.send(_UNCLAIM_NODE, (reason, key.run, key.node))
+
+
+def bring_forward(tx: Transaction, capability: str, count: int, now: int) -> None:
+    """Let so many of the next rows be claimed that were put off and have not failed."""
+    names: dict[str, Value] = {"capability": capability, "now": now, "limit": count}
+    tx.send(_BRING_FORWARD.format(skip_locked=tx.skip_locked), names)
 
 
 def _job_of(row: Row, known: dict[str, Claim]) -> Claim:

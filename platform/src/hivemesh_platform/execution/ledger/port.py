@@ -249,6 +249,15 @@ class Turn:
     steps: list[str]
 
 
+class Unclaimed(NamedTuple):
+    """A claimed row that nobody could take."""
+
+    key: WorkKey
+    fence: Fence
+    reason: str
+    not_before: int
+
+
 class Ledger(Protocol):
     """Rows of work. Time is given as milliseconds since 1970."""
 
@@ -311,6 +320,14 @@ class Ledger(Protocol):
         self, tx: Transaction, key: WorkKey, fence: Fence, reason: str, not_before: int
     ) -> None:
         """Put a claimed row back, because nobody can take it; costs no retry."""
+        ...
+
+    def unclaim(self, tx: Transaction, rows: Sequence[Unclaimed]) -> None:
+        """Put rows back that nobody was asked to take: as if they had not been claimed."""
+        ...
+
+    def bring_forward(self, tx: Transaction, capability: str, count: int, now: int) -> None:
+        """Let so many rows be claimed that were put off and have not failed, the next ones first."""
         ...
 
     def record(

@@ -33,6 +33,7 @@ from hivemesh_platform.execution.ledger.port import (
     StaleReaderError,
     Travel,
     Turn,
+    Unclaimed,
 )
 from hivemesh_platform.execution.ledger.queue_sql import (
     NewRow,
@@ -277,6 +278,14 @@ class SqlLedger:
             "DELETE FROM attempt WHERE run = ? AND node = ? AND seq = ? AND attempt = ?",
             (key.run, key.node, key.seq, fence.attempt),
         )
+
+    def unclaim(self, tx: Transaction, rows: Sequence[Unclaimed]) -> None:
+        """Put rows back that nobody was asked to take: as if they had not been claimed."""
+        claim_sql.unclaim(tx, rows)
+
+    def bring_forward(self, tx: Transaction, capability: str, count: int, now: int) -> None:
+        """Let so many rows be claimed that were put off and have not failed, the next ones first."""
+        claim_sql.bring_forward(tx, capability, count, now)
 
     def record(
         self, tx: Transaction, key: WorkKey, fence: Fence, page: Recorded, now: int

@@ -112,6 +112,7 @@ def _reason(row: Row, nobody: str, now: int) -> str:
     """Why a row waits that nothing holds back but its time, its place in the queue or the mesh."""
     if row["state"] == "blocked":
         return "the steps that give its options have not ended"
-    if row["not_before"] - now > SOON_MS:
+    failed = row["retries"] or row["crashes"]  # others are put off because nobody takes them
+    if row["not_before"] - now > SOON_MS and (failed or not nobody):
         return f"it is tried again at {views.iso(row['not_before'])}"
     return nobody or row["reason"] or "it is queued: a slot is free, and rows before it go first"

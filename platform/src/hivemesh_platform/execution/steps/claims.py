@@ -6,6 +6,7 @@ second, because a row may have been delayed or queued by another process.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -15,20 +16,21 @@ from hivemesh_sdk.contracts.instances import Endpoint
 from hivemesh_platform import crash
 from hivemesh_platform.execution.ledger import clock_sql, limit_sql, queue_sql, submit_sql
 from hivemesh_platform.execution.ledger.group_rules import GroupSizes, spread, travels
-from hivemesh_platform.execution.ledger.port import Claim, milliseconds
+from hivemesh_platform.execution.ledger.port import Claim, Unclaimed, milliseconds
 from hivemesh_platform.execution.ports import Choice, NoCandidate, Outcome
 from hivemesh_platform.execution.steps.dispatch import Dispatcher
 from hivemesh_platform.execution.steps.groups import GroupDispatcher
 from hivemesh_platform.execution.steps.parts import Parts
 from hivemesh_platform.execution.steps.requirement import requirement_of
 from hivemesh_platform.execution.steps.turns import Turns
+from hivemesh_platform.execution.steps.unplaced import SOON_MS, Unplaced
 from hivemesh_platform.replicas.model import StaleReplicaError
 from hivemesh_platform.storage.errors import StorageFullError
 from hivemesh_platform.storage.transaction import Transaction
 
 POLL_S = 1.0
 TIDY_S = 300.0  # between two looks for what the queue need not remember
-NO_CANDIDATE_MS = 250  # until a row is tried again that nobody could take after all
+MORE = 4  # rows that are tried early for one that was placed: of many more each time
 MAX_STEPS = 256  # at once in this process: bounds memory whatever the directory says
 
 # Of the steps that ran when a worker died one is the cause: apart from each other they tell which.
@@ -46,6 +48,9 @@ class Claimer:
         self._groups = GroupDispatcher(parts, dispatcher)
         self._sizes = GroupSizes()
         self._turns = Turns()
+        self._unplaced = Unplaced()
+        self._back: list[Unclaimed] = []  # what the round puts back
+        self._early: Counter[str] = Counter()  # rows that need not be put off, by capability
         self._steps: set[asyncio.Task[None]] = set()
         self._suspects: dict[asyncio.Task[None], str] = {}  # and the instance that has it
         self._reasons: dict[str, str] = {}
@@ -133,6 +138,8 @@ class Claimer:
                 self._start(some[0])
             else:
                 self._start_together(some)
+        if self._back or self._early:
+            self._put_back()
 
     def _claimable(self, tx: Transaction, free: Mapping[str, int], now: int) -> dict[str, int]:
         """The free slots of capabilities that have something to do."""
@@ -166,10 +173,21 @@ class Claimer:
             parts += spread(some, requests)
         return parts
 
-    def _start_together(self, claims: list[Claim]) -> None:
-        choice = self._parts.placement.choose(requirement_of(*claims))
+    def _choose(self, claims: list[Claim]) -> Choice | None:
+        """Choose who takes the rows; where nobody can they are put back."""
+        now, wanted = milliseconds(self._parts.clock), requirement_of(*claims)
+        choice = self._parts.placement.choose(wanted)
         if isinstance(choice, NoCandidate):
-            self._put_back(claims, choice.reason)
+            until = self._unplaced.again(wanted, now)
+            self._back += [Unclaimed(one.key, one.fence, choice.reason, until) for one in claims]
+            return None
+        if self._unplaced.found(wanted, now):
+            self._early[wanted.capability] += MORE * len(claims)
+        return choice
+
+    def _start_together(self, claims: list[Claim]) -> None:
+        choice = self._choose(claims)
+        if choice is None:
             return
         task = asyncio.create_task(self._travel(claims, choice), name=str(claims[0].key))
         self._steps.add(task)
@@ -193,30 +211,32 @@ class Claimer:
         await self._dispatcher.run(claim, choice, resume=resume, answered=answered)
 
     def _start(self, claim: Claim) -> None:
-        choice = self._parts.placement.choose(requirement_of(claim))
-        if isinstance(choice, NoCandidate):
-            self._put_back([claim], choice.reason)
+        choice = self._choose([claim])
+        if choice is None:
             return
         if claim.suspect and choice.endpoint.instance in self._suspects.values():
             self._parts.placement.report(choice, Outcome.CANCELLED, 0.0)
-            self._put_back([claim], _APART)
+            until = milliseconds(self._parts.clock) + SOON_MS
+            self._back.append(Unclaimed(claim.key, claim.fence, _APART, until))
             return
         self._spawn(claim, choice, resume=False)
 
-    def _put_back(self, claims: Sequence[Claim], reason: str) -> None:
+    def _put_back(self) -> None:
         """Queue rows again; on a full disk that waits for space, and nothing waits for it."""
-        until = milliseconds(self._parts.clock) + NO_CANDIDATE_MS
-        ledger = self._parts.ledger
+        back, self._back = self._back, []
+        early, self._early = self._early, Counter()
+        now, ledger = milliseconds(self._parts.clock), self._parts.ledger
 
-        def release(tx: Transaction) -> None:
-            for claim in claims:
-                ledger.release(tx, claim.key, claim.fence, reason, until)
+        def write(tx: Transaction) -> None:
+            ledger.unclaim(tx, back)
+            for capability, count in early.items():
+                ledger.bring_forward(tx, capability, count, now)
 
         async def work() -> None:
-            await self._parts.surely(release)
+            await self._parts.surely(write)
             self._parts.work.give()
 
-        task = asyncio.create_task(work(), name=str(claims[0].key))
+        task = asyncio.create_task(work(), name="put back")
         self._steps.add(task)
         task.add_done_callback(self._ended)
 
