@@ -24,6 +24,18 @@ def jobs(prefix, count, *, submitter="a", priority=5, capability=WORK, key=""):
     ]
 
 
+class Statements:
+    """A transaction that counts what it is asked for."""
+
+    def __init__(self, tx):
+        self._tx = tx
+        self.count = 0
+
+    def __getattr__(self, name):
+        self.count += name in {"all", "one", "execute", "send"}
+        return getattr(self._tx, name)
+
+
 class QueueConformance:
     """Who starts when, and who has to wait."""
 
@@ -288,3 +300,44 @@ class QueueConformance:
             lambda tx: tx.one("SELECT count(*) AS n FROM work WHERE state = 'queued'")
         )
         assert queued["n"] == 0
+
+    @pytest.mark.parametrize("rate", [None, "1/h"])
+    async def test_a_claim_asks_nothing_of_each_key_that_is_full(
+        self, ledger, submit, claim, limit, write, rate
+    ):
+        def asked(tx):
+            counted = Statements(tx)
+            assert ledger.claim(counted, WORK, 9, NOW) == []
+            return counted.count
+
+        await limit("key", "default/*", running=None if rate else 1, rate=rate)
+        counts = []
+        for keys in (range(1), range(1, 20)):
+            for key in keys:
+                await submit(f"x{key:02}_", 2, key=f"default/k{key}")
+            while await claim(9):
+                pass
+            counts.append(await write(asked))
+        assert counts[0] == counts[1]
+
+    async def test_of_many_keys_those_go_on_that_have_room(
+        self, submit, claim, finish, limit, started
+    ):
+        await limit("key", "default/*", running=1)
+        await limit("key", "default/k0", running=2)
+        for key in range(5):
+            await submit(f"x{key}_", 4, key=f"default/k{key}")
+        running = {}
+        while found := await claim(9):
+            running |= {one.key.run: one for one in found}
+        assert sorted(name[:6] for name in running) == [
+            "job_x0",
+            "job_x0",
+            "job_x1",
+            "job_x2",
+            "job_x3",
+            "job_x4",
+        ]
+        await finish(running["job_x3_00000"])
+        await finish(running["job_x0_00000"])
+        assert sorted(await started(4)) == ["job_x0_00002", "job_x3_00001"]

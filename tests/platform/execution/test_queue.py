@@ -27,7 +27,7 @@ class TestQueue(QueueConformance):
             (limit_sql._SET_FREE, "work_parked"),
             (limit_sql._PARK, "work_queued_key"),
             (limit_sql._RUNNING_BY_KEY, "work_running_key"),
-            (limit_sql._QUEUED_OF_KEY, "work_queued_key"),
+            (limit_sql._WITH_ROOM, "work_queued_key"),
         ],
     )
     async def test_no_statement_of_a_claim_reads_all_rows(self, database, statement, index):
@@ -40,8 +40,9 @@ class TestQueue(QueueConformance):
             "reason": "",
             "replica": "p1",
             "replica_epoch": 1,
+            "most": 1,
         }
-        text = statement.format(skip_locked="")
+        text = statement.format(skip_locked="", due=limit_sql._DUE)
         used = {name: value for name, value in names.items() if f":{name}" in text}
         plan = await database.read(lambda tx: tx.all(f"EXPLAIN QUERY PLAN {text}", used))
         steps = [row["detail"] for row in plan]

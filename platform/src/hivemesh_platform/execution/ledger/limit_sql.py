@@ -47,11 +47,24 @@ SELECT limit_key, count(*) AS n FROM work
  WHERE state = 'running' AND limit_key != '' GROUP BY limit_key
 """
 _ALL = "SELECT * FROM work_limit ORDER BY scope, name"
-_QUEUED_OF_KEY = """
-SELECT count(*) AS n FROM work
- WHERE state = 'queued' AND capability = :capability AND limit_key = :key AND limit_key != ''
-   AND not_before <= :now
-"""
+_WITH_ROOM = """
+SELECT p.limit_key, coalesce(rate.full_at, 0) AS full_at,
+       (SELECT count(*) FROM work
+         WHERE work.state = 'queued' AND work.capability = p.capability
+           AND work.limit_key = p.limit_key AND work.limit_key != ''
+           AND work.not_before <= :now) AS queued
+  FROM limit_parked AS p
+  LEFT JOIN limit_rate AS rate ON rate.scope = 'key' AND rate.name = p.limit_key
+ WHERE p.capability = :capability {due}
+   AND (SELECT count(*) FROM work
+         WHERE work.state = 'running' AND work.limit_key = p.limit_key AND work.limit_key != '')
+     + (SELECT count(*) FROM work
+         WHERE work.state = 'queued' AND work.capability = p.capability
+           AND work.limit_key = p.limit_key AND work.limit_key != ''
+           AND work.not_before <= :now) < :most
+"""  # keys that are full are left out here: submitters choose how many there are
+_DUE = "AND (rate.due_at IS NULL OR rate.due_at <= :now)"
+_UNLIMITED = 1_000_000_000
 
 
 class Gate:
@@ -102,6 +115,9 @@ class Gate:
         return max(0, min(rooms))
 
     def _used(self, scope: Scope, name: str) -> int:
+        known = self._full_at.get((scope, name))
+        if known is not None:
+            return known
         row = self._tx.one(
             "SELECT full_at FROM limit_rate WHERE scope = ? AND name = ?", (scope, name)
         )
@@ -112,10 +128,7 @@ class Gate:
     def _count(self, limit: Limit, name: str, count: int) -> None:
         if limit.rate is None:
             return
-        full_at = self._full_at.get((limit.scope, name))
-        if full_at is None:
-            full_at = self._used(limit.scope, name)
-        after, due_at = limit.rate.taken(full_at, self._now, count)
+        after, due_at = limit.rate.taken(self._used(limit.scope, name), self._now, count)
         self._tx.send(
             """INSERT INTO limit_rate (scope, name, full_at, due_at) VALUES (?, ?, ?, ?)
                ON CONFLICT (scope, name)
@@ -128,23 +141,19 @@ class Gate:
 
     def _set_free(self, running: dict[str, int]) -> None:
         """Queue as many parked rows of each key as may start and are not queued yet."""
-        parked = self._tx.all(
-            "SELECT limit_key FROM limit_parked WHERE capability = ?", (self._capability,)
-        )
-        for row in parked:
+        limits = [one for one in self._limits if one.scope == "key"]
+        most = max(_UNLIMITED if one.running is None else one.running for one in limits)
+        names: dict[str, Value] = {"capability": self._capability, "now": self._now, "most": most}
+        rated = all(one.rate is not None for one in limits)
+        for row in self._tx.all(_WITH_ROOM.format(due=_DUE if rated else ""), names):
             key = row["limit_key"]
-            names: dict[str, Value] = {
-                "capability": self._capability,
-                "key": key,
-                "now": self._now,
-            }
             limit = limit_of_key(self._limits, key)
-            room = 1_000_000_000
+            room = _UNLIMITED
             if limit is not None:
-                queued = self._tx.one(_QUEUED_OF_KEY, names)
-                room = self._room(limit, key, running.get(key, 0))
-                room -= 0 if queued is None else int(queued["n"])
-            if room > 0 and self._tx.execute(_SET_FREE, {**_two(names), "room": room}) < room:
+                self._full_at[limit.scope, key] = row["full_at"]
+                room = self._room(limit, key, running.get(key, 0)) - row["queued"]
+            said: dict[str, Value] = {"capability": self._capability, "key": key}
+            if room > 0 and self._tx.execute(_SET_FREE, {**said, "room": room}) < room:
                 self._tx.send(
                     "DELETE FROM limit_parked WHERE capability = ? AND limit_key = ?",
                     (self._capability, key),
@@ -292,10 +301,6 @@ def _used_up(tx: Transaction, limit: Limit) -> int:
         "SELECT full_at FROM limit_rate WHERE scope = ? AND name = ?", (limit.scope, limit.name)
     )
     return 0 if row is None else int(row["full_at"])
-
-
-def _two(names: dict[str, Value]) -> dict[str, Value]:
-    return {"capability": names["capability"], "key": names["key"]}
 
 
 def _limit(row: Row) -> Limit:
