@@ -4,7 +4,7 @@ import pytest
 from hivemesh_platform.access.model import Principal
 from hivemesh_platform.execution.ledger import batch_sql
 from hivemesh_platform.execution.ledger.batch_sql import Ends
-from hivemesh_platform.execution.runs import subjects
+from hivemesh_platform.execution.runs import history, subjects
 from hivemesh_platform.execution.runs.history import History
 from hivemesh_platform.execution.runs.subjects import Filters
 from hivemesh_sdk.clock import SystemClock
@@ -219,10 +219,10 @@ async def placed(filled):
     return History(filled, SystemClock())
 
 
-async def at_instance(history, instance, who=ALL, limit=7):
+async def at_instance(kept, instance, who=ALL, limit=7):
     found, after, pages = [], "", 0
     while after is not None:
-        items, after = await history.at_instance(who, instance, after, limit)
+        items, after = await kept.at_instance(who, instance, after, limit)
         found, pages = found + items, pages + 1
         assert len(items) <= limit
     return found, pages
@@ -244,6 +244,19 @@ async def test_the_history_of_an_instance_has_what_the_caller_may_see_alone(plac
     expected = [k for k in range(1, 80, 2) if k % 5 == 3 and k % 3 != 0]
     assert [one.key for one in found] == [f"{id_of('job', k)}.job.0" for k in expected[::-1]]
     assert await at_instance(placed, "wi-3") == ([], 1)
+
+
+async def test_a_page_of_a_history_is_cut_where_much_was_looked_at_for_it(placed, monkeypatch):
+    monkeypatch.setattr(history, "SCANNED", 4)
+    monkeypatch.setattr(history, "MOST_SCANNED", 8)
+    found, pages = await at_instance(placed, "wi-1", principal("run:capability/none"), limit=2)
+    assert (found, pages > 2) == ([], True)
+    own = principal("run:capability/c3")
+    monkeypatch.undo()
+    whole, _ = await at_instance(placed, "wi-1", own, limit=2)
+    monkeypatch.setattr(history, "SCANNED", 4)
+    monkeypatch.setattr(history, "MOST_SCANNED", 8)
+    assert (await at_instance(placed, "wi-1", own, limit=2))[0] == whole
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ _AT_INSTANCE = """
 SELECT attempt.*, work.capability
   FROM attempt JOIN work ON work.run = attempt.run AND work.node = attempt.node
                         AND work.seq = attempt.seq
- WHERE attempt.instance = :instance AND attempt.started_at <= :at
+ WHERE attempt.instance = :instance AND attempt.started_at <= :at AND work.tenant = :tenant
    AND (attempt.started_at, attempt.run, attempt.node, attempt.seq, attempt.attempt)
        < (:at, :run, :node, :seq, :attempt)
  ORDER BY attempt.started_at DESC, attempt.run DESC, attempt.node DESC, attempt.seq DESC,
@@ -48,6 +48,7 @@ SELECT attempt.*, work.capability
  LIMIT :limit
 """
 SCANNED = 500  # rows read at once until enough of them may be seen
+MOST_SCANNED = 2000  # for one page: a page may be empty and name a next one
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +112,10 @@ class History:
         def read(tx: Transaction) -> tuple[list[InstanceAttemptView], str | None]:
             found: list[InstanceAttemptView] = []
             place, size = start, limit  # most may see all of it
-            now, seen = milliseconds(self._clock), dict[str, bool]()
+            now, seen, looked = milliseconds(self._clock), dict[str, bool](), 0
+            names: dict[str, Value] = {"instance": instance, "tenant": principal.tenant}
             while True:
-                names = {"instance": instance, "limit": size + 1, **asdict(place)}
+                names |= {"limit": size + 1, **asdict(place)}
                 rows = tx.all(_AT_INSTANCE, names)
                 for row in rows[:size]:
                     if len(found) == limit:
@@ -125,7 +127,8 @@ class History:
                         found.append(_at_instance(row, now))
                 if len(rows) <= size:
                     return found, None
-                if len(found) == limit:
+                looked += size
+                if len(found) == limit or looked >= MOST_SCANNED:
                     return found, str(place)
                 size = SCANNED
 
