@@ -4,9 +4,12 @@ import asyncio
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from hivemesh_sdk.contracts.steps import InputPart
+from hivemesh_sdk.contracts.artifacts import Artifact
+from hivemesh_sdk.contracts.steps import InputPart, StepRequest
+from hivemesh_sdk.worker.inline import InlineRunner
 from worker_harness import serving, until
 
 LINES = b'{"id":1}\n{"id":2}\n'
@@ -69,6 +72,37 @@ async def test_a_cancel_does_not_wait_for_inputs_that_do_not_come(sample, monkey
     assert (await task).failure.type.endswith(":cancelled")
     await sample.idle("sample.inline_map@1")
     assert not sample.server.stuck
+
+
+class Noted:
+    """An execution that notes how it ended."""
+
+    key, id = "r.s.1", "x1"
+
+    def __init__(self):
+        self.problem, self.released = None, False
+
+    def fail(self, problem, *, refused):
+        self.problem = problem
+
+    def release(self):
+        self.released = True
+
+
+async def test_a_cancel_before_the_first_input_is_asked_for_ends_the_step(tmp_path):
+    capability = SimpleNamespace(id="a.b@1", secrets_of=lambda _: frozenset())
+    runner, execution = InlineRunner({"a.b@1": capability}, None, tmp_path), Noted()
+    runner.open()
+    try:
+        part = InputPart(artifact=Artifact(sha256="0" * 64, size=1), count=1)
+        request = StepRequest(capability="a.b@1", kind="call", attempt=1, epoch=1, inputs=[part])
+        step = runner.start(execution, request, [None])
+        step.cancel()
+        await until(lambda: execution.released)
+    finally:
+        runner.close()
+    assert execution.problem.type.endswith(":cancelled")
+    assert not runner.left_behind
 
 
 async def test_an_exception_is_a_problem(sample):

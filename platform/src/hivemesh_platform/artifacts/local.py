@@ -268,6 +268,7 @@ class LocalArtifactStore:
             aside.parent.mkdir(mode=0o700, exist_ok=True)
             if path.stat().st_ino == found.st_ino:  # and not what was stored in its place since
                 path.rename(aside)
+                os.utime(aside)  # for how long it lies there counts from now
                 self._count_in(-found.st_size)
         return _damaged(sha256)
 

@@ -11,7 +11,6 @@ from typing import NoReturn
 
 import structlog
 
-from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.contracts.steps import StepRequest
 from hivemesh_sdk.errors import FatalError, HivemeshError
 from hivemesh_sdk.worker.channel import BLOCK_BYTES
@@ -90,6 +89,7 @@ class InlineRunner:
             step.fetching = asyncio.get_running_loop().create_task(work)
             self._tasks.add(step.fetching)
             step.fetching.add_done_callback(self._tasks.discard)
+            step.fetching.add_done_callback(step.fetched)
         else:
             self._inside.post(step.begin)
         return step
@@ -121,7 +121,8 @@ class InlineRunner:
         whole = list(step.bodies)
         try:
             if secrets:
-                step.vault = await self._lent(step, secrets)
+                step.vault = vault = LeasedValues(_not_named)  # closed at the end of the step
+                await self._lend(step, secrets, vault)
             for index, part in enumerate(request.inputs):
                 data = whole[index]
                 if part.artifact is not None:
@@ -129,9 +130,6 @@ class InlineRunner:
                         step.execution, part.artifact, BLOCK_BYTES
                     )
                 whole[index] = decoded(data or b"", part.encoding)
-        except asyncio.CancelledError:
-            step.end(problem("cancelled"))
-            raise
         except Exception as error:  # noqa: BLE001 - it is answered, and logged where it is not ours
             if not isinstance(error, HivemeshError):
                 _log.exception("fetch_failed", key=step.execution.key)
@@ -140,13 +138,11 @@ class InlineRunner:
             step.bodies = whole
             self._inside.post(step.begin)
 
-    async def _lent(self, step: InlineStep, paths: frozenset[str]) -> LeasedValues:
+    async def _lend(self, step: InlineStep, paths: frozenset[str], vault: LeasedValues) -> None:
         """All secrets of the options: nothing may wait for the platform on the second loop."""
-        vault = LeasedValues(_not_named)
         for path in sorted(paths):
             asked = time.monotonic()
             vault.take(await self._artifacts.lend(step.execution, path), asked)
-        return vault
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)

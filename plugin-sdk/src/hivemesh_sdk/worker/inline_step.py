@@ -80,8 +80,13 @@ class InlineStep(msgspec.Struct, eq=False):
     def cancel(self) -> None:
         """Ask the author's code to stop; what is still fetched for it is not waited for."""
         if self.fetching is not None and self.fetching.cancel():
-            return
+            return  # `fetched` ends it
         self.inside.post(self._stop)
+
+    def fetched(self, task: asyncio.Task[None]) -> None:
+        """Its inputs are there, or are not wanted any more."""
+        if task.cancelled():
+            self.end(problem("cancelled"))
 
     def kill(self) -> None:
         """A thread cannot be ended: code that does not stop is left behind and its slot freed."""
