@@ -233,6 +233,36 @@ def test_an_instance_that_answers_no_question_is_out_at_once_while_there_is_anot
         assert list(steps.look()) == out
 
 
+def lose(steps: Steps, number: int) -> None:
+    steps.outliers.ended(number, ok=False, now=steps.now)
+    steps.outliers.silent("a", DO)
+
+
+def test_steps_that_are_lost_while_it_is_out_do_not_count_against_a_good_probe() -> None:
+    steps = Steps("a", "b")
+    first, second, third = steps.begin("a"), steps.begin("a"), steps.begin("a")
+    lose(steps, first)
+    assert steps.look() == {"a": Circuit.OPEN}
+    lose(steps, second)
+    assert steps.look(after=10.0) == {"a": Circuit.HALF_OPEN}
+    lose(steps, third)
+    steps.run("a", 0.1)
+    assert steps.look() == {}
+    assert steps.outliers.ejections == 1
+
+
+def test_a_lost_probe_does_not_count_against_the_next_one() -> None:
+    steps = Steps("a", "b")
+    lose(steps, steps.begin("a"))
+    steps.look()
+    assert steps.look(after=10.0) == {"a": Circuit.HALF_OPEN}
+    lose(steps, steps.begin("a"))
+    assert steps.look() == {"a": Circuit.OPEN}
+    assert steps.look(after=20.0) == {"a": Circuit.HALF_OPEN}
+    steps.run("a", 0.1)
+    assert steps.look() == {}
+
+
 def test_an_instance_of_which_no_step_ends_is_out() -> None:
     steps = Steps("a", "b")
     for _ in range(40):

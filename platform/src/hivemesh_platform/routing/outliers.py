@@ -149,9 +149,12 @@ class Outliers:
             one.samples.append(_Sample(now, each, step.records))
 
     def silent(self, instance: str, capability: str) -> None:
-        """The instance has answered no question about its steps: no more of them, until a probe."""
+        """The instance has answered no question about its steps: no more of them, until a probe.
+
+        Of one that is out, or that a probe tries, the probe decides.
+        """
         one = self._of[capability].get(instance)
-        if one is not None:
+        if one is not None and one.circuit is Circuit.CLOSED:
             one.silent = True
             self._touched.add(capability)
 
