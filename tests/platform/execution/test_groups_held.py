@@ -7,14 +7,14 @@ import pytest
 from execution_support import TESTER, core, worker
 from fake_workers import FakeWorkerFleet, Frame, ProblemEvent, caller
 from hivemesh_platform.execution.behalf import Behalf
-from hivemesh_platform.execution.held import HeldSteps
+from hivemesh_platform.execution.held import HeldSteps, Verdict
 from hivemesh_platform.execution.jobs import batches as job_batches
 from hivemesh_platform.execution.jobs.batches import read_inputs
 from hivemesh_platform.execution.ledger.counters import ExecutionCounters
 from hivemesh_platform.execution.ledger.group_rules import GroupSizes
 from hivemesh_platform.execution.losses.elsewhere import StepsElsewhere
 from hivemesh_platform.execution.plans.spec import is_intact
-from hivemesh_platform.execution.ports import NoCandidate, UnreachableError
+from hivemesh_platform.execution.ports import NoCandidate, Outcome, UnreachableError
 from hivemesh_platform.storage.errors import StorageFullError
 from hivemesh_sdk.clock import SystemClock
 from hivemesh_sdk.contracts.api import BatchRequest, JobRequest
@@ -216,6 +216,53 @@ async def test_what_its_worker_does_not_know_any_more_is_queued_again_at_no_cost
         views = [await running.end(job) for job in ids]
         assert all(view.state == "completed" for view in views)
         assert set(await of_rows(running, "retries", "crashes")) == {(0, 0)}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "told"), [(Verdict.CANCELLED, True), (Verdict.MOVED, False), (None, False)]
+)
+async def test_a_worker_ends_what_nobody_wants_and_keeps_what_another_reader_wants(
+    tmp_path, verdict, told
+):
+    """A request whose answers were recorded is acknowledged, and no other."""
+    one = worker(slots=1)
+    fleet = FakeWorkerFleet(one, page_events=2)
+    one.dead = True
+    async with core(tmp_path, fleet) as running:
+        let_in(running, one)
+        await running.end((await submit(running, [0]))[0])
+        one.dead = True
+        ids = await submit(running, range(6))
+        asked, go_on, get_events = asyncio.Event(), asyncio.Event(), fleet.get_events
+
+        async def late(endpoint, key, place, **fields):
+            asked.set()
+            await go_on.wait()
+            return await get_events(endpoint, key, place, **fields)
+
+        fleet.get_events = late
+        let_in(running, one)
+        await asyncio.wait_for(asked.wait(), 30)
+        [step] = running.execution.held.all()
+        reported, report = {}, running.placement.report
+
+        def reporting(choice, outcome, seconds, **fields):
+            reported.setdefault(choice.number, outcome)
+            report(choice, outcome, seconds, **fields)
+
+        running.placement.report = reporting
+        key = str(step.claim.key)
+        if verdict is not None:
+            step.end(verdict)
+            await running.until(lambda: reported)
+        go_on.set()
+        for job in ids:
+            await running.end(job)
+        await running.until(lambda: not len(running.execution.held))
+        await running.until(lambda: (("w1", key) in fleet.deleted) is told)
+        assert (("w1", key, 1) in fleet.acknowledged) is (verdict is None)
+        ended = Outcome.COMPLETED if verdict is None else Outcome.CANCELLED
+        assert next(iter(reported.values())) is ended
 
 
 async def test_another_replica_knows_who_holds_what_travels(tmp_path):

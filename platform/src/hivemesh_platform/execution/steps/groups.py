@@ -168,8 +168,7 @@ class GroupDispatcher:
 
     async def _guarded(self, journey: "_Journey") -> Outcome:
         try:
-            await self._until_verdict(journey)
-            outcome = Outcome.COMPLETED
+            outcome = await self._until_verdict(journey)
             if journey.open:
                 ended = problem("step-failed", "the request ended without an answer to it")
                 outcome = await self._first(journey, ended)
@@ -196,8 +195,11 @@ class GroupDispatcher:
             self._dispatcher.forget(journey.step)
         return outcome
 
-    async def _until_verdict(self, journey: "_Journey") -> None:
-        """Run the exchange until it ends or a verdict falls; the worker keeps the deadlines."""
+    async def _until_verdict(self, journey: "_Journey") -> Outcome:
+        """Run the exchange until it ends or a verdict falls; the worker keeps the deadlines.
+
+        Only one that has ended is completed: its answers are recorded, and may be acknowledged.
+        """
         exchange = asyncio.create_task(journey.run())
         ends: set[asyncio.Future[Any]] = {exchange, journey.step.verdict}
         try:
@@ -209,13 +211,14 @@ class GroupDispatcher:
                 await asyncio.wait({exchange})
         if not exchange.cancelled():
             exchange.result()
-            return
+            return Outcome.COMPLETED
         verdict, document = journey.step.verdict.result()
         journey.moved = verdict is Verdict.MOVED
         if verdict is not Verdict.CANCELLED and document is not None:
             raise StepFailedError(document)
         await self._release(journey.unanswered(), "", 0.0)  # not those that were cancelled
         journey.open.clear()
+        return Outcome.CANCELLED
 
     async def _refused(self, journey: "_Journey", document: Problem) -> Outcome:
         """Nothing has begun: the worker does not take the request, or not what all have in common."""
