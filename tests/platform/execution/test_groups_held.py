@@ -74,8 +74,7 @@ async def test_a_disk_that_is_full_when_rows_are_put_back_leaves_none_held(
             return call
 
         running.placement.choose = choose_later
-        ledger.release = failing_once(ledger.release)
-        ledger.release_jobs = failing_once(ledger.release_jobs)
+        ledger.unclaim = failing_once(ledger.unclaim)
         let_in(running, one)
         views = [await running.end(job) for job in ids]
         assert all(view.state == "completed" for view in views)
