@@ -139,6 +139,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self.taken_at = 0.0
         self.shared = False  # by calls that began together
+        self._crowded = False  # by several that wait for an answer, or did until a moment ago
         self.users = 0  # calls that it was handed out to
         self.expires: datetime
         self.chain: Sequence[bytes] = ()  # as it was verified
@@ -181,6 +182,7 @@ class Connection(asyncio.Protocol):
         if self.lost.done():  # between the handshake and now
             waiter.set_exception(self._lost_error(None))
             return waiter
+        self._crowded = bool(self._exchanges)
         self._exchanges.append(_Exchange(waiter, max_body, until))
         if self._timer is None or self._timer.when() > until:
             self._set_timer(until)
@@ -338,7 +340,7 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, error: TransportError) -> None:
         """End every exchange: where one answer is missing, nobody knows whose the next one is."""
-        error.among_others = len(self._exchanges) > 1
+        error.among_others = self._crowded
         while self._exchanges:
             waiter = self._exchanges.popleft().waiter
             if not waiter.done():
