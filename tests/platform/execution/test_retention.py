@@ -1,6 +1,7 @@
 """What has ended goes when it is old, and nothing goes that something still needs."""
 
 import json
+import os
 import re
 import sys
 from datetime import timedelta
@@ -254,6 +255,25 @@ async def test_a_folder_that_cannot_be_read_ends_no_sweep(kept, wrong):
     for _ in range(3):
         await kept.retention.sweep_as_leader()
     assert await kept.store.size(loose) is None
+
+
+async def test_nothing_that_a_damaged_folder_may_hold_is_removed_before_it_is_stored_again(kept):
+    held = await kept.upload(b"held")
+    tree = json.dumps({"entries": {"a": {"sha256": held, "size": 4}}}).encode()
+    folder = await kept.upload(tree, TREE_MEDIA_TYPE)
+    await kept.job(1, state="queued", spec=json.dumps({"sha256": folder}))
+    (kept.store._folder / folder[:2] / folder[2:]).write_bytes(b"{}")
+    kept.store._forget(folder)
+    kept.clock.jump(timedelta(days=21))
+    for _ in range(3):
+        await kept.retention.sweep()
+    assert await kept.store.size(held) == 4
+    loose = await kept.store.put(b"of nobody", "")
+    os.utime(kept.store._path(loose.sha256), (1, 1))
+    await kept.store.put(tree, folder)
+    for _ in range(3):
+        await kept.retention.sweep()
+    assert (await kept.store.size(held), await kept.store.size(loose.sha256)) == (4, None)
 
 
 async def test_nothing_goes_under_a_reader(kept):

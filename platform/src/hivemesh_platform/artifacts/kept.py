@@ -18,6 +18,7 @@ class KeptDigests:
 
     def __init__(self) -> None:
         self._buckets: list[array[int]] = [array("Q") for _ in range(16**_FIRST)]
+        self.unknown: set[str] = set()  # folders of which nobody can say what they hold
 
     def __contains__(self, sha256: str) -> bool:
         bucket, rest = self._place(sha256)

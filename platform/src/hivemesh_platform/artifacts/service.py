@@ -326,7 +326,8 @@ class ArtifactService:
             for folder in folders:
                 try:
                     kept.add(await self._trees.entries(folder))
-                except ArtifactDamagedError as error:  # nobody reads it before it is stored again
+                except ArtifactDamagedError as error:
+                    kept.unknown.add(folder)
                     _log.error("folder_damaged", sha256=folder, detail=error.detail)
 
     async def _old(self, min_age_s: float) -> float:

@@ -135,18 +135,22 @@ class Retention:
                 ),
             }
             await self._remove_rows(check)
-            kept = await self._kept(check)
-            counts["artifacts"] = await self._files.collect(UNREFERENCED_S, kept, check)
-            before = self._before(self._settings.artifacts_days)
-            counts["entries"] = (
-                0 if before is None else await self._files.expire(before, kept, check)
-            )
+            counts |= await self._remove_files(await self._kept(check), check)
             for name, count in counts.items():
                 self.removed.counts[name] = self.removed.counts.get(name, 0) + count
             self.removed.at = datetime.fromtimestamp(self._clock.now().timestamp(), UTC)
             seconds = round(self._clock.monotonic() - started, 3)
             _log.info("swept", seconds=seconds, **counts)
             return counts
+
+    async def _remove_files(self, kept: KeptDigests, check: _Check) -> dict[str, int]:
+        if kept.unknown:  # what they hold is needed once they were stored again
+            _log.error("artifacts_left", damaged_folders=sorted(kept.unknown))
+            return {"artifacts": 0, "entries": 0}
+        artifacts = await self._files.collect(UNREFERENCED_S, kept, check)
+        before = self._before(self._settings.artifacts_days)
+        entries = 0 if before is None else await self._files.expire(before, kept, check)
+        return {"artifacts": artifacts, "entries": entries}
 
     async def _due(self) -> dict[str, int]:
         found: dict[str, int] = {}
