@@ -12,8 +12,8 @@ PROCESSES ?= 4
 DRILLS ?= 4
 # A suite's processes end with it, so none grows for long; a file's tests stay in one process.
 # A hanging test fails by a signal, with its stack: a thread would end the process under the others.
-# What tests write goes to memory where it has 4 GB left: every commit is an fsync, and no test cuts the power.
-ROOM := $(shell grep -qs ' /dev/shm .*noexec' /proc/mounts || df -k --output=avail /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 > 4194304 {print "yes"}')
+# What tests write goes to memory where 4 GB of it are free: every commit is an fsync, and no test cuts the power.
+ROOM := $(shell grep -qs ' /dev/shm .*noexec' /proc/mounts || { df -k --output=avail /dev/shm; awk '/MemAvailable/ {print $$2}' /proc/meminfo; } 2>/dev/null | awk '$$1 + 0 > 4194304 {enough++} END {if (enough == 2) print "yes"}')
 PYTEST := $(if $(ROOM),TMPDIR=/dev/shm) $(BIN)/pytest -q --timeout-method=signal -o tmp_path_retention_policy=failed
 FILES := -n $(PROCESSES) --dist loadfile
 TESTS ?= not chaos

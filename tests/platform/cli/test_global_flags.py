@@ -98,7 +98,7 @@ def test_purge_deletes_what_it_was_told_to(monkeypatch, capsys, tmp_path):
     assert not state.exists()
 
 
-@pytest.mark.parametrize("made", [{"platform.db"}, {"lock", "trust", "logs"}])
+@pytest.mark.parametrize("made", [{"platform.db"}, {"lock", "trust", "logs"}, {"lock", "operator"}])
 def test_purge_deletes_a_state_folder(monkeypatch, capsys, tmp_path, made):
     for name in made:
         (tmp_path / "state" / name).mkdir(parents=True)

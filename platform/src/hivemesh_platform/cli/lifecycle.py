@@ -183,7 +183,7 @@ def _check_purge(folder: Path) -> None:
         ConfigurationError: the folder is not empty, and none has worked in it.
     """
     found = {one.name for one in folder.iterdir()} if folder.exists() else set()
-    if not found or "platform.db" in found or {"lock", "trust"} <= found:
+    if not found or "platform.db" in found or ("lock" in found and found & {"trust", "operator"}):
         return
     from hivemesh_sdk.errors import ConfigurationError
 
