@@ -101,7 +101,7 @@ async def test_the_worker_is_sent_the_reference_and_never_a_value(tmp_path):
         run = await platform.run(document(key=REF))
         assert run.state == "completed"
         assert b"{{ vault.mail.password }}" in await platform.output(run.id, "answer")
-        assert (f"{run.id}.use.0", 1) in secrets.ended
+        await platform.until(lambda: (f"{run.id}.use.0", 1) in secrets.ended)
 
 
 @pytest.mark.parametrize(
