@@ -1,6 +1,7 @@
 """The worker in the SDK's README runs, and passes the suite as the README says."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,16 @@ YAML = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
+def forget():
+    """Let nobody take one worker's modules for those of another one of that name."""
+    for name in [one for one in sys.modules if one.partition(".")[0] == "worker_text"]:
+        del sys.modules[name]
+
+
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    forget()
     package = tmp_path / "src" / "worker_text"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -23,7 +32,8 @@ def folder(tmp_path):
     (data / "poem.txt").write_text("one\n\nthree\nfour\n")
     (tmp_path / "tests" / "examples.yaml").write_text(YAML[1])
     (tmp_path / "tests" / "test_conformance.py").write_text(PYTHON[1])
-    return tmp_path
+    yield tmp_path
+    forget()
 
 
 @pytest.mark.integration

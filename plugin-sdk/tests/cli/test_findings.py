@@ -1,5 +1,6 @@
 """What `check` finds beside capabilities: versions, files, images."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,22 @@ from hivemesh_sdk.lifecycle.location import locate
 TEXT = Path(__file__).parents[1] / "testing" / "text-worker"
 
 
+def forget():
+    """Let nobody take one worker's modules for those of another one of that name."""
+    for name in [one for one in sys.modules if one.partition(".")[0] == "worker_text"]:
+        del sys.modules[name]
+
+
 @pytest.fixture
-def worker(tmp_path):
+def worker(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    forget()
     for name in ("plugin.yaml", "pyproject.toml", "Dockerfile", "README.md"):
         (tmp_path / name).write_text((TEXT / name).read_text())
     (tmp_path / "src").symlink_to(TEXT / "src")
     (tmp_path / "tests").mkdir()
-    return tmp_path
+    yield tmp_path
+    forget()
 
 
 def change(path: Path, old: str, new: str) -> None:
