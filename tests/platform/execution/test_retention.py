@@ -14,6 +14,7 @@ from hivemesh_platform.artifacts import service
 from hivemesh_platform.artifacts.kept import KeptDigests
 from hivemesh_platform.artifacts.local import BLOCK, SMALL, LocalArtifactStore
 from hivemesh_platform.artifacts.service import ArtifactService
+from hivemesh_platform.execution import retention
 from hivemesh_platform.execution.ledger.letter_sql import reopen
 from hivemesh_platform.execution.ledger.retention_sql import (
     JOBS,
@@ -296,6 +297,7 @@ async def test_uploads_that_were_left_behind_go(kept, tmp_path):
 
 
 async def test_no_transaction_of_a_sweep_has_many_rows(kept, monkeypatch):
+    monkeypatch.setattr(retention, "ROWS", 50)
     for number in range(120):
         await kept.add(JOB, kept.id("job", 6 + number / 100), "completed", "{}", 0, 1)
     sizes = []
@@ -327,6 +329,7 @@ async def test_one_that_does_not_lead_sweeps_by_itself_never(kept):
 
 
 async def test_a_sweep_ends_where_another_replica_begins_to_lead(kept, monkeypatch):
+    monkeypatch.setattr(retention, "ROWS", 50)
     for number in range(70):
         await kept.add(JOB, kept.id("job", 6 + number / 100), "completed", "{}", 0, 1)
     write = kept.database.write

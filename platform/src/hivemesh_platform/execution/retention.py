@@ -26,7 +26,8 @@ from hivemesh_platform.storage.errors import PASSING
 from hivemesh_platform.storage.transaction import Transaction
 
 DAY_MS = 86_400_000
-GROUP = 50  # runs or jobs, or rows of a run times ten, of one transaction
+GROUP = 50  # runs of one transaction
+ROWS = 500  # or so many rows of a run, or jobs, of which each is one
 READ_GROUP = 500
 PAUSE_S = 0.02
 UNREFERENCED_S = 86_400.0  # longer than any step: what it has stored is named by its answer
@@ -125,6 +126,7 @@ class Retention:
                     sql.JOBS,
                     self._before(self._settings.jobs_days),
                     check,
+                    ROWS,
                 ),
                 "events": await self._in_groups(
                     sql.runs_with_events,
@@ -189,11 +191,17 @@ class Retention:
         return await self._in_groups(sql.due_runs, expire, sql.RUNS, before, check)
 
     async def _in_groups(
-        self, due: _Due, remove: _Remove, after: str, before: int | None, check: _Check
+        self,
+        due: _Due,
+        remove: _Remove,
+        after: str,
+        before: int | None,
+        check: _Check,
+        size: int = GROUP,
     ) -> int:
         total = 0
         while before is not None:
-            group = await self._read(due, after, before, GROUP)
+            group = await self._read(due, after, before, size)
             if not group:
                 break
             check()
@@ -212,7 +220,7 @@ class Retention:
     async def _remove_rows_of(self, run: str, check: _Check) -> None:
         while True:
             check()
-            if await self._database.write(lambda tx: sql.remove_rows(tx, run, GROUP * 10)):
+            if await self._database.write(lambda tx: sql.remove_rows(tx, run, ROWS)):
                 return
             await asyncio.sleep(PAUSE_S)
 
