@@ -3,6 +3,7 @@
 import re
 from dataclasses import asdict, dataclass
 from itertools import count
+from typing import Any
 
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.dead_letter_api import (
@@ -167,35 +168,27 @@ def _attempt(row: Row, before: Row | None, now: int) -> AttemptView:
     gap = None
     if before is not None and same and before["ended_at"] is not None:
         gap = (row["started_at"] - before["ended_at"]) / 1000
-    ended = row["ended_at"]
-    return AttemptView(
-        key=step_key(row["run"], row["node"], row["seq"]),
-        attempt=row["attempt"],
-        instance=row["instance"],
-        worker=row["worker"],
-        started_at=iso(row["started_at"]) or "",
-        ended_at=iso(ended),
-        outcome=row["outcome"],
-        elapsed_s=((now if ended is None else ended) - row["started_at"]) / 1000,
-        gap_s=gap,
-        problem=json_of(row["problem"]),
-    )
+    return AttemptView(**_common(row, now), gap_s=gap)
 
 
 def _at_instance(row: Row, now: int) -> InstanceAttemptView:
+    return InstanceAttemptView(**_common(row, now), capability=row["capability"])
+
+
+def _common(row: Row, now: int) -> dict[str, Any]:
+    """What every view of an attempt tells."""
     ended = row["ended_at"]
-    return InstanceAttemptView(
-        key=step_key(row["run"], row["node"], row["seq"]),
-        capability=row["capability"],
-        attempt=row["attempt"],
-        instance=row["instance"],
-        worker=row["worker"],
-        started_at=iso(row["started_at"]) or "",
-        ended_at=iso(ended),
-        outcome=row["outcome"],
-        elapsed_s=((now if ended is None else ended) - row["started_at"]) / 1000,
-        problem=json_of(row["problem"]),
-    )
+    return {
+        "key": step_key(row["run"], row["node"], row["seq"]),
+        "attempt": row["attempt"],
+        "instance": row["instance"],
+        "worker": row["worker"],
+        "started_at": iso(row["started_at"]) or "",
+        "ended_at": iso(ended),
+        "outcome": row["outcome"],
+        "elapsed_s": ((now if ended is None else ended) - row["started_at"]) / 1000,
+        "problem": json_of(row["problem"]),
+    }
 
 
 def _lost(row: Row) -> LostStepView:
