@@ -43,6 +43,13 @@ def let_in(running, one):
     running.execution.work.give()
 
 
+async def learn_how_long_one_takes(running, one):
+    """Run a first job, so that the next ones travel together; the worker is away afterwards."""
+    let_in(running, one)
+    await running.end((await submit(running, [0]))[0])
+    one.dead = True
+
+
 async def of_rows(running, *columns):
     rows = await running.database.read(lambda tx: tx.all("SELECT * FROM work ORDER BY run"))
     return [tuple(row[column] for column in columns) for row in rows]
@@ -175,9 +182,7 @@ async def test_a_platform_that_comes_back_goes_on_with_what_travels(tmp_path):
     fleet = FakeWorkerFleet(one, page_events=2)
     one.dead = True
     async with core(tmp_path, fleet) as running:
-        let_in(running, one)
-        await running.end((await submit(running, [0]))[0])
-        one.dead = True
+        await learn_how_long_one_takes(running, one)
         ids = await submit(running, range(6))
         asked = asyncio.Event()
 
@@ -204,9 +209,7 @@ async def test_what_its_worker_does_not_know_any_more_is_queued_again_at_no_cost
     fleet = FakeWorkerFleet(one, page_events=2)
     one.dead = True
     async with core(tmp_path, fleet) as running:
-        let_in(running, one)
-        await running.end((await submit(running, [0]))[0])
-        one.dead = True
+        await learn_how_long_one_takes(running, one)
         one.hang_once.add(ECHO)
         ids = await submit(running, range(6))
         let_in(running, one)
@@ -228,9 +231,7 @@ async def test_a_worker_ends_what_nobody_wants_and_keeps_what_another_reader_wan
     fleet = FakeWorkerFleet(one, page_events=2)
     one.dead = True
     async with core(tmp_path, fleet) as running:
-        let_in(running, one)
-        await running.end((await submit(running, [0]))[0])
-        one.dead = True
+        await learn_how_long_one_takes(running, one)
         ids = await submit(running, range(6))
         asked, go_on, get_events = asyncio.Event(), asyncio.Event(), fleet.get_events
 
@@ -269,9 +270,7 @@ async def test_another_replica_knows_who_holds_what_travels(tmp_path):
     fleet = FakeWorkerFleet(one, page_events=2)
     one.dead = True
     async with core(tmp_path, fleet) as running:
-        let_in(running, one)
-        await running.end((await submit(running, [0]))[0])
-        one.dead = True
+        await learn_how_long_one_takes(running, one)
         one.hang_once.add(ECHO)
         await submit(running, range(6))
         let_in(running, one)
