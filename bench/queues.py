@@ -33,11 +33,12 @@ def measure(*, quick: bool) -> Iterator[Row]:
     with noop.server() as server:
         found = {
             "hivemesh on SQLite": (jobs, _ours("", jobs, busy, calls)),
-            "Celery on Redis": (jobs, _peer("celery_side.py", jobs, busy, calls)),
+            "Celery on Redis": (jobs, _peer("celery_side.py", CORES, jobs, busy, calls)),
             "Temporal, workflows of one activity": (
                 temporal, _peer("temporal_side.py", temporal, temporal, min(calls, 50))
             ),
         }  # fmt: skip
+        one_process = float(_peer("celery_side.py", 1, jobs, 0, 0)["noop_s"])
         if server is not None:
             address = server.address(server.new_database())
             ours = _ours(address, jobs, busy, calls)
@@ -47,12 +48,20 @@ def measure(*, quick: bool) -> Iterator[Row]:
             found["procrastinate on PostgreSQL"] = (jobs, theirs)
     for name, (count, one) in found.items():
         yield from _rows(name, count, temporal if count == temporal else busy, one)
-    celery = jobs / float(found["Celery on Redis"][1]["noop_s"])
+    celery = float(found["Celery on Redis"][1]["noop_s"])
+    yield figure(
+        "Celery on Redis, one process: jobs that do nothing",
+        jobs / one_process, "jobs/s", command=COMMAND,
+    )  # fmt: skip
     for kind, goal in (("SQLite", 30), ("PostgreSQL", 15)):
         if f"hivemesh on {kind}" in found:
-            rate = jobs / float(found[f"hivemesh on {kind}"][1]["noop_s"])
+            ours = found[f"hivemesh on {kind}"][1]
             title = f"jobs that do nothing, {kind} against Celery"
-            yield figure(title, rate / celery, "x", f">= {goal}", command=COMMAND)
+            for name, ratio in (
+                ("one process each", one_process / float(ours["singly_s"])),
+                ("two processes each", celery / float(ours["noop_s"])),
+            ):
+                yield figure(f"{title}, {name}", ratio, "x", f">= {goal}", command=COMMAND)
 
 
 def _rows(name: str, jobs: int, busy: int, found: Found) -> Iterator[Row]:
@@ -84,6 +93,7 @@ def _ours(database: str, jobs: int, busy: int, calls: int) -> Found:
         found: Found = {"waits": waits}
         for name, capability, count in (
             ("noop", "noop.do@1", jobs),
+            ("singly", "noop.do_singly@1", jobs),
             ("busy", "noop.busy@1", busy),
         ):
             started = time.perf_counter()

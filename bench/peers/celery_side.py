@@ -1,4 +1,7 @@
-"""Celery with Redis (append-only file, synced each second): `celery_side.py FOLDER JOBS BUSY CALLS`."""
+"""Celery with Redis (append-only file, synced each second).
+
+`celery_side.py FOLDER PROCESSES JOBS BUSY CALLS`
+"""
 
 import json
 import os
@@ -9,7 +12,8 @@ from pathlib import Path
 
 
 def main() -> None:
-    folder, jobs, busy_jobs, calls = Path(sys.argv[1]), *map(int, sys.argv[2:5])
+    folder, processes = Path(sys.argv[1]), sys.argv[2]
+    jobs, busy_jobs, calls = map(int, sys.argv[3:6])
     programs = Path(sys.executable).parent
     os.environ["PEER_FOLDER"] = str(folder)
     socket = folder / "redis.sock"
@@ -31,7 +35,7 @@ def main() -> None:
     )
     here = Path(__file__).parent
     worker = subprocess.Popen(
-        [programs / "celery", "-A", "celery_tasks", "worker", "-c", "2", "-l", "ERROR", "--without-gossip", "--without-mingle", "--without-heartbeat"],
+        [programs / "celery", "-A", "celery_tasks", "worker", "-c", processes, "-l", "ERROR", "--without-gossip", "--without-mingle", "--without-heartbeat"],
         cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

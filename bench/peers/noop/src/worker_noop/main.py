@@ -30,6 +30,12 @@ def do(number: int) -> int:
     return number
 
 
+@worker.call("noop.do_singly@1")
+def do_singly(number: int) -> int:
+    """Do nothing, on the one executor that serves this."""
+    return number
+
+
 @worker.call("noop.busy@1")
 def busy(number: int) -> int:
     """Compute for 5 ms."""
