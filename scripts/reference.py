@@ -4,18 +4,23 @@ python scripts/reference.py          write them
 python scripts/reference.py --check  exit 1 where a committed page is out of date
 """
 
+import io
 import json
-import subprocess
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
+from unittest.mock import patch
 
 from hivemesh_platform.access.model import KINDS, VERBS
 from hivemesh_platform.access.roles import ROLES
 from hivemesh_platform.api.permissions import ROUTES, matrix
 from hivemesh_platform.cli.completion import command_lines
+from hivemesh_platform.cli.main import build
 from hivemesh_platform.settings import Settings
 from hivemesh_platform.telemetry.metrics import Metrics
+from hivemesh_sdk.cli.main import main as worker_command
 from hivemesh_sdk.contracts.problems import CATALOGUE
 from hivemesh_sdk.worker import metrics
 from pydantic import BaseModel
@@ -122,17 +127,22 @@ def _cli() -> Iterator[str]:
     yield "6 not complete or timed out, 7 unavailable, 130 interrupted, 141 nobody reads the\n"
     yield "output. Data goes to standard output, everything else to standard error. `-o json` prints stable keys, of errors too.\n\n"
     for words in command_lines():
-        yield f"## hivemesh {' '.join(words)}\n\n```\n{_help('hivemesh', words)}```\n\n"
+        yield f"## hivemesh {' '.join(words)}\n\n```\n{_help(_hivemesh, words)}```\n\n"
     for verb in ("run", "check", "call", "conformance", "schema", "health"):
-        yield f"## hivemesh-worker {verb}\n\n```\n{_help('hivemesh-worker', [verb])}```\n\n"
+        yield f"## hivemesh-worker {verb}\n\n```\n{_help(worker_command, [verb])}```\n\n"
 
 
-def _help(program: str, words: list[str]) -> str:
-    command = [str(Path(sys.executable).parent / program), *words, "--help"]
-    environment = {"COLUMNS": "88", "PATH": "/usr/bin:/bin", "NO_COLOR": "1", "LC_ALL": "C.UTF-8"}
-    return subprocess.run(
-        command, capture_output=True, text=True, check=True, env=environment
-    ).stdout
+def _help(command: Callable[[list[str]], object], words: list[str]) -> str:
+    """What the command prints with `--help`, in this process: there are more than a hundred."""
+    page = io.StringIO()
+    width = patch.dict(os.environ, COLUMNS="88", NO_COLOR="1")
+    with redirect_stdout(page), suppress(SystemExit), width:
+        command([*words, "--help"])
+    return page.getvalue()
+
+
+def _hivemesh(words: list[str]) -> object:
+    return build(words)(words, prog_name="hivemesh", standalone_mode=False)
 
 
 def main() -> int:
