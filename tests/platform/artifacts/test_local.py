@@ -5,6 +5,8 @@ import errno
 import hashlib
 import math
 import os
+import stat
+import threading
 
 import pytest
 from hivemesh_platform.artifacts.errors import (
@@ -217,6 +219,55 @@ async def test_a_full_disk_is_told_as_such(store, monkeypatch):
     monkeypatch.undo()
     await store.put(b"a" * 10_000, "")
     assert store.used_bytes == 10_000
+
+
+class FolderSyncs:
+    """Holds what syncs a folder until it is let go, and counts it."""
+
+    def __init__(self, monkeypatch):
+        self.begun = threading.Semaphore(0)
+        self.let_go = threading.Event()
+        self._sync = os.fsync
+        monkeypatch.setattr(os, "fsync", self._fsync)
+
+    async def begin(self):
+        assert await asyncio.to_thread(self.begun.acquire, timeout=30)
+
+    def _fsync(self, descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            self.begun.release()
+            assert self.let_go.wait(30)
+        self._sync(descriptor)
+
+
+async def test_bytes_whose_name_is_not_on_the_disk_yet_are_not_stored_yet(store, monkeypatch):
+    path_of(store, digest(b"abc")).parent.mkdir()
+    syncs = FolderSyncs(monkeypatch)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(store.put(b"abc", ""))
+        await syncs.begin()
+        again = group.create_task(store.put(b"abc", ""))
+        await syncs.begin()
+        assert not again.done()
+        syncs.let_go.set()
+
+
+async def test_a_replica_does_not_rely_on_what_another_has_just_begun_to_store(
+    tmp_path, monkeypatch
+):
+    async with (
+        LocalArtifactStore(tmp_path, replica="a") as one,
+        LocalArtifactStore(tmp_path, replica="b") as other,
+    ):
+        path_of(one, digest(b"abc")).parent.mkdir()
+        syncs = FolderSyncs(monkeypatch)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(one.put(b"abc", ""))
+            await syncs.begin()
+            again = group.create_task(other.put(b"abc", ""))
+            await syncs.begin()
+            assert not again.done()
+            syncs.let_go.set()
 
 
 async def test_temporary_files_of_a_killed_process_are_removed_at_the_start(tmp_path):

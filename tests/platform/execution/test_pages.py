@@ -1,5 +1,6 @@
 """Pages are taken as they come: stored by digest, each event once, damage is a repeated attempt."""
 
+import asyncio
 import hashlib
 import json
 
@@ -82,6 +83,43 @@ async def test_a_long_page_is_taken_some_batches_at_a_time(reader):
         checkpoints.append((taken.last, taken.checkpoint, len(taken.batches)))
         taken.clear()
     assert checkpoints == [(2, "2", 2), (3, "3", 1)]
+
+
+class Meeting(LocalArtifactStore):
+    """Stores nothing before so many ask for it at the same moment."""
+
+    def __init__(self, folder, count):
+        super().__init__(folder)
+        self._together = asyncio.Barrier(count)
+
+    async def put(self, data, sha256):
+        async with asyncio.timeout(30):
+            await self._together.wait()
+        return await super().put(data, sha256)
+
+
+async def test_the_batches_of_a_page_are_stored_side_by_side(tmp_path):
+    body = page(*[records_frame(no, [{"n": no}], no) for no in (1, 2, 3, 4)])
+    async with Meeting(tmp_path, 2) as store:
+        reader, taken = PageReader(store, "r.s.0", keep_answer=False, may_name=may_name), Taken()
+        assert await reader.take(body, taken, 2)
+        assert not await reader.take(body, taken, 4)
+        kept = [await store.read(batch.sha256) for batch in taken.batches]
+    assert kept == [ndjson([{"n": no}]) for no in (1, 2, 3, 4)]
+
+
+async def test_what_came_before_a_batch_that_is_damaged_is_taken(reader):
+    good, bad = records_frame(1, [{"n": 1}], 1), records_frame(2, [{"n": 2}], 2)
+    taken = Taken()
+    with pytest.raises(StepFailedError):
+        await reader.take(page(good, Frame(replace(bad.event, sha256="0" * 64), bad.body)), taken)
+    assert (len(taken.batches), taken.last, taken.checkpoint) == (1, 1, "1")
+
+
+async def test_an_event_that_comes_twice_in_a_page_counts_once(reader):
+    taken = Taken()
+    await reader.take(page(*[records_frame(1, [{"n": n}], n) for n in (1, 2)]), taken)
+    assert (len(taken.batches), taken.checkpoint) == (1, "1")
 
 
 async def test_rejected_records_before_the_last_batch_are_settled(reader):

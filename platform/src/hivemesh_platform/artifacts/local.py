@@ -10,6 +10,7 @@ import os
 import secrets
 import struct
 import threading
+import time
 import zlib
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -35,6 +36,7 @@ T = TypeVar("T")
 BLOCK = 1024 * 1024  # of which each has its own sum
 SMALL = 8 * 1024 * 1024  # up to this size the whole file is read and verified at once
 CACHE_BYTES = 8 * 1024 * 1024  # recent batches on their way from one worker to the next
+FRESH_S = 10.0  # for so long another replica may not have synced the name of what it stored
 _THREADS = 2  # a disk is not faster with more, and each thread keeps its own heap
 
 
@@ -51,6 +53,8 @@ class LocalArtifactStore:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="artifacts")
         # Nothing is made young while it is being collected, by whatever process.
         self._ages = FolderLock(folder) if replica else threading.Lock()
+        self._unsynced: set[Path] = set()  # have their names, which may not be on the disk yet
+        self._shared = bool(replica)
         self._readers: Counter[str] = Counter()  # open streams of this process
         self._recent: OrderedDict[str, bytes] = OrderedDict()
         self._recent_bytes = 0
@@ -213,7 +217,9 @@ class LocalArtifactStore:
                 beside.write(sums)
                 beside.finish()
                 beside.move_to(path.with_suffix(".sums"))
+            self._unsynced.add(path)
             upload.move_to(path)
+            self._unsynced.discard(path)
         self._aside(stored.sha256).unlink(missing_ok=True)
         self._count_in(stored.size)
         return stored
@@ -223,13 +229,16 @@ class LocalArtifactStore:
             self._used += size
 
     def _touch(self, path: Path) -> bool:
-        """Say whether it is there already, and make it young again for the collector."""
+        """Say whether it is there already, durably, and make it young again for the collector."""
         with self._ages:
             try:
+                found = path.stat()
                 os.utime(path)
             except FileNotFoundError:
                 return False
-            return True
+        if path in self._unsynced or (self._shared and found.st_mtime > time.time() - FRESH_S):
+            _sync_folder(path.parent)
+        return True
 
     def _read(self, sha256: str) -> bytes:
         try:
