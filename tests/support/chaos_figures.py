@@ -7,6 +7,11 @@ from pathlib import Path
 VARIABLE = "HIVEMESH_CHAOS_FIGURES"
 
 
+def _test() -> str:
+    """The test that is running, as pytest takes it."""
+    return os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0]
+
+
 def record(name: str, value: float, unit: str, goal: float, *, holds: bool) -> None:
     """Add or replace one figure; the short forms, many at a time, keep none."""
     if not os.environ.get(VARIABLE):
@@ -20,6 +25,6 @@ def record(name: str, value: float, unit: str, goal: float, *, holds: bool) -> N
         "unit": unit,
         "goal": goal,
         "holds": holds,
-        "command": "make chaos",
+        "command": f".venv/bin/pytest '{_test()}'",
     }
     file.write_text(json.dumps([*kept, figure], indent=1) + "\n")

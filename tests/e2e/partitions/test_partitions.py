@@ -20,7 +20,7 @@ pytestmark = pytest.mark.e2e
 FAR = "127.0.0.2"  # where a worker listens behind its proxy
 LOST_S = 30.0
 RELAY = ROOT / "tests" / "support" / "chaos_workers" / "relay"
-LONG = pytest.mark.chaos
+LONG, SHORT = pytest.mark.chaos, pytest.mark.recorded
 
 
 @pytest.fixture
@@ -95,7 +95,12 @@ def broken(proxy: FaultProxy, kind: str) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["cut", "one way", pytest.param("stalled", marks=LONG), pytest.param("refused", marks=LONG)],
+    [
+        pytest.param("cut", marks=SHORT),
+        pytest.param("one way", marks=SHORT),
+        pytest.param("stalled", marks=LONG),
+        pytest.param("refused", marks=LONG),
+    ],
 )
 def test_a_worker_behind_a_broken_network_is_replaced_and_its_words_do_not_count(
     drill: Drill, shared: Shared, proxies: ProxyThread, kind: str
@@ -116,6 +121,7 @@ def test_a_worker_behind_a_broken_network_is_replaced_and_its_words_do_not_count
     judge(f"platform and worker, {kind}", verdict)
 
 
+@SHORT
 def test_a_worker_that_no_longer_reaches_the_platform_doubles_nothing(
     drill: Drill, shared: Shared, proxies: ProxyThread
 ) -> None:
@@ -205,6 +211,7 @@ def test_a_replica_behind_a_broken_network_commits_nothing_after_its_take_over(
     judge(f"a replica and its database, {kind}", verdict)
 
 
+@SHORT
 def test_a_platform_cut_off_from_its_database_goes_on_when_it_is_back(
     tmp_path: Path, shared: Shared, proxies: ProxyThread
 ) -> None:
