@@ -3,16 +3,20 @@
 import importlib
 import json
 import sys
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from hivemesh_platform.cli import failures, output, session
-from hivemesh_platform.cli.completion import command_words, script
+from hivemesh_platform.cli import failures, job_batch, output, session
+from hivemesh_platform.cli.completion import command_lines, command_words, script
 from hivemesh_platform.cli.main import COMMANDS, GROUPS, build
 from hivemesh_sdk.contracts.problems import FieldProblem, problem
-from hivemesh_sdk.errors import ConfigurationError, RemoteError
+from hivemesh_sdk.errors import ConfigurationError, RemoteError, RetryableError
 from hivemesh_sdk.failures import FAILURE, UNAVAILABLE, document_of, show
 from hivemesh_sdk.safeio.pairs import parse_pairs, parse_value
 
+ROOT = Path(__file__).parents[3]
 ALL = [(command, verb) for command, verbs in command_words().items() for verb in (verbs or [""])]
 
 
@@ -30,6 +34,26 @@ def test_help_of_every_command_has_an_example(monkeypatch, capsys, command, verb
     code, out, _ = run(monkeypatch, capsys, command, *([verb] if verb else []), "--help")
     assert code == 0
     assert "Example" in out
+
+
+def test_every_command_prints_json_but_those_whose_text_is_the_answer():
+    pages = (ROOT / "docs/reference/cli.md").read_text().split("\n## hivemesh ")[1:]
+    assert len(pages) == len(command_lines())
+    without = {page.partition("\n")[0] for page in pages if "--output" not in page}
+    # a process, a script for a shell, and pages for people
+    assert without == {"serve", "completion show", "help"}
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_results_of_a_batch_are_lines_or_one_array(monkeypatch, capsysbinary, size):
+    lines = b'{"id": "job_1"}\n{"id": "job_2"}\n'
+    blocks = [lines[at : at + size] for at in range(0, len(lines), size)]
+    client = SimpleNamespace(batch_lines=lambda _: iter(blocks))
+    monkeypatch.setattr(session, "client", lambda _: nullcontext(client))
+    job_batch.results("batch_1")
+    assert capsysbinary.readouterr().out == lines
+    job_batch.results("batch_1", "json")
+    assert [one["id"] for one in json.loads(capsysbinary.readouterr().out)] == ["job_1", "job_2"]
 
 
 @pytest.mark.parametrize("name", sorted(GROUPS))
@@ -160,3 +184,40 @@ def test_completion_knows_every_command(shell):
     text = script(shell)
     assert all(name in text for name in (*COMMANDS, *GROUPS))
     assert "validate" in text
+
+
+class Named:
+    """A platform in which one object of each kind has a name."""
+
+    def workers(self):
+        return [SimpleNamespace(name="email-parser")]
+
+    def capabilities(self):
+        return [SimpleNamespace(id="email.parse@1")]
+
+    def batches(self, *, limit):
+        return [SimpleNamespace(id=f"batch_of_{limit}")]
+
+    def roles(self):
+        raise RetryableError(slug="platform-unreachable")
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        (["worker", "show", ""], ["email-parser"]),
+        (["worker", "call", ""], ["email.parse@1"]),
+        (["job", "submit", ""], ["email.parse@1"]),
+        (["job", "batch", "show", ""], ["batch_of_100"]),
+        (["auth", "role", "show", ""], []),
+        (["worker", "credential", ""], ["list", "revoke"]),
+        (["completion", "install", ""], ["bash", "zsh", "fish"]),
+        (["pipeline", "validate", ""], []),
+        (["run", "list", ""], []),
+        (["worker", "scale", "--"], ["--output", "--state"]),
+    ],
+)
+def test_completion_offers_what_may_stand_there(monkeypatch, capsys, line, offered):
+    monkeypatch.setattr(session, "client", lambda _, timeout_s: nullcontext(Named()))
+    _, out, _ = run(monkeypatch, capsys, "completion", "words", "--", *line)
+    assert out.split() == offered

@@ -205,6 +205,7 @@ def define_role(
 @role_app.command("delete")
 def delete_role(
     name: Annotated[str, typer.Argument(help="The role's name.")],
+    fmt: output.Format = "table",
     state: session.State = None,
 ) -> None:
     """Delete a role that you have defined; whoever has it loses it.
@@ -213,7 +214,7 @@ def delete_role(
     """
     with session.client(state) as client:
         client.delete_role(name)
-    typer.echo(f"the role {name} is deleted")
+    output.show_done(f"the role {name} is deleted", {"role": name, "deleted": True}, fmt)
 
 
 @group_app.command("list")
@@ -236,6 +237,7 @@ def list_groups(fmt: output.Format = "table", state: session.State = None) -> No
 def add_member(
     group: Annotated[str, typer.Argument(help="The group's name.")],
     user: User,
+    fmt: output.Format = "table",
     state: session.State = None,
 ) -> None:
     """Put a user into a group; he has its roles and grants with his next request.
@@ -244,13 +246,15 @@ def add_member(
     """
     with session.client(state) as client:
         client.set_member(group, user, member=True)
-    typer.echo(f"{user} is in {group} (undo: hivemesh auth group remove {group} {user})")
+    said = f"{user} is in {group} (undo: hivemesh auth group remove {group} {user})"
+    output.show_done(said, {"group": group, "user": user, "member": True}, fmt)
 
 
 @group_app.command("remove")
 def remove_member(
     group: Annotated[str, typer.Argument(help="The group's name.")],
     user: User,
+    fmt: output.Format = "table",
     state: session.State = None,
 ) -> None:
     """Take a user out of a group; in force with his next request.
@@ -259,7 +263,8 @@ def remove_member(
     """
     with session.client(state) as client:
         client.set_member(group, user, member=False)
-    typer.echo(f"{user} is not in {group} (undo: hivemesh auth group add {group} {user})")
+    said = f"{user} is not in {group} (undo: hivemesh auth group add {group} {user})"
+    output.show_done(said, {"group": group, "user": user, "member": False}, fmt)
 
 
 def _verdict(state: session.State, user: str, action: str, object_: str) -> "VerdictView":

@@ -1,8 +1,9 @@
 """`hivemesh completion`: what makes a shell complete commands, options and names."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +14,14 @@ app = typer.Typer(no_args_is_help=True)
 Shell = Annotated[
     Literal["bash", "zsh", "fish"] | None, typer.Argument(help="Default: the shell of $SHELL.")
 ]
+SHELLS = ("bash", "zsh", "fish")
+# Commands whose argument is not of the kind that their group is about.
+KINDS = {
+    "worker call": "capability",
+    "job submit": "capability",
+    "pipeline validate": "a file",
+    "pipeline store": "a file",
+}
 
 
 @app.command()
@@ -40,29 +49,61 @@ def show_(shell: Shell = None) -> None:
     typer.echo(script(shell or _current_shell()), nl=False)
 
 
-@app.command(hidden=True)
-def names(kind: str, state: Path | None = None) -> None:
-    """Print the names of a kind of object, for the completion scripts."""
+@app.command("words", hidden=True)
+def words_(line: Annotated[list[str], typer.Argument()], state: Path | None = None) -> None:
+    """Print what may stand in the place of the last word of a command line, for the scripts."""
+    *before, current = line
+    command, path = _command_of(before)
+    found: Sequence[str]
+    if current.startswith("-"):
+        found = [name for one in command.params for name in one.opts if name.startswith("--")]
+    elif hasattr(command, "commands"):
+        found = [name for name, one in command.commands.items() if not one.hidden]
+    elif any(one.param_type_name == "argument" for one in command.params):
+        found = _values_of(path, state)
+    else:
+        found = ()
+    for word in found:
+        typer.echo(word)
+
+
+def _command_of(line: Sequence[str]) -> "tuple[Any, str]":  # typer has no one type of commands
+    """The command that a line names, as far as it does, and its words."""
+    from hivemesh_platform.cli.main import build
+
+    command: Any = typer.main.get_command(build(line))
+    path: list[str] = []
+    for word in line:
+        inner = getattr(command, "commands", {}).get(word)
+        if inner is not None:
+            command = inner
+            path.append(word)
+    return command, " ".join(path)
+
+
+def _values_of(path: str, state: Path | None) -> Sequence[str]:
+    """The names of the objects that a command works on."""
     from hivemesh_sdk.errors import HivemeshError
 
     from hivemesh_platform.cli import session
     from hivemesh_platform.cli.near import NAMES
 
+    group = path.rpartition(" ")[0]
+    if group == "completion":
+        return SHELLS
+    kind = KINDS.get(path, group)
+    if kind not in NAMES:
+        return ()
     try:
         with session.client(state, timeout_s=2) as client:
-            found = NAMES[kind](client)
-    except (HivemeshError, KeyError):
-        return  # a completion never complains
-    for name in found:
-        typer.echo(name)
+            return NAMES[kind](client)
+    except HivemeshError:
+        return ()  # a completion never complains
 
 
 def script(shell: str) -> str:
     """The completion script of a shell, made from the commands themselves."""
-    words = command_words()
-    if shell == "fish":
-        return _fish(words)
-    body = _bash(words)
+    body = _fish(command_words()) if shell == "fish" else _bash(command_words())
     return (
         f"#compdef hivemesh\nautoload -U +X bashcompinit && bashcompinit\n{body}"
         if shell == "zsh"
@@ -121,8 +162,8 @@ def _bash(words: dict[str, list[str]]) -> str:
     case "${{COMP_WORDS[1]}}" in
 {cases}
     esac
-  elif [ "$COMP_CWORD" -eq 3 ]; then
-    words="$(hivemesh completion names "${{COMP_WORDS[1]}}" 2>/dev/null)"
+  else
+    words="$(hivemesh completion words -- "${{COMP_WORDS[@]:1:COMP_CWORD}}" 2>/dev/null)"
   fi
   COMPREPLY=($(compgen -W "$words" -- "$current"))
   [ ${{#COMPREPLY[@]}} -gt 0 ] || COMPREPLY=($(compgen -f -- "$current"))
@@ -138,16 +179,16 @@ def _fish(words: dict[str, list[str]]) -> str:
             lines.append(
                 f"complete -c hivemesh -n '__fish_seen_subcommand_from {name}' -a '{' '.join(verbs)}'"
             )
-            lines.append(
-                f"complete -c hivemesh -n '__fish_seen_subcommand_from {name}' "
-                f"-a '(hivemesh completion names {name} 2>/dev/null)'"
-            )
+    lines.append(
+        "complete -c hivemesh -n 'test (count (commandline -opc)) -ge 3' "
+        "-a '(hivemesh completion words -- (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'"
+    )
     return "\n".join(lines) + "\n"
 
 
 def _current_shell() -> str:
     name = Path(os.environ.get("SHELL", "bash")).name
-    return name if name in {"bash", "zsh", "fish"} else "bash"
+    return name if name in SHELLS else "bash"
 
 
 def _target(shell: str) -> Path:

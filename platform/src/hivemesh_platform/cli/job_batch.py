@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -84,13 +85,16 @@ def watch(id_: Id, fmt: output.Format = "table", state: session.State = None) ->
 
 
 @app.command()
-def results(id_: Id, state: session.State = None) -> None:
+def results(id_: Id, fmt: output.Format = "table", state: session.State = None) -> None:
     """Print a line of JSON for each job of a batch: id, state, and its result or problem.
+
+    With -o json (or yaml, which JSON is) the lines are one array.
 
     Example:  hivemesh job batch results batch_0193a5… > results.ndjson
     """
     with session.client(state) as client:
-        for block in client.batch_lines(id_):
+        lines = client.batch_lines(id_)
+        for block in _array(lines) if fmt in {"json", "yaml"} else lines:
             sys.stdout.buffer.write(block)
     sys.stdout.buffer.flush()
 
@@ -156,3 +160,14 @@ def exit_code(view: "BatchView") -> int:
     if done == view.count:
         return 0
     return 6 if done else 1
+
+
+def _array(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines of JSON, cut anywhere, as one array; an end of line stands between two lines only."""
+    yield b"["
+    held = b""
+    for block in blocks:
+        text = held + block
+        held = b"\n" if text.endswith(b"\n") else b""
+        yield text.removesuffix(b"\n").replace(b"\n", b",\n")
+    yield b"]\n"

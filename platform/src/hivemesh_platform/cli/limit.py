@@ -65,11 +65,11 @@ def set_(
 
 
 @app.command()
-def unset(target: Target, state: session.State = None) -> None:
+def unset(target: Target, fmt: output.Format = "table", state: session.State = None) -> None:
     """Take a limit away; what waited for it goes on.
 
     Example:  hivemesh limit unset key:customer-7
     """
     with session.client(state) as client:
         client.unset_limit(target)
-    typer.echo(f"no limit of {target} any more", err=True)
+    output.show_done(f"no limit of {target} any more", {"target": target, "limit": None}, fmt)

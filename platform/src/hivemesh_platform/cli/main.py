@@ -31,10 +31,7 @@ GROUPS = {
     "retention": ("hivemesh_platform.cli.retention", "What has ended: how long it is kept; run."),
     "dataset": ("hivemesh_platform.cli.dataset", "Datasets: list, show, export."),
     "artifact": ("hivemesh_platform.cli.artifact", "Artifacts: put and get bytes."),
-    "secret": (
-        "hivemesh_platform.cli.secret",
-        "Secrets: set, get, list, rotate, delete, restore.",
-    ),
+    "secret": ("hivemesh_platform.cli.secret", "Secrets: set, get, list, rotate, delete."),
     "auth": ("hivemesh_platform.cli.auth", "Who may do what: can, explain, grant, roles, groups."),
     "token": ("hivemesh_platform.cli.token", "API tokens: create, list, revoke."),
     "audit": (

@@ -22,6 +22,12 @@ NAMES: "dict[str, Callable[[Client], list[str]]]" = {
     "dataset": lambda client: [one.name for one in client.datasets()],
     "dead-letter": lambda client: [one.id for one in client.dead_letters(limit=100)],
     "secret": lambda client: [one.path for one in client.secrets()],
+    "job batch": lambda client: [one.id for one in client.batches(limit=100)],
+    "limit": lambda client: [one.target for one in client.limits()],
+    "auth role": lambda client: [one.name for one in client.roles()],
+    "auth group": lambda client: [one.name for one in client.groups()],
+    "token": lambda client: [one.id for one in client.api_tokens()],
+    "worker credential": lambda client: [one.id for one in client.credentials()],
 }
 _NOT_FOUND = CATALOGUE["not-found"].code
 _ABSENT = {_NOT_FOUND, CATALOGUE["secret-missing"].code}

@@ -66,6 +66,14 @@ def show_document(document: object, output: str) -> None:
     _dump(document, output if output in {"json", "yaml"} else "yaml")
 
 
+def show_done(said: str, document: object, output: str) -> None:
+    """Say what was done; for programs, what is so now."""
+    if output in {"json", "yaml"}:
+        _dump(document, output)
+    else:
+        typer.echo(said)
+
+
 def save(blocks: Iterable[bytes], file: Path | None, output: str) -> None:
     """Write bytes to standard output, or to a file and say how much."""
     if file is None:
