@@ -5,7 +5,7 @@ import json
 
 import pytest
 from execution_support import TESTER, core, worker
-from fake_workers import Frame, ProblemEvent, caller
+from fake_workers import FakeCatalogue, Frame, ProblemEvent, caller, capability
 from hivemesh_platform.access.model import Principal
 from hivemesh_platform.execution.jobs.batches import ends_of, read_inputs
 from hivemesh_platform.execution.ledger.again_sql import NothingToRetryError
@@ -16,7 +16,7 @@ from hivemesh_platform.execution.runs.service import RunEndedError
 from hivemesh_platform.execution.runs.subjects import ALL, Filters
 from hivemesh_sdk.contracts.api import BatchRequest, JobRequest, RunState
 from hivemesh_sdk.contracts.problems import problem
-from hivemesh_sdk.errors import NotFoundError
+from hivemesh_sdk.errors import InvalidError, NotFoundError
 from pydantic import ValidationError
 
 ECHO = "test.echo@1"
@@ -122,6 +122,23 @@ async def test_labels_go_with_their_job(running):
     await running.database.write(lambda tx: remove_jobs(tx, ids, 1 << 62))
     left = await running.database.read(lambda tx: tx.all("SELECT * FROM run_label"))
     assert left == []
+
+
+async def test_each_input_of_a_batch_fits_the_capability_or_none_is_accepted(tmp_path):
+    strict = capability(ECHO, "call", input={"type": "object", "required": ["n"]})
+    async with core(tmp_path, worker(), catalogue=FakeCatalogue(strict)) as running:
+        request = BatchRequest(capability=ECHO)
+        good, bad = b'{"n":1}', b'{"m":1}'
+        with pytest.raises(InvalidError) as refused:
+            await running.execution.batches.start(
+                request, await read_inputs([good, bad, good]), TESTER, ""
+            )
+        assert [one.pointer for one in refused.value.errors] == ["/inputs/1"]
+        assert await batches(running) == []
+        batch = await running.execution.batches.start(
+            request, await read_inputs([good, good]), TESTER, ""
+        )
+        assert batch.count == 2
 
 
 async def test_batches_are_listed_newest_first_with_how_many_are_open(running):

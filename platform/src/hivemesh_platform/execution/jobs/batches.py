@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 from hivemesh_sdk.contracts.api import BatchRequest, BatchView, JobRequest, RunState
+from hivemesh_sdk.contracts.manifest import Capability
 from hivemesh_sdk.contracts.names import step_key
 from hivemesh_sdk.errors import InvalidError, NotFoundError
 from hivemesh_sdk.safeio.json import parse_json, parse_json_fast
@@ -20,7 +21,7 @@ from hivemesh_platform import crash
 from hivemesh_platform.access.model import Principal
 from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.held import Verdict
-from hivemesh_platform.execution.jobs.service import JobService
+from hivemesh_platform.execution.jobs.service import JobService, refuse_unfit
 from hivemesh_platform.execution.ledger import batch_sql, store
 from hivemesh_platform.execution.ledger.again_sql import NothingToRetryError
 from hivemesh_platform.execution.ledger.batch_sql import Ends
@@ -108,7 +109,8 @@ class JobBatches:
     ) -> str:
         fields = request.model_dump()
         first = JobRequest(input=list(inputs.naming), **fields)
-        job = await self._jobs.prepare(first, submitter)
+        await _refuse_unfit_lines(self._jobs.declared(request.capability), inputs.lines)
+        job = await self._jobs.prepare_checked(first, submitter)
         spec = _decode(job.spec, type=JobSpec)
         specs = await _specs(spec, inputs.lines)
         together = "" if inputs.naming else self._jobs.together(request.capability, spec)
@@ -284,6 +286,15 @@ async def _specs(spec: JobSpec, lines: Sequence[bytes]) -> list[str]:
         if number % _TURN == 0:
             await asyncio.sleep(0)
     return specs
+
+
+async def _refuse_unfit_lines(declared: Capability, lines: Sequence[bytes]) -> None:
+    if not declared.input:
+        return
+    for number, line in enumerate(lines):
+        refuse_unfit(declared, _decode(line), f"/inputs/{number}")
+        if number % _TURN == 0:
+            await asyncio.sleep(0)
 
 
 def named_by(request: BatchRequest, inputs: Inputs) -> tuple[frozenset[str], frozenset[str]]:

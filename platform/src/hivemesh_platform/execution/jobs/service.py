@@ -6,6 +6,7 @@ from types import MappingProxyType
 import msgspec
 from hivemesh_sdk.contracts.api import JobRequest, RunView
 from hivemesh_sdk.contracts.artifacts import DataClass, highest
+from hivemesh_sdk.contracts.manifest import Capability
 from hivemesh_sdk.contracts.pipeline import Retry
 from hivemesh_sdk.contracts.problems import FieldProblem
 from hivemesh_sdk.contracts.references import references_in
@@ -37,6 +38,18 @@ class UnknownCapabilityError(NotFoundError):
     """No installed worker declares the capability."""
 
     slug = "unknown-capability"
+
+
+def refuse_unfit(declared: Capability, value: JsonValue, pointer: str) -> None:
+    """Refuse an input that the capability cannot take.
+
+    Raises:
+        InvalidError: with the place of each fault, below `pointer`.
+    """
+    wrong = unfit(value, declared.input, pointer)
+    if wrong:
+        message = f"{declared.id} cannot take this: {wrong[0].pointer} {wrong[0].message}"
+        raise InvalidError(message, slug="input-invalid", errors=wrong)
 
 
 class JobService:
@@ -104,6 +117,18 @@ class JobService:
         Raises:
             UnknownCapabilityError, InvalidError, DataClassError: as `start` has it.
         """
+        refuse_unfit(self.declared(request.capability), request.input, "/input")
+        return await self.prepare_checked(request, submitter, replay_of=replay_of, labels=labels)
+
+    async def prepare_checked(
+        self,
+        request: JobRequest,
+        submitter: Behalf,
+        *,
+        replay_of: str = "",
+        labels: Mapping[str, str] = NO_LABELS,
+    ) -> NewJob:
+        """As `prepare`, for an input that `refuse_unfit` has seen."""
         inputs = await self._class_of(request)
         spec = self._spec(request, effective(submitter), inputs)
         await self.check_secrets(request.capability, request.options, effective(submitter))
@@ -173,21 +198,26 @@ class JobService:
         )
         return highest((request.data_class, *known.values()))
 
-    def _spec(self, request: JobRequest, behalf: Behalf, inputs: DataClass) -> JobSpec:
-        known = self._catalogue.find(request.capability)
+    def declared(self, capability: str) -> Capability:
+        """Return what the worker says of a capability that jobs may call.
+
+        Raises:
+            UnknownCapabilityError: no installed worker declares it.
+            InvalidError: it is no call and no map.
+        """
+        known = self._catalogue.find(capability)
         if known is None:
-            message = f"no installed worker has {request.capability!r}; `hivemesh capability list`"
+            message = f"no installed worker has {capability!r}; `hivemesh capability list`"
             raise UnknownCapabilityError(message)
         declared = known.declared
         if declared.kind not in _CALLABLE:
             message = f"{declared.id} is a {declared.kind}; use it in a pipeline"
             pointer = FieldProblem(pointer="/capability", message=message)
             raise InvalidError(message, errors=[pointer])
-        wrong = unfit(request.input, declared.input, "/input")
-        if wrong:
-            first = wrong[0]
-            message = f"{declared.id} cannot take this: {first.pointer} {first.message}"
-            raise InvalidError(message, slug="input-invalid", errors=wrong)
+        return declared
+
+    def _spec(self, request: JobRequest, behalf: Behalf, inputs: DataClass) -> JobSpec:
+        declared = self.declared(request.capability)
         check_clearance(inputs, declared)
         options: dict[str, JsonValue] = request.options
         deadline_s = request.deadline_s or declared.timeout_s
