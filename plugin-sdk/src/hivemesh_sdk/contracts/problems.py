@@ -577,7 +577,7 @@ _ROWS = (
         "port-taken",
         409,
         "a port is taken by another program",
-        "free it, or choose another with HIVEMESH_API__PORT",
+        "free it, or set another: HIVEMESH_API__PORT, HIVEMESH_API__ENROLMENT_PORT",
     ),
     _type(
         1605,
