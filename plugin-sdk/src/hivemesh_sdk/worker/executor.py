@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from hivemesh_sdk.contracts.problems import problem
+from hivemesh_sdk.contracts.problems import Problem, problem
 from hivemesh_sdk.errors import ConfigurationError, HivemeshError
 from hivemesh_sdk.redaction import REDACTOR, MaskedStream
 from hivemesh_sdk.worker import channel
@@ -161,7 +161,14 @@ def _run_with(
         calls=step,
     )
     sink = StoringSink(step, artifacts) if begin.bodies == "direct" else step
-    return _compute(capability, job, options, context, sink, artifacts)
+    failed, result = _compute(capability, job, options, context, sink)
+    if failed is not None:
+        return channel.Failed(problem=failed), b""
+    stored = list(artifacts.stored.values())[:MAX_NAMED]
+    if result is None:
+        return channel.Ended(has_result=False, artifacts=stored), b""
+    digest = hashlib.sha256(result).hexdigest()
+    return channel.Ended(has_result=True, sha256=digest, artifacts=stored), result
 
 
 def _run_members(
@@ -179,22 +186,20 @@ def _run_members(
         options = capability.accept(job)
         for number, (key, line) in enumerate(zip(begin.members, body.split(b"\n"), strict=True)):
             step.begin_member(begin.remaining_s)
-            scratch = Path(begin.scratch, str(number))
-            artifacts = RemoteArtifacts(step, scratch)
+            scratch = f"{begin.scratch}/{number}"
             job.inputs = (line,)
             context = Context(
                 key=key,
                 capability=begin.capability,
                 scratch=scratch,
-                artifacts=artifacts,
+                artifacts=RemoteArtifacts(step, scratch),
                 port=step,
                 vault=vault,
                 http=http,
                 calls=step,
             )
-            outcome, result = _compute(capability, job, options, context, step, artifacts)
-            failed = outcome.problem if isinstance(outcome, channel.Failed) else None
-            step.member_ended(failed, result)
+            failed, result = _compute(capability, job, options, context, step)
+            step.member_ended(failed, result or b"")
     except StepCancelledError as error:
         return channel.Failed(problem=problem_of(error)), b""
     except HivemeshError as error:
@@ -203,27 +208,20 @@ def _run_members(
 
 
 def _compute(
-    capability: Capability,
-    job: Job,
-    options: object,
-    context: Context,
-    sink: Sink,
-    artifacts: RemoteArtifacts,
-) -> Outcome:
+    capability: Capability, job: Job, options: object, context: Context, sink: Sink
+) -> tuple[Problem | None, bytes | None]:
+    """Return why it failed, or the JSON of its result."""
     try:
         result = capability.run(job, options, context, sink)
-        refuse_secrets(result or b"", "the answer")
+        if result is not None:
+            refuse_secrets(result, "the answer")
     except (HivemeshError, StepCancelledError) as error:
-        return channel.Failed(problem=problem_of(error)), b""
+        return problem_of(error), None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the boundary of the author's code
         print(f"step {context.key} of {capability.id} raised:", file=sys.stderr)  # noqa: T201 - the worker's log
         traceback.print_exc()
-        return channel.Failed(problem=problem_of(error)), b""
-    stored = list(artifacts.stored.values())[:MAX_NAMED]
-    if result is None:
-        return channel.Ended(has_result=False, artifacts=stored), b""
-    digest = hashlib.sha256(result).hexdigest()
-    return channel.Ended(has_result=True, sha256=digest, artifacts=stored), result
+        return problem_of(error), None
+    return None, result
 
 
 if __name__ == "__main__":

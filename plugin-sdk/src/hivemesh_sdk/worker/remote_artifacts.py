@@ -30,7 +30,7 @@ _decode_lease = msgspec.json.Decoder(SecretLease).decode
 class RemoteArtifacts:
     """The `Artifacts` of one step; remembers what the step has stored."""
 
-    def __init__(self, line: StepLine, scratch: Path) -> None:
+    def __init__(self, line: StepLine, scratch: Path | str) -> None:
         self._line = line
         self._scratch = scratch
         self.stored: dict[str, Artifact] = {}
@@ -73,8 +73,9 @@ class RemoteArtifacts:
         if isinstance(data, bytes | bytearray | memoryview) and len(data) <= _MESSAGE_BYTES:
             refuse_secrets(bytes(data), "an artifact")
             return self._send(bytes(data), _describe(bytes(data), media_type, name))
-        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=self._scratch, prefix="put-") as file:
+        scratch = Path(self._scratch)
+        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=scratch, prefix="put-") as file:
             digest, size = hashlib.sha256(), 0
             check = SecretCheck("an artifact")
             for block in _blocks(data):
