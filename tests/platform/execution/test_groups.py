@@ -194,7 +194,7 @@ async def test_the_ticket_is_that_of_these_jobs_and_no_others(late):
     come(running, one)
     await ended(running, ids)
     held = running.execution.held
-    assert held.with_member(f"{ids[0]}.job.0") is None
+    await running.until(lambda: held.with_member(f"{ids[0]}.job.0") is None)
     assert isinstance(running.fleet.tickets[0], str)
     assert Ticket.__struct_fields__.count("members") == 1
 

@@ -61,6 +61,19 @@ async def test_what_a_superseded_attempt_asks_for_is_refused_as_stale_and_counte
     assert counters.stale_results == 1
 
 
+async def test_a_step_whose_worker_has_said_its_last_is_held_and_has_no_rights(held, counters):
+    one = step()
+    held.add(one)
+    assert held.holding("run_1.parse.0") is not None
+    held.end_rights(one)
+    assert held.holding("run_1.parse.0") is None
+    assert held.find_active("run_1.parse.0") is None
+    assert held.holds("run_1.parse.0", 1)
+    with pytest.raises(StaleAttemptError):
+        held.refuse_ended("run_1.parse.0", 1, HOLDER)
+    assert counters.stale_results == 1
+
+
 async def test_a_stranger_learns_nothing_of_ended_attempts(held, counters):
     first = step()
     held.add(first)

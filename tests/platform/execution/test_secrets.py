@@ -7,6 +7,7 @@ from execution_support import TESTER, core, worker
 from fake_workers import FakeCatalogue, caller, capability, failing
 from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.rights.borrowers import Borrowers
+from hivemesh_platform.execution.steps.pages import INLINE_ANSWER
 from hivemesh_sdk.contracts.api import JobRequest, RunRequest
 from hivemesh_sdk.contracts.manifest import Permissions
 from hivemesh_sdk.contracts.problems import problem
@@ -101,7 +102,7 @@ async def test_the_worker_is_sent_the_reference_and_never_a_value(tmp_path):
         run = await platform.run(document(key=REF))
         assert run.state == "completed"
         assert b"{{ vault.mail.password }}" in await platform.output(run.id, "answer")
-        await platform.until(lambda: (f"{run.id}.use.0", 1) in secrets.ended)
+        assert set(secrets.ended) == {(f"{run.id}.{name}.0", 1) for name in ("before", "use")}
 
 
 @pytest.mark.parametrize(
@@ -258,21 +259,39 @@ async def test_a_worker_cannot_make_a_row_wait_for_ever_by_a_lie(tmp_path):
         assert platform.execution.counters.attempts_failed == 2
 
 
-async def test_a_borrower_is_who_holds_the_step_and_names_what_its_ticket_names(tmp_path):
-    seen = []
+async def test_a_borrower_is_who_holds_the_step_until_its_worker_has_said_its_last(
+    tmp_path, monkeypatch
+):
+    """Also while there is no space for the answer: whoever sees the end finds no rights left."""
+    monkeypatch.setattr("hivemesh_platform.execution.steps.parts.FULL_S", 0.01)
+    held_by, may_borrow, secrets = [], [], Secrets("mail.password")
 
-    def answer(_value, options):
-        if options:
-            step = next(iter(platform.execution.held.at("w1")))
-            seen.append((step.claim, step.endpoint.identity))
-        return {}
-
-    async with opened(tmp_path, Secrets("mail.password"), caller(answer)) as platform:
-        await platform.run(document(key=REF))
-        ((claim, identity),) = seen
-        borrowers = Borrowers(platform.execution.held, CATALOGUE)
+    def ask():
+        (step,) = held_by
+        claim, identity = step.claim, step.endpoint.identity
         ticket = Ticket(
             iss="", aud=[], azp=identity, sub="", iat=0, exp=0, jti="", run=claim.key.run,
             step=str(claim.key), attempt=1, cap="test.echo@1", secrets=["mail.password"],
         )  # fmt: skip
-        assert borrowers.secrets_of(ticket) is None  # it has ended
+        borrowers = Borrowers(platform.execution.held, CATALOGUE)
+        may_borrow.append(borrowers.secrets_of(ticket) is not None)
+
+    def answer(_value, options):
+        if options:
+            steps = platform.execution.held.at("w1")
+            held_by.extend(step for step in steps if step.claim.key.node == "use")
+            platform.artifacts._quota = 1
+            ask()
+            return "x" * 2 * INLINE_ANSWER
+        return {}
+
+    async with opened(tmp_path, secrets, caller(answer)) as platform:
+        run = await platform.start(document(key=REF))
+        await platform.until(lambda: platform.execution.counters.pauses)
+        assert held_by[0] in platform.execution.held.all()
+        assert (f"{run}.use.0", 1) in secrets.ended
+        ask()
+        platform.artifacts._quota = 0
+        assert (await platform.end(run)).state == "completed"
+        ask()
+    assert may_borrow == [True, False, False]

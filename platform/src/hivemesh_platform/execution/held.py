@@ -15,7 +15,7 @@ from hivemesh_sdk.contracts.steps import Member
 
 from hivemesh_platform.artifacts.model import Holding
 from hivemesh_platform.execution.ledger.counters import ExecutionCounters
-from hivemesh_platform.execution.ledger.port import Claim, StaleAttemptError
+from hivemesh_platform.execution.ledger.port import Claim, Effects, StaleAttemptError
 from hivemesh_platform.execution.model import JOB_NODE
 from hivemesh_platform.execution.ports import Choice, Placement
 
@@ -51,7 +51,9 @@ class HeldStep:
     members: Mapping[str, Claim] = field(default_factory=dict)  # small jobs of one request
     drop: Callable[[str], None] | None = None  # has the worker end one of them, by its key
     answered: Callable[[], None] | None = None  # told when its worker has answered well
+    over: bool = False  # its worker has said its last, and has no rights any more
     given_back: bool = False  # its slot, because its worker has answered
+    untold: list[Effects] = field(default_factory=list)  # of its end: told when it holds nothing
     storing: "asyncio.Future[None] | None" = None  # while an answer that is here is written down
     ticket_until: float = 0.0  # wall time from which another one is made
     verdict: "asyncio.Future[tuple[Verdict, Problem | None]]" = field(
@@ -136,9 +138,7 @@ class HeldSteps:
         for member in step.members:
             if self._by_member.get(member) is step:
                 del self._by_member[member]
-        self._ended[key, step.claim.fence.attempt, step.endpoint.identity] = None
-        if len(self._ended) > ENDED_KEPT:
-            self._ended.popitem(last=False)
+        self.end_rights(step)
         if self._by_key.get(key) is not step:
             return
         del self._by_key[key]
@@ -146,6 +146,13 @@ class HeldSteps:
         keys.discard(key)
         if not keys:
             del self._by_instance[step.endpoint.instance]
+
+    def end_rights(self, step: HeldStep) -> None:
+        """Its worker has said its last: what it stores or asks for from now on is refused."""
+        step.over = True
+        self._ended[str(step.claim.key), step.claim.fence.attempt, step.endpoint.identity] = None
+        if len(self._ended) > ENDED_KEPT:
+            self._ended.popitem(last=False)
 
     def give_back(self, step: HeldStep, placement: Placement, choice: Choice) -> None:
         """Its worker has answered: let another step have its slot while the answer is kept."""
@@ -156,6 +163,11 @@ class HeldSteps:
     def find(self, key: str) -> HeldStep | None:
         """Return the step with this key, if it runs here or was looked up."""
         return self._by_key.get(key) or self._elsewhere.get(key)
+
+    def find_active(self, key: str) -> HeldStep | None:
+        """Return the step with this key while its worker may ask for something in its name."""
+        step = self.find(key)
+        return None if step is None or step.over else step
 
     def with_member(self, key: str) -> HeldStep | None:
         """Return the request with which a small job travels, if it does."""
@@ -188,7 +200,7 @@ class HeldSteps:
     def holding(self, key: str) -> Holding | None:
         """Return who holds the step and what it may read (the port of artifacts)."""
         step = self._by_member.get(key) or self.find(key)
-        if step is None:
+        if step is None or step.over:
             return None
         claim = step.members.get(key, step.claim)
         return Holding(

@@ -88,7 +88,7 @@ class StepSubmits:
             message = f"{request.name!r} is no name of a submit; use up to 40 of a-z, 0-9, _ and -"
             raise InvalidError(message)
         ticket = await self._tickets.check(token, identity, request.step, request.attempt)
-        step = self._parts.held.find(root_of(request.step))
+        step = self._parts.held.find_active(root_of(request.step))
         if step is None:  # it has ended since it was checked
             raise _over(request)
         asker = _Asker(request, ticket, identity, step, effective(step.claim.behalf))

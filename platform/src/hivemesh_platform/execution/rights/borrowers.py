@@ -23,7 +23,7 @@ class Borrowers:
         Of a call that another worker makes for the step, the ticket alone says what it names, and
         the leases end with the step.
         """
-        step = self._held.find(root_of(ticket.step))
+        step = self._held.find_active(root_of(ticket.step))
         if step is None or step.claim.fence.attempt != ticket.attempt:
             return None
         claim = step.claim

@@ -171,7 +171,7 @@ class StepTickets:
 
     def _check_current(self, ticket: Ticket) -> None:
         holder = ticket.act[-1] if ticket.act else ticket.azp
-        held = self._held.find(root_of(ticket.step))
+        held = self._held.find_active(root_of(ticket.step))
         if (
             held is None
             or held.claim.fence.attempt != ticket.attempt

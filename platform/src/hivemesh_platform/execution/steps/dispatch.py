@@ -16,6 +16,7 @@ from hivemesh_sdk.errors import FatalError, HivemeshError
 from hivemesh_platform.execution.held import HeldStep, Verdict
 from hivemesh_platform.execution.ledger.port import (
     Claim,
+    Effects,
     Failure,
     StaleAttemptError,
     StaleReaderError,
@@ -97,10 +98,11 @@ class Dispatcher:
             self._parts.counters.commits_fenced += 1
             _log.warning("commit_refused", step=str(claim.key), detail=error.detail)
         finally:
+            self._parts.end_rights(step)
             self._parts.held.remove(step)
-            self._parts.secrets.step_ended(str(claim.key), claim.fence.attempt)
             seconds = self._parts.clock.monotonic() - step.started
             self._parts.placement.report(choice, outcome, seconds, given_back=step.given_back)
+            self._tell(step)
         return outcome
 
     async def readable(self, claim: Claim) -> tuple[frozenset[str], frozenset[str]]:
@@ -156,6 +158,12 @@ class Dispatcher:
     async def member_failed(self, step: HeldStep, document: Problem) -> None:
         """Decide what follows for a small job that travelled with others and has ended badly."""
         await self._failed(step, document)
+        self._tell(step)
+
+    def _tell(self, step: HeldStep) -> None:
+        """Tell what its end has changed: by then a step holds neither secrets nor a slot."""
+        for effects in step.untold:
+            self._parts.wake(step.claim, effects)
 
     def acknowledge(self, step: HeldStep) -> None:
         """Tell its worker, with what it is asked next, that an answer was recorded."""
@@ -225,6 +233,7 @@ class Dispatcher:
             if not exchange.done():
                 exchange.cancel()
                 await asyncio.wait({exchange})
+            self._parts.end_rights(step)
         if exchange.cancelled():
             raise self._stopped(step)
         exchange.result()
@@ -331,7 +340,7 @@ class Dispatcher:
             detail=document.detail,
             again_in_s=round(delay_s, 2),
         )
-        self._parts.runs.give(claim.key.run)
+        step.untold.append(Effects())
 
     async def _split(self, step: HeldStep, document: Problem, split: Split) -> None:
         claim, ledger, now = step.claim, self._parts.ledger, self._parts.now()
@@ -346,7 +355,7 @@ class Dispatcher:
             problem=slug_of(document),
             detail=document.detail,
         )
-        self._parts.runs.give(claim.key.run)
+        step.untold.append(Effects())
 
     async def _give_up(self, step: HeldStep, document: Problem) -> None:
         if step.claim.halved:
@@ -364,7 +373,7 @@ class Dispatcher:
             problem=slug_of(document),
             detail=document.detail,
         )
-        self._parts.wake(claim, effects)
+        step.untold.append(effects)
         self._forget(step)
 
     async def _give_part_up(self, step: HeldStep, document: Problem) -> None:
@@ -380,9 +389,10 @@ class Dispatcher:
             problem=slug_of(document),
             detail=document.detail,
         )
-        self._parts.wake(claim, effects)
+        step.untold.append(effects)
         if last:
-            await self._parts.with_space(lambda: halves.finish(self._parts, claim))
+            end = await self._parts.with_space(lambda: halves.finish(self._parts, claim))
+            step.untold.append(end)
         self._forget(step)
 
     async def _paused(self, step: HeldStep, error: StorageFullError) -> Outcome:

@@ -63,7 +63,7 @@ class Exchange:
         """
         try:
             if self._claim.halved and self._claim.lines is None:  # all that is left is to join them
-                await self._parts.with_space(lambda: halves.finish(self._parts, self._claim))
+                await self._join_parts()
             elif self._claim.kind == "source":
                 await self._read_source(resume=resume)
             else:
@@ -106,9 +106,13 @@ class Exchange:
             lambda tx: parts.ledger.end_part(tx, claim.key, claim.fence, end, now)
         )
         if last:
-            await parts.with_space(lambda: halves.finish(parts, claim))
+            await self._join_parts()
         else:
-            parts.wake(claim, Effects(queued=True))
+            self._step.untold.append(Effects(queued=True))
+
+    async def _join_parts(self) -> None:
+        parts, claim = self._parts, self._claim
+        self._step.untold.append(await parts.with_space(lambda: halves.finish(parts, claim)))
 
     async def _read_source(self, *, resume: bool) -> None:
         """Read page by page; the next page is asked for before there is room to record it."""
@@ -128,6 +132,7 @@ class Exchange:
             if taken.ended:
                 break
             page = await self._next(execution, taken.last)
+        self._parts.end_rights(self._step)
         await self._finish(Finished())
 
     async def _take(self, body: bytes, execution: str, taken: Taken) -> bool:
@@ -151,6 +156,7 @@ class Exchange:
         """The worker has ended: what it said is stored while its slot is used by another step."""
         if self._step.answered is not None:
             self._step.answered()
+        self._parts.end_rights(self._step)
         self._parts.held.give_back(self._step, self._parts.placement, self._choice)
 
     async def _may_name(self, sha256: str) -> bool:
@@ -259,7 +265,7 @@ class Exchange:
         crash.reach("finish.after")
         parts.counters.rows_finished += 1
         self._count_processed([end.batch] if end.batch is not None else [])
-        parts.wake(claim, effects)
+        self._step.untold.append(effects)
 
     def _count_processed(self, batches: Sequence[BatchRef]) -> None:
         size = sum(batch.bytes for batch in batches)

@@ -106,6 +106,7 @@ class GroupDispatcher:
             parts.held.remove(step)
             seconds = parts.clock.monotonic() - started
             parts.placement.report(choice, outcome, seconds, given_back=step.given_back)
+            journey.tell()
         return journey.ended if outcome is Outcome.COMPLETED else 0, journey.seconds
 
     async def resume(self, travel: Travel) -> None:
@@ -133,6 +134,7 @@ class GroupDispatcher:
             await self._arrived(journey)
         finally:
             self._parts.held.remove(step)
+            journey.tell()
             self._parts.work.give()
         _log.info("request_resumed", step=travel.key, open=len(held), ended=journey.ended)
 
@@ -301,6 +303,7 @@ class _Journey:
         self.step = step
         self.open = dict(step.members)  # without an answer so far
         self.ended = 0  # well
+        self.untold: list[str] = []  # jobs whose end is told when nothing is held for them
         self.begun = False  # the worker has answered
         self.moved = False  # to another reader: the worker goes on for that one
         self.arrived = False  # nobody has to go on with it
@@ -403,6 +406,8 @@ class _Journey:
         self.seconds = self._parts.clock.monotonic() - self._sent
         said = self._read(body)
         ended = isinstance(said.last, ResultEvent)
+        if ended:
+            self._parts.end_rights(self.step)
         if ended and self.holds_slot:
             self._parts.held.give_back(self.step, self._parts.placement, self._choice)
         ends = [
@@ -481,7 +486,15 @@ class _Journey:
         self.ended += len(ends)
         for end in ends:
             self.open.pop(str(end.key), None)
-            parts.runs.give_end(end.key.run)
+            self.untold.append(end.key.run)
+        if not whole:
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell who waits for jobs that they have ended."""
+        for run in self.untold:
+            self._parts.runs.give_end(run)
+        self.untold.clear()
 
     def _say(self, event: LogEvent) -> None:
         text = event.message if self._withheld is None else f"({self._withheld}: withheld)"

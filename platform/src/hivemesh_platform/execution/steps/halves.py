@@ -6,14 +6,14 @@ from hivemesh_sdk.contracts.problems import problem
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution.ledger import part_sql
 from hivemesh_platform.execution.ledger.part_sql import Part
-from hivemesh_platform.execution.ledger.port import Claim, Finished
+from hivemesh_platform.execution.ledger.port import Claim, Effects, Finished
 from hivemesh_platform.execution.model import Output
 from hivemesh_platform.execution.steps.parts import Parts
 
 _NOTHING_LEFT = problem("step-failed", "every record of the input was given up")
 
 
-async def finish(parts: Parts, claim: Claim) -> None:
+async def finish(parts: Parts, claim: Claim) -> Effects:
     """End a row whose parts have all ended. Repeatable: it changes nothing before the end.
 
     Raises:
@@ -32,7 +32,7 @@ async def finish(parts: Parts, claim: Claim) -> None:
             lambda tx: ledger.finish(tx, claim.key, claim.fence, end, now)
         )
     parts.counters.rows_finished += 1
-    parts.wake(claim, effects)
+    return effects
 
 
 async def _joined(parts: Parts, found: list[Part]) -> Finished:

@@ -10,7 +10,7 @@ from hivemesh_sdk.clock import Clock
 
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.artifacts.trees import Trees
-from hivemesh_platform.execution.held import HeldSteps
+from hivemesh_platform.execution.held import HeldStep, HeldSteps
 from hivemesh_platform.execution.ledger.counters import ExecutionCounters
 from hivemesh_platform.execution.ledger.port import Claim, Effects, Ledger, milliseconds
 from hivemesh_platform.execution.ledger.signals import RunSignals, Signal
@@ -67,6 +67,12 @@ class Parts:
                 self.counters.pauses += 1
                 _log.error("storage_full", detail=error.detail)
                 await asyncio.sleep(FULL_S)
+
+    def end_rights(self, step: HeldStep) -> None:
+        """Its worker has said its last: it may ask for nothing more, and loses what it was lent."""
+        if not step.over:
+            self.held.end_rights(step)
+            self.secrets.step_ended(str(step.claim.key), step.claim.fence.attempt)
 
     def wake(self, claim: Claim, effects: Effects) -> None:
         """Wake those who wait for what a row's change has set free or ended."""
