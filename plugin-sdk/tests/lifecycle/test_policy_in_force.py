@@ -48,7 +48,7 @@ def tell(worker: WorkerHarness, change: Callable[[FakePolicies], None]) -> None:
 
 async def refusal(client: MeshClient, target: Target) -> str:
     try:
-        response = await client.request(target, "GET", "/v1/status", deadline_s=10)
+        response = await client.request(target, "GET", "/v1/status", deadline_s=30)
     except WorkerUnreachableError:  # the denial came while it was answered
         return await refusal(client, target)
     return slug_of(msgspec.json.decode(response.body, type=Problem))

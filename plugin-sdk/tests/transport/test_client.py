@@ -66,7 +66,7 @@ async def silent(reader, writer):
 async def test_misrouted_call_dies_unsent(mesh):
     other = Target("127.0.0.1", mesh.listener.port, str(mesh.ca.worker()), mesh.target.server_name)
     with pytest.raises(PeerRefusedError, match="platform/p1 answered instead") as caught:
-        await mesh.client.request(other, "GET", "/", deadline_s=5)
+        await mesh.client.request(other, "GET", "/", deadline_s=30)
     assert caught.value.sent is False
     assert mesh.app.requests == []
     assert mesh.client.connections == 0
@@ -75,7 +75,7 @@ async def test_misrouted_call_dies_unsent(mesh):
 async def test_wrong_host_name_dies_in_the_handshake(mesh):
     other = Target.instance("127.0.0.1", mesh.listener.port, mesh.ca.worker())
     with pytest.raises(PeerRefusedError, match="Hostname mismatch") as caught:
-        await mesh.client.request(other, "GET", "/", deadline_s=5)
+        await mesh.client.request(other, "GET", "/", deadline_s=30)
     assert caught.value.sent is False
 
 
@@ -85,7 +85,7 @@ async def test_wrong_host_name_dies_in_the_handshake(mesh):
 )
 async def test_identity_may_be_exact_or_a_prefix(mesh, rule):
     target = Target("127.0.0.1", mesh.listener.port, rule, mesh.target.server_name)
-    assert (await mesh.client.request(target, "GET", "/", deadline_s=5)).status == 200
+    assert (await mesh.client.request(target, "GET", "/", deadline_s=30)).status == 200
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ async def test_identity_may_be_exact_or_a_prefix(mesh, rule):
 async def test_anything_else_covers_nobody(mesh, rule):
     target = Target("127.0.0.1", mesh.listener.port, rule, mesh.target.server_name)
     with pytest.raises(PeerRefusedError):
-        await mesh.client.request(target, "GET", "/", deadline_s=5)
+        await mesh.client.request(target, "GET", "/", deadline_s=30)
 
 
 async def test_server_with_an_expired_certificate_is_refused(mesh):
@@ -104,7 +104,7 @@ async def test_server_with_an_expired_certificate_is_refused(mesh):
     async with impostor(server_context(expired, mesh.ca.bundle()), silent) as port:
         target = Target.platform("127.0.0.1", port, mesh.ca.trust_domain)
         with pytest.raises(PeerRefusedError, match="certificate has expired") as caught:
-            await mesh.client.request(target, "GET", "/", deadline_s=5)
+            await mesh.client.request(target, "GET", "/", deadline_s=30)
     assert caught.value.sent is False
 
 
@@ -115,7 +115,7 @@ async def test_nobody_listens(mesh):
         pass
     target = Target.platform("127.0.0.1", port, mesh.ca.trust_domain)
     with pytest.raises(WorkerUnreachableError, match="cannot be reached") as caught:
-        await mesh.client.request(target, "GET", "/", deadline_s=5)
+        await mesh.client.request(target, "GET", "/", deadline_s=30)
     assert caught.value.sent is False
 
 
@@ -127,7 +127,7 @@ async def test_refused_client_certificate_is_told_in_words(mesh):
         with pytest.raises(
             (PeerRefusedError, WorkerUnreachableError), match="certificate"
         ) as caught:
-            await client.request(mesh.target, "GET", "/", deadline_s=5)
+            await client.request(mesh.target, "GET", "/", deadline_s=30)
     assert caught.value.slug == "worker-unreachable"
     assert mesh.app.requests == []
 
@@ -140,7 +140,7 @@ async def test_dropped_new_connection_names_the_likely_cause(mesh):
     async with impostor(context, drop) as port:
         target = Target.platform("127.0.0.1", port, mesh.ca.trust_domain)
         with pytest.raises(WorkerUnreachableError, match=r"TLS 1\.3 a refused client") as caught:
-            await mesh.client.request(target, "GET", "/", deadline_s=5)
+            await mesh.client.request(target, "GET", "/", deadline_s=30)
     assert caught.value.sent is True
 
 
@@ -207,7 +207,7 @@ async def test_short_lived_identity_gives_short_lived_connections(mesh):
     svid = mesh.ca.svid(mesh.ca.worker(), lifetime=timedelta(minutes=2))
     left = (svid.not_after - mesh.clock.now()).total_seconds()
     async with MeshClient(IdentitySource(svid, mesh.ca.bundle()), clock=mesh.clock) as client:
-        await client.request(mesh.target, "GET", "/", deadline_s=5)
+        await client.request(mesh.target, "GET", "/", deadline_s=30)
         [connection] = next(iter(client._pools.values())).all
         assert connection.retire_at - mesh.clock.monotonic() == pytest.approx(left / 4)
 
@@ -282,7 +282,7 @@ async def test_unasked_answer_closes_the_connection(mesh, until, extra):
     context = without_client_certificates(mesh.ca, mesh.ca.svid(mesh.ca.platform()))
     async with impostor(context, talkative) as port:
         target = Target.platform("127.0.0.1", port, mesh.ca.trust_domain)
-        await mesh.client.request(target, "GET", "/", deadline_s=5)
+        await mesh.client.request(target, "GET", "/", deadline_s=30)
         await until(lambda: mesh.client.connections == 0)
 
 
@@ -306,7 +306,7 @@ async def test_answer_that_is_no_http_is_an_error(mesh, reply, words):
     async with impostor(context, broken) as port:
         target = Target.platform("127.0.0.1", port, mesh.ca.trust_domain)
         with pytest.raises(WorkerUnreachableError, match=words) as caught:
-            await mesh.client.request(target, "GET", "/", deadline_s=5)
+            await mesh.client.request(target, "GET", "/", deadline_s=30)
     assert caught.value.sent is True
 
 
@@ -321,7 +321,7 @@ async def test_interim_answer_is_skipped(mesh):
     context = without_client_certificates(mesh.ca, mesh.ca.svid(mesh.ca.platform()))
     async with impostor(context, early) as port:
         target = Target.platform("127.0.0.1", port, mesh.ca.trust_domain)
-        response = await mesh.client.request(target, "GET", "/", deadline_s=5)
+        response = await mesh.client.request(target, "GET", "/", deadline_s=30)
     assert (response.status, response.body, "link" in response.headers) == (200, b"ok", False)
 
 
@@ -433,7 +433,7 @@ async def test_closing_ends_calls_that_run_and_calls_that_wait(mesh_of, until):
 
 async def test_any_sibling_may_answer(mesh):
     target = Target.any_sibling("127.0.0.1", mesh.listener.port, mesh.ca.platform("p9"))
-    assert (await mesh.client.request(target, "GET", "/", deadline_s=5)).status == 200
+    assert (await mesh.client.request(target, "GET", "/", deadline_s=30)).status == 200
 
 
 async def test_connection_lost_before_the_request_is_an_error(mesh, monkeypatch):
@@ -451,7 +451,7 @@ async def test_connection_is_not_used_again_when_the_answer_came_before_the_body
 
     async with mesh_of(early) as mesh:
         body = [b"x" * 8_000_000]
-        response = await mesh.client.request(mesh.target, "PUT", "/", body=body, deadline_s=10)
+        response = await mesh.client.request(mesh.target, "PUT", "/", body=body, deadline_s=30)
         assert response.body == b"enough"
         assert (await mesh.get()).body == b"enough"
 
@@ -522,5 +522,5 @@ async def test_server_that_speaks_older_tls_is_refused(mesh):
         target = Target.platform("127.0.0.1", port, mesh.ca.trust_domain)
         words = "no TLS connection|during the handshake"
         with pytest.raises((PeerRefusedError, WorkerUnreachableError), match=words) as caught:
-            await mesh.client.request(target, "GET", "/", deadline_s=5)
+            await mesh.client.request(target, "GET", "/", deadline_s=30)
     assert caught.value.sent is False

@@ -77,7 +77,7 @@ async def test_request_behind_another_waits_for_its_answer(mesh_of, wire):
     async with mesh_of(app) as mesh:
         connection = await wire(mesh)
         connection.send(PUT % 1 + b"a" + PUT % 1 + b"b")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await app.called.wait()
         assert mesh.listener.requests == 1
         app.give(app.replies[0], b"a")
@@ -91,7 +91,7 @@ async def test_closing_waits_for_a_direct_answer(mesh_of, wire):
     async with mesh_of(app) as mesh:
         connection = await wire(mesh)
         connection.send(PUT % 0)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await app.called.wait()
         closing = asyncio.create_task(mesh.listener.close())
         await asyncio.sleep(0)  # it has begun to close
@@ -124,7 +124,7 @@ async def test_answer_to_a_client_that_left_goes_nowhere(mesh_of, wire):
     async with mesh_of(app) as mesh:
         connection = await wire(mesh)
         connection.send(PUT % 0)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await app.called.wait()
         connection.writer.close()
         while mesh.listener.connections:  # noqa: ASYNC110 - as above
@@ -232,7 +232,7 @@ async def test_request_behind_a_large_answer_keeps_its_body(mesh_of, wire):
     async with mesh_of(app) as mesh:
         connection = await wire(mesh)
         connection.send(PUT % 1 + b"a" + PUT % 2 + b"b")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await app.called.wait()
         app.give(app.replies[0], b"a")
         connection.send(b"c")

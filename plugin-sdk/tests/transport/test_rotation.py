@@ -25,7 +25,7 @@ class Load:
 
     async def _call(self, client):
         try:
-            response = await client.request(self.mesh.target, "GET", "/", deadline_s=10)
+            response = await client.request(self.mesh.target, "GET", "/", deadline_s=30)
         except TransportError as error:
             self.failed.append(error)
         else:
@@ -84,7 +84,7 @@ async def test_client_of_a_removed_root_is_refused(mesh_of, own_ca):
         mesh.source.update(svid=own_ca.svid(own_ca.platform()), bundle=own_ca.bundle())
         async with MeshClient(late) as client:
             with pytest.raises(TransportError, match="certificate"):
-                await client.request(mesh.target, "GET", "/", deadline_s=5)
+                await client.request(mesh.target, "GET", "/", deadline_s=30)
         assert mesh.app.requests == []
 
 
@@ -92,7 +92,7 @@ async def test_client_drops_connections_whose_root_was_removed(mesh_of, own_ca, 
     async with mesh_of(authority=own_ca) as mesh:
         caller = own_ca.source(own_ca.worker())
         async with MeshClient(caller) as client:
-            await client.request(mesh.target, "GET", "/", deadline_s=5)
+            await client.request(mesh.target, "GET", "/", deadline_s=30)
             own_ca.add_root()
             caller.update(bundle=own_ca.bundle())
             assert client.connections == 1

@@ -12,7 +12,8 @@ from hivemesh_sdk.transport import (
 from hivemesh_sdk.transport.connection import MOST_TOGETHER
 from hivemesh_sdk.trust.identity import SpiffeId
 
-WAIT_S = 10.0
+WAIT_S = 30.0
+LATE_S = 0.5  # enough for a call to reach the server first
 PAGE = [b"x-request-id: 1", b"content-type: application/vnd.hivemesh.events"]
 
 
@@ -136,7 +137,7 @@ async def test_no_call_waits_behind_an_answer_that_nobody_waits_for(mesh_of, unt
         app.hold = True
         calls = [
             asyncio.ensure_future(
-                put(mesh, n, deadline_s=0.05 if (n, why) == (2, "late") else WAIT_S)
+                put(mesh, n, deadline_s=LATE_S if (n, why) == (2, "late") else WAIT_S)
             )
             for n in range(3)
         ]
@@ -162,7 +163,7 @@ async def test_deadline_of_one_call_is_not_that_of_the_others(mesh_of, until):
         await opened(mesh)
         app.hold = True
         calls = [
-            asyncio.ensure_future(put(mesh, n, deadline_s=0.05 if n == 2 else WAIT_S))
+            asyncio.ensure_future(put(mesh, n, deadline_s=LATE_S if n == 2 else WAIT_S))
             for n in range(5)
         ]
         await until(lambda: len(app.waiting) == 5)

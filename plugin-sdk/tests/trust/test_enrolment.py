@@ -125,7 +125,7 @@ async def test_new_identity_works_on_the_mesh(office):
         joined = await join(listener, token_of(office.ca))
     async with serve(office, source, "127.0.0.1", 0) as mesh, MeshClient(joined.source()) as client:
         target = Target.platform("127.0.0.1", mesh.port, office.ca.trust_domain)
-        assert (await client.request(target, "GET", "/v1/bundle", deadline_s=5)).status == 200
+        assert (await client.request(target, "GET", "/v1/bundle", deadline_s=30)).status == 200
 
 
 async def test_platform_with_another_root_never_sees_the_token(office):

@@ -79,7 +79,7 @@ async def answer(scope, receive, send):
 async def ask(source, listener, identity):
     target = Target.instance("127.0.0.1", listener.port, identity)
     async with MeshClient(source) as client:
-        return (await client.request(target, "GET", "/", deadline_s=5)).status
+        return (await client.request(target, "GET", "/", deadline_s=30)).status
 
 
 async def test_it_serves_and_calls(made, ca):

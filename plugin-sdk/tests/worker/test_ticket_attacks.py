@@ -137,12 +137,12 @@ class Listening:
     async def get(self, who, path, token):
         headers = {TICKET_HEADER: token, "prefer": "wait=0"}
         return await self._clients[who].request(
-            self.target, "GET", path, headers=headers, deadline_s=10.0
+            self.target, "GET", path, headers=headers, deadline_s=30.0
         )
 
     async def delete(self, who, key):
         return await self._clients[who].request(
-            self.target, "DELETE", f"/v1/steps/{key}?attempt=1", deadline_s=10.0
+            self.target, "DELETE", f"/v1/steps/{key}?attempt=1", deadline_s=30.0
         )
 
 

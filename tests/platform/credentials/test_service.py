@@ -112,7 +112,7 @@ async def test_who_waits_is_told_when_the_store_was_unsealed(parts):
         await asyncio.sleep(0)
     assert not opened.is_set()
     parts.store.reason = ""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await opened.wait()
     assert parts.service.sealed == ""
     watch.cancel()

@@ -238,7 +238,7 @@ async def test_a_run_waits_with_a_reason_while_nobody_serves_its_capability(tmp_
         platform.fleet.workers["w1"].dead = True
         run = await platform.start()
         version, view = 0, await platform.execution.runs.get(run)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while view.state != "waiting":
                 version, view = await platform.execution.runs.changes(run, version, 2.0)
         assert view.reason == "no live instance serves test.read@1"

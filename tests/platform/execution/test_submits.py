@@ -215,7 +215,7 @@ async def test_a_job_waits_for_the_limit_of_its_key_and_says_so(tmp_path):
         await running.until(lambda: len(running.execution.held) == 1)
         second, _ = await submit(running, 2, key="", concurrency_key="customer-7")
         view = await running.execution.runs.get(second)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while view.state.value != "waiting":
                 view = await running.execution.runs.get(second)
         assert view.reason == "limit customer-7: 1 of 1 running"

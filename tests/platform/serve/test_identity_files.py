@@ -105,7 +105,7 @@ class Changed:
         self._source = source
 
     async def until(self, condition) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not condition():
                 event = asyncio.Event()
                 end = self._source.subscribe(lambda _, event=event: event.set())

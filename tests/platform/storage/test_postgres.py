@@ -171,7 +171,7 @@ async def test_all_processes_hear_what_one_tells(database, postgres_server):
                 heard.set()
                 return
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await listen()
     assert heard.is_set()
 
