@@ -81,8 +81,9 @@ def _causes(document: Problem) -> Iterator[str]:
     said = document.detail
     if places:
         said = said.removesuffix("; ".join(places)).rstrip(": ")
+    place = next((one.pointer for one in document.errors if one.message == said), "")
     if said:
-        yield f"why: {said}"
+        yield f"why: {place}: {said}" if place else f"why: {said}"
     yield from (f"  at {place}" for place in places)
 
 

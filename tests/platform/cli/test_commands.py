@@ -121,6 +121,13 @@ def test_what_is_wrong_is_said_once(capsys, detail, why):
     assert lines[1:-2] == [*why, "  at /steps/a: names itself"]
 
 
+def test_the_only_thing_that_is_wrong_is_said_with_its_place(capsys):
+    errors = [FieldProblem(pointer="/options/types/0", message="is none of bill, spam")]
+    show(problem("options-invalid", "is none of bill, spam", errors=errors), as_json=False)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1:-2] == ["why: /options/types/0: is none of bill, spam"]
+
+
 def test_an_option_without_its_value_is_a_usage_error(monkeypatch, capsys):
     monkeypatch.setattr(session, "_chosen", {})
     assert session.take_remote(["status", "--server"]) == ["status"]
