@@ -403,7 +403,7 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
         routing=routing,
         metrics=metrics,
         started_at=clock.now(),
-        overview=Overview(registry, types, supervisor, _weights(settings), routing),
+        overview=Overview(registry, types, supervisor, _weights(settings), clock, routing),
         supervisor=supervisor,
         mesh_app=_nothing,
         enrolment_app=RequestIds(_routes("enrolment", [enrolment.newcomers(enroller, tell)])),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def system_status(platform: "Platform") -> SystemStatus:
     """The installation at a glance."""
     listings = platform.registry.instances()
-    live = sum(listing.state is InstanceState.LIVE for listing in listings)
+    live = [one.instance for one in listings if one.state is InstanceState.LIVE]
     return SystemStatus(
         version=__version__,
         api_version=PROTOCOL,
@@ -31,7 +31,7 @@ def system_status(platform: "Platform") -> SystemStatus:
         mode=platform.settings.mode,
         started_at=platform.started_at.isoformat(),
         ready=platform.ready,
-        live_instances=live,
+        live_instances=len(live),
         wanted_instances=sum(
             platform.overview.wanted(worker.name) for worker in platform.registry.types()
         ),
@@ -45,8 +45,15 @@ def system_status(platform: "Platform") -> SystemStatus:
         audit_problem=platform.audit_service.trail.problem,
         secrets_sealed=platform.secrets_sealed(),
         ejected=sorted({one for some in platform.routing.ejected().values() for one in some}),
+        cpu_percent=_percent([one.cpu for one in live]),
+        memory_percent=_percent([one.memory for one in live]),
+        active_steps=sum(one.active_steps for one in live),
         replicas=sorted([platform.replicas.own.id, *(one.id for one in platform.replicas.others)]),
     )
+
+
+def _percent(fractions: list[float]) -> float:
+    return round(100 * sum(fractions) / max(1, len(fractions)), 1)
 
 
 def _quarantined(platform: "Platform") -> list[str]:

@@ -2,17 +2,19 @@
 
 from collections.abc import Iterable
 
-from hivemesh_sdk.contracts.api import InstanceView, WorkerView
+from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.api import HealthView, InstanceView, WorkerView
 from hivemesh_sdk.errors import NotFoundError
 
 from hivemesh_platform.registry.model import InstanceState
 from hivemesh_platform.registry.service import Listing, RegistryService
 from hivemesh_platform.registry.types import BrokenWorker, InstalledWorker, WorkerTypes
 from hivemesh_platform.routing.model import Load, Weights, load_parts, load_score
-from hivemesh_platform.routing.outliers import Circuit
+from hivemesh_platform.routing.outliers import SILENT, Circuit
 from hivemesh_platform.routing.service import RoutingService
 from hivemesh_platform.supervisor.service import Standing, Supervisor
 
+FULL = 0.95  # of the memory that an instance may have
 _STATUS = {
     InstanceState.OFFLINE: "offline",
     InstanceState.UNHEALTHY: "failed",
@@ -29,8 +31,10 @@ class Overview:
         types: WorkerTypes,
         supervisor: Supervisor | None,
         weights: Weights,
+        clock: Clock,
         routing: RoutingService | None = None,
     ) -> None:
+        self._clock = clock
         self._routing = routing
         self._registry = registry
         self._types = types
@@ -95,6 +99,7 @@ class Overview:
         one = listing.instance
         load = Load(one.cpu, one.memory, one.active_steps)
         running = "running" if one.active_steps else "idle"
+        circuits = self._circuits(one.id, one.slots)
         return InstanceView(
             id=one.id,
             worker=one.worker,
@@ -115,7 +120,28 @@ class Overview:
             load_parts={k: round(v, 4) for k, v in load_parts(load, self._weights).items()},
             pid=one.pid,
             restarts=standing.restarts,
-            circuits=self._circuits(one.id, one.slots),
+            circuits=circuits,
+            health=self._health(listing, circuits),
+        )
+
+    def _health(self, listing: Listing, circuits: dict[str, str]) -> HealthView:
+        one = listing.instance
+        wrong = dict.fromkeys(("heartbeat", "connection", "resources", "errors"), "ok")
+        if listing.state in {InstanceState.UNHEALTHY, InstanceState.OFFLINE}:
+            wrong["heartbeat"] = f"none for {listing.heartbeat_age_s:.0f} s"
+        silent = {name: circuit for name, circuit in circuits.items() if SILENT in circuit}
+        if silent:
+            wrong["connection"] = SILENT
+        elif self._routing is not None and one.id in self._routing.unanswered():
+            wrong["connection"] = "it did not answer the last request"
+        if one.memory >= FULL:
+            wrong["resources"] = f"{one.memory:.0%} of its memory is in use"
+        if failing := [f"{name} {circuits[name]}" for name in circuits if name not in silent]:
+            wrong["errors"] = "; ".join(failing)
+        return HealthView(
+            overall=set(wrong.values()) == {"ok"},
+            details=wrong,
+            last_checked=self._clock.now().isoformat(),
         )
 
     def _circuits(self, instance: str, capabilities: Iterable[str]) -> dict[str, str]:

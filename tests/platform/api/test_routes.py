@@ -10,7 +10,7 @@ from hivemesh_platform.api.permissions import ROUTES
 from hivemesh_platform.app import Platform
 from hivemesh_sdk.trust.identity import Peer, SpiffeId
 from platform_support import install, platform
-from registry_support import manifest
+from registry_support import heartbeat, manifest, registration
 
 pytestmark = pytest.mark.integration
 
@@ -28,6 +28,11 @@ def routes(found: Platform) -> list[tuple[str, str]]:
     listed = endpoints(found.mesh_app)
     assert len(listed) > 20
     return listed
+
+
+def member(found: Platform, name: str) -> Peer:
+    own = SpiffeId.worker(found.authority.trust_domain, "echo", name)
+    return Peer(id=own, not_after=WORKER.not_after, serial=1, uri=str(own))
 
 
 def filled(path: str) -> str:
@@ -63,10 +68,24 @@ async def test_the_status_tells_who_runs_where(found: Platform) -> None:
     assert status["ready"] is True
 
 
+async def test_the_status_tells_how_busy_the_live_instances_are(found: Platform) -> None:
+    before = (await call(found.mesh_app, "GET", "/v1/status")).json()
+    assert (before["cpu_percent"], before["memory_percent"], before["active_steps"]) == (0, 0, 0)
+    for name, cpu, active in (("i1", 0.2, 2), ("i2", 0.5, 1)):
+        peer = member(found, name)
+        body: object = registration(manifest())
+        url = f"/v1/instances/{name}"
+        answer = await call(found.mesh_app, "PUT", url, as_=peer, body=body)
+        assert answer.status == 200, answer.body
+        body = heartbeat(cpu=cpu, memory=0.31, active=active)
+        await call(found.mesh_app, "POST", f"{url}/heartbeat", as_=peer, body=body)
+    status = (await call(found.mesh_app, "GET", "/v1/status")).json()
+    assert (status["live_instances"], status["active_steps"]) == (2, 3)
+    assert (status["cpu_percent"], status["memory_percent"]) == (35.0, 31.0)
+
+
 async def test_health_is_told_to_every_member(found: Platform) -> None:
-    own = SpiffeId.worker(found.authority.trust_domain, "echo", "i1")
-    member = Peer(id=own, not_after=WORKER.not_after, serial=1, uri=str(own))
-    answer = await call(found.mesh_app, "GET", "/v1/health", as_=member)
+    answer = await call(found.mesh_app, "GET", "/v1/health", as_=member(found, "i1"))
     assert answer.json() == {"ready": True}
 
 
@@ -149,3 +168,25 @@ async def test_the_six_metrics_are_there(found: Platform) -> None:
     ):
         assert f"# TYPE {name}" in text
     assert 'hivemesh_workers_active{worker="echo"} 0.0' in text
+
+
+async def test_a_job_is_hurried_by_an_admin_in_local_mode_and_that_is_on_record(
+    found: Platform,
+) -> None:
+    body = {"capability": "echo.say@1"}
+    job = (await call(found.mesh_app, "POST", "/v1/jobs", body=body)).json()["id"]
+    answer = await call(found.mesh_app, "POST", f"/v1/jobs/{job}/process", body={})
+    assert (answer.status, answer.json()["id"]) == (202, job)
+    trail = (await call(found.mesh_app, "GET", "/v1/audit?action=process:run")).json()["items"]
+    assert [one["object"] for one in trail] == [job]
+
+
+async def test_no_job_is_hurried_in_production(tmp_path: Path) -> None:
+    install(tmp_path, manifest())
+    phrase = {"trust.passphrase": "kX7-plover-quartz-91-weir-dune"}
+    async with platform(tmp_path, mode="production", **phrase) as running:
+        body = {"capability": "echo.say@1"}
+        job = (await call(running.mesh_app, "POST", "/v1/jobs", body=body)).json()["id"]
+        answer = await call(running.mesh_app, "POST", f"/v1/jobs/{job}/process", body={})
+        assert answer.status == 404
+        assert "production" in answer.json()["detail"]

@@ -60,6 +60,9 @@ def show_worker(worker: "WorkerView", fmt: str) -> None:
             typer.echo(f"{one.id}: {one.reason}")
         for capability, circuit in one.circuits.items():
             typer.echo(f"{one.id}: {capability} {circuit}")
+        for part, wrong in (one.health.details if one.health else {}).items():
+            if wrong != "ok" and part != "errors":  # these are the circuits
+                typer.echo(f"{one.id}: {part}: {wrong}")
 
 
 def _node_cells(node: "NodeView") -> list[str]:

@@ -32,7 +32,11 @@ def status(fmt: output.Format = "table", state: session.State = None) -> None:
     )
     typer.echo(
         f"{seen.live_instances} of {seen.wanted_instances} instances live · "
-        f"{seen.runs_active} runs active · trust domain {seen.trust_domain} · "
+        f"{seen.runs_active} runs active · {seen.active_steps} steps running · "
+        f"CPU {seen.cpu_percent:.0f} %, memory {seen.memory_percent:.0f} % of their limits"
+    )
+    typer.echo(
+        f"trust domain {seen.trust_domain} · "
         f"issuer until {output.local_time(seen.issuer_expires_at)}"
     )
     if len(seen.replicas) > 1:

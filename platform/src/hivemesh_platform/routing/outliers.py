@@ -14,6 +14,7 @@ from statistics import median_low
 
 HALF = 2
 LONGEST_S = 300.0
+SILENT = "it answered no question about its steps"
 MANY = 100  # instances: of more, looks come less often, so that they cost the same
 
 
@@ -273,7 +274,7 @@ class Outliers:
     def _why(self, name: str, ones: dict[str, _One], typical: "_Typical", now: float) -> str:
         one = ones[name]
         if one.silent and self._rule.failures:
-            return "it answered no question about its steps"
+            return SILENT
         if wrong := self._failing(name, ones, typical, now) or self._stalled(
             one, name, typical, now
         ):

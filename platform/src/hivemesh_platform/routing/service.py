@@ -162,6 +162,16 @@ class RoutingService:
         found = self._directory.get(instance)
         return found is not None and self._directory.now() - found.heartbeat_at <= BEATS_S
 
+    def unanswered(self) -> frozenset[str]:
+        """The instances that send heartbeats and have not answered us since the last one."""
+        self._update()
+        now, seated = self._directory.now(), self._board.instances()
+        return frozenset(
+            one.id
+            for one in self._directory.all()
+            if one.id not in seated and one.state(now) is InstanceState.LIVE
+        )
+
     def absent(self, capability: str) -> str:
         """Why nothing serves the capability; "" where live instances are merely busy."""
         self._update()

@@ -80,6 +80,9 @@ class SystemStatus(View):
     secrets_sealed: str = ""  # why secrets cannot be read at the moment; "" where they can
     replicas: list[str] = []  # those that live, this one included
     ejected: list[str] = []  # instances that are slower, or fail more, than the others
+    cpu_percent: float = 0.0  # mean of the live instances, each of its own limit
+    memory_percent: float = 0.0
+    active_steps: int = 0  # that the live instances run
 
 
 class QueueView(View):
@@ -106,6 +109,15 @@ class ReplicaView(View):
     seen_at: str
 
 
+class HealthView(View):
+    """Whether an instance is well."""
+
+    overall: bool
+    # heartbeat, connection, resources, errors: "ok", or what is wrong
+    details: dict[str, str]
+    last_checked: str
+
+
 class InstanceView(View):
     """One worker instance."""
 
@@ -129,6 +141,7 @@ class InstanceView(View):
     pid: int = 0
     restarts: int = 0
     circuits: dict[str, str] = {}  # by capability, where the instance is ejected: how, and why
+    health: HealthView | None = None  # None: a platform that does not tell it
 
 
 class WorkerView(View):
