@@ -90,6 +90,7 @@ bench: install workers ## measure; prints a table and writes bench/results.json
 	@$(BIN)/python bench/run.py
 
 chaos: install workers ## the long form of every drill; writes bench/chaos.json
+	@rm -f bench/chaos.json
 	@HIVEMESH_CHAOS_FIGURES=$(CURDIR)/bench/chaos.json $(BIN)/pytest -q -m "chaos or recorded" --timeout 1800 --timeout-method=thread tests
 
 eval: workers ## precision, recall and false positives of the classifier

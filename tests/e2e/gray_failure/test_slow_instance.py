@@ -17,7 +17,8 @@ pytestmark = pytest.mark.e2e
 GAUGE = ROOT / "tests" / "support" / "workers" / "gauge"
 INSTANCES = 4
 CAPABILITY = "gauge.take@1"
-OUT_S = 10.0
+OUT_S, SLOWER = 10.0, 1.5  # until it is left out, and the p99 of the others afterwards
+MOST = 30  # of 100 jobs, at one of four equal instances
 FAILURES = 12  # by which it is told from chance; a busy machine takes longer to come to so many
 
 
@@ -48,6 +49,17 @@ class Fleet:
                     self.out()
         self.jobs += new
         return new
+
+    def p99(self, count: int) -> float:
+        """The seconds that jobs take of which one waits for the other; `count` is 100 or more."""
+        took: list[float] = []
+        with self.platform.client() as client:
+            for number in range(count):
+                began = time.monotonic()
+                options = {"company": -1 - number, "gray": str(self.gray)}
+                client.call(CAPABILITY, {"number": number}, options)
+                took.append(time.monotonic() - began)
+        return sorted(took)[int(count * 0.99) - 1]
 
     def await_ends(self, jobs: list[str]) -> None:
         """Wait until jobs have ended well."""
@@ -113,20 +125,15 @@ def four(shared: Shared, folder: Path) -> Iterator[Fleet]:
         yield fleet
 
 
-@pytest.mark.parametrize(
-    ("least", "most"),
-    [
-        (5, 50),  # beside other drills an instance may wait for a CPU and be slower for a while
-        pytest.param(20, 30, marks=pytest.mark.chaos),
-    ],
-)
-def test_equal_instances_take_equal_shares(
-    shared: Shared, tmp_path: Path, least: int, most: int
-) -> None:
+@pytest.mark.recorded
+def test_equal_instances_take_equal_shares(shared: Shared, tmp_path: Path) -> None:
+    """Beside other drills an instance may wait for a CPU and be slower for a while."""
     with four(shared, tmp_path) as fleet:
         taken = fleet.taken(fleet.submit(100))
+        most = max(taken.values())
+        record("equal instances: largest share", most, "%", MOST, holds=most <= MOST)
         assert len(taken) == INSTANCES
-        assert all(least <= count <= most for count in taken.values()), taken
+        assert all(5 <= count <= 50 for count in taken.values()), taken
 
 
 def test_a_slow_instance_is_left_out_and_comes_back_when_it_is_quick(
@@ -148,13 +155,14 @@ def test_a_slow_instance_is_left_out_and_comes_back_when_it_is_quick(
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("wrong", ["fails", "stalls"])
-def test_an_instance_at_which_few_steps_fail_or_none_ends_is_left_out_and_comes_back(
+@pytest.mark.parametrize("wrong", ["slow", "fails", "stalls"])
+def test_a_gray_instance_is_left_out_within_seconds_and_comes_back(
     shared: Shared, tmp_path: Path, wrong: str
 ) -> None:
-    """One in twenty fails, or what it accepts it never answers; no result is lost of it."""
+    """It is slow, one step in twenty fails, or what it accepts it never answers; nothing is lost."""
     with four(shared, tmp_path) as fleet:
         gray = fleet.platform.instances("gauge")[0]
+        well = fleet.p99(100)
         fleet.break_(gray, wrong)
         began, jobs = time.monotonic(), list[str]()
 
@@ -168,5 +176,10 @@ def test_an_instance_at_which_few_steps_fail_or_none_ends_is_left_out_and_comes_
         failures = fleet.failures(gray, jobs)
         note = f"gray failure, {wrong}: steps that failed before"
         record(note, failures, "steps", FAILURES, holds=failures <= FAILURES)
+        if wrong != "stalls":  # a probe that is never answered keeps who waits for it
+            fleet.await_ends(jobs)
+            slower = fleet.p99(200) / well
+            note = f"gray failure, {wrong}: p99 once it is left out, of that before"
+            record(note, slower, "x", SLOWER, holds=slower <= SLOWER)
         fleet.await_return(gray)
         fleet.await_ends(jobs)
