@@ -93,6 +93,7 @@ def test_a_step_of_a_stopped_worker_is_placed_again_and_its_words_are_stale(
     assert installation.until_ended(run).state is RunState.CANCELLED
 
 
+@pytest.mark.recorded
 def test_a_worker_restarted_between_two_pages_loses_and_doubles_nothing(
     install, tmp_path: Path
 ) -> None:
@@ -107,5 +108,7 @@ def test_a_worker_restarted_between_two_pages_loses_and_doubles_nothing(
     with installation.client() as client:
         lines = b"".join(client.output(run, "messages")).splitlines()
     ids = [line.partition(b'"id":"')[2][:32] for line in lines]
-    assert len(ids) == 2000
-    assert len(set(ids)) == 2000
+    lost, doubled = 2000 - len(set(ids)), len(ids) - len(set(ids))
+    name = "lost worker: messages lost or doubled by a restart between two pages"
+    record(name, lost + doubled, "messages", 0, holds=not lost + doubled)
+    assert (lost, doubled) == (0, 0)

@@ -50,7 +50,8 @@ class Drill:
         )
         assert found.calls - before[0] > len(found.members)
         assert self.called() > before[1]
-        assert not [moment for moment in found.renewals() if moment > gone + timedelta(seconds=1)]
+        late = gone + timedelta(seconds=5)  # what was signed before may be on its way for a while
+        assert not [moment for moment in found.renewals() if moment > late]
         self.back = datetime.now(UTC)
         self.installation.start()
         self.away = datetime.now(UTC) - gone
