@@ -109,12 +109,15 @@ async def test_an_answer_in_several_parts_is_one_batch(tmp_path):
 async def test_a_step_that_waits_for_a_value_is_blocked(tmp_path):
     steps = {"tell": {"use": "test.echo@1", "with": {"text": "${{ sum.sum }}"}}}
     document = {**PIPELINE, "steps": {**PIPELINE["steps"], **steps}}
-    fleet = FakeWorkerFleet(worker(records=50), page_events=1)
-    async with core(tmp_path, fleet) as platform:
+    one = worker(records=50)
+    double = one.behaviours.pop("test.double@1")  # until the state was looked at
+    async with core(tmp_path, FakeWorkerFleet(one, page_events=1)) as platform:
         run = await platform.start(document)
         await platform.until(lambda: platform.execution.counters.batches_recorded)
         states = {n.name: n.state for n in (await platform.execution.runs.get(run)).nodes}
         assert states["tell"] == "blocked"
+        one.behaviours["test.double@1"] = double
+        platform.placement.changed()
         assert (await platform.end(run)).state == "completed"
 
 
