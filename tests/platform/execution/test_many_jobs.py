@@ -124,6 +124,15 @@ async def test_labels_go_with_their_job(running):
     assert left == []
 
 
+async def test_a_list_by_state_has_what_is_shown_in_that_state(running):
+    job = await job_of(running)
+    view, version = None, 0
+    while view is None or view.state is not RunState.WAITING:
+        version, view = await running.execution.runs.changes(job, version, 5)
+    assert await listed(running, state="waiting") == [job]
+    assert await listed(running, state="queued") == []
+
+
 async def test_each_input_of_a_batch_fits_the_capability_or_none_is_accepted(tmp_path):
     strict = capability(ECHO, "call", input={"type": "object", "required": ["n"]})
     async with core(tmp_path, worker(), catalogue=FakeCatalogue(strict)) as running:

@@ -121,6 +121,7 @@ _WAITING_RUN = """ AND state IN ('queued', 'running', 'waiting')
  AND (state = 'waiting' OR EXISTS (SELECT 1 FROM node WHERE node.run = run.id
                                       AND node.ended_at IS NULL AND node.reason != ''))"""
 _WAITING_JOB = " AND (state = 'waiting' OR (state = 'queued' AND reason != ''))"
+_QUEUED_JOB = " AND state = 'queued' AND reason = ''"
 
 
 def _group(
@@ -188,6 +189,8 @@ def _state(state: str, kind: _Kind, names: dict[str, Value]) -> str:
     sql = " AND ended_at IS NULL" if state in _OPEN else ""
     if state == "waiting":
         return sql + (_WAITING_RUN if kind is _RUNS else _WAITING_JOB)
+    if state == "queued" and kind is _JOBS:
+        return sql + _QUEUED_JOB
     if state:
         names["state"] = state
         sql += " AND state = :state"
