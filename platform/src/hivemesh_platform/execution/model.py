@@ -18,9 +18,8 @@ FAN_IN = 16
 LEVEL = 1_000_000_000  # seq of a merge row: level * LEVEL + index
 
 
-@dataclass(frozen=True, slots=True)
-class WorkKey:
-    """Names a row of work."""
+class WorkKey(msgspec.Struct, frozen=True, gc=False):
+    """Names a row of work. A struct, because several are made for every small job."""
 
     run: str
     node: str
@@ -30,8 +29,7 @@ class WorkKey:
         return step_key(self.run, self.node, self.seq)
 
 
-@dataclass(frozen=True, slots=True)
-class Fence:
+class Fence(msgspec.Struct, frozen=True, gc=False):
     """What a result must show to count: the attempt that made it, the epoch that reads it."""
 
     attempt: int

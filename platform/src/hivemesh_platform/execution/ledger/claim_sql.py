@@ -191,14 +191,14 @@ def bring_forward(tx: Transaction, capability: str, count: int, now: int) -> Non
 
 def _job_of(row: Row, known: dict[str, Claim]) -> Claim:
     """Make the claim of a job; those that may travel together have all but their inputs in common."""
-    run, node, seq, kind, _, attempt, epoch, _, spec, *rest = row
-    retries, crashes, instance, suspect, _, inputs, together, _ = rest
+    (run, node, seq, kind, capability, attempt, epoch, _, spec, retries, crashes, instance,
+     suspect, _, inputs, together, _) = row  # fmt: skip
     damaged = not is_intact(spec)
     if damaged:
         spec = "{}"
     like = known.get(together)
     if like is None or damaged:
-        like = _like(kind, row["capability"], together, spec)
+        like = _like(kind, capability, together, spec)
     if together and not damaged:
         known[together] = like
     return replace(

@@ -68,7 +68,8 @@ class RunSignals:
         self._changes.move_to_end(run)
         if len(self._changes) > REMEMBERED:
             self._changes.popitem(last=False)
-        self._wake(run)
+        if self._listeners:
+            self._wake(run)
 
     def give_end(self, run: str) -> None:
         """A node of the run, or the run itself, has ended."""

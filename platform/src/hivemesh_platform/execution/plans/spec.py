@@ -1,6 +1,6 @@
 """What a job keeps in its row, and which artifacts a JSON document names. Pure."""
 
-import re
+from collections.abc import Iterable, Iterator
 from zlib import crc32
 
 import msgspec
@@ -31,15 +31,26 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     output_class: DataClass = DataClass.INTERNAL
 
 
-_SEAL = re.compile(r',?"#crc":"([0-9a-f]{8})"\}\Z')
-_SEALED = len(',"#crc":"01234567"}')
+_SEAL = '"#crc":"'
+_SEALED = len(f'{_SEAL}01234567"}}')
+_INPUT = b'{"input":'
 
 
 def written(spec: JobSpec) -> str:
     """The spec as its row keeps it, with a checksum at its end."""
-    text = msgspec.json.encode(spec).decode()
+    return _sealed(msgspec.json.encode(spec))
+
+
+def written_with(spec: JobSpec, inputs: Iterable[bytes]) -> Iterator[str]:
+    """The same with each of the inputs, which are JSON: what they have in common is encoded once."""
+    text = msgspec.json.encode(msgspec.structs.replace(spec, input=msgspec.Raw(b"0")))
+    common = text.removeprefix(_INPUT + b"0")
+    return (_sealed(b"%b%b%b" % (_INPUT, one, common)) for one in inputs)
+
+
+def _sealed(text: bytes) -> str:
     comma = "," if len(text) > len("{}") else ""
-    return f'{text[:-1]}{comma}"#crc":"{crc32(text.encode()):08x}"}}'
+    return f'{text[:-1].decode()}{comma}{_SEAL}{crc32(text):08x}"}}'
 
 
 class Told(msgspec.Struct):
@@ -59,11 +70,11 @@ def told(text: str | None) -> Told:
 
 def is_intact(text: str) -> bool:
     """Whether a kept spec is what was written; one of an earlier version has no checksum."""
-    found = _SEAL.search(text, max(0, len(text) - _SEALED))
-    if found is None:
+    body, seal = text[:-_SEALED], text[-_SEALED:]
+    if not seal.startswith(_SEAL):
         return _is_readable(text)
-    body = text[: found.start()].encode(errors="surrogateescape") + b"}"
-    return found[1] == f"{crc32(body):08x}"
+    body = body.removesuffix(",") + "}"
+    return seal == f'{_SEAL}{crc32(body.encode(errors="surrogateescape")):08x}"}}'
 
 
 def _is_readable(text: str) -> bool:

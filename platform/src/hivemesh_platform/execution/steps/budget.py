@@ -23,10 +23,10 @@ class RetryBudget:
         self._per_s = per_s
         self._buckets: dict[str, _Bucket] = {}
 
-    def began(self, capability: str, now: float) -> None:
-        """A first attempt has begun."""
+    def began(self, capability: str, now: float, count: int = 1) -> None:
+        """So many first attempts have begun."""
         bucket = self._filled(capability, now)
-        bucket.tokens = min(bucket.tokens + self._ratio, self._most)
+        bucket.tokens = min(bucket.tokens + count * self._ratio, self._most)
 
     def take(self, capability: str, now: float) -> float:
         """Take one retry and return the seconds until it is covered."""
