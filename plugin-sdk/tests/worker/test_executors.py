@@ -189,7 +189,7 @@ async def test_a_sleeping_step_is_ended_after_the_grace_and_its_neighbour_goes_o
         sample.put("sample.obedient@1", key="run.x.2", parameters={"path": str(flag)})
     )
     asleep = asyncio.create_task(sample.put("sample.sleep@1", key="run.x.1"))
-    await until(flag.exists)
+    await until(lambda: flag.exists() and sample.server.active()["sample.sleep@1"])
     await sample.delete("run.x.1")
     assert (await asleep).failure.type.endswith(":cancelled")
     await sample.idle("sample.sleep@1")

@@ -128,6 +128,7 @@ async def test_blocking_code_is_noticed_and_stops_nobody_else(sample, capsys):
     status = await sample.get("/v1/status")
     assert not task.done()
     assert status.status == 200
+    flag.unlink()
     await task
     assert sample.server._inline.blocked == 1
     assert "inline_blocked" in capsys.readouterr().out
@@ -136,10 +137,12 @@ async def test_blocking_code_is_noticed_and_stops_nobody_else(sample, capsys):
 async def test_blocking_code_is_left_behind_after_the_grace(sample):
     flag = sample.folder / "flag"
     task = asyncio.create_task(
-        sample.put("sample.block@1", deadline_ms=50, parameters={"path": str(flag)})
+        sample.put("sample.block@1", deadline_ms=500, parameters={"path": str(flag)})
     )
+    await until(flag.exists)
     assert (await task).failure.type.endswith(":deadline-exceeded")
     await sample.idle("sample.block@1")
+    flag.unlink()
     await until(lambda: not sample.server.stuck)  # it has stopped after all
 
 

@@ -177,8 +177,11 @@ async def echo(input: dict[str, object]) -> dict[str, object]:  # noqa: A002
 
 @worker.call("sample.block@1")
 async def block(options: Flag) -> None:
+    """Block until the flag is taken away, and for as long as counts as blocking."""
     Path(options.path).touch()  # noqa: ASYNC240 - blocking is what it shows
     time.sleep(0.5)  # noqa: ASYNC251 - as above
+    while Path(options.path).exists():  # noqa: ASYNC240 - as above
+        time.sleep(0.01)  # noqa: ASYNC251 - as above
 
 
 @worker.call("sample.unyielding@1", run_in="inline")
