@@ -418,6 +418,8 @@ async def test_a_run_goes_on_without_an_optional_step_that_nobody_serves(tmp_pat
         assert await platform.records(run.id) == numbers(35)
         assert await platform.output(run.id, "total") == b"595"
         assert run.outputs["records"]["state"] == "partial"
+        version = await platform.execution.datasets.get(run.outputs["records"]["name"])
+        assert version.provenance["missing"] == ["tag"]
 
 
 async def test_what_an_optional_step_refuses_goes_on_without_it(tmp_path):
@@ -534,6 +536,8 @@ async def test_what_is_missing_is_given_later_into_a_new_version(tmp_path):
         assert later == {"tag", "sum"}
         assert [one["tag"] for one in await platform.records(view.id)] == [True] * 35
         assert view.outputs["records"]["version"] == 2
+        version = await platform.execution.datasets.get(view.outputs["records"]["name"])
+        assert "missing" not in version.provenance
 
 
 async def test_what_was_retried_meanwhile_is_not_given_a_second_time(tmp_path):

@@ -75,6 +75,33 @@ def test_kinds_upstreams_and_waits():
     }
 
 
+def mails(*fields, required=()):
+    properties = {name: {} for name in fields}
+    return {"properties": properties, "required": [*required], "additionalProperties": True}
+
+
+@pytest.mark.parametrize(
+    ("comes", "taken", "given", "named"),
+    [
+        (mails("id", "text"), mails("text", "labels"), mails("text", "labels"), ("labels",)),
+        (mails("id"), mails("text", required=["text"]), mails("text", "labels"), ("labels",)),
+        (None, mails("text"), mails("text", "labels"), ("labels",)),
+        (mails("id", "labels"), None, mails("id", "labels"), ("classify",)),
+        (None, None, None, ("classify",)),
+    ],
+)
+def test_without_an_optional_map_the_fields_are_missing_that_it_adds(comes, taken, given, named):
+    catalogue = FakeCatalogue(
+        capability("mail.parse@1", "source", output=comes),
+        capability("mail.classify@1", "map", input=taken, output=given, options=OPTIONS),
+        capability("mail.report@1", "reducer"),
+        capability("mail.send@1", "call"),
+    )
+    document = changed(classify={**GOOD["steps"]["classify"], "optional": True})
+    nodes = make_plan(Pipeline.model_validate(document), catalogue).nodes
+    assert {node.name: node.gives for node in nodes}["classify"] == named
+
+
 def test_an_output_that_names_batches_becomes_a_dataset():
     assert {node.name: node.dataset for node in plan(GOOD).nodes}["classify"] == "mail.messages"
 

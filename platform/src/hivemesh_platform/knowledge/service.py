@@ -142,9 +142,11 @@ class DatasetService:
 
 
 def _found(tx: Transaction, name: str, version: int | None, tenant: str) -> DatasetVersion | None:
-    """Find a version and name the workers that made it."""
+    """Find a version; name the workers that made it, and what its run went on without."""
     found = store.find(tx, name, version, tenant)
     if found is not None:
         found.provenance["workers"] = list(store.workers_of(tx, found.run, found.node))
         found.provenance["identities"] = list(store.identities_of(tx, found.run, found.node))
+        if missing := store.missing_of(tx, found.run):
+            found.provenance["missing"] = missing
     return found

@@ -136,6 +136,12 @@ def identities_of(tx: Transaction, run: str, node: str) -> list[str]:
     return [row["identity"] for row in rows]
 
 
+def missing_of(tx: Transaction, run: str) -> list[str]:
+    """Return what the run went on without: fields, or steps."""
+    row = tx.one("SELECT missing FROM run WHERE id = ?", (run,))
+    return [] if row is None else msgspec.json.decode(row["missing"], type=list[str])
+
+
 def _version(row: Row) -> DatasetVersion:
     provenance: dict[str, Any] = msgspec.json.decode(row["provenance"])
     return DatasetVersion(

@@ -484,14 +484,21 @@ def _gives(pipeline: Pipeline, name: str, catalogue: Catalogue) -> tuple[str, ..
     if step.map is None or known is None:
         return (name,)
     upstream = catalogue.find(pipeline.steps[step.map].use)
-    given = known.declared.input or (None if upstream is None else upstream.declared.output)
-    fields = tuple(sorted(_properties(known.declared.output) - _properties(given)))
+    taken, comes = known.declared.input, None if upstream is None else upstream.declared.output
+    # what it may take need not come: a classifier takes old labels where there are some
+    given = _properties(taken) if comes is None else _properties(comes) | _required(taken)
+    fields = tuple(sorted(_properties(known.declared.output) - given))
     return fields or (name,)
 
 
 def _properties(schema: Mapping[str, JsonValue] | None) -> frozenset[str]:
     found = (schema or {}).get("properties")
     return frozenset(found) if isinstance(found, dict) else frozenset()
+
+
+def _required(schema: Mapping[str, JsonValue] | None) -> frozenset[str]:
+    found = (schema or {}).get("required")
+    return frozenset(str(one) for one in found) if isinstance(found, list) else frozenset()
 
 
 def _unknown(name: str, known: list[str], *, what: str = "") -> str:
