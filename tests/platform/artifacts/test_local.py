@@ -133,6 +133,21 @@ async def test_what_was_found_damaged_can_be_stored_again(tmp_path, data):
         assert second.used_bytes == len(data)
 
 
+@pytest.mark.parametrize("data", [b"abc" * 1000, BIG])
+async def test_what_is_damaged_and_nobody_has_read_is_stored_again_too(tmp_path, data):
+    async with LocalArtifactStore(tmp_path) as first:
+        stored = await first.put_stream(pieces(data), "")
+        flip(path_of(first, stored.sha256), len(data) - 1)
+    async with LocalArtifactStore(tmp_path) as second:
+        await second.put_stream(pieces(data), "")
+        assert await whole(second, stored.sha256, 0, len(data)) == data
+        assert second.used_bytes == len(data)
+    async with LocalArtifactStore(tmp_path) as third:
+        flip(path_of(third, stored.sha256), 0)
+        await third.put(data, "")
+        assert path_of(third, stored.sha256).read_bytes() == data
+
+
 async def test_sums_that_were_lost_are_written_again_with_the_bytes(store):
     stored = await store.put_stream(pieces(BIG), "")
     os.truncate(path_of(store, stored.sha256).with_suffix(".sums"), 0)

@@ -188,7 +188,7 @@ class LocalArtifactStore:
     def _put(self, data: bytes, announced: str) -> Stored:
         stored = Stored(hashlib.sha256(data).hexdigest(), len(data))
         _check_digest(stored.sha256, announced)
-        if self._touch(self._path(stored.sha256)):
+        if self._has(stored):
             return stored
         self._check_quota(len(data))
         upload = _Upload(self._temporary)
@@ -205,9 +205,9 @@ class LocalArtifactStore:
 
     def _keep(self, upload: "_Upload", stored: Stored, sums: bytes) -> Stored:
         upload.finish()
-        path = self._path(stored.sha256)
-        if self._touch(path):
+        if self._has(stored):
             return stored
+        path = self._path(stored.sha256)
         with _disk_errors():
             if not path.parent.exists():
                 path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -227,6 +227,20 @@ class LocalArtifactStore:
     def _count_in(self, size: int) -> None:
         with self._counting:
             self._used += size
+
+    def _has(self, stored: Stored) -> bool:
+        """Say whether it is there already, and intact; what is damaged makes way for the new bytes."""
+        if not self._touch(self._path(stored.sha256)):
+            return False
+        try:
+            if stored.size <= SMALL:
+                self._read(stored.sha256)
+            else:
+                for block in range(-(-stored.size // BLOCK)):
+                    self._read_block(stored.sha256, block)
+        except (ArtifactDamagedError, ArtifactMissingError):
+            return False
+        return True
 
     def _touch(self, path: Path) -> bool:
         """Say whether it is there already, durably, and make it young again for the collector."""
