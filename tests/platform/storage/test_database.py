@@ -208,6 +208,23 @@ async def test_a_statement_on_many_rows_takes_each_of_them_once(database, count)
     assert [(row["n"], row["t"]) for row in rows] == [(n, f"row {n}!") for n in range(count)]
 
 
+async def test_a_statement_on_many_rows_takes_values_of_every_kind_as_they_are(database):
+    sql = "WITH given (a, b, c) AS ({rows}) INSERT INTO kinds (a, b, c) SELECT a, b, c FROM given"
+    rows = [
+        ('{"quoted": "\\\\", "and": [null, "NULL"]}', -(2**63), 0.1),
+        ("", 2**63 - 1, -1e300),
+        (None, None, None),
+        ("zwölf ✓\n", 0, 2.0**40 + 0.03125),
+    ]
+
+    def work(tx):
+        tx.execute("CREATE TABLE kinds (a TEXT, b BIGINT, c DOUBLE PRECISION)")
+        tx.send_rows(sql, rows)
+        return [tuple(row) for row in tx.all("SELECT a, b, c FROM kinds")]
+
+    assert sorted(await database.write(work), key=str) == sorted(rows, key=str)
+
+
 async def test_a_read_sees_one_moment(database):
     await database.write(add(1))
     loop, seen = asyncio.get_running_loop(), []

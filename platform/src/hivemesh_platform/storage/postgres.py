@@ -12,8 +12,9 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -31,13 +32,14 @@ from hivemesh_platform.storage.database import (
 )
 from hivemesh_platform.storage.errors import DatabaseUnreachableError, StorageError
 from hivemesh_platform.storage.server import Server
-from hivemesh_platform.storage.transaction import Parameters, Row, Transaction
-from hivemesh_platform.storage.wire import Wire
+from hivemesh_platform.storage.transaction import Parameters, Row, Transaction, Value
+from hivemesh_platform.storage.wire import Column, Wire
 
 T = TypeVar("T")
 
 WRITERS = 4
 READERS = 4
+ROWS = 1000  # in one statement: bounds its memory
 CHANNEL = "hivemesh"
 MAX_NOTICE = 7900  # bytes; the server refuses 8000
 _PAUSE_S = (0.05, 1.0)  # between two tries to reach the server: shortest, longest
@@ -45,6 +47,10 @@ _FORGET_WRITER_MS = 7 * 86_400_000
 _BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _BEGIN = "BEGIN"
 _BEGIN_ALONE = "BEGIN ISOLATION LEVEL SERIALIZABLE"
+_BY_KEY = """
+SELECT set_config('plan_cache_mode', 'force_custom_plan', true),
+       set_config('enable_seqscan', 'off', true), set_config('enable_mergejoin', 'off', true)
+"""  # a plan from a time when there were few rows, or as if, would join whole tables
 _LET_GO = f"SET LOCAL idle_in_transaction_session_timeout = {servers.IDLE_IN_TRANSACTION_MS}"
 _MARK = """
 INSERT INTO writer (id, no, at) VALUES (:id, :no, :at)
@@ -61,7 +67,6 @@ class PostgresTransaction(Transaction):
     __slots__ = ("_wire",)
 
     dialect = "postgresql"
-    rows_at_once = 1  # of more it joins whole indexes; what is sent does not wait for each other
     for_update = " FOR UPDATE"
     for_share = " FOR SHARE"
     for_key_share = " FOR KEY SHARE"
@@ -83,6 +88,19 @@ class PostgresTransaction(Transaction):
         for parameters in rows:
             self._wire.send(sql, parameters)
 
+    def send_rows(
+        self, sql: str, rows: Sequence[Sequence[Value]], parameters: Sequence[Value] = ()
+    ) -> None:
+        """Run a written statement on many rows at a time; `{rows}` in it stands for them.
+
+        A column of them is one parameter, so a statement is parsed once for any number of rows.
+        """
+        self._wire.send(_BY_KEY)
+        for first in range(0, len(rows), ROWS):
+            columns = [Column.of(one) for one in zip(*rows[first : first + ROWS], strict=True)]
+            text = _with_rows(sql, tuple([one.kind for one in columns]))
+            self._wire.send(text, (*columns, *parameters))
+
     def all(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Run a written statement and return all of its rows."""
         return self._wire.rows(sql, parameters)
@@ -96,6 +114,12 @@ class PostgresTransaction(Transaction):
         """Return a condition on a text column and its parameter; `*` stands for any characters."""
         text = "".join(f"\\{one}" if one in "\\%_" else one for one in pattern)
         return f"{column} LIKE ?", text.replace("*", "%")
+
+
+@lru_cache(256)
+def _with_rows(sql: str, kinds: Sequence[str]) -> str:
+    columns = ", ".join(f"?::{kind}[]" for kind in kinds)
+    return sql.replace("{rows}", f"SELECT * FROM unnest({columns})")  # noqa: S608 - kinds alone
 
 
 class PostgresDatabase(Database):

@@ -8,8 +8,10 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -18,12 +20,13 @@ from hivemesh_sdk.errors import InvalidError
 
 from hivemesh_platform.storage.database import Database, Write, answer, new_write, not_open
 from hivemesh_platform.storage.errors import StorageError, StorageFullError, is_full
-from hivemesh_platform.storage.transaction import Parameters, Row, Transaction
+from hivemesh_platform.storage.transaction import Parameters, Row, Transaction, Value
 
 T = TypeVar("T")
 
 GROUP_LIMIT = 64  # writes in one commit: bounds what a failing commit takes with it
 READERS = 2  # reads are short; each reader costs a thread and a page cache
+ROWS = 64  # in one statement; a power of two
 _WRITER_PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
@@ -39,7 +42,6 @@ class SqliteTransaction(Transaction):
     __slots__ = ("_connection",)
 
     dialect = "sqlite"
-    rows_at_once = 64
     for_update = ""
     for_share = ""
     for_key_share = ""
@@ -60,6 +62,19 @@ class SqliteTransaction(Transaction):
         """Run a written statement once per row of parameters."""
         self._connection.executemany(sql, rows)
 
+    def send_rows(
+        self, sql: str, rows: Sequence[Sequence[Value]], parameters: Sequence[Value] = ()
+    ) -> None:
+        """Run a written statement on many rows at a time; `{rows}` in it stands for them."""
+        first, size = 0, ROWS
+        while first < len(rows):
+            while size > len(rows) - first:  # few different statements: each is prepared once
+                size //= 2
+            some = rows[first : first + size]
+            text = _with_rows(sql, size, len(some[0]))
+            self.send(text, (*chain.from_iterable(some), *parameters))
+            first += size
+
     def all(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Run a written statement and return all of its rows."""
         return self._connection.execute(sql, parameters).fetchall()
@@ -74,6 +89,12 @@ class SqliteTransaction(Transaction):
         """Return a condition on a text column and its parameter; `*` stands for any characters."""
         text = "".join(f"[{one}]" if one in "[?" else one for one in pattern)
         return f"{column} GLOB ?", text
+
+
+@lru_cache(256)
+def _with_rows(sql: str, count: int, width: int) -> str:
+    row = f"({', '.join('?' * width)})"
+    return sql.replace("{rows}", f"VALUES {', '.join([row] * count)}")
 
 
 class SqliteDatabase(Database):

@@ -2,8 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from itertools import chain
 from typing import Any, ClassVar, Literal, Protocol
 
 Value = str | int | float | bytes | None
@@ -41,8 +39,6 @@ class Transaction(ABC):
     __slots__ = ()
 
     dialect: ClassVar[Dialect]
-    rows_at_once: ClassVar[int]
-    """Of `send_rows`, in one statement; a power of two."""
     for_update: ClassVar[str]
     """Behind a SELECT that reads what the transaction is going to change."""
     for_share: ClassVar[str]
@@ -67,22 +63,16 @@ class Transaction(ABC):
     def execute_many(self, sql: str, rows: Iterable[Parameters]) -> None:
         """Run a written statement once per row of parameters."""
 
+    @abstractmethod
     def send_rows(
         self, sql: str, rows: Sequence[Sequence[Value]], parameters: Sequence[Value] = ()
     ) -> None:
-        """Run a written statement on many rows at a time; `{rows}` in it stands for `VALUES …`.
+        """Run a written statement on many rows at a time; `{rows}` in it stands for them.
 
         Its parameters follow those of the rows. A third of the time of `execute_many`, and the
         other threads of the process are in its way once for all of the rows and not for each.
+        A table that it joins the rows with is found by its primary key.
         """
-        first, size = 0, self.rows_at_once
-        while first < len(rows):
-            while size > len(rows) - first:  # few different statements: each is prepared once
-                size //= 2
-            some = rows[first : first + size]
-            text = _with_rows(sql, size, len(some[0]))
-            self.send(text, (*chain.from_iterable(some), *parameters))
-            first += size
 
     @abstractmethod
     def all(self, sql: str, parameters: Parameters = ()) -> list[Row]:
@@ -96,9 +86,3 @@ class Transaction(ABC):
     @abstractmethod
     def matching(column: str, pattern: str) -> tuple[str, str]:
         """Return a condition on a text column and its parameter; `*` stands for any characters."""
-
-
-@lru_cache(256)
-def _with_rows(sql: str, count: int, width: int) -> str:
-    row = f"({', '.join('?' * width)})"
-    return sql.replace("{rows}", f"VALUES {', '.join([row] * count)}")

@@ -5,15 +5,16 @@ once: a transaction of a dozen statements costs a few round trips, and a third o
 """
 
 import select
+import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import psycopg
 from psycopg import errors, pq
 
-from hivemesh_platform.storage.transaction import Parameters, Row
+from hivemesh_platform.storage.transaction import Parameters, Row, Value
 
 PREPARED = 500  # statements of one connection; those with lists of any length are many
 _OK = pq.ExecStatus.COMMAND_OK
@@ -32,7 +33,26 @@ class _Statement(NamedTuple):
 
     text: bytes
     types: tuple[int, ...]
+    formats: tuple[int, ...] | None
     prepared: bytes
+
+
+class Column(bytes):
+    """The values of one column of many rows, as the server reads an array: one parameter."""
+
+    kind: str
+    """The type of its elements, as a cast names it."""
+
+    @classmethod
+    def of(cls, values: Sequence[Value]) -> Self:
+        """Encode texts, integers or floats; each of them may be None."""
+        example = next((value for value in values if value is not None), "")
+        kind, oid, dump = _ELEMENTS[example.__class__]
+        parts = [_NULL if value is None else dump(value) for value in values]
+        head = _ARRAY.pack(1, int(None in values), oid, len(parts), 1)
+        made = cls(b"".join([head, *parts]))
+        made.kind = kind
+        return made
 
 
 class _Layout(NamedTuple):
@@ -105,9 +125,11 @@ class Wire:
         """Have a statement run; an error shows at the next answer or commit."""
         statement, values = self._statement(sql, parameters)
         if statement.prepared:
-            self._pgconn.send_query_prepared(statement.prepared, values)
+            self._pgconn.send_query_prepared(statement.prepared, values, statement.formats)
         else:
-            self._pgconn.send_query_params(statement.text, values, param_types=statement.types)
+            self._pgconn.send_query_params(
+                statement.text, values, statement.types, statement.formats
+            )
         self._expected.append(sql)
 
     def count(self, sql: str, parameters: Parameters = ()) -> int:
@@ -166,10 +188,11 @@ class Wire:
         sql, classes = key
         text, _ = _translated(sql)
         types = tuple(_TYPES.get(one, 0) for one in classes)
+        formats = tuple(int(one is Column) for one in classes) if Column in classes else None
         if not self._prepare or len(self._statements) >= PREPARED:
-            return _Statement(text, types, b"")
+            return _Statement(text, types, formats, b"")
         self._number += 1
-        made = _Statement(text, types, b"h%d" % self._number)
+        made = _Statement(text, types, formats, b"h%d" % self._number)
         self._pgconn.send_prepare(made.prepared, text, types)
         self._expected.append(sql)
         self._statements[key] = made
@@ -304,12 +327,11 @@ def _translated(sql: str) -> tuple[bytes, tuple[str, ...]]:
 
 
 def _dumped(value: Any) -> bytes | None:
-    """A parameter as text."""
-    if value is None:
-        return None
+    """A parameter as text; many values are as they have been encoded."""
+    if value is None or isinstance(value, Column):
+        return value
     if isinstance(value, str):
-        data = value.encode()
-        return data.replace(b"\x00", "\ufffd".encode()) if b"\x00" in data else data
+        return _encoded(value)
     if isinstance(value, bool):
         return b"1" if value else b"0"
     if isinstance(value, int):
@@ -318,6 +340,16 @@ def _dumped(value: Any) -> bytes | None:
         return repr(value).encode()
     text: str = value.hex()
     return b"\\x" + text.encode()
+
+
+def _encoded(value: str) -> bytes:
+    data = value.encode()
+    return data.replace(b"\x00", "\ufffd".encode()) if b"\x00" in data else data
+
+
+def _text_element(value: str) -> bytes:
+    data = _encoded(value)
+    return _LENGTH.pack(len(data)) + data
 
 
 def _text(data: bytes) -> str:
@@ -337,6 +369,16 @@ def _bytes(data: bytes) -> bytes:
     return bytes.fromhex(data[2:].decode())
 
 
+_ARRAY = struct.Struct(">iiIii")  # dimensions, whether some are null, type, length, first index
+_LENGTH = struct.Struct(">i")
+_INTEGER = struct.Struct(">iq")
+_FLOAT = struct.Struct(">id")
+_NULL = _LENGTH.pack(-1)
+_ELEMENTS: dict[type, tuple[str, int, Callable[[Any], bytes]]] = {
+    str: ("text", 25, _text_element),
+    int: ("bigint", 20, lambda value: _INTEGER.pack(8, value)),
+    float: ("double precision", 701, lambda value: _FLOAT.pack(8, value)),
+}
 _LOADS: dict[int, Callable[[bytes], Any]] = {
     16: _truth,
     17: _bytes,

@@ -11,31 +11,31 @@ from hivemesh_platform.execution.model import Fence, WorkKey
 from hivemesh_platform.replicas.standing import Standing
 from hivemesh_platform.storage.transaction import Row, Transaction, Value
 
-_COMPLETED = """
-WITH ended (run, attempt, epoch, output) AS ({rows})
-UPDATE work SET state = 'completed', ended_at = ?, output = ended.output, problem = NULL,
-       instance = ?
-  FROM ended
- WHERE work.run = ended.run AND work.node = 'job' AND work.seq = 0
-   AND work.attempt = ended.attempt AND work.epoch = ended.epoch AND work.state = 'running'
+# Rows are found by their primary keys, which alone is what all of a statement's conditions allow.
+_HELD = """
+       work.run = held.run AND work.node = held.node AND work.seq = held.seq
+   AND work.attempt = held.attempt AND work.epoch = held.epoch
 """
-_ATTEMPTED = """
-WITH ended (run, attempt, epoch) AS ({rows})
+_COMPLETED = f"""
+WITH held (run, node, seq, attempt, epoch, output) AS ({{rows}})
+UPDATE work SET state = 'completed', ended_at = ?, output = held.output, problem = NULL,
+       instance = ?
+  FROM held WHERE {_HELD} AND work.state || '' = 'running'
+"""  # noqa: S608 - as written above
+_ATTEMPTED = f"""
+WITH held (run, node, seq, attempt, epoch) AS ({{rows}})
 INSERT INTO attempt (run, node, seq, attempt, instance, identity, worker, explanation, started_at,
                      ended_at, outcome)
-SELECT work.run, 'job', 0, work.attempt, ?, ?, ?, ?, ?, ?, 'completed' FROM ended CROSS JOIN work
- WHERE work.run = ended.run AND work.node = 'job' AND work.seq = 0
-   AND work.attempt = ended.attempt AND work.epoch = ended.epoch AND work.state = 'completed'
+SELECT work.run, work.node, work.seq, work.attempt, ?, ?, ?, ?, ?, ?, 'completed'
+  FROM held CROSS JOIN work WHERE {_HELD} AND work.state = 'completed'
 ON CONFLICT DO NOTHING
-"""
-_QUEUED = """
-WITH held (run, attempt, epoch) AS ({rows})
+"""  # noqa: S608 - as written above
+_QUEUED = f"""
+WITH held (run, node, seq, attempt, epoch) AS ({{rows}})
 UPDATE work SET state = 'queued', reason = ?, not_before = ?,
        together = CASE WHEN ? = 1 THEN '' ELSE together END
-  FROM held
- WHERE work.run = held.run AND work.node = 'job' AND work.seq = 0
-   AND work.attempt = held.attempt AND work.epoch = held.epoch AND work.state = 'running'
-"""
+  FROM held WHERE {_HELD} AND work.state || '' = 'running'
+"""  # noqa: S608 - as written above
 _RUNNING = """
 SELECT run, attempt FROM work
  WHERE state = 'running' AND node = 'job' AND seq = 0 AND (:all = 1 OR replica = :of)
@@ -136,5 +136,5 @@ def release(
     tx.send_rows(_QUEUED, rows, (reason, not_before, int(apart)))
 
 
-def _held(key: WorkKey, fence: Fence) -> tuple[str, int, int]:
-    return key.run, fence.attempt, fence.epoch
+def _held(key: WorkKey, fence: Fence) -> tuple[str, str, int, int, int]:
+    return key.run, key.node, key.seq, fence.attempt, fence.epoch
