@@ -29,6 +29,7 @@ SDK_FOR_PLATFORM = (
     "hivemesh_sdk.client",
     "hivemesh_sdk.clock",
     "hivemesh_sdk.heap",
+    "hivemesh_sdk.web",
 )
 
 

@@ -13,7 +13,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold keys and lent secrets
     gc.disable()  # until it serves: a start makes little garbage, and looking for it takes a tenth
     omit_unused()
-    from hivemesh_platform import server  # noqa: PLC0415 - after the line above
+    import hivemesh_sdk.web  # noqa: F401, PLC0415 - after the line above; loads FastAPI without its models
+
+    from hivemesh_platform import server  # noqa: PLC0415 - as above
 
     return server.main(arguments)
 

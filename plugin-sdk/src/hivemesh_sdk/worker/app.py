@@ -3,7 +3,6 @@
 from typing import Any, Protocol
 
 import msgspec
-from fastapi import FastAPI, Request, Response
 
 from hivemesh_sdk.contracts.manifest import Manifest
 from hivemesh_sdk.contracts.names import PROBLEM_MEDIA_TYPE
@@ -12,6 +11,7 @@ from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.contracts.steps import Command, WorkerStatus
 from hivemesh_sdk.contracts.unreadable import UNREADABLE
 from hivemesh_sdk.errors import FatalError, HivemeshError, InvalidError, NotFoundError
+from hivemesh_sdk.web import FastAPI, Request, Response
 from hivemesh_sdk.worker.access import Access
 from hivemesh_sdk.worker.codec import field_problems
 
