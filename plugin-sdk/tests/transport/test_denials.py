@@ -33,7 +33,9 @@ async def test_what_is_being_answered_to_the_denied_is_cut_off(ca):
         begun.set()
         await asyncio.Event().wait()
 
-    async with serve(never, ca.source(ca.platform()), "127.0.0.1", 0, denials=denials) as listener:
+    source = ca.source(ca.platform())
+    serving = serve(never, source, "127.0.0.1", 0, denials=denials, drain_s=0.1)
+    async with serving as listener:
         target = Target.instance("127.0.0.1", listener.port, ca.platform())
         async with MeshClient(ca.source(ca.worker())) as client:
             call = asyncio.create_task(ask(client, target))
