@@ -320,6 +320,56 @@ class QueueConformance:
             counts.append(await write(asked))
         assert counts[0] == counts[1]
 
+    @pytest.mark.parametrize("rate", [None, "1/h"])
+    async def test_a_claim_looks_at_no_key_that_cannot_have_room(
+        self, submit, claim, finish, limit, write, rate
+    ):
+        await limit("key", "default/*", running=None if rate else 1, rate=rate)
+        for key in range(20):
+            await submit(f"x{key:02}_", 3, key=f"default/k{key}")
+        started = []
+        while some := await claim(9):
+            started += some
+        assert len(started) == 20
+        for one in started:
+            await finish(one)
+        assert len(await claim(2)) == (0 if rate else 2)
+        found = await write(
+            lambda tx: tx.one("SELECT count(*) AS n FROM limit_parked WHERE look_at <= ?", (NOW,))
+        )
+        assert found["n"] == (0 if rate else 2)
+
+    async def test_a_key_goes_on_whose_queued_row_was_cancelled(
+        self, ledger, submit, claim, finish, limit, write
+    ):
+        await limit("key", "default/k", running=1)
+        await submit("x", 4, key="default/k")
+        [first] = await claim(4)
+        await finish(first)
+        assert await claim(0) == []
+        await submit("z", 1, priority=10)  # claimed instead, after the next row of the key is free
+        assert [one.key.run for one in await claim(1)] == ["job_z00000"]
+        await claim(0)
+        await write(lambda tx: ledger.cancel(tx, "job_x00001", NOW))
+        assert [one.key.run for one in await claim(1)] == ["job_x00002"]
+
+    async def test_a_key_of_which_a_cancel_was_missed_goes_on_after_some_seconds(
+        self, submit, claim, finish, limit, write
+    ):
+        await limit("key", "default/k", running=1)
+        await submit("x", 4, key="default/k")
+        [first] = await claim(4)
+        await finish(first)
+        await submit("z", 1, priority=10)
+        await claim(1)
+        await write(
+            lambda tx: tx.execute(
+                "UPDATE work SET state = 'cancelled', ended_at = 1 WHERE run = 'job_x00001'"
+            )
+        )
+        later = NOW + limit_sql.LOOK_AGAIN_MS
+        assert [one.key.run for one in await claim(1, now=later)] == ["job_x00002"]
+
     async def test_of_many_keys_those_go_on_that_have_room(
         self, submit, claim, finish, limit, started
     ):

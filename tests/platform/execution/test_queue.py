@@ -28,6 +28,8 @@ class TestQueue(QueueConformance):
             (limit_sql._PARK, "work_queued_key"),
             (limit_sql._RUNNING_BY_KEY, "work_running_key"),
             (limit_sql._WITH_ROOM, "work_queued_key"),
+            (limit_sql._WITH_ROOM, "limit_parked_by_time"),
+            (limit_sql._LOOK_LATER, "limit_parked_by_time"),
         ],
     )
     async def test_no_statement_of_a_claim_reads_all_rows(self, database, statement, index):
@@ -41,8 +43,9 @@ class TestQueue(QueueConformance):
             "replica": "p1",
             "replica_epoch": 1,
             "most": 1,
+            "later": 1,
         }
-        text = statement.format(skip_locked="", due=limit_sql._DUE)
+        text = statement.format(skip_locked="")
         used = {name: value for name, value in names.items() if f":{name}" in text}
         plan = await database.read(lambda tx: tx.all(f"EXPLAIN QUERY PLAN {text}", used))
         steps = [row["detail"] for row in plan]

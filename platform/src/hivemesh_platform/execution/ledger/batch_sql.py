@@ -1,16 +1,19 @@
 """The statements on batches of jobs: the rows between two ids, of which none is the batch itself."""
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+from hivemesh_platform.execution.ledger.limit_sql import look_again
 from hivemesh_platform.execution.model import JOB_NODE
-from hivemesh_platform.storage.transaction import Row, Transaction, Value
+from hivemesh_platform.storage.transaction import Transaction, Value
 
 _BETWEEN = "run >= :first AND run < :last AND node = 'job' AND seq = 0"
+_JOB_STATES = ("queued", "waiting", "running", "completed", "failed", "cancelled")
+_COUNTS = ", ".join(f"count(*) FILTER (WHERE state = '{one}') AS {one}" for one in _JOB_STATES)
 _STATES = f"""
-SELECT state, count(*) AS n, min(created_at) AS at, max(ended_at) AS ended FROM work
- WHERE {_BETWEEN} GROUP BY state
-"""  # noqa: S608 - as written above
+SELECT {_COUNTS}, min(created_at) AS began, max(ended_at) AS ended FROM work WHERE {_BETWEEN}
+"""  # noqa: S608 - as written above; by groups the rows would be sorted
 _SOME_OPEN = f"SELECT run FROM work WHERE {_BETWEEN} AND ended_at IS NULL ORDER BY run LIMIT :limit"  # noqa: S608 - as above
 _END = f"""
 UPDATE work SET state = 'cancelled', ended_at = :now
@@ -32,9 +35,22 @@ class Ends:
     last: str
 
 
-def states(tx: Transaction, ends: Ends) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many jobs of a batch are in each state that any of them is in."""
+
+    states: Mapping[str, int]
+    began: int
+    ended: int | None  # the last one that has
+
+
+def states(tx: Transaction, ends: Ends) -> Counts:
     """How many jobs are in each state, when they were accepted and the last of them ended."""
-    return tx.all(_STATES, {"first": ends.first, "last": ends.last})
+    row = tx.one(_STATES, {"first": ends.first, "last": ends.last})
+    if row is None:  # an aggregate answers always
+        return Counts({}, 0, None)
+    found = {state: int(row[state]) for state in _JOB_STATES if row[state]}
+    return Counts(found, row["began"] or 0, row["ended"])
 
 
 def newest_job(tx: Transaction, ends: Ends) -> str:
@@ -67,6 +83,7 @@ def cancel(tx: Transaction, ends: Ends, limit: int, now: int) -> list[str]:
     if ended:
         span: dict[str, Value] = {"first": ended[0], "last": f"{ended[-1]}~", "now": now}
         tx.send(_END_ATTEMPTS, span)
+        look_again(tx, ended[0], ended[-1])
     return ended
 
 

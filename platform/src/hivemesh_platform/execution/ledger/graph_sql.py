@@ -10,6 +10,7 @@ from hivemesh_sdk.contracts.api import RunState
 
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution.ledger.event_sql import log_event
+from hivemesh_platform.execution.ledger.limit_sql import look_again
 from hivemesh_platform.execution.ledger.port import Effects, Finished
 from hivemesh_platform.execution.ledger.queue_sql import NewRow, enqueue, row_of_node
 from hivemesh_platform.execution.model import (
@@ -159,6 +160,7 @@ class Change:
                 WHERE run = ? AND node = ? AND seq = ?""",
             (self._now, problem, node["run"], node["name"], row["seq"]),
         )
+        look_again(self._tx, node["run"], node["run"])
         self.row_failed(node, row, problem, every=False)
 
     def node_skipped(self, node: Row, reason: str) -> None:
@@ -195,6 +197,7 @@ class Change:
                   AND state IN ('queued', 'blocked', 'waiting') AND ended_at IS NULL RETURNING *""",
             (self._now, run, name),
         )
+        look_again(self._tx, run, run)
         for row in sorted(rows, key=lambda one: int(one["seq"])):
             self._hand_on(node, row)
         self._end_map_if_done(run, name)
@@ -486,6 +489,7 @@ class Change:
                 WHERE run = ? AND (? = '' OR node = ?) AND ended_at IS NULL""",
             names,
         )
+        look_again(self._tx, run, run)
 
     def end_if_done(self, run: str) -> None:
         """End a run of which nothing is open."""

@@ -3,6 +3,9 @@
 Rows of a key that is at its limit are parked (state `waiting`), so that those behind them are found
 at once; each claim sets as many free as there is room for. What runs is counted, never kept in a
 counter, so nothing drifts.
+
+A claim looks only at the parked keys that may have room. A key of which a row is queued has none:
+it is looked at again when that row is claimed or cancelled.
 """
 
 from collections import Counter
@@ -48,14 +51,14 @@ SELECT limit_key, count(*) AS n FROM work
 """
 _ALL = "SELECT * FROM work_limit ORDER BY scope, name"
 _WITH_ROOM = """
-SELECT p.limit_key, coalesce(rate.full_at, 0) AS full_at,
+SELECT p.limit_key, coalesce(rate.full_at, 0) AS full_at, coalesce(rate.due_at, 0) AS due_at,
        (SELECT count(*) FROM work
          WHERE work.state = 'queued' AND work.capability = p.capability
            AND work.limit_key = p.limit_key AND work.limit_key != ''
            AND work.not_before <= :now) AS queued
   FROM limit_parked AS p
   LEFT JOIN limit_rate AS rate ON rate.scope = 'key' AND rate.name = p.limit_key
- WHERE p.capability = :capability {due}
+ WHERE p.capability = :capability AND p.look_at <= :now
    AND (SELECT count(*) FROM work
          WHERE work.state = 'running' AND work.limit_key = p.limit_key AND work.limit_key != '')
      + (SELECT count(*) FROM work
@@ -63,7 +66,24 @@ SELECT p.limit_key, coalesce(rate.full_at, 0) AS full_at,
            AND work.limit_key = p.limit_key AND work.limit_key != ''
            AND work.not_before <= :now) < :most
 """  # keys that are full are left out here: submitters choose how many there are
-_DUE = "AND (rate.due_at IS NULL OR rate.due_at <= :now)"
+_LOOK_LATER = """
+UPDATE limit_parked SET look_at = :later
+ WHERE capability = :capability AND look_at <= :now
+   AND EXISTS (SELECT 1 FROM work
+                WHERE work.state = 'queued' AND work.capability = limit_parked.capability
+                  AND work.limit_key = limit_parked.limit_key AND work.limit_key != ''
+                  AND work.not_before <= :now)
+"""
+_LOOK_WHEN_DUE = "UPDATE limit_parked SET look_at = ? WHERE capability = ? AND limit_key = ?"
+_LOOK_AT_KEY = "UPDATE limit_parked SET look_at = 0 WHERE limit_key = ? AND look_at > 0"
+_LOOK_AT_KEYS = """
+UPDATE limit_parked SET look_at = 0
+ WHERE look_at > 0 AND limit_key IN (
+       SELECT limit_key FROM node WHERE run = :first
+       UNION SELECT limit_key FROM work
+              WHERE run >= :first AND run <= :last AND node = 'job' AND seq = 0)
+"""
+LOOK_AGAIN_MS = 5_000  # at the latest: a queued row may be cancelled while a claim looks at its key
 _UNLIMITED = 1_000_000_000
 
 
@@ -99,6 +119,7 @@ class Gate:
             found = limit_of_key(self._limits, key)
             if found is not None:
                 self._count(found, key, count)
+                self._tx.send(_LOOK_AT_KEY, (key,))
 
     def _whole(self) -> list[Limit]:
         return [one for one in self._limits if applies(one, self._capability)]
@@ -143,9 +164,8 @@ class Gate:
         """Queue as many parked rows of each key as may start and are not queued yet."""
         limits = [one for one in self._limits if one.scope == "key"]
         most = max(_UNLIMITED if one.running is None else one.running for one in limits)
-        names: dict[str, Value] = {"capability": self._capability, "now": self._now, "most": most}
-        rated = all(one.rate is not None for one in limits)
-        for row in self._tx.all(_WITH_ROOM.format(due=_DUE if rated else ""), names):
+        names: dict[str, Value] = {"capability": self._capability, "now": self._now}
+        for row in self._tx.all(_WITH_ROOM, {**names, "most": most}):
             key = row["limit_key"]
             limit = limit_of_key(self._limits, key)
             room = _UNLIMITED
@@ -158,6 +178,9 @@ class Gate:
                     "DELETE FROM limit_parked WHERE capability = ? AND limit_key = ?",
                     (self._capability, key),
                 )
+            elif limit is not None and limit.rate is not None and row["due_at"] > self._now:
+                self._tx.send(_LOOK_WHEN_DUE, (row["due_at"], self._capability, key))
+        self._tx.send(_LOOK_LATER, {**names, "later": self._now + LOOK_AGAIN_MS})
 
     def _park(self, running: dict[str, int], limit: int) -> None:
         """Park the rows of keys that have no room, until all that would be claimed may start."""
@@ -289,6 +312,11 @@ def remove(tx: Transaction, scope: Scope, name: str) -> None:
     """Take a limit away."""
     tx.send("DELETE FROM work_limit WHERE scope = ? AND name = ?", (scope, name))
     _release_parked(tx)
+
+
+def look_again(tx: Transaction, first: str, last: str) -> None:
+    """Rows of a run, or of jobs, wait no longer: others of their keys may have room."""
+    tx.send(_LOOK_AT_KEYS, {"first": first, "last": last})
 
 
 def _release_parked(tx: Transaction) -> None:

@@ -92,7 +92,10 @@ def _limits() -> None:
         "limit_parked",  # keys of which rows wait for their limit
         _text("capability", primary_key=True),
         _text("limit_key", primary_key=True),
+        _number("look_at", default=0),  # ms since 1970: until then it is known to have no room
     )
+    op.create_index("limit_parked_by_time", "limit_parked", ["capability", "look_at"])
+    op.create_index("limit_parked_by_key", "limit_parked", ["limit_key"])
 
 
 def _submits() -> None:
