@@ -3,7 +3,7 @@
 import pytest
 from hivemesh_platform.access.model import Principal
 from hivemesh_platform.execution.ledger import batch_sql
-from hivemesh_platform.execution.ledger.batch_sql import Ends
+from hivemesh_platform.execution.ledger.batch_sql import Counts, Ends
 from hivemesh_platform.execution.runs import history, subjects
 from hivemesh_platform.execution.runs.history import History
 from hivemesh_platform.execution.runs.subjects import Filters
@@ -152,10 +152,7 @@ async def test_a_batch_is_the_jobs_between_two_ids(database):
         assert len(batch_sql.ended_badly(tx, first, "", both, 9)) == 4
         place = f"{first.first}000003"
         assert batch_sql.ended_badly(tx, first, place, {"failed"}, 9) == [f"{first.first}000004"]
-        assert {row["state"]: row["n"] for row in batch_sql.states(tx, first)} == {
-            "cancelled": 2,
-            "failed": 2,
-        }
+        assert batch_sql.states(tx, first) == Counts({"cancelled": 2, "failed": 2}, 1, 7)
         assert batch_sql.open_jobs(tx, second) == 2
 
     await database.write(change)

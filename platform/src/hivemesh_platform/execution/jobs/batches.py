@@ -139,14 +139,13 @@ class JobBatches:
             NotFoundError: there is none.
         """
         ends = ends_of(batch)
-        rows, first = await self._parts.database.read(
+        counts, first = await self._parts.database.read(
             lambda tx: (batch_sql.states(tx, ends), store.job(tx, first_job(batch)))
         )
         if first is None:
             raise no_batch(batch)
-        states = {str(row["state"]): int(row["n"]) for row in rows}
+        states = dict(counts.states)
         open_ = sum(n for state, n in states.items() if not RunState(state).ended)
-        ended = max((row["ended"] for row in rows if row["ended"] is not None), default=None)
         return BatchView(
             id=batch,
             capability=first["capability"],
@@ -154,8 +153,8 @@ class JobBatches:
             first=first_job(batch),
             states=states,
             open=open_,
-            created_at=views.iso(min(row["at"] for row in rows)) or "",
-            ended_at=None if open_ else views.iso(ended),
+            created_at=views.iso(counts.began) or "",
+            ended_at=None if open_ else views.iso(counts.ended),
             submitter=first["submitter"],
             labels=told(first["spec"]).tags,
         )
