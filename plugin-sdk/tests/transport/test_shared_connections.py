@@ -9,7 +9,13 @@ from hivemesh_sdk.transport import (
     MeshClient,
     WorkerUnreachableError,
 )
-from hivemesh_sdk.transport.connection import MOST_TOGETHER
+from hivemesh_sdk.transport.connection import (
+    FEW_TOGETHER,
+    MOST_TOGETHER,
+    SMALL,
+    Connection,
+    Target,
+)
 from hivemesh_sdk.trust.identity import SpiffeId
 
 WAIT_S = 30.0
@@ -69,13 +75,44 @@ async def opened(mesh, count=3):
         await asyncio.gather(*(put(mesh, f"open-{n}", shared=False) for n in range(count)))
 
 
+class Writes(asyncio.Transport):
+    """Keeps each write."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = []
+
+    def write(self, data):
+        self.written.append(data)
+
+    def is_closing(self):
+        return False
+
+
+@pytest.mark.parametrize(
+    ("under_way", "together"),
+    [(2, FEW_TOGETHER), (20, 10), (32, MOST_TOGETHER), (500, MOST_TOGETHER)],
+)
+async def test_no_more_than_half_of_the_calls_under_way_share_a_write(under_way, together):
+    connection, transport = Connection(Target.platform("127.0.0.1", 1, "a.b")), Writes()
+    connection.connection_made(transport)
+    connection.gather(under_way)
+    until = asyncio.get_running_loop().time() + WAIT_S
+    for _ in range(together):
+        assert connection.takes(SMALL // 2)
+        connection.exchange(b"", (b"." * (SMALL // 2),), 10, until)
+    assert not connection.takes(1)
+    assert [len(data) for data in transport.written] == [together * SMALL // 2]
+    connection.connection_lost(None)
+
+
 async def test_calls_that_begin_together_share_connections_and_get_their_own_answers(mesh_of):
     async with mesh_of(Echo()) as mesh:
         await opened(mesh)
         for _ in range(3):
-            answers = await asyncio.gather(*(put(mesh, n) for n in range(2 * MOST_TOGETHER)))
+            answers = await asyncio.gather(*(put(mesh, n) for n in range(2 * FEW_TOGETHER)))
             assert [one.body for one in answers] == [
-                b"/%d %d" % (n, n) for n in range(2 * MOST_TOGETHER)
+                b"/%d %d" % (n, n) for n in range(2 * FEW_TOGETHER)
             ]
         assert mesh.client.connections == 3
         assert mesh.client.in_flight(mesh.target) == 0

@@ -17,7 +17,7 @@ from hivemesh_sdk.clock import Clock, SystemClock
 from hivemesh_sdk.transport.connection import (
     CLOSE_S,
     MAX_BODY,
-    MOST_SHARED,
+    SMALL,
     Chunk,
     Connection,
     Response,
@@ -112,7 +112,7 @@ class MeshClient:
         )
         head = request_head(target, method, path, headers, size, deadline_s)
         until = asyncio.get_running_loop().time() + deadline_s
-        shared = shared and len(head) + size <= MOST_SHARED // 4
+        shared = shared and len(head) + size <= SMALL
         connection = pool.take(len(head) + size if shared else 0)
         if connection is None:
             connection = await pool.connect(until)
@@ -211,7 +211,7 @@ class _Pool:
             if _usable(connection, monotonic, now):
                 connection.taken_at, connection.shared = monotonic, False
                 if shared and self._calls and monotonic >= self._alone_until:
-                    connection.gather()
+                    connection.gather(self._calls + 1)
                     self._gathering = connection
                 return self._hand_out(connection)
             self._retire(connection)

@@ -37,8 +37,10 @@ MAX_HEAD = 64 * 1024  # of an answer, with its trailers
 MOST_PER_BYTE = 8  # of a body: what its chunks are framed with
 ONE_WRITE = 64 * 1024  # below this head and body are joined into one TLS record
 CLOSE_S = 1.0
-MOST_SHARED = 16 * 1024  # bytes of requests that travel together: one TLS record
-MOST_TOGETHER = 8  # requests that do; with more of them, caller and callee would work in turns
+SMALL = 4 * 1024  # bytes of a request that may travel with others
+MOST_TOGETHER = 16  # requests that do
+FEW_TOGETHER = 8  # where few are under way: were it all of them, both sides would work in turns
+MOST_SHARED = MOST_TOGETHER * SMALL // 2  # bytes in one write
 
 Chunk = bytes | memoryview
 
@@ -118,7 +120,8 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._exchanges: deque[_Exchange] = deque()
         self._gathered: list[bytes] | None = None  # not sent yet: others may join
-        self._room = 0
+        self._room = 0  # in bytes
+        self._places = 0
         self._parsing = False
         self._chunks: list[bytes] = []
         self._taken = [
@@ -154,19 +157,20 @@ class Connection(asyncio.Protocol):
         """Whether an answer is still to come, be it to a caller who left."""
         return bool(self._exchanges)
 
-    def gather(self) -> None:
-        """Send what is asked next together with what is asked after it in this turn of the loop."""
+    def gather(self, under_way: int) -> None:
+        """Send what is asked next together with what is asked after it in this turn of the loop.
+
+        That is no more than half of what is then under way, unless that is little.
+        """
         self._gathered, self.shared = [], True
         self._room = MOST_SHARED
+        self._places = min(MOST_TOGETHER, max(FEW_TOGETHER, under_way // 2))
         self._loop.call_soon(self._send_gathered)
 
     def takes(self, size: int) -> bool:
         """Whether so many bytes may still travel with what was gathered."""
         return (
-            self._gathered is not None
-            and size <= self._room
-            and len(self._gathered) < MOST_TOGETHER
-            and self.reusable
+            self._gathered is not None and size <= self._room and self._places > 0 and self.reusable
         )
 
     def _send_gathered(self) -> None:
@@ -189,8 +193,9 @@ class Connection(asyncio.Protocol):
         if self._gathered is not None:
             data = b"".join((head, *chunks))
             self._room -= len(data)
+            self._places -= 1
             self._gathered.append(data)
-            if len(self._gathered) == MOST_TOGETHER:
+            if not self._places:
                 self._send_gathered()
         elif len(chunks) == 1 and len(chunks[0]) <= ONE_WRITE:
             self.transport.write(head + chunks[0])
