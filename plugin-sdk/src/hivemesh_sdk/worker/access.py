@@ -400,7 +400,8 @@ def caller_of(scope: Mapping[str, Any]) -> Caller:
     Raises:
         NotAuthorizedError: `no-peer-identity`: the connection has none.
     """
-    caller: Caller | None = scope.get("state", {}).get("peer")
+    state = scope.get("state")
+    caller: Caller | None = state.get("peer") if state else None
     if caller is None:
         message = "no client certificate"
         raise NotAuthorizedError(message, slug="no-peer-identity")

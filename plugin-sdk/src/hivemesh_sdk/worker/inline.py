@@ -57,7 +57,7 @@ class InlineRunner:
         front = self._serving = asyncio.get_running_loop()
         self._loop = type(front)()  # of the same kind: uvloop where the server uses it
         self._front = Mailbox(self._loop, front)
-        self._inside = Mailbox(front, self._loop)
+        self._inside = Mailbox(front, self._loop, self._front)
         self._thread = threading.Thread(target=self._serve, name="inline", daemon=True)
         self._thread.start()
 

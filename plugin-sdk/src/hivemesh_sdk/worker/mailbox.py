@@ -18,12 +18,20 @@ class Mailbox:
     the calls at once instead of in its next turn. That is two thirds of `call_soon_threadsafe`.
     """
 
-    __slots__ = ("_calls", "_inlet", "_outlet", "_receiver", "_sender", "_woken")
+    __slots__ = ("_answers", "_calls", "_inlet", "_outlet", "_receiver", "_sender", "_woken")
 
     def __init__(
-        self, sender: asyncio.AbstractEventLoop, receiver: asyncio.AbstractEventLoop
+        self,
+        sender: asyncio.AbstractEventLoop,
+        receiver: asyncio.AbstractEventLoop,
+        answers: "Mailbox | None" = None,
     ) -> None:
-        """Make it on the receiver's thread, or before that runs."""
+        """Make it on the receiver's thread, or before that runs.
+
+        `answers` is the mailbox of the other direction, where most calls are answered in the turn
+        after them: it then needs no turn of its own to wake up this side.
+        """
+        self._answers = answers
         self._sender = sender
         self._receiver = receiver
         self._calls: deque[Callable[[], None]] = deque()
@@ -39,6 +47,18 @@ class Mailbox:
         if not self._woken:
             self._woken = True
             self._sender.call_soon(self._wake)
+
+    def await_posts(self) -> None:
+        """Wake the receiver behind all that the sender's next turn does by now."""
+        if not self._woken:
+            self._woken = True
+            self._sender.call_soon(self._wake_for_posts)
+
+    def _wake_for_posts(self) -> None:
+        if self._calls:
+            self._wake()
+        else:
+            self._woken = False
 
     def post_from_anywhere(self, call: Callable[[], None]) -> None:
         """The same from a thread that is not the sender's."""
@@ -62,3 +82,5 @@ class Mailbox:
         calls = self._calls
         while calls:
             calls.popleft()()
+        if self._answers is not None:
+            self._answers.await_posts()

@@ -57,6 +57,7 @@ _DEADLINE = DEADLINE_HEADER.encode()
 _ACKNOWLEDGE = ACKNOWLEDGE_HEADER.encode()
 _REQUEST_ID = REQUEST_ID_HEADER.encode()
 _ID_LINE = _REQUEST_ID + b": %b"
+_OWN_ID_LINE = _REQUEST_ID + b": w-%d"
 
 _log = structlog.get_logger("hivemesh.routes")
 _encode = msgspec.json.Encoder().encode
@@ -153,7 +154,7 @@ class StepRoutes:
         request_id = headers.get(_REQUEST_ID)
         if request_id:
             return [_ID_LINE % request_id[:MAX_REQUEST_ID]]
-        return [_ID_LINE % (b"w-%d" % next(self._numbers))]
+        return [_OWN_ID_LINE % next(self._numbers)]
 
     def _settle(self, scope: Scope, headers: RequestHeaders) -> None:
         """Drop the answers that the peer has recorded, whatever becomes of the request itself."""
