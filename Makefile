@@ -8,14 +8,15 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 COMPOSE_FILE := docker-compose.multi-worker.yml
 REPLICAS := -f $(COMPOSE_FILE) -f docker-compose.postgresql.yml
 JOBS ?= 2
-PROCESSES ?= 4
-DRILLS ?= 4
-# A suite's processes end with it, so none grows for long; a file's tests stay in one process.
+PROCESSES ?= 5
+DRILLS ?= 6
+# A suite's processes end with it, so none grows for long; a file's tests stay in one process, and
+# tests/conftest.py says which files begin.
 # A hanging test fails by a signal, with its stack: a thread would end the process under the others.
 # What tests write goes to memory where 4 GB of it are free: every commit is an fsync, and no test cuts the power.
 ROOM := $(shell grep -qs ' /dev/shm .*noexec' /proc/mounts || { df -k --output=avail /dev/shm; awk '/MemAvailable/ {print $$2}' /proc/meminfo; } 2>/dev/null | awk '$$1 + 0 > 4194304 {enough++} END {if (enough == 2) print "yes"}')
 PYTEST := $(if $(ROOM),TMPDIR=/dev/shm) $(BIN)/pytest -q --timeout-method=signal -o tmp_path_retention_policy=failed
-FILES := -n $(PROCESSES) --dist loadfile
+FILES := -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 TESTS ?= not chaos
 # Drills wait more than they compute; tests/e2e/conftest.py says which of them stay together.
 SINGLY := -n $(DRILLS) --no-loadscope-reorder

@@ -11,6 +11,7 @@ from hivemesh_platform.execution.ledger.port import StaleAttemptError
 from hivemesh_platform.execution.ledger.row_sql import SqlLedger
 from hivemesh_platform.execution.ports import UnreachableError
 from hivemesh_platform.execution.runs.service import RunEndedError
+from hivemesh_platform.execution.steps import reconnecting
 from hivemesh_sdk.contracts.api import JobRequest, RunState
 from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.errors import NotFoundError
@@ -81,7 +82,8 @@ async def test_a_refusal_before_the_work_begins_counts_as_nothing(tmp_path, slug
         assert len(await attempts(platform, view.id)) == 1
 
 
-async def test_what_could_not_even_be_sent_counts_as_nothing(tmp_path):
+async def test_what_could_not_even_be_sent_counts_as_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(reconnecting, "RECONNECT_S", 0.01)
     fleet = FakeWorkerFleet(worker())
     left = iter(range(4 * 5))  # five times every reconnect
 
