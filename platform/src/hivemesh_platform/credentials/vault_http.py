@@ -73,9 +73,10 @@ class VaultClient:
         """Ask with a token; one that was revoked meanwhile is replaced once."""
         token = self._fresh_token()
         try:
-            return self._send(method, path, body, token)
-        except SecretDeniedError:
-            return self._send(method, path, body, self._fresh_token(other_than=token))
+            try:
+                return self._send(method, path, body, token)
+            except SecretDeniedError:
+                return self._send(method, path, body, self._fresh_token(other_than=token))
         except _AbsentError:
             return None
 
@@ -106,7 +107,7 @@ class VaultClient:
         if self._renewable:
             try:
                 self._take(self._send("POST", "auth/token/renew-self", {}, self._token), now)
-            except (SecretDeniedError, _RefusedError):
+            except (SecretDeniedError, _AbsentError, _RefusedError):
                 pass
             else:
                 if self._token_s >= 1:
