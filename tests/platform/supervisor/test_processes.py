@@ -44,7 +44,7 @@ def launch(folder: Path, code: str) -> tuple[WorkerProcess, object]:
 
 
 async def ended(process: WorkerProcess) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await process.wait()
 
 

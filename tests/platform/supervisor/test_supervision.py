@@ -65,7 +65,7 @@ def process(found: Platform, instance: str) -> ProcessId:
 
 
 async def become_live(found: Platform, number: int = 1) -> list[str]:
-    await until(lambda: len(live(found)) == number, within_s=40)
+    await until(lambda: len(live(found)) == number, within_s=120)
     return live(found)
 
 
@@ -90,7 +90,7 @@ async def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
     async with platform(tmp_path, **{"workers.supervise": True}) as found:
         (first,) = await become_live(found)
         os.kill(process(found, first).pid, signal.SIGKILL)
-        await until(lambda: live(found) not in ([], [first]), within_s=40)
+        await until(lambda: live(found) not in ([], [first]), within_s=120)
         seen = await ask(found, "worker", "tiny")
     assert seen.instances[0].restarts == 1
     assert seen.instances[0].id != first
@@ -108,11 +108,12 @@ async def test_a_worker_that_a_step_kills_is_started_again_without_a_wait(
         ended = await wait_for_end(found, job.id)
         fleet = found.supervisor._fleets["tiny"]
         assert ended.state == "failed"
-        assert (fleet.restarts, fleet._backoff.failures) == (3, 0)
+        await until(lambda: fleet.restarts == 3)  # seen beside the end of the job
+        assert fleet._backoff.failures == 0
 
 
 async def wait_for_end(found: Platform, job: str) -> RunView:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not (view := await ask(found, "run", job)).state.ended:  # noqa: ASYNC110 - asked as people do
             await asyncio.sleep(0.05)
     return view
@@ -123,7 +124,7 @@ async def test_a_suspended_worker_is_replaced_and_may_come_back(tmp_path: Path) 
         (first,) = await become_live(found)
         suspended = process(found, first)
         os.kill(suspended.pid, signal.SIGSTOP)
-        await until(lambda: live(found) not in ([], [first]), within_s=40)
+        await until(lambda: live(found) not in ([], [first]), within_s=120)
         assert suspended.exists()  # it may come back for a while; then it is one too many
     assert not suspended.exists()
 
@@ -133,7 +134,7 @@ async def test_a_worker_that_cannot_run_is_shown_as_a_crash_loop(
 ) -> None:
     (tiny / "src" / "worker_tiny" / "main.py").write_text("raise RuntimeError('broken')")
     async with platform(tmp_path, **{"workers.supervise": True}) as found:
-        await until(lambda: found.overview.worker("tiny").state == "crash-loop", within_s=60)
+        await until(lambda: found.overview.worker("tiny").state == "crash-loop", within_s=120)
         seen = await ask(found, "worker", "tiny")
         log = await ask(found, "worker_log", "tiny")
     assert "exit code" in seen.reason
@@ -150,7 +151,7 @@ async def test_workers_outlive_a_killed_platform_and_are_adopted(tmp_path: Path)
     )
     records = Records(tmp_path / "state" / "run")
     log = tmp_path / "state" / "logs" / "platform.log"
-    await until(lambda: log.exists() and "instance_registered" in log.read_text(), within_s=40)
+    await until(lambda: log.exists() and "instance_registered" in log.read_text(), within_s=120)
     (first,) = records.all()
     killed.kill()
     await killed.wait()
@@ -177,7 +178,7 @@ async def test_a_changed_manifest_replaces_the_process(tmp_path: Path, tiny: Pat
     async with platform(tmp_path, **{"workers.supervise": True}) as found:
         (first,) = await become_live(found)
         (tiny / "plugin.yaml").write_text(MANIFEST.replace("1.0.0", "1.0.1"))
-        await until(lambda: live(found) not in ([], [first]), within_s=60)
+        await until(lambda: live(found) not in ([], [first]), within_s=120)
         seen = await ask(found, "worker", "tiny")
     assert (seen.version, seen.instances[-1].version) == ("1.0.1", "1.0.1")
 
