@@ -50,8 +50,9 @@ class Replicas:
             return {one.id: one for one in client.replicas()}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def server() -> Iterator[Postgres]:
+    """It ends after the replicas: without it they stop by their patience alone."""
     with postgres() as found:
         yield found
 
