@@ -14,6 +14,7 @@ from hivemesh_platform.execution.ledger.group_rules import (
     together_of,
 )
 from hivemesh_platform.execution.plans.spec import JobSpec
+from hivemesh_platform.execution.ports import UnreachableError
 from hivemesh_platform.execution.steps.budget import RetryBudget
 from hivemesh_sdk.contracts.api import JobRequest
 from hivemesh_sdk.contracts.problems import problem
@@ -154,7 +155,9 @@ async def test_one_that_failed_is_tried_again_alone(late):
 
 async def test_each_of_those_that_travel_together_earns_its_part_of_a_retry(late, monkeypatch):
     began = []
-    monkeypatch.setattr(RetryBudget, "began", lambda _self, name, _now: began.append(name))
+    monkeypatch.setattr(
+        RetryBudget, "began", lambda _self, name, _now, count=1: began.extend([name] * count)
+    )
     running, one = await late(slots=1)
     ids = await submit(running, range(8))
     come(running, one)
@@ -290,6 +293,38 @@ async def test_the_worker_is_told_of_one_that_is_cancelled(late):
     views = dict(zip(ids, await ended(running, ids), strict=True))
     assert views.pop(job).state == "cancelled"
     assert all(view.state == "completed" for view in views.values())
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["answered", "broken"])
+async def test_a_request_that_has_gone_to_another_reader_is_not_acknowledged(late, broken):
+    """The other one has not read yet what is answered here, before this one has noticed."""
+
+    def take_over(tx):
+        tx.execute("UPDATE travel SET replica = 'other', epoch = epoch + 1")
+        tx.execute("UPDATE work SET replica = 'other', epoch = epoch + 1 WHERE state = 'running'")
+
+    running, one = await late(slots=1)
+    put, moved = running.fleet.put_step, []
+
+    async def put_step(endpoint, key, body, **more):
+        page = await put(endpoint, key, body, **more)
+        if key.startswith("group."):
+            moved.append(key)
+            await running.database.write(take_over)
+            if broken:
+                message = "the connection broke"
+                raise UnreachableError(message, sent=True)
+        return page
+
+    running.fleet.put_step = put_step
+    await submit(running, range(5))
+    come(running, one)
+    await running.until(lambda: moved and not running.execution.held.all())
+    told = {key for _, key, _ in running.fleet.acknowledged}
+    told |= {key for _, key in running.fleet.deleted}
+    assert not told & set(moved)
+    kept = await running.database.read(lambda tx: tx.all("SELECT key FROM travel"))
+    assert {row["key"] for row in kept} == set(moved)
 
 
 async def test_what_was_cancelled_costs_the_others_nothing(late):

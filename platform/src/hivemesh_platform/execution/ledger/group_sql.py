@@ -61,9 +61,9 @@ def depart(tx: Transaction, travel: Travel, standing: Standing) -> None:
     )
 
 
-def arrive(tx: Transaction, key: str, epoch: int) -> None:
-    """Nobody will go on with a request, if nobody else has begun to."""
-    tx.send("DELETE FROM travel WHERE key = ? AND epoch = ?", (key, epoch))
+def arrive(tx: Transaction, key: str, epoch: int) -> bool:
+    """Nobody will go on with a request; False where somebody else has begun to."""
+    return tx.execute("DELETE FROM travel WHERE key = ? AND epoch = ?", (key, epoch)) > 0
 
 
 def travelling(tx: Transaction, of: str | None) -> list[Travel]:

@@ -461,8 +461,8 @@ class Ledger(Protocol):
         """Keep with which request jobs go to a worker."""
         ...
 
-    def arrive(self, tx: Transaction, key: str, epoch: int) -> None:
-        """Forget a request, if no other reader goes on with it."""
+    def arrive(self, tx: Transaction, key: str, epoch: int) -> bool:
+        """Forget a request; False where another reader goes on with it."""
         ...
 
     def recover_travels(

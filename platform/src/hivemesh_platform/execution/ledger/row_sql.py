@@ -237,9 +237,9 @@ class SqlLedger:
         self._standing.check(tx)
         group_sql.depart(tx, travel, self._standing)
 
-    def arrive(self, tx: Transaction, key: str, epoch: int) -> None:
-        """Forget a request, if no other reader goes on with it."""
-        group_sql.arrive(tx, key, epoch)
+    def arrive(self, tx: Transaction, key: str, epoch: int) -> bool:
+        """Forget a request; False where another reader goes on with it."""
+        return group_sql.arrive(tx, key, epoch)
 
     def placed(self, tx: Transaction, key: WorkKey, fence: Fence, placed: Placed, now: int) -> None:
         """Keep where the attempt runs and why, if it is still the one that runs."""

@@ -101,7 +101,7 @@ class GroupDispatcher:
         step.drop = partial(self._drop, journey, set())
         try:
             outcome = await self._guarded(journey)
-            await self._arrived(journey)
+            await self._arrived(journey, outcome)
         finally:
             parts.held.remove(step)
             seconds = parts.clock.monotonic() - started
@@ -129,9 +129,8 @@ class GroupDispatcher:
         journey.holds_slot = False
         step.drop = partial(self._drop, journey, set())
         try:
-            if await self._found(journey):
-                await self._guarded(journey)
-            await self._arrived(journey)
+            known = await self._found(journey)
+            await self._arrived(journey, await self._guarded(journey) if known else None)
         finally:
             self._parts.held.remove(step)
             journey.tell()
@@ -154,12 +153,23 @@ class GroupDispatcher:
             claim, choice.endpoint, nothing, nothing, parts.clock.monotonic(), clearance
         )
 
-    async def _arrived(self, journey: "_Journey") -> None:
-        if journey.arrived:
+    async def _arrived(self, journey: "_Journey", outcome: Outcome | None) -> None:
+        """Nobody has to go on with the request: its worker may forget it, if it knows it (None: no).
+
+        Where another reader goes on with it, that one alone tells the worker so.
+        """
+        if journey.moved:
             return
-        parts, claim = self._parts, journey.step.claim
-        key, epoch = str(claim.key), claim.fence.epoch
-        await parts.surely(lambda tx: parts.ledger.arrive(tx, key, epoch))
+        parts, step = self._parts, journey.step
+        key, epoch = str(step.claim.key), step.claim.fence.epoch
+        if not journey.arrived:
+            journey.arrived = await parts.surely(lambda tx: parts.ledger.arrive(tx, key, epoch))
+        if not journey.arrived or outcome is None:
+            return
+        if outcome is Outcome.COMPLETED:
+            self._dispatcher.acknowledge(step)
+        else:
+            self._dispatcher.forget(step)
 
     def _drop(self, journey: "_Journey", dropped: set[str], key: str) -> None:
         """Tell the worker, once, that one was cancelled; the others go on."""
@@ -191,10 +201,6 @@ class GroupDispatcher:
         except Exception as error:  # noqa: BLE001 - a row must never be left held
             _log.exception("dispatch_broken", step=str(journey.step.claim.key))
             outcome = await self._first(journey, problem("internal", type(error).__name__))
-        if outcome is Outcome.COMPLETED:
-            self._dispatcher.acknowledge(journey.step)
-        elif not journey.moved:
-            self._dispatcher.forget(journey.step)
         return outcome
 
     async def _until_verdict(self, journey: "_Journey") -> Outcome:
@@ -466,22 +472,20 @@ class _Journey:
         parts, placed, began, now = self._parts, self._placed, self._began, self._parts.now()
         key, epoch = str(self.step.claim.key), self.step.claim.fence.epoch
 
-        def finish(tx: Transaction) -> None:
+        def finish(tx: Transaction) -> bool:
             parts.ledger.finish_jobs(tx, ends, placed, began, now)
-            if whole:
-                parts.ledger.arrive(tx, key, epoch)
+            return whole and parts.ledger.arrive(tx, key, epoch)
 
         crash.reach("finish.before")
         while True:
             try:
-                await parts.database.write(finish)
+                self.arrived = await parts.database.write(finish)
             except StorageFullError as error:
                 _log.error("storage_full", step=str(self.step.claim.key), detail=error.detail)
                 await asyncio.sleep(FULL_S)
             else:
                 break
         crash.reach("finish.after")
-        self.arrived = whole
         parts.counters.rows_finished += len(ends)
         self.ended += len(ends)
         for end in ends:
