@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 HEAD = "0014"  # the newest file of migrations/versions
 _MIGRATIONS = Path(__file__).parent / "migrations"
 CONNECT_AGAIN_S = 0.5
+_PATIENTLY = "SET LOCAL idle_in_transaction_session_timeout = '60s'"  # a busy machine is no loss
 _LOCK = 0x48697665  # of the server: one process at a time makes or changes the schema
 
 
@@ -154,6 +155,7 @@ def _connected(where: "Path | Server") -> Iterator["sqlalchemy.Connection"]:
             if not isinstance(where, Path):
                 lock = sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)")
                 connection.execute(lock, {"key": _LOCK})
+                connection.execute(sqlalchemy.text(_PATIENTLY))
             yield connection
     finally:
         engine.dispose()

@@ -61,9 +61,10 @@ RETURNING run, node, seq, kind, capability, attempt, epoch, rank, spec, retries,
 """
 _READY = """
 SELECT ? AS capability
- WHERE EXISTS (SELECT 1 FROM work WHERE state = 'queued' AND capability = ? AND not_before <= ?)
+ WHERE (SELECT 1 FROM work WHERE state = 'queued' AND capability = ? AND not_before <= ?
+         ORDER BY rank LIMIT 1) IS NOT NULL
     OR EXISTS (SELECT 1 FROM limit_parked WHERE capability = ?)
-"""
+"""  # in order of rank, which is an index: where many are queued EXISTS reads the table from its start
 _ASKED = 100  # capabilities in one statement
 _STARTED_NODE = """
 UPDATE node SET state = 'running', reason = '', started_at = coalesce(started_at, :now),
