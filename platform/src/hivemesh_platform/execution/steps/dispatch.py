@@ -150,10 +150,8 @@ class Dispatcher:
         return named - await self._parts.database.read(lambda tx: not_written(tx, claim, named))
 
     def members_began(self, claims: Sequence[Claim], now: float) -> None:
-        """Small jobs that travel together have begun: their first attempts earn retries too."""
-        for claim in claims:
-            if not claim.retries:
-                self._budget.began(claim.capability, now)
+        """Small jobs that travel together have begun: none of them has been tried before."""
+        self._budget.began(claims[0].capability, now, len(claims))
 
     async def member_failed(self, step: HeldStep, document: Problem) -> None:
         """Decide what follows for a small job that travelled with others and has ended badly."""
