@@ -15,7 +15,7 @@ from hivemesh_sdk.contracts.problems import CATALOGUE
 from hivemesh_sdk.trust.identity import SpiffeId
 from stolen_ca import StolenCA, name_of, port_of
 from ways_in import WAYS, Way, no_certificate, plain_http, presenting, tls_1_2
-from whole_platform import Installation, Shared, installed
+from whole_platform import ROOT, Installation, Shared, installed
 
 pytestmark = pytest.mark.e2e
 
@@ -71,7 +71,8 @@ def _exchange(connection: socket.socket, request: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, shared: Shared) -> Iterator[World]:
-    with installed(tmp_path_factory.mktemp("matrix"), shared) as found:
+    workers = [ROOT / "workers" / "email-parser"]
+    with installed(tmp_path_factory.mktemp("matrix"), shared, workers=workers) as found:
         found.start()
         found.until_live()
         yield World(found, StolenCA(found.state))
