@@ -32,6 +32,7 @@ class Postgres:
     port: int = PORT
     copying: str = ""  # how a database is made from a template, where the server leaves a choice
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count, repr=False)
+    _done: list[str] = field(default_factory=list, repr=False)
 
     @property
     def url(self) -> str:
@@ -43,11 +44,17 @@ class Postgres:
         return f"postgresql://root:root-password@/{database}?host={self.folder}"
 
     def new_database(self, template: str = "template0") -> str:
-        """Make a database and return its name."""
+        """Make a database, remove those that nobody needs any more, and return its name."""
         name = f"test_{next(self._numbers)}"
         how = f"TEMPLATE {template} ENCODING 'UTF8' {self.copying}"
-        self.query(f"CREATE DATABASE {name} {how}", password="root-password")
+        drop = [f"DROP DATABASE {one} WITH (FORCE)" for one in self._done]
+        self._done.clear()
+        self.query(*drop, f"CREATE DATABASE {name} {how}", password="root-password")
         return name
+
+    def done_with(self, database: str) -> None:
+        """Let the next database take the room of this one: each is 8 MB, perhaps of memory."""
+        self._done.append(database)
 
     def database_in(self, place: Path) -> str:
         """Make a database whose tables are in a folder of their own, and return its name."""
@@ -90,14 +97,15 @@ class Postgres:
             return
 
     def query(
-        self, sql: str, *, user: str = "root", password: str = "", database: str = "postgres"
+        self, *sql: str, user: str = "root", password: str = "", database: str = "postgres"
     ) -> str:
-        """What a statement answers, as text."""
+        """What statements answer, as text; each is a transaction of its own."""
         command = [str(self.programs / "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-h"]
-        command += [str(self.folder), "-p", str(self.port), "-U", user, "-d", database, "-c", sql]
+        command += [str(self.folder), "-p", str(self.port), "-U", user, "-d", database]
+        command += [word for one in sql for word in ("-c", one)]
         environment = {"PGPASSWORD": password, "PATH": os.environ["PATH"]}
         done = subprocess.run(
-            command, check=False, capture_output=True, text=True, timeout=30, env=environment
+            command, check=False, capture_output=True, text=True, timeout=60, env=environment
         )
         if done.returncode:
             raise PermissionError(done.stderr)
@@ -180,7 +188,7 @@ def _run(programs: Path, command: list[str], account: pwd.struct_passwd | None) 
         [str(programs / command[0]), *command[1:]],
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=180,
         cwd="/",
         user=None if account is None else account.pw_uid,
         group=None if account is None else account.pw_gid,

@@ -50,7 +50,9 @@ def choose(request, folder):
     """Give a state folder the database of the parameter, for as long as the folder is there."""
     if request.param == "postgresql":
         server = request.getfixturevalue("postgres_server")
-        (folder / ADDRESS).write_text(server.address(server.new_database(TEMPLATE)))
+        name = server.new_database(TEMPLATE)
+        request.addfinalizer(lambda: server.done_with(name))
+        (folder / ADDRESS).write_text(server.address(name))
 
 
 def opened_in(folder):

@@ -84,14 +84,14 @@ async def test_two_that_wait_for_each_other_both_end(database):
             tx.execute("UPDATE counter SET n = n + 1 WHERE id = ?", (first,))
             if first not in met:
                 met.append(first)
-                both.wait(10)
+                both.wait(60)
             tx.execute("UPDATE counter SET n = n + 1 WHERE id = ?", (second,))
 
         return work
 
     await asyncio.gather(database.write(crossing("a", "b")), database.write(crossing("b", "a")))
     assert await value(database) == 2
-    assert dict(database.repeated) == {"deadlock": 1}
+    assert database.repeated["deadlock"] >= 1
 
 
 async def test_a_second_insert_of_a_key_is_run_again_and_then_refused(database):
