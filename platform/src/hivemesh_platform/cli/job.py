@@ -63,6 +63,9 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     deadline: Annotated[
         str, typer.Option(help="How long it may take: 30s, 5m. Default: the capability's.")
     ] = "",
+    idle_timeout: Annotated[
+        str, typer.Option(help="How long it may stand still: 30s, 5m. Default: the capability's.")
+    ] = "",
     max_retries: Annotated[
         int | None, typer.Option(min=0, max=100, help="Default: the capability's.")
     ] = None,
@@ -94,6 +97,8 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     }
     if deadline:
         fields["deadline_s"] = seconds(deadline)
+    if idle_timeout:
+        fields["idle_timeout_s"] = seconds(idle_timeout)
     if max_retries is not None:
         fields["max_retries"] = max_retries
     value = read_json(input_) if input_ is not None else None

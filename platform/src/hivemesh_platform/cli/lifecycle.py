@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -116,14 +116,14 @@ def start(folder: Path, settings: list[str]) -> "subprocess.Popen[bytes]":
     )
     os.close(told)
     try:
-        message = _message(ready, process)
+        message = _message(ready, process, folder)
     except BaseException:
         process.terminate()
         raise
     finally:
         os.close(ready)
     if message != b"ready":
-        _raise_problem(message, folder)
+        _raise_problem(message, process, folder)
     return process
 
 
@@ -212,7 +212,7 @@ def _command(folder: Path, settings: list[str]) -> list[str]:
     return words
 
 
-def _message(ready: int, process: "subprocess.Popen[bytes]") -> bytes:
+def _message(ready: int, process: "subprocess.Popen[bytes]", folder: Path) -> bytes:
     """What the platform says when it is ready, or the problem that stopped it."""
     message = b""
     deadline = time.monotonic() + START_TIMEOUT_S
@@ -225,20 +225,34 @@ def _message(ready: int, process: "subprocess.Popen[bytes]") -> bytes:
             break
     else:
         process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_TIMEOUT_S)
+        _raise_not_ready(f"was not ready after {START_TIMEOUT_S:.0f} s and was stopped", folder)
     return message
 
 
-def _raise_problem(message: bytes, folder: Path) -> None:
+def _raise_problem(message: bytes, process: "subprocess.Popen[bytes]", folder: Path) -> None:
     import msgspec
-    from hivemesh_sdk.contracts.problems import Problem, problem
+    from hivemesh_sdk.contracts.problems import Problem
     from hivemesh_sdk.errors import RemoteError
 
     try:
         document = msgspec.json.decode(message, type=Problem)
     except msgspec.MsgspecError:
-        log = folder / "logs" / "platform.log"
-        document = problem("internal", f"the platform ended before it was ready; see {str(log)!r}")
+        with suppress(subprocess.TimeoutExpired):  # it has closed its end: it ends, or has ended
+            process.wait(STOP_TIMEOUT_S)
+        killed = process.returncode == -signal.SIGKILL
+        how = "was killed (perhaps for want of memory)" if killed else "ended"
+        _raise_not_ready(f"{how} before it was ready", folder)
     raise RemoteError(document)
+
+
+def _raise_not_ready(how: str, folder: Path) -> NoReturn:
+    from hivemesh_sdk.contracts.problems import problem
+    from hivemesh_sdk.errors import RemoteError
+
+    log = folder / "logs" / "platform.log"
+    raise RemoteError(problem("internal", f"the platform {how}; see {str(log)!r}"))
 
 
 def _say_ready(seen: "SystemStatus", workers: "list[WorkerView]") -> None:
