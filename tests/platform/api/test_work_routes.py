@@ -190,12 +190,13 @@ async def test_a_worker_may_do_none_of_it(app, method, path):
     assert answer.status == 403
 
 
-async def test_a_job_that_ends_in_time_answers_200_with_its_result(app):
-    body = {"capability": "test.echo@1", "input": 5, "wait_s": 10}
+@pytest.mark.parametrize("value", [5, "x" * 100_000], ids=["short", "long"])
+async def test_a_job_that_ends_in_time_answers_200_with_its_result(app, value):
+    body = {"capability": "test.echo@1", "input": value, "wait_s": 20}
     answer = await call(app, "POST", "/v1/jobs", body=body)
     assert answer.status == 200
     job = answer.json()
-    assert job["outputs"]["result"]["value"] == 5
+    assert job["outputs"]["result"]["value"] == value
     assert (await call(app, "GET", f"/v1/jobs/{job['id']}")).json() == job
 
 

@@ -50,6 +50,22 @@ async def test_a_job_is_shown_with_what_is_wrong_with_its_answer(platform):
     assert await platform.output(view.id, "result") == NONSENSE
 
 
+async def test_a_job_with_a_long_answer_is_the_document_that_its_view_is(tmp_path):
+    long = b'{"text": "' + b"x" * INLINE_ANSWER + b'"}'
+    async with open_core(tmp_path, workers(**{"test.fail@1": saying(long)})) as platform:
+        runs = platform.execution.runs
+        ended, short = await job(platform), await job(platform, "test.echo@1")
+        found = await runs.document(ended.id)
+        assert json.loads(found) == (await runs.get(ended.id)).model_dump(mode="json")
+        assert long in found
+        assert await runs.document(short.id) == await runs.get(short.id)
+
+
+async def test_the_document_of_a_job_says_what_is_wrong_with_a_long_answer(platform):
+    view = await job(platform)
+    assert await platform.execution.runs.document(view.id) == view
+
+
 @pytest.mark.parametrize("output", KEPT.values(), ids=KEPT)
 async def test_a_list_shows_the_others_beside_a_job_whose_answer_is_damaged(platform, output):
     bad, good = await job(platform, "test.echo@1"), await job(platform, "test.echo@1", 2)

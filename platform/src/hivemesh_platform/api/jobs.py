@@ -12,6 +12,8 @@ from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.execution.jobs.service import JobService
 from hivemesh_platform.execution.runs.service import RunService
 
+JSON = "application/json"
+
 
 def router(jobs: JobService, runs: RunService, artifacts: ArtifactService) -> APIRouter:
     """The routes."""
@@ -27,10 +29,11 @@ def router(jobs: JobService, runs: RunService, artifacts: ArtifactService) -> AP
         response.status_code = 202 if is_new and not view.state.ended else 200
         return view
 
-    @routes.get("/v1/jobs/{job}")
-    async def get_job(job: str, request: Request) -> RunView:
+    @routes.get("/v1/jobs/{job}", response_model=RunView)
+    async def get_job(job: str, request: Request) -> RunView | Response:
         await work.check_seen(request, job)
-        return await runs.get(job)
+        found = await runs.document(job)
+        return Response(found, media_type=JSON) if isinstance(found, bytes) else found
 
     @routes.post("/v1/jobs/{job}/cancel")
     async def cancel_job(job: str, request: Request) -> RunView:

@@ -256,16 +256,34 @@ class Answers:
         kept = _kept(output)
         if kept.artifact is None:
             return _value(bytes(kept.value))
-        size = await self._artifacts.size(kept.artifact.sha256) or 0
+        data = await self._stored(kept.artifact)
+        if kept.artifact.count:
+            return [_value(line) for line in data.splitlines()]
+        return _value(data)
+
+    async def written(self, output: str | None) -> bytes:
+        """Return the answer as JSON that may be put into a document as it is.
+
+        Raises:
+            OutputUnreadableError, ArtifactMissingError, ArtifactDamagedError: as `value`.
+        """
+        kept = _kept(output)
+        if kept.artifact is None:
+            return bytes(kept.value)
+        data = await self._stored(kept.artifact)
+        if kept.artifact.count:
+            data = b"[" + b",".join(data.splitlines()) + b"]"
+        _value(data)
+        return data
+
+    async def _stored(self, artifact: BatchRef) -> bytes:
+        size = await self._artifacts.size(artifact.sha256) or 0
         if size > MAX_VALUE_BYTES:
             message = f"the answer has {size} bytes, and at most {MAX_VALUE_BYTES} are read at once"
             raise OutputUnreadableError(
                 message, remedy="save it with `hivemesh job output` or `hivemesh run output`"
             )
-        data = await self._artifacts.read(kept.artifact.sha256)
-        if kept.artifact.count:
-            return [_value(line) for line in data.splitlines()]
-        return _value(data)
+        return await self._artifacts.read(artifact.sha256)
 
     async def keep(self, data: bytes) -> str:
         """Keep an answer that was made here: a small one as it is, another one as an artifact."""

@@ -309,6 +309,27 @@ class RunService:
             raise no_run(run)
         return await self._view(found)
 
+    async def document(self, run: str) -> RunView | bytes:
+        """Return a run or a job; as JSON where a job's answer is long: views of it take seconds.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        found = await self._parts.database.read(lambda tx: _read(tx, run))
+        if found is None:
+            raise no_run(run)
+        row = found.nodes[0] if found.run is None else None
+        if row is None or row["state"] != "completed":
+            return await self._view(found)
+        try:
+            if not is_large(row["output"]):
+                return await self._view(found)
+            answer = await self._parts.answers.written(row["output"])
+        except UNREADABLE_ANSWER as error:
+            return views.unreadable_view(row, error.problem())
+        document = views.job_view(row, {}).model_dump(mode="json")
+        return msgspec.json.encode({**document, "outputs": {"result": msgspec.Raw(answer)}})
+
     async def subject(self, run: str) -> RunSubject:
         """Return what those who decide about a run or job need to know of it.
 
