@@ -5,7 +5,11 @@ import json
 from datetime import timedelta
 
 import pytest
-from hivemesh_platform.artifacts.errors import ArtifactMissingError, RangeInvalidError
+from hivemesh_platform.artifacts.errors import (
+    ArtifactDamagedError,
+    ArtifactMissingError,
+    RangeInvalidError,
+)
 from hivemesh_platform.artifacts.kept import KeptDigests
 from hivemesh_platform.artifacts.local import LocalArtifactStore
 from hivemesh_platform.artifacts.model import Holding
@@ -201,3 +205,15 @@ async def test_young_artifacts_are_not_collected(service):
     loose = await service._artifacts.put(b"a batch", "")
     assert await service.collect(86_400 * 365 * 100, KeptDigests()) == 0
     assert await service._artifacts.size(loose.sha256) == 7
+
+
+async def test_every_reader_is_told_that_an_artifact_is_damaged(tmp_path, service):
+    sha256 = hashlib.sha256(b"hello").hexdigest()
+    file = tmp_path / "artifacts" / sha256[:2] / sha256[2:]
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"jello")
+    for _ in range(2):
+        with pytest.raises(ArtifactDamagedError):
+            await service.open(sha256, use=None)
+    with pytest.raises(ArtifactMissingError):
+        await service.open("0" * 64, use=None)

@@ -244,6 +244,7 @@ class ArtifactService:
             await self._check_readable(sha256, use)
         size = await self._artifacts.size(sha256)
         if size is None:
+            await begun(self._artifacts.read_range(sha256, 0, 1))  # says so where it was damaged
             raise missing(sha256)
         start, end = _bounds(wanted, size)
         step = None if use is None else self._held(use)
