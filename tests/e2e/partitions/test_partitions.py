@@ -88,6 +88,8 @@ def broken(proxy: FaultProxy, kind: str) -> None:
             proxy.stall()
         case "one way":
             proxy.back.dropped = True
+        case "other way":
+            proxy.there.dropped = True
         case "refused":
             proxy.refuses = True
             proxy.reset()
@@ -176,11 +178,14 @@ def proxied(server: Postgres, proxies: ProxyThread, database: str) -> tuple[Faul
 
 
 @LONG
-@pytest.mark.parametrize("kind", ["cut", "one way", "stalled"])
+@pytest.mark.parametrize("kind", ["cut", "one way", "other way", "stalled"])
 def test_a_replica_behind_a_broken_network_commits_nothing_after_its_take_over(
     tmp_path: Path, shared: Shared, proxies: ProxyThread, kind: str
 ) -> None:
-    """One way: what it writes arrives, and it hears of nothing. It heals when its work has gone."""
+    """One way: what it writes arrives, and it hears of nothing; the other way: nothing it writes does.
+
+    The network heals when its work has gone.
+    """
     with postgres() as server, ExitStack() as stack:
         database = server.new_database()
         proxy, address = proxied(server, proxies, database)
