@@ -19,6 +19,7 @@ import pytest
 PORT = 5432  # names the socket's file; nothing listens on the network
 PROMISED = "HIVEMESH_TEST_POSTGRES"  # set by CI: tests fail where PostgreSQL is missing
 TEMPLATE = "hivemesh_template"
+UNSAFE = "-c fsync=off -c max_wal_size=128MB"  # nobody cuts the power, and room may be memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class Postgres:
 
 
 @contextmanager
-def postgres(*, options: str = "-c fsync=off", identity: Path | None = None) -> Iterator[Postgres]:
+def postgres(*, options: str = UNSAFE, identity: Path | None = None) -> Iterator[Postgres]:
     """A server with the superuser `root`, who needs a password as all others do.
 
     With an `identity` (key and chain in one file) it speaks TLS on loopback too.
