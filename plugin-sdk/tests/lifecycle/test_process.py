@@ -35,8 +35,7 @@ def test_an_expired_worker_enrols_again_under_its_name():
         worker.process.give_token(worker.platform.new_token())
         worker.wait_for(lambda platform: len(platform.enrolments) == 2)
         worker.platform.refuses_renewals = False
-        beats = len(worker.member.heartbeats)
-        worker.wait_for(lambda platform: len(worker.member.heartbeats) > beats)
+        worker.forget_and_wait(worker.member.instance)
         assert worker.platform.enrolments[1].instance == worker.member.instance
 
 

@@ -182,7 +182,7 @@ class WorkerHarness:
 
     def forget_and_wait(self, instance: str) -> None:
         """Have the fake platform lose a registration and wait until it is there again."""
-        self.run(self._forget_and_wait(instance), within_s=60.0)
+        self.run(self._forget_and_wait(instance), within_s=65.0)
 
     def wait_for(self, condition: Callable[[FakePlatform], bool], *, within_s: float = 60) -> None:
         """Wait until a condition on the fake platform holds; looked at with each message to it."""
@@ -194,7 +194,7 @@ class WorkerHarness:
             lambda platform: (
                 instance in platform.members and bool(platform.members[instance].heartbeats)
             ),
-            25.0,
+            60.0,
         )
 
     async def _wait_for(self, condition: Callable[[FakePlatform], bool], within_s: float) -> None:
