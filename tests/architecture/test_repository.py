@@ -156,6 +156,25 @@ def test_worker_is_named_alike_everywhere(worker):
     assert {"Dockerfile", "README.md", "tests", "src"} <= {path.name for path in worker.iterdir()}
 
 
+@pytest.mark.parametrize(
+    ("pattern", "schema"),
+    [
+        ("workers/*/plugin.yaml", "manifest.schema.json"),
+        ("pipelines/*.yaml", "pipeline.schema.json"),
+    ],
+)
+def test_shipped_document_names_the_schema_that_editors_complete_by(pattern, schema):
+    mark = "# yaml-language-server: $schema="
+    documents = list(ROOT.glob(pattern))
+    assert documents
+    for path in documents:
+        first = path.read_text().splitlines()[0]
+        assert first.startswith(mark), path
+        named = (path.parent / first.removeprefix(mark)).resolve()
+        assert named == ROOT / "docs/reference/schemas" / schema
+        assert named.is_file()
+
+
 def test_no_banned_word_of_the_trust_rules_in_the_code():
     banned = re.compile(
         r"verify\s*=\s*False|check_hostname\s*=\s*False|CERT_NONE|pickle\.loads?|yaml\.load\(|shell\s*=\s*True"
