@@ -1,4 +1,4 @@
-"""What is told of instances: each of the four parts of their health fails by itself."""
+"""What is told of instances: status, and each of the four parts of health failing by itself."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from hivemesh_platform.registry.service import RegistryService
 from hivemesh_platform.registry.types import WorkerTypes
 from hivemesh_platform.routing.model import Weights
 from hivemesh_platform.routing.service import RoutingService
-from hivemesh_sdk.contracts.api import HealthView
+from hivemesh_sdk.contracts.api import HealthView, InstanceView
 from hivemesh_sdk.testing.clock import ManualClock
 from registry_support import heartbeat, instance, manifest
 
@@ -38,6 +38,10 @@ class Fleet:
         for name in ("i1", "i2", "i3"):
             await self.directory.put(instance(self.clock, name))
 
+    def told(self, name: str) -> InstanceView:
+        (found,) = [one for one in self.overview.worker("echo").instances if one.id == name]
+        return found
+
     def health(self, name: str) -> HealthView:
         found = {one.id: one.health for one in self.overview.worker("echo").instances}[name]
         assert found is not None
@@ -62,6 +66,25 @@ async def test_who_is_well_is_well_in_all_parts_as_of_now(fleet: Fleet) -> None:
     found = fleet.health("i1")
     assert (found.overall, found.details) == (True, WELL)
     assert found.last_checked == fleet.clock.now().isoformat()
+
+
+async def test_the_status_of_an_instance_is_told_with_version_and_age_of_its_heartbeat(
+    fleet: Fleet,
+) -> None:
+    await fleet.join()
+    await fleet.directory.beat("i2", heartbeat(active=1))
+    assert [fleet.told(name).status for name in ("i1", "i2", "i3")] == ["idle", "running", "idle"]
+    fleet.clock.advance(4.5)
+    await fleet.directory.beat("i2", heartbeat(active=1))
+    late = fleet.told("i1")
+    assert (late.status, late.state) == ("failed", "unhealthy")
+    assert (late.version, late.heartbeat_age_s) == ("1.2.3", 4.5)
+    assert fleet.told("i2").status == "running"
+    fleet.clock.advance(4.0)
+    assert (fleet.told("i1").status, fleet.told("i1").state) == ("offline", "offline")
+    await fleet.directory.beat("i1", heartbeat())  # it needs no restart
+    back = fleet.told("i1")
+    assert (back.status, back.state, back.heartbeat_age_s) == ("idle", "live", 0.0)
 
 
 async def test_missing_heartbeats_are_the_heartbeats_fault(fleet: Fleet) -> None:
