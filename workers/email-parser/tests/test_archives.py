@@ -46,6 +46,13 @@ def test_a_single_message_is_recognised(artifacts, pack):
     assert (found.span.raw, found.span.offset, found.source) == (MESSAGES[0], 0, "a.eml")
 
 
+@pytest.mark.parametrize("name", ["mail.eml", "scan.pdf", "mail.mbox.gz", "x.mbox", None])
+def test_the_content_decides_and_not_the_name(artifacts, name):
+    assert raws(artifacts, artifacts.put(MBOX, name=name)) == MESSAGES
+    assert raws(artifacts, artifacts.put(gzip.compress(MBOX), name=name)) == MESSAGES
+    assert raws(artifacts, artifacts.put(MESSAGES[0], name=name)) == MESSAGES[:1]
+
+
 def test_a_single_message_may_carry_a_separator(artifacts):
     assert raws(artifacts, artifacts.put(SEPARATOR + MESSAGES[0]), format="eml") == [MESSAGES[0]]
 
