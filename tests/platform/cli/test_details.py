@@ -4,9 +4,9 @@ import json
 
 import pytest
 from hivemesh_platform.cli import details, failures, output
-from hivemesh_platform.cli.lifecycle import worker_lines
+from hivemesh_platform.cli.lifecycle import _say_ready, worker_lines
 from hivemesh_platform.cli.main import build
-from hivemesh_sdk.contracts.api import InstanceView, NodeView, RunView, WorkerView
+from hivemesh_sdk.contracts.api import InstanceView, NodeView, RunView, SystemStatus, WorkerView
 
 STARTED, ENDED = "2026-01-02T10:00:00+00:00", "2026-01-02T10:00:01.500000+00:00"
 
@@ -106,6 +106,30 @@ def test_field_without_value_is_not_shown_to_people(capsys):
 def test_up_says_which_workers_are_not_live_yet():
     assert any("word-counter (building)" in one for one in worker_lines([a_worker(live=0)], "ok"))
     assert len(worker_lines([a_worker()], "ok")) == 1
+
+
+def test_up_says_what_it_did_and_how_to_undo_it(capsys):
+    seen = SystemStatus(
+        version="0.1.0",
+        api_version=1,
+        replica="p1",
+        trust_domain="test.example",
+        mode="local",
+        started_at=STARTED,
+        ready=True,
+        live_instances=0,
+        wanted_instances=0,
+        runs_active=0,
+        mesh_url="https://127.0.0.1:8443",
+        state_folder="/s",
+        pid=7,
+        issuer_expires_at=ENDED,
+    )
+    _say_ready(seen, [])
+    told = capsys.readouterr().err
+    assert "https://127.0.0.1:8443 (mutual TLS), pid 7" in told
+    assert "state in /s (undo: hivemesh down --purge)" in told
+    assert "next: hivemesh demo email" in told
 
 
 @pytest.mark.parametrize("words", [("-o", "json"), ("--output=json",)])
