@@ -1,5 +1,8 @@
 """Load is a fraction of the instance's own limits, the container's where it is narrower."""
 
+import time
+
+import psutil
 import pytest
 from hivemesh_sdk.contracts.manifest import Resources
 from hivemesh_sdk.lifecycle.load import Limits, LoadMeter, limits
@@ -69,3 +72,17 @@ def test_an_idle_interval_counts_as_idle():
     meter.measure()
     clock.advance(3600.0)
     assert meter.measure().cpu < 0.01
+
+
+def test_figures_are_those_of_the_operating_system():
+    clock = ManualClock()
+    meter = LoadMeter(Limits(cpus=2.0, memory_bytes=1 << 32), clock)
+    meter.measure()
+    before = time.process_time()
+    while (spent := time.process_time() - before) < 0.5:
+        pass
+    clock.advance(1.0)
+    load = meter.measure()
+    assert load.cpu == pytest.approx(spent / 2, rel=0.1)
+    assert load.rss_bytes == pytest.approx(psutil.Process().memory_info().rss, rel=0.1)
+    assert load.memory == pytest.approx(load.rss_bytes / (1 << 32))
