@@ -18,6 +18,9 @@ ROOM := $(shell grep -qs ' /dev/shm .*noexec' /proc/mounts || { df -k --output=a
 PYTEST := $(if $(ROOM),TMPDIR=/dev/shm) $(BIN)/pytest -q --timeout-method=signal -o tmp_path_retention_policy=failed
 FILES := -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 TESTS ?= not chaos
+WHEEL := $(BIN)/python -m build -q --wheel --outdir dist
+# The platform's wheel carries the SDK's: it installs workers with it where there is no checkout.
+SHIPPED := platform/src/hivemesh_platform/wheels
 # Drills wait more than they compute; tests/e2e/conftest.py says which of them stay together.
 SINGLY := -n $(DRILLS) --no-loadscope-reorder
 
@@ -81,8 +84,9 @@ openbao: install ## install a real OpenBao for the tests of the store `vault` (1
 	@$(PYTHON) scripts/environments.py openbao
 
 build: install ## build the wheels of all distributions into dist/
-	@rm -rf dist && for part in plugin-sdk platform $(addprefix workers/,$(WORKERS)); do \
-	  $(BIN)/python -m build -q --wheel --outdir dist $$part || exit 1; done; ls dist
+	@rm -rf dist && $(WHEEL) plugin-sdk
+	@trap 'rm -rf $(SHIPPED)' EXIT && rm -rf $(SHIPPED) && mkdir $(SHIPPED) && cp dist/hivemesh_sdk-*.whl $(SHIPPED) && $(WHEEL) platform
+	@for worker in $(WORKERS); do $(WHEEL) workers/$$worker || exit 1; done; ls dist
 
 demo: runtime ## run the e-mail pipeline on the sample, or on MBOX=path
 	@$(BIN)/hivemesh demo email $(if $(MBOX),--mbox "$(MBOX)")
@@ -120,4 +124,4 @@ down-postgresql: ## stop and remove the containers of `make up-postgresql`
 	@$(COMPOSE) $(REPLICAS) down
 
 clean: ## remove environments, caches and build results; state folders stay
-	@rm -rf .venv .tools workers/*/.venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf .venv .tools workers/*/.venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache $(SHIPPED)

@@ -108,6 +108,10 @@ def test_up_says_which_workers_are_not_live_yet():
     assert len(worker_lines([a_worker()], "ok")) == 1
 
 
+def test_up_says_how_to_name_workers_where_there_are_none():
+    assert any("--set workers.folders=" in one for one in worker_lines([], "ok"))
+
+
 def test_up_says_what_it_did_and_how_to_undo_it(capsys):
     seen = SystemStatus(
         version="0.1.0",

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hivemesh_platform.supervisor import first_party
 from hivemesh_platform.supervisor.environment import (
     BuilderSettings,
     EnvironmentBuilder,
@@ -123,3 +124,28 @@ def test_the_sdk_comes_from_the_checkout(tmp_path: Path) -> None:
     (tmp_path / "plugin-sdk").mkdir()
     (tmp_path / "plugin-sdk" / "pyproject.toml").touch()
     assert sdk_source(tmp_path) == tmp_path / "plugin-sdk"
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The shipped wheels of a platform that is installed from a wheel, outside any checkout."""
+    monkeypatch.setattr(first_party, "_editable", lambda: None)
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    return folder
+
+
+def test_without_a_checkout_the_newest_shipped_wheel_is_taken(tmp_path: Path, wheels: Path) -> None:
+    for version in ("0.9.0", "0.10.0", "0.10.0rc1"):
+        (wheels / f"hivemesh_sdk-{version}-py3-none-any.whl").touch()
+    (wheels / "another-9.0-py3-none-any.whl").touch()
+    assert sdk_source(None, wheels).name == "hivemesh_sdk-0.10.0-py3-none-any.whl"
+    assert sdk_source(tmp_path, wheels).parent == wheels  # a project that is no checkout
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_without_a_shipped_wheel_the_remedy_is_said(wheels: Path, *, there: bool) -> None:
+    if not there:
+        wheels.rmdir()
+    with pytest.raises(WorkerEnvironmentError, match="from a wheel that `make build` made"):
+        sdk_source(None, wheels)

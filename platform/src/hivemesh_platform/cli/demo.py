@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
+PIPELINE = "email-insights"
+
 
 @app.callback()
 def _group() -> None:
@@ -49,9 +51,10 @@ def email(
     source.stat()
     target = report or folder / "reports" / "email-insights.html"
     with running(folder) as client:
+        check_known(client)
         typer.echo(f"storing {source.name} ({output.size_text(_size(source))})", err=True)
         archive = reference(upload(client, source))
-        run = client.start_run("email-insights", {"archive": archive})
+        run = client.start_run(PIPELINE, {"archive": archive})
         typer.echo(f"run {run.id} started", err=True)
         run = follow(client, run.id)
         if run.state not in {"completed", "partial"}:
@@ -68,6 +71,23 @@ def email(
             typer.echo(f"\n{run.rejected} messages were refused: hivemesh run rejected {run.id}")
         typer.echo(f"\nreport: {target}")
     return 0
+
+
+def check_known(client: "Client") -> None:
+    """Refuse to begin where the platform has no such pipeline, as one without a project has not.
+
+    Raises:
+        NotFoundError: it has none.
+    """
+    from hivemesh_sdk.errors import NotFoundError
+
+    if all(one.name != PIPELINE for one in client.pipelines()):
+        remedy = (
+            "start the platform in the checkout, or in a folder with a hivemesh.yaml and the "
+            "checkout's pipelines/ and workers/"
+        )
+        message = f"the platform has no pipeline {PIPELINE!r}"
+        raise NotFoundError(message, remedy=remedy)
 
 
 def _insights(client: "Client", run_id: str, target: Path) -> "dict[str, JsonValue]":

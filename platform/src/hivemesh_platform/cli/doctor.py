@@ -223,7 +223,8 @@ def _workers(client: "Client") -> Iterator[Finding]:
             check="workers are installed",
             verdict="warning",
             cause="there is none",
-            fix="hivemesh up in the checkout, or name folders of workers: --set workers.folders=…",
+            fix="hivemesh up in the checkout, or name folders of workers: "
+            """--set workers.folders='["FOLDER"]'""",
             docs="docs/reference/configuration.md",
         )
     for worker in workers:

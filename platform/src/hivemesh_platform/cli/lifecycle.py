@@ -274,6 +274,8 @@ def worker_lines(workers: "list[WorkerView]", tick: str) -> list[str]:
     """What `up` says of the workers: which are installed, and which are not live yet."""
     names = ", ".join(one.name for one in workers) or "none"
     lines = [f"{tick} {len(workers)} workers installed: {names}"]
+    if not workers:
+        lines.append("  name folders of workers: --set workers.folders='[\"FOLDER\"]'")
     waiting = [f"{one.name} ({one.state})" for one in workers if one.live < one.wanted]
     if waiting:
         lines.append(f"  not live yet: {', '.join(waiting)}; `hivemesh status` follows them")

@@ -46,7 +46,8 @@ def list_(
         ],
         fmt,
         wide=[("publisher", "publisher"), ("manifest", "manifest_digest")],
-        empty="no workers are installed; put one into the folder workers/ and start again",
+        empty="no workers are installed; put one into the project's folder workers/, or name its "
+        "folder in `workers.folders`, and start again",
     )
 
 

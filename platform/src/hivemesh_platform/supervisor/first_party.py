@@ -9,6 +9,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from hivemesh_sdk.errors import FatalError
+from packaging.utils import parse_wheel_filename
+from packaging.version import Version
 
 SDK = "hivemesh-sdk"
 _WHEELS = Path(__file__).parent.parent / "wheels"
@@ -31,11 +33,18 @@ def sdk_source(project: Path | None, wheels: Path = _WHEELS) -> Path:
     editable = _editable()
     if editable is not None:
         return editable
-    shipped = sorted(wheels.glob("hivemesh_sdk-*.whl"))
-    if shipped:
-        return shipped[-1]
-    message = "the SDK's wheel is missing from this installation; install hivemesh-platform again"
-    raise WorkerEnvironmentError(message)
+    newest = max(wheels.glob("hivemesh_sdk-*.whl"), key=_version, default=None)
+    if newest is None:
+        message = (
+            "the SDK's wheel is missing from this installation; "
+            "install hivemesh-platform again, from a wheel that `make build` made"
+        )
+        raise WorkerEnvironmentError(message)
+    return newest
+
+
+def _version(wheel: Path) -> Version:
+    return parse_wheel_filename(wheel.name)[1]
 
 
 def _editable() -> Path | None:
