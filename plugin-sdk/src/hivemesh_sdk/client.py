@@ -6,6 +6,7 @@ through `hivemesh_sdk.transport`, never through this.
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Self, TypedDict, TypeVar, Unpack
 from urllib.parse import quote, urlencode, urlsplit
@@ -41,6 +42,7 @@ from hivemesh_sdk.contracts.api import (
     View,
     WorkerView,
 )
+from hivemesh_sdk.contracts.artifacts import Artifact, Tree
 from hivemesh_sdk.contracts.audit_api import AuditHashView, AuditRecordView, AuditReportView
 from hivemesh_sdk.contracts.dead_letter_api import (
     AttemptView,
@@ -53,6 +55,7 @@ from hivemesh_sdk.contracts.dead_letter_api import (
 from hivemesh_sdk.contracts.names import (
     IDEMPOTENCY_HEADER,
     NDJSON_MEDIA_TYPE,
+    TREE_MEDIA_TYPE,
 )
 from hivemesh_sdk.contracts.policy_api import (
     PolicyExplanation,
@@ -64,6 +67,7 @@ from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.contracts.secrets_api import SecretValueView, SecretView
 from hivemesh_sdk.contracts.trust_api import CaView, CredentialView, DenialView, RootsView
 from hivemesh_sdk.errors import ConfigurationError, RemoteError
+from hivemesh_sdk.safeio.folders import files_of
 
 V = TypeVar("V", bound=View)
 
@@ -732,6 +736,35 @@ class Client:
             "POST", f"/v1/artifacts?{query}", Source(source), headers
         ) as response:
             return ArtifactView.model_validate_json(response.read())
+
+    def put_folder(
+        self,
+        folder: Path,
+        *,
+        patterns: Sequence[str] = (),
+        recursive: bool = True,
+        data_class: str = "internal",
+    ) -> ArtifactView:
+        """Store files of a folder and then the tree that names them, which is answered.
+
+        Taken are those whose names fit one of the patterns (`*.pdf`), or all; with
+        `recursive=False` none of the folders below.
+
+        Raises:
+            ConfigurationError: this is no folder, or a file in it cannot be read to its end.
+            NotFoundError: no file of it fits.
+            OSError: a file in it cannot be opened.
+        """
+        entries = {}
+        for path in files_of(folder, patterns, recursive=recursive):
+            with path.open("rb") as source:
+                view = self.put_artifact(source, name=path.name, data_class=data_class)
+            name = path.relative_to(folder).as_posix()
+            entries[name] = Artifact(sha256=view.sha256, size=view.size, name=path.name)
+        tree = BytesIO(msgspec.json.encode(Tree(entries=entries)))
+        return self.put_artifact(
+            tree, name=folder.name, media_type=TREE_MEDIA_TYPE, data_class=data_class
+        )
 
     def artifact(self, sha256: str) -> Iterator[bytes]:
         """The bytes of an artifact, in blocks."""

@@ -1,6 +1,6 @@
 """`hivemesh artifact`: store bytes under their digest and get them back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,6 +24,16 @@ Class = Annotated[
 @app.command()
 def put(
     path: Annotated[Path, typer.Argument(help="A file, or a folder (stored as a tree).")],
+    pattern: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of a folder only files with such names, as '*.pdf'. Several times for more."
+        ),
+    ] = None,
+    recursive: Annotated[
+        bool,
+        typer.Option("--recursive/--no-recursive", help="Take the files of folders below too."),
+    ] = True,
     data_class: Class = "internal",
     fmt: output.Format = "table",
     state: session.State = None,
@@ -31,9 +41,13 @@ def put(
     """Store a file or a folder and print its digest.
 
     Examples:  hivemesh artifact put mail.mbox  ·  hivemesh artifact put ~/Maildir --class personal
+               hivemesh artifact put reports --pattern '*.pdf' --pattern '*.docx' --no-recursive
     """
+    if path.is_file() and (pattern or not recursive):
+        message = f"--pattern and --no-recursive are for a folder; {str(path)!r} is a file"
+        raise typer.BadParameter(message)
     with session.client(state) as client:
-        view = upload(client, path, data_class)
+        view = upload(client, path, data_class, patterns=pattern or (), recursive=recursive)
     if fmt == "table":
         typer.echo(view.sha256)
     else:
@@ -57,26 +71,21 @@ def get(
         output.save(client.artifact(sha256), file, fmt)
 
 
-def upload(client: "Client", path: Path, data_class: str = "internal") -> "ArtifactView":
-    """Store a file, or every file of a folder and then the tree that names them."""
-    if not path.is_dir():
-        with path.open("rb") as source:
-            return client.put_artifact(source, name=path.name, data_class=data_class)
-    import io
-
-    import msgspec
-    from hivemesh_sdk.contracts.artifacts import Artifact, Tree
-    from hivemesh_sdk.contracts.names import TREE_MEDIA_TYPE
-
-    entries = {}
-    for file in sorted(one for one in path.rglob("*") if one.is_file() and not one.is_symlink()):
-        view = upload(client, file, data_class)
-        name = file.relative_to(path).as_posix()
-        entries[name] = Artifact(sha256=view.sha256, size=view.size, name=file.name)
-    tree = io.BytesIO(msgspec.json.encode(Tree(entries=entries)))
-    return client.put_artifact(
-        tree, name=path.name, media_type=TREE_MEDIA_TYPE, data_class=data_class
-    )
+def upload(
+    client: "Client",
+    path: Path,
+    data_class: str = "internal",
+    *,
+    patterns: Sequence[str] = (),
+    recursive: bool = True,
+) -> "ArtifactView":
+    """Store a file, or the files of a folder and then the tree that names them."""
+    if path.is_dir():
+        return client.put_folder(
+            path, patterns=patterns, recursive=recursive, data_class=data_class
+        )
+    with path.open("rb") as source:
+        return client.put_artifact(source, name=path.name, data_class=data_class)
 
 
 def stored(

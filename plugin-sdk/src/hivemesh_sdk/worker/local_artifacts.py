@@ -11,6 +11,7 @@ import msgspec
 from hivemesh_sdk.contracts.artifacts import Artifact, Tree
 from hivemesh_sdk.contracts.names import TREE_MEDIA_TYPE
 from hivemesh_sdk.errors import ConfigurationError, FatalError
+from hivemesh_sdk.safeio.folders import files_of
 from hivemesh_sdk.worker.codec import artifact_fields
 
 _decode_tree = msgspec.json.Decoder(Tree).decode
@@ -31,9 +32,7 @@ class LocalArtifacts:
         """
         if path.is_dir():
             entries = {
-                one.relative_to(path).as_posix(): self._add_file(one)
-                for one in sorted(path.rglob("*"))
-                if one.is_file() and not one.is_symlink()
+                one.relative_to(path).as_posix(): self._add_file(one) for one in files_of(path)
             }
             tree = msgspec.json.encode(Tree(entries=entries))
             return self.put(tree, media_type=TREE_MEDIA_TYPE, name=path.name)
