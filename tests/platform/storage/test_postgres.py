@@ -297,6 +297,19 @@ async def test_a_database_with_another_encoding_is_refused(postgres_server, tmp_
             pass
 
 
+async def test_a_server_that_acknowledges_before_it_has_synced_is_refused(postgres_server):
+    name = postgres_server.new_database(TEMPLATE)
+    postgres_server.query(
+        f"ALTER DATABASE {name} SET synchronous_commit = off", password="root-password"
+    )
+    with pytest.raises(DatabaseUnsuitableError, match="synchronous_commit is off") as refused:
+        async with opening.open_database(
+            settings_of(postgres_server, name), place(postgres_server, name)
+        ):
+            pass
+    assert refused.value.problem().code == "HM-1312"
+
+
 def test_two_that_make_the_schema_at_once_both_find_it(postgres_server):
     where = place(postgres_server, postgres_server.new_database())
     failed = []
