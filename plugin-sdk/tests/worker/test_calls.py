@@ -136,6 +136,14 @@ async def test_an_async_capability_calls_too(pair):
     assert json.loads(frame.body)["booked"]["amount"] == 5
 
 
+@pytest.mark.parametrize("capability", ["doc.convert@1", "doc.convert_async@1"])
+async def test_the_callee_has_no_longer_than_the_step_that_calls(pair, capability):
+    answer = json.loads((await pair.step(pair.converter, capability)).body)
+    of_callee, of_step = answer["booked"]["left_s"], answer["left_s"]
+    assert of_step < 30
+    assert 0 < of_callee <= of_step + 0.001  # it is handed on in whole milliseconds
+
+
 async def test_the_same_question_is_asked_once_unless_it_has_a_name(pair):
     frame = await pair.step(pair.converter, "doc.twice@1")
     first, second, named = json.loads(frame.body)

@@ -9,7 +9,8 @@ BOOKED: list[int] = []  # in the process that serves
 
 @converter.call("doc.convert@1")
 def convert(amount: int, context: Context) -> dict:
-    return {"booked": context.call("ledger.book@1", amount, {"unit": "EUR"})}
+    left_s = context.deadline
+    return {"left_s": left_s, "booked": context.call("ledger.book@1", amount, {"unit": "EUR"})}
 
 
 @converter.call("doc.twice@1")
@@ -23,7 +24,8 @@ def twice(amount: int, context: Context) -> list:
 
 @converter.call("doc.convert_async@1", run_in="inline")
 async def convert_async(amount: int, context: Context) -> dict:
-    return {"booked": await context.call_async("ledger.book@1", amount)}
+    left_s = context.deadline
+    return {"left_s": left_s, "booked": await context.call_async("ledger.book@1", amount)}
 
 
 @converter.call("doc.strays@1", run_in="inline")
@@ -48,4 +50,5 @@ async def starts_async(amount: int, context: Context) -> str:
 @ledger.call("ledger.book@1", run_in="inline")
 async def book(amount: int, options: dict, context: Context) -> dict:
     BOOKED.append(amount)
-    return {"amount": amount, "unit": options.get("unit", ""), "key": context.key}
+    unit = options.get("unit", "")
+    return {"amount": amount, "unit": unit, "key": context.key, "left_s": context.deadline}
