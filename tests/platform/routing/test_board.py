@@ -1,4 +1,5 @@
 import random
+from collections import Counter
 
 import pytest
 from hivemesh_platform.routing.board import Board, Seat
@@ -37,6 +38,20 @@ def test_ties_go_to_the_least_recently_chosen() -> None:
         chosen.append(name)
         found.release(name, "a.do@1")
     assert chosen == ["a", "b", "c", "a", "b", "c"]
+
+
+def test_equal_instances_take_equal_shares_of_equal_jobs() -> None:
+    found = board(*(seat(name, slots=2) for name in "abcd"))
+    taken: Counter[str] = Counter()
+    running: list[str] = []
+    while taken.total() < 100:
+        name = choose(found)
+        if name is None:
+            found.release(running.pop(0), "a.do@1")
+        else:
+            running.append(name)
+            taken[name] += 1
+    assert taken == dict.fromkeys("abcd", 25)
 
 
 def test_steps_in_flight_count_at_once() -> None:
