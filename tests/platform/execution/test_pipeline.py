@@ -22,6 +22,7 @@ from fake_workers import (
     capability,
     failing,
     mapper,
+    ndjson,
     parse,
     records_frame,
     source,
@@ -54,7 +55,15 @@ async def test_the_view_counts_batches_and_records(tmp_path):
         run = await platform.run()
         seen = {n.name: (n.batches_done, n.batches_known, n.records_out) for n in run.nodes}
         assert seen == {"read": (4, 4, 35), "double": (4, 4, 35), "sum": (4, 4, 1)}
-        assert platform.execution.counters.records_by_worker.total() == 35 + 35
+
+
+async def test_the_records_that_a_workers_steps_bring_are_counted_with_their_bytes(tmp_path):
+    async with core(tmp_path, worker(records=35)) as platform:
+        await platform.run()
+        counters = platform.execution.counters
+        assert counters.records_by_worker == {"fake": 35 + 35}
+        read, doubled = ndjson(numbers(35)), ndjson(map(double, numbers(35)))
+        assert counters.bytes_by_worker == {"fake": len(read) + len(doubled)}
 
 
 async def test_many_batches_grow_a_reduce_tree(tmp_path):
@@ -338,6 +347,21 @@ async def test_a_job_answers_within_its_wait(tmp_path):
         view = await platform.execution.jobs.start(request, TESTER)
         assert view.state == "completed"
         assert view.outputs == {"result": {"value": {"a": 1}, "options": {"b": 2}}}
+
+
+async def test_a_job_tells_when_it_came_began_and_ended(tmp_path):
+    away = worker()
+    away.dead = True
+    async with core(tmp_path, away) as platform:
+        job = await platform.execution.jobs.start(JobRequest(capability="test.echo@1"), TESTER)
+        assert (job.started_at, job.ended_at) == (None, None)
+        away.dead = False
+        platform.placement.changed()
+        job = await platform.end(job.id)
+        [attempt] = await platform.execution.history.attempts(job.id, "", -1, 0, 10)
+        times = [job.created_at, job.started_at, attempt.started_at, attempt.ended_at, job.ended_at]
+        assert all(times)
+        assert times == sorted(times)
 
 
 async def test_a_failed_job_shows_its_problem(tmp_path):
