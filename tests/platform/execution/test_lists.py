@@ -1,13 +1,17 @@
 """Lists of very many runs and jobs: each filter is answered by an index, and newest come first."""
 
+from collections import Counter
+
 import pytest
 from hivemesh_platform.access.model import Principal
 from hivemesh_platform.execution.ledger import batch_sql
 from hivemesh_platform.execution.ledger.batch_sql import Counts, Ends
+from hivemesh_platform.execution.ledger.store import pending, totals
 from hivemesh_platform.execution.runs import history, subjects
 from hivemesh_platform.execution.runs.history import History
 from hivemesh_platform.execution.runs.subjects import Filters
 from hivemesh_sdk.clock import SystemClock
+from hivemesh_sdk.contracts.names import DEFAULT_PRIORITY
 from hivemesh_sdk.errors import InvalidError
 
 RUN = """INSERT INTO run (id, pipeline, version, document, parameters, labels, submitter, state,
@@ -73,6 +77,28 @@ async def test_a_state_is_that_of_all_that_are_listed(filled, state):
     runs = {id_of("run", 2 * n) for n in range(40) if 2 * n % 4 == place}
     jobs = {id_of("job", 2 * n + 1) for n in range(40) if (2 * n + 1) % 4 == place}
     assert set(await newest(filled, Filters(state=state))) == runs | jobs
+
+
+async def test_the_figures_of_the_queue_add_up_to_the_jobs_that_are_kept(filled):
+    ended = {"failed": 20, "cancelled": 20}
+    states = ("queued", "queued", "queued", "queued", "waiting", "waiting", "running")
+    rows = [(id_of("job", 100 + n), "c", ANNA, state, 1, None) for n, state in enumerate(states)]
+    of_a_run = (id_of("run", 0), "c", ANNA, "queued", 1, None)
+
+    def fill(tx):
+        tx.execute_many(JOB, rows)
+        tx.execute(JOB.replace("'job'", "'step'"), of_a_run)
+        rise = "UPDATE work SET priority = ? WHERE run = ?"
+        tx.execute_many(rise, [(DEFAULT_PRIORITY + 1, row[0]) for row in rows[3:5]])
+
+    await filled.write(fill)
+    found, waits = await filled.read(lambda tx: ([tuple(row) for row in totals(tx)], pending(tx)))
+    jobs = {state: number for kind, state, number in found if kind == "job"}
+    assert jobs == ended | Counter(states)
+    count = "SELECT COUNT(*) AS number FROM work WHERE node = 'job'"
+    assert sum(jobs.values()) == (await filled.read(lambda tx: tx.one(count)))["number"]
+    assert waits == {"high": 2, "background": 4}
+    assert sum(waits.values()) == jobs["queued"] + jobs["waiting"]
 
 
 @pytest.mark.parametrize("who", ["ben", BEN])
