@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections import defaultdict
+from itertools import accumulate
 
 import pytest
 from execution_support import PIPELINE, TESTER, core, worker
@@ -225,3 +227,36 @@ async def test_a_job_waits_for_the_limit_of_its_key_and_says_so(tmp_path):
         await limits.unset("key:customer-7", "default")
         assert (await running.end(second)).state.value == "completed"
         await running.execution.runs.cancel(first)
+
+
+def most_at_once(spans):
+    """Of spans of time; who begins as another one ends follows it."""
+    changes = sorted(change for begun, ended in spans for change in ((begun, 1), (ended, -1)))
+    return max(accumulate(change for _, change in changes))
+
+
+async def test_each_key_keeps_its_limit_while_many_compete_for_more_slots(tmp_path):
+    idle = [worker(f"w{number}", slots=8) for number in range(3)]
+    for one in idle:
+        one.dead = True
+    async with core(tmp_path, *idle) as running:
+        limits = running.execution.limits
+        await limits.set("key:customer-*", LimitRequest(running=2), "default", "tester")
+        keys = [f"customer-{number % 4}" for number in range(60)]
+        jobs = [
+            await submit(running, number, key="", concurrency_key=key)
+            for number, key in enumerate(keys)
+        ]
+        for one in idle:
+            one.dead = False
+        running.placement.changed()
+        assert {(await running.end(job)).state.value for job, _ in jobs} == {"completed"}
+        rows = await running.database.read(
+            lambda tx: tx.all("SELECT limit_key, started_at, ended_at FROM work")
+        )
+        spans = defaultdict(list)
+        for key, *span in rows:
+            spans[key].append(span)
+        assert {key: most_at_once(some) for key, some in spans.items()} == {
+            f"default/customer-{number}": 2 for number in range(4)
+        }
