@@ -133,6 +133,20 @@ async def test_capabilities_are_told_with_who_serves_them(found: Platform) -> No
     assert answer.status == 404
 
 
+async def test_job_types_are_told_with_the_schemas_of_what_they_take(tmp_path: Path) -> None:
+    takes = {"type": "object", "required": ["text"]}
+    options = {"type": "object", "properties": {"loud": {"type": "boolean"}}}
+    say = {"id": "echo.say@1", "kind": "call", "input": takes, "options": options}
+    install(tmp_path, manifest(capabilities=[say, {"id": "echo.read@1", "kind": "source"}]))
+    async with platform(tmp_path) as found:
+        (one,) = (await call(found.mesh_app, "GET", "/v1/job-types")).json()["items"]
+        assert (one["id"], one["kind"]) == ("echo.say@1", "call")
+        assert (one["input"], one["options"]) == (takes, options)
+        body = {"capability": "echo.say@1", "input": {}}
+        answer = await call(found.mesh_app, "POST", "/v1/jobs", body=body)
+        assert (answer.status, answer.json()["errors"][0]["pointer"]) == (422, "/input")
+
+
 async def test_a_join_token_is_made_for_the_operator(found: Platform) -> None:
     answer = await call(found.mesh_app, "POST", "/v1/workers/echo/join-tokens", body={})
     assert answer.status == 201
@@ -173,6 +187,14 @@ async def test_the_six_metrics_are_there(found: Platform) -> None:
     ):
         assert f"# TYPE {name}" in text
     assert 'hivemesh_workers_active{worker="echo"} 0.0' in text
+
+
+async def test_the_metrics_tell_what_the_steps_of_a_worker_brought(found: Platform) -> None:
+    found.counters.records_by_worker["echo"] += 70
+    found.counters.bytes_by_worker["echo"] += 819
+    text = (await call(found.mesh_app, "GET", "/metrics", as_=OPERATOR)).body.decode()
+    assert 'hivemesh_data_processed_records_total{worker="echo"} 70.0' in text
+    assert 'hivemesh_data_processed_bytes_total{worker="echo"} 819.0' in text
 
 
 async def test_a_job_is_hurried_by_an_admin_in_local_mode_and_that_is_on_record(
