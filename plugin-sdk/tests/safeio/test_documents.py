@@ -39,6 +39,13 @@ def test_a_manifest_is_loaded_from_its_file(tmp_path):
     assert load_manifest(tmp_path / "plugin.yaml").metadata.name == "hello"
 
 
+def test_a_step_has_five_minutes_where_the_manifest_says_nothing():
+    [greet] = parse_manifest(MANIFEST).capabilities
+    assert greet.timeout_s == 300
+    longer = MANIFEST.replace("run_in: inline", "run_in: inline, timeout_s: 900")
+    assert parse_manifest(longer).capabilities[0].timeout_s == 900
+
+
 def test_a_missing_file_is_a_coded_error(tmp_path):
     with pytest.raises(FileUnreadableError) as caught:
         load_manifest(tmp_path / "plugin.yaml")
