@@ -28,6 +28,7 @@ WORKER_POINTS = ("effect.before", "executor", "effect.after", "reply:0", "reply:
 SETTINGS = ("execution.batch_records=20", "execution.in_flight_batches=4")
 SLOTS = 4  # jobs that a worker runs at once
 MOVES_S = 5.0  # after a restart
+AGAIN_S = 10.0  # from a job's start over the death of its worker to its end
 OF_SOURCES = ("ack.", "record.")  # what only a run with a source comes to
 COUNTED = 400  # records of one run of the source
 PIPELINE = {
@@ -56,6 +57,7 @@ class Drill:
     slowest_start_s: float = 0.0  # until the platform was ready
     most_cpu_s: float = 0.0  # that a start took: what it waits for beside it is the machine
     slowest_ready_s: float = 0.0  # from being ready until work moved
+    slowest_again_s: float = 0.0  # until a job that had killed its worker ended
     runs: list[str] = field(default_factory=list)
     _next: int = 0
     _pending: dict[int, dict[str, object]] = field(default_factory=dict)
@@ -117,9 +119,13 @@ class Drill:
     def kill_worker(self, die: str) -> None:
         """Let a job kill its worker on the way."""
         self.await_runs()  # a source that is killed three times in a row is given up, by rule
+        began = time.monotonic()
         self.submit(1, die=die)
+        killer = self._next
         self.kills += 1
         self.submit(3)
+        self._await_end(killer, 120.0)
+        self.slowest_again_s = max(self.slowest_again_s, time.monotonic() - began)
         self.await_progress()
 
     def restart(self) -> None:
@@ -137,11 +143,17 @@ class Drill:
 
     def await_progress(self, within_s: float = 60.0) -> None:
         """Wait until a job that is submitted now has ended."""
-        known = self.ledger.numbers()
         self.submit(1)
-        until(lambda: self.resubmit() or self.ledger.numbers() - known, within_s, "accepted")
-        job = self._job(max(self.ledger.numbers()))
-        until(lambda: self._ended(job), within_s, f"{job} ended after a restart")
+        self._await_end(self._next, within_s)
+
+    def _await_end(self, number: int, within_s: float) -> None:
+        def accepted() -> bool:
+            self.resubmit()
+            return number in self.ledger.numbers()
+
+        until(accepted, within_s, f"{number} accepted")
+        job = self._job(number)
+        until(lambda: self._ended(job), within_s, f"{job} ended")
 
     def _job(self, number: int) -> str:
         return next(one.job for one in self.history().accepted if one.number == number)
@@ -211,6 +223,9 @@ def note_figures(name: str, drill: Drill, verdict: Verdict, *, kills: int, jobs:
     cpu, after = drill.most_cpu_s, drill.slowest_ready_s
     record(f"{name}: CPU of a start", cpu, "s", MOVES_S / 2, holds=cpu <= MOVES_S / 2)
     record(f"{name}: from ready until work moves", after, "s", MOVES_S, holds=after <= MOVES_S)
+    if again := drill.slowest_again_s:
+        what = f"{name}: a step that killed its worker ended"
+        record(what, again, "s", AGAIN_S, holds=again <= AGAIN_S)
 
 
 def final_of(client: Client, job: str) -> Final:
