@@ -1,6 +1,7 @@
 """A worker that is stopped in the middle of a step, and one that is started again between pages."""
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -82,6 +83,11 @@ def test_a_step_of_a_stopped_worker_is_placed_again_and_its_words_are_stale(
         took_s = time.monotonic() - began
         name = "lost worker: its step placed again"
         record(name, took_s, "s", PLACED_AGAIN_S, holds=took_s <= PLACED_AGAIN_S)
+        told = installation.run_command("run", "lost", "--all", "-o", "json")
+        [lost] = [one for one in json.loads(told.stdout) if one["instance"] == stopped.id]
+        assert lost["key"] == f"{run}.parse.0"
+        assert lost["elapsed_s"] > 0
+        assert lost["now_attempt"] > lost["attempt"]
         before = installation.metric("hivemesh_stale_refused_total")
     finally:
         signal_all(processes, signal.SIGCONT)
