@@ -145,6 +145,7 @@ def test_a_slow_instance_is_left_out_and_comes_back_when_it_is_quick(
         jobs = fleet.submit(200)
         later = fleet.taken(jobs[100:])
         assert slow.id in fleet.out()
+        assert fleet.platform.metric("hivemesh_instance_ejections_total") >= 1
         assert later[slow.id] <= 100 // INSTANCES // 2, later
         assert (
             f"{slow.id}: {CAPABILITY}"
