@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from chaos_figures import record
 from hivemesh_sdk.contracts.api import JobRequest, RunState
@@ -46,6 +47,10 @@ def start(installation: Installation, document: dict[str, object]) -> str:
 def job(installation: Installation, capability: str, value: object = None) -> str:
     with installation.client() as client:
         return client.call(capability, value, wait_s=0).id
+
+
+def slots_in_use(installation: Installation) -> int:
+    return installation.instances("hostile")[0].active.get("hostile.hold@1", 0)
 
 
 def numbers(installation: Installation, run: str) -> list[int]:
@@ -94,11 +99,7 @@ def test_a_cancelled_computation_in_c_is_ended_after_the_grace_and_nobody_else(
     with running.client() as client:
         client.cancel(held)
     assert running.run(held).state is RunState.CANCELLED
-
-    def slots_in_use() -> int:
-        return running.instances("hostile")[0].active.get("hostile.hold@1", 0)
-
-    until(lambda: slots_in_use() == 1, GRACE_S + 30, "its process was ended")
+    until(lambda: slots_in_use(running) == 1, GRACE_S + 30, "its process was ended")
     assert running.run(beside).state is RunState.RUNNING
     assert [one.id for one in running.instances("hostile")] == [before.id]
     with running.client() as client:
@@ -158,9 +159,11 @@ def test_the_others_keep_their_throughput_beside_a_poisoned_batch(
 
 
 def test_a_deadline_of_a_call_holds_from_end_to_end(running: Installation, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    [before] = running.instances("hostile")
     request = JobRequest(
         capability="hostile.hold@1",
-        input={"path": str(tmp_path / "flag")},
+        input={"path": str(flag)},
         deadline_s=1.0,
         max_retries=1,
     )
@@ -172,3 +175,7 @@ def test_a_deadline_of_a_call_holds_from_end_to_end(running: Installation, tmp_p
     assert str(ended.problem["code"]) == "HM-1208"
     with running.client() as client:
         assert [one.outcome for one in client.attempts(view["id"])] == ["failed", "failed"]
+    overran = list(map(int, flag.read_text().split())) if flag.exists() else []
+    until(lambda: not any(map(psutil.pid_exists, overran)), GRACE_S + 30, "its processes ended")
+    until(lambda: slots_in_use(running) == 0, GRACE_S + 30, "its slots are free")
+    assert [one.id for one in running.instances("hostile")] == [before.id]
