@@ -12,6 +12,7 @@ pytestmark = pytest.mark.e2e
 
 WORKERS = [ROOT / "tests" / "support" / "workers" / name for name in ("converter", "notary")]
 COUNT = "sheet.count@1"
+NOTARIES = 3
 SIZES = {
     "apiVersion": "hivemesh/v1",
     "kind": "Pipeline",
@@ -24,7 +25,8 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, shared: Shared) -> Iterator[Installation]:
-    with installed(tmp_path_factory.mktemp("jobs"), shared, workers=WORKERS) as found:
+    folder, three = tmp_path_factory.mktemp("jobs"), f'workers.instances={{"notary": {NOTARIES}}}'
+    with installed(folder, shared, three, workers=WORKERS) as found:
         found.start()
         found.until_live()
         yield found
@@ -45,22 +47,36 @@ def lines(folder: Path, count: int) -> str:
     return str(file)
 
 
+def done_at(running: Installation, instance: str, jobs: str) -> list[str]:
+    """The keys of these jobs' attempts that have ended well at an instance."""
+    with running.client() as client:
+        tried = client.attempts_at(instance, limit=1000)
+    return [one.key for one in tried if one.key.startswith(jobs) and one.outcome == "completed"]
+
+
 def test_many_jobs_by_the_command(running: Installation, tmp_path: Path) -> None:
     label = f"test={tmp_path.name}"
-    words = ("job", "submit", COUNT, "--file", lines(tmp_path, 200), "--label", label)
+    words = ("job", "submit", COUNT, "--file", lines(tmp_path, 300), "--label", label)
     done = said(running, *words, "--priority", "7", "--max-retries", "0", "--wait", code=6)
-    assert done["states"] == {"completed": 200, "failed": 1}
+    assert done["states"] == {"completed": 300, "failed": 1}
     batch = done["id"]
     [listed] = said(running, "job", "batch", "list", "--label", label)
-    assert (listed["id"], listed["count"], listed["open"]) == (batch, 201, 0)
+    assert (listed["id"], listed["count"], listed["open"]) == (batch, 301, 0)
     [failed] = said(running, "job", "list", "--batch", batch, "--in", "failed")
     assert (failed["batch"], failed["labels"]) == (batch, {"test": tmp_path.name})
     (tmp_path / "no" / "such" / "folder").parent.mkdir(parents=True)
     said(running, "job", "retry", "--batch", batch, "--failed")
-    assert said(running, "job", "batch", "watch", batch)["states"] == {"completed": 201}
+    assert said(running, "job", "batch", "watch", batch)["states"] == {"completed": 301}
     results = running.run_command("job", "batch", "results", batch).stdout.splitlines()
-    assert [json.loads(line)["result"] for line in results] == [*range(200), -1]
-    assert len((tmp_path / "noted").read_text().splitlines()) == 200
+    assert [json.loads(line)["result"] for line in results] == [*range(300), -1]
+    assert sorted(map(int, (tmp_path / "noted").read_text().splitlines())) == list(range(300))
+    jobs = batch.replace("batch_", "job_")
+    ended = [done_at(running, one.id, jobs) for one in running.instances("notary")]
+    assert len(ended) == NOTARIES
+    assert sorted(job for at_one in ended for job in at_one) == sorted(
+        f"{jobs}-{number:06d}.job.0" for number in range(1, 302)
+    )
+    assert sum(map(bool, ended)) > 1
 
 
 def test_a_batch_is_cancelled_while_some_of_it_runs(running: Installation, tmp_path: Path) -> None:
