@@ -231,7 +231,7 @@ async def test_a_job_waits_for_the_limit_of_its_key_and_says_so(tmp_path):
         await running.execution.runs.cancel(first)
 
 
-CUSTOMERS, OF_EACH = 4, 15
+CUSTOMERS, OF_EACH = 4, 8
 
 
 class OverlappingFleet(FakeWorkerFleet):
