@@ -27,6 +27,8 @@ from hivemesh_sdk.contracts.steps import (
 )
 from hivemesh_sdk.contracts.submits import SubmitReply, SubmitRequest
 from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest, Ticket
+from hivemesh_sdk.trust.bundle import BundleDocument
+from hivemesh_sdk.trust.wire import EnrolRequest, IdentityAnswer, RenewRequest
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -62,11 +64,18 @@ MESSAGES: Mapping[str, object] = {
     "problem": Problem,
 }
 
+JOINING: Mapping[str, object] = {  # what a worker sends and gets before it serves anything
+    "enrol-request": EnrolRequest,
+    "renew-request": RenewRequest,
+    "identity-answer": IdentityAnswer,
+    "bundle": BundleDocument,
+}
+
 
 def documents() -> dict[str, JsonValue]:
     """One schema per document, by its name; each stands alone."""
     written = {name: _written(name, model) for name, model in WRITTEN.items()}
-    messages = {name: _message(name, kind) for name, kind in MESSAGES.items()}
+    messages = {name: _message(name, kind) for name, kind in {**MESSAGES, **JOINING}.items()}
     return {**written, **messages}
 
 
