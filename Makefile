@@ -9,7 +9,7 @@ COMPOSE_FILE := docker-compose.multi-worker.yml
 REPLICAS := -f $(COMPOSE_FILE) -f docker-compose.postgresql.yml
 JOBS ?= 2
 PROCESSES ?= 5
-DRILLS ?= 6
+DRILLS ?= 4
 # A suite's processes end with it, so none grows for long; a file's tests stay in one process, and
 # tests/conftest.py says which files begin.
 # A hanging test fails by a signal, with its stack: a thread would end the process under the others.

@@ -127,7 +127,7 @@ def four(shared: Shared, folder: Path) -> Iterator[Fleet]:
 
 @pytest.mark.recorded
 def test_equal_instances_take_equal_shares(shared: Shared, tmp_path: Path) -> None:
-    """Beside other drills an instance may wait for a CPU and be slower for a while."""
+    """Exactly equal where they are equally quick (the board's tests); here some wait for a CPU."""
     with four(shared, tmp_path) as fleet:
         taken = fleet.taken(fleet.submit(100))
         most = max(taken.values())
