@@ -255,16 +255,19 @@ class FolderSyncs:
         self._sync(descriptor)
 
 
-async def test_bytes_whose_name_is_not_on_the_disk_yet_are_not_stored_yet(store, monkeypatch):
-    path_of(store, digest(b"abc")).parent.mkdir()
-    syncs = FolderSyncs(monkeypatch)
+async def second_put_waits(one, other, syncs):
+    path_of(one, digest(b"abc")).parent.mkdir()
     async with asyncio.TaskGroup() as group:
-        group.create_task(store.put(b"abc", ""))
+        group.create_task(one.put(b"abc", ""))
         await syncs.begin()
-        again = group.create_task(store.put(b"abc", ""))
+        again = group.create_task(other.put(b"abc", ""))
         await syncs.begin()
         assert not again.done()
         syncs.let_go.set()
+
+
+async def test_bytes_whose_name_is_not_on_the_disk_yet_are_not_stored_yet(store, monkeypatch):
+    await second_put_waits(store, store, FolderSyncs(monkeypatch))
 
 
 async def test_a_replica_does_not_rely_on_what_another_has_just_begun_to_store(
@@ -274,15 +277,7 @@ async def test_a_replica_does_not_rely_on_what_another_has_just_begun_to_store(
         LocalArtifactStore(tmp_path, replica="a") as one,
         LocalArtifactStore(tmp_path, replica="b") as other,
     ):
-        path_of(one, digest(b"abc")).parent.mkdir()
-        syncs = FolderSyncs(monkeypatch)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(one.put(b"abc", ""))
-            await syncs.begin()
-            again = group.create_task(other.put(b"abc", ""))
-            await syncs.begin()
-            assert not again.done()
-            syncs.let_go.set()
+        await second_put_waits(one, other, FolderSyncs(monkeypatch))
 
 
 async def test_temporary_files_of_a_killed_process_are_removed_at_the_start(tmp_path):

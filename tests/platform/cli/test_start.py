@@ -8,7 +8,7 @@ from hivemesh_sdk.errors import RemoteError
 
 
 def failed(monkeypatch, folder, code):
-    command = [sys.executable, "-c", f"import os, time; {code}"]
+    command = [sys.executable, "-c", f"import os, signal; {code}"]
     monkeypatch.setattr(lifecycle, "_command", lambda *_: command)
     with pytest.raises(RemoteError) as caught:
         lifecycle.start(folder, [])
@@ -27,4 +27,4 @@ def test_one_that_ends_is_told_so(monkeypatch, tmp_path):
 
 def test_one_that_is_too_slow_is_stopped_and_told_so(monkeypatch, tmp_path):
     monkeypatch.setattr(lifecycle, "START_TIMEOUT_S", 0.5)
-    assert "was not ready after" in failed(monkeypatch, tmp_path, "time.sleep(3600)")
+    assert "was not ready after" in failed(monkeypatch, tmp_path, "signal.pause()")

@@ -111,7 +111,7 @@ class JobBatches:
         fields = request.model_dump()
         first = JobRequest(input=list(inputs.naming), **fields)
         await _refuse_unfit_lines(self._jobs.declared(request.capability), inputs.lines)
-        job = await self._jobs.prepare_checked(first, submitter)
+        job = await self._jobs.prepare(first, submitter, is_fit=True)
         spec = _decode(job.spec, type=JobSpec)
         specs = await _specs(spec, inputs.lines)
         together = "" if inputs.naming else self._jobs.together(request.capability, spec)

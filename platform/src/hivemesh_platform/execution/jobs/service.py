@@ -111,24 +111,15 @@ class JobService:
         *,
         replay_of: str = "",
         labels: Mapping[str, str] = NO_LABELS,
+        is_fit: bool = False,
     ) -> NewJob:
-        """Check a job and make it ready to be accepted.
+        """Check a job and make it ready to be accepted; `is_fit`: its input was checked before.
 
         Raises:
             UnknownCapabilityError, InvalidError, DataClassError: as `start` has it.
         """
-        refuse_unfit(self.declared(request.capability), request.input, "/input")
-        return await self.prepare_checked(request, submitter, replay_of=replay_of, labels=labels)
-
-    async def prepare_checked(
-        self,
-        request: JobRequest,
-        submitter: Behalf,
-        *,
-        replay_of: str = "",
-        labels: Mapping[str, str] = NO_LABELS,
-    ) -> NewJob:
-        """As `prepare`, for an input that `refuse_unfit` has seen."""
+        if not is_fit:
+            refuse_unfit(self.declared(request.capability), request.input, "/input")
         inputs = await self._class_of(request)
         spec = self._spec(request, effective(submitter), inputs)
         await self.check_secrets(request.capability, request.options, effective(submitter))
