@@ -2,20 +2,16 @@
 
 import asyncio
 import json
-import sys
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 from hivemesh_platform.app import Platform
-from hivemesh_platform.cli import failures, session
-from hivemesh_platform.cli.main import build
+from hivemesh_platform.cli import failures
 from hivemesh_sdk.client import Client
 from hivemesh_sdk.contracts.artifacts import Tree
 from hivemesh_sdk.contracts.names import TREE_MEDIA_TYPE
-from platform_support import ask, install, platform
-from registry_support import manifest
+from platform_support import ask
 
 pytestmark = pytest.mark.integration
 
@@ -34,29 +30,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def found(tmp_path: Path) -> AsyncIterator[Platform]:
-    install(tmp_path, manifest())
-    async with platform(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def put(
-    found: Platform, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., "asyncio.Future[tuple[int, str, str]]"]:
-    """Run `artifact put` in a thread, beside the platform that it talks to."""
-    monkeypatch.setattr(session, "_chosen", {})
-    monkeypatch.setenv("HIVEMESH_STATE__FOLDER", str(found.state_folder))
-
-    def run(*more: object) -> tuple[int, str, str]:
-        words = ["artifact", "put", *map(str, more)]
-        monkeypatch.setattr(sys, "argv", ["hivemesh", *words])
-        code = failures.run_guarded(
-            lambda: build(words)(words, prog_name="hivemesh", standalone_mode=False)
-        )
-        return (code, *capsys.readouterr())
-
-    return lambda *more: asyncio.to_thread(run, *more)
+def put(hivemesh):
+    """Run `artifact put` beside the platform that it talks to."""
+    return lambda *more: hivemesh("artifact put", *map(str, more))
 
 
 async def names(found: Platform, sha256: str) -> list[str]:

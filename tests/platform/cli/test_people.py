@@ -1,56 +1,15 @@
 """`whoami`, `auth` and `token`, against a platform, by certificate and by token from elsewhere."""
 
-import asyncio
 import json
-import sys
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hivemesh_platform.app import Platform
-from hivemesh_platform.cli import failures, session
-from hivemesh_platform.cli.main import build
+from hivemesh_platform.cli import session
 from hivemesh_platform.cli.values import seconds
 from hivemesh_sdk.errors import ConfigurationError
-from platform_support import install, platform
-from registry_support import manifest
 
 pytestmark = pytest.mark.integration
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-async def found(tmp_path: Path) -> AsyncIterator[Platform]:
-    install(tmp_path, manifest())
-    async with platform(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def hivemesh(
-    found: Platform, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., "asyncio.Future[Said]"]:
-    """Run a command line in a thread, beside the platform that it talks to."""
-    monkeypatch.setattr(session, "_chosen", {})
-    monkeypatch.setenv("HIVEMESH_STATE__FOLDER", str(found.state_folder))
-
-    def run(line: str, *more: str) -> Said:
-        words = session.take_remote([*line.split(), *more])
-        monkeypatch.setattr(sys, "argv", ["hivemesh", *words])
-        code = failures.run_guarded(
-            lambda: build(words)(words, prog_name="hivemesh", standalone_mode=False)
-        )
-        seen = capsys.readouterr()
-        return Said(code, seen.out, seen.err)
-
-    return lambda line, *more: asyncio.to_thread(run, line, *more)
 
 
 async def test_the_command_of_the_state_folder_is_the_operator(hivemesh) -> None:
