@@ -1,11 +1,6 @@
-"""`make bench`: measures, prints one table and writes bench/results.json.
+"""`make bench`: measures, prints one table and writes bench/results.json; `--help` says what there is."""
 
-    bench/run.py [mesh] [pipeline] [memory] [footprint] [rotation] [audit] [authorization] [policy] [jobs]
-                 [peers] [throughput] [soak] [routing] [api] [lists] [slow] [poison] [--quick] [--minutes=N]
-
-Without names all parts run. `--quick` takes one round and leaves the 1 GB archive out.
-"""
-
+import argparse
 import json
 import os
 import statistics
@@ -14,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import audit
@@ -46,13 +42,13 @@ MEMORY_GOALS = {
 
 def main() -> int:
     """Run the parts that were asked for; 0 also where a goal was missed: the table says so."""
-    wanted = [word for word in sys.argv[1:] if not word.startswith("-")] or list(PARTS)
-    quick = "--quick" in sys.argv
+    asked = _asked(sys.argv[1:])
+    parts = PARTS | {"soak": partial(endurance.measure, minutes=asked.minutes)}
     _environment()
     rows: list[Row] = []
-    for name in wanted:
+    for name in asked.parts or PARTS:
         print(f"\n== {name}", flush=True)
-        part = list(PARTS[name](quick=quick))
+        part = list(parts[name](quick=asked.quick))
         show(part)
         rows += part
     keep(rows, HERE / "results.json")
@@ -61,6 +57,23 @@ def main() -> int:
         f"\n{len(rows)} figures, {len(missed)} goals missed{': ' + '; '.join(missed) if missed else ''}"
     )
     return 0
+
+
+def _asked(words: list[str]) -> argparse.Namespace:
+    """Read the command line; what is not a part ends the command before anything is measured."""
+    parser = argparse.ArgumentParser(
+        prog="bench/run.py",
+        description="Measure, print one table and write bench/results.json.",
+        epilog="bench/README.md says what each part measures, and against what.",
+    )
+    names = ", ".join(PARTS)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {names}; default: all")
+    parser.add_argument("--quick", action="store_true", help="one round, without the 1 GB archive")
+    parser.add_argument("--minutes", type=float, default=0.0, help="length of the soak")
+    asked = parser.parse_args(words)
+    if unknown := [name for name in asked.parts if name not in PARTS]:
+        parser.error(f"there is no part {unknown[0]!r}; there are {names}")
+    return asked
 
 
 def mesh(*, quick: bool) -> Iterator[Row]:
@@ -213,12 +226,6 @@ def rotation(*, quick: bool) -> Iterator[Row]:
         yield Row(**row)
 
 
-def soak(*, quick: bool) -> Iterator[Row]:
-    """Mixed load for half an hour, or for `--minutes=N`."""
-    said = [word.partition("=")[2] for word in sys.argv if word.startswith("--minutes=")]
-    yield from endurance.measure(quick=quick, minutes=float(said[0]) if said else 0.0)
-
-
 def _seconds(command: list[str], rounds: int) -> float:
     """The median wall time of a command."""
     environment = {**os.environ, "HIVEMESH_STATE__FOLDER": str(installation.STATE)}
@@ -266,7 +273,7 @@ PARTS = {
     "policy": policy.measure,
     "peers": queues.measure,
     "throughput": durable.measure,
-    "soak": soak,
+    "soak": endurance.measure,
     "routing": placing.routing,
     "api": placing.api,
     "lists": lists.measure,
