@@ -90,8 +90,10 @@ async def test_the_status_tells_how_busy_the_live_instances_are(found: Platform)
 
 
 async def test_health_is_told_to_every_member(found: Platform) -> None:
-    answer = await call(found.mesh_app, "GET", "/v1/health", as_=member(found, "i1"))
-    assert answer.json() == {"ready": True}
+    for ready in (True, False):
+        found.ready = ready
+        answer = await call(found.mesh_app, "GET", "/v1/health", as_=member(found, "i1"))
+        assert (answer.status, answer.json()) == (200, {"ready": ready})
 
 
 async def test_settings_are_told_with_their_origin(found: Platform) -> None:

@@ -1,6 +1,6 @@
 """`hivemesh status` and `hivemesh health`: the installation at a glance."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 from hivemesh_sdk.errors import RemoteError
@@ -8,8 +8,12 @@ from hivemesh_sdk.errors import RemoteError
 from hivemesh_platform.cli import output, session
 
 if TYPE_CHECKING:
-    from hivemesh_sdk.client import Client
-    from hivemesh_sdk.contracts.api import QueueView
+    from collections.abc import Callable
+
+    from hivemesh_sdk.contracts.api import RunView
+
+RUNNING = 10  # of the runs and jobs that are shown
+_T = TypeVar("_T")
 
 
 def status(fmt: output.Format = "table", state: session.State = None) -> None:
@@ -19,11 +23,15 @@ def status(fmt: output.Format = "table", state: session.State = None) -> None:
     """
     with session.client(state) as client:
         seen = client.status()
-        workers, queue = client.workers(), _queue(client)
+        workers, queue = client.workers(), _told(client.queue)
+        running = _told(lambda: client.runs({"state": "running"}, limit=RUNNING))
     if fmt in {"json", "yaml"}:
         document = seen.model_dump(mode="json")
         document["workers"] = [one.model_dump(mode="json") for one in workers]
         document["queue"] = [one.model_dump(mode="json") for one in queue]
+        document["running"] = [
+            {"id": one.id, "of": _of(one), "started_at": one.started_at} for one in running
+        ]
         output.show_document(document, fmt)
         return
     typer.echo(
@@ -55,6 +63,9 @@ def status(fmt: output.Format = "table", state: session.State = None) -> None:
     ]
     if rows:
         typer.echo("\n" + output.table(["worker", "version", "state", "live", "reason"], rows))
+    runs = [[one.id, _of(one), output.age(one.started_at)] for one in running]
+    if runs:
+        typer.echo("\n" + output.table(["running", "of", "for"], runs))
     waits = [
         [one.capability, str(one.high), str(one.background), f"{one.oldest_s:.0f}s"]
         for one in queue
@@ -63,12 +74,17 @@ def status(fmt: output.Format = "table", state: session.State = None) -> None:
         typer.echo("\n" + output.table(["queue", "high", "background", "oldest waits"], waits))
 
 
-def _queue(client: "Client") -> "list[QueueView]":
-    """What waits; nothing where the database is away, since the rest can be told without it."""
+def _told(ask: "Callable[[], list[_T]]") -> list[_T]:
+    """What the database knows; nothing where it is away, since the rest can be told without it."""
     try:
-        return client.queue()
+        return ask()
     except RemoteError:
         return []
+
+
+def _of(one: "RunView") -> str:
+    """The pipeline of a run, the capability of a job."""
+    return one.pipeline or one.nodes[0].use
 
 
 def health(state: session.State = None, fmt: output.Format = "table") -> int:
