@@ -104,6 +104,23 @@ async def test_a_folder_whose_database_is_none_is_refused(tmp_path: Path) -> Non
     assert problem["code"] == "HM-1243"
 
 
+async def test_a_killed_platform_does_not_start_without_its_last_commits(tmp_path: Path) -> None:
+    process, message = await start(tmp_path, "--set=api.port=0")
+    assert message == b"ready"
+    process.kill()
+    await end(process)
+    log = tmp_path / "state" / "platform.db-wal"
+    log.rename(tmp_path / "kept")
+    code, problem, _ = await failed(tmp_path, "--set=api.port=0")
+    assert (code, problem["code"]) == (5, "HM-1243")
+    assert f"{log} is gone" in str(problem["detail"])
+    (tmp_path / "kept").rename(log)
+    process, message = await start(tmp_path, "--set=api.port=0")
+    assert message == b"ready"
+    process.terminate()
+    assert await end(process) == (0, "")
+
+
 async def test_an_unknown_setting_is_refused(tmp_path: Path) -> None:
     _, problem, said = await failed(tmp_path, "--set=api.prot=1")
     assert problem["code"] == "HM-1601"

@@ -1,10 +1,11 @@
-"""Schema versions: made from nothing, refused when another version's, upgraded with a copy."""
+"""Schema versions: made from nothing, refused when another version's."""
 
 import sqlite3
 
 import pytest
-from hivemesh_platform.storage import migrate, versions
+from hivemesh_platform.storage import migrate
 from hivemesh_platform.storage.errors import StateIncompatibleError
+from hivemesh_platform.storage.opening import FILE
 
 TABLES = {
     "artifact",
@@ -36,7 +37,7 @@ def query(path, sql):
 
 @pytest.fixture
 def database(tmp_path):
-    path = tmp_path / versions.DATABASE
+    path = tmp_path / FILE
     migrate.ensure_schema(path)
     return path
 
@@ -71,32 +72,14 @@ def test_a_schema_of_an_unknown_version_is_refused_with_the_remedy(database):
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path):
-    path = tmp_path / versions.DATABASE
+    path = tmp_path / FILE
     path.write_text("not a database, but long enough to have a header of its own kind\n" * 20)
     with pytest.raises(StateIncompatibleError, match="restore it"):
         migrate.ensure_schema(path)
 
 
 def test_a_foreign_database_is_refused(tmp_path):
-    path = tmp_path / versions.DATABASE
+    path = tmp_path / FILE
     query(path, "CREATE TABLE other (a)")
     with pytest.raises(StateIncompatibleError, match="no database of this platform"):
         migrate.ensure_schema(path)
-
-
-def test_an_upgrade_of_a_current_folder_does_nothing(database):
-    assert versions.upgrade(database.parent, dry_run=False) == []
-
-
-def test_an_upgrade_keeps_a_copy(database, monkeypatch):
-    """An older schema is played by raising what this platform needs."""
-    monkeypatch.setattr(migrate, "HEAD", "9998")
-    upgraded = []
-    monkeypatch.setattr(migrate, "run_migrations", upgraded.append)
-    old = query(database, "SELECT version_num FROM alembic_version")[0][0]
-    planned = versions.upgrade(database.parent, dry_run=True)
-    assert not upgraded
-    assert versions.upgrade(database.parent, dry_run=False) == planned
-    assert upgraded == [database]
-    copy = database.with_name(f"{database.name}.{old}")
-    assert migrate.schema_version(copy) == old

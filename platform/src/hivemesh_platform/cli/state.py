@@ -53,6 +53,7 @@ def upgrade(
     import shutil
 
     from hivemesh_platform.lock import locked
+    from hivemesh_platform.storage.damage import refuse_damaged
     from hivemesh_platform.storage.migrate import HEAD, schema_version
     from hivemesh_platform.storage.migrate import upgrade as upgrade_schema
 
@@ -64,6 +65,7 @@ def upgrade(
     if needed and not dry_run:
         with locked(folder):
             if copy is not None:
+                refuse_damaged(place.file)  # which also puts into the file what its log holds
                 shutil.copy2(place.file, copy)
             upgrade_schema(place.schema)
     if fmt in {"json", "yaml"}:

@@ -1,4 +1,4 @@
-"""Finds damage in the structure of the database file before anything is built on it.
+"""Finds damage of the database file and commits that are gone, before anything is built on it.
 
 SQLite has no checksums of values: those of what must be right are kept beside it (artifacts by
 their digest, the audit trail by its chain, requests of jobs by a checksum).
@@ -7,6 +7,7 @@ their digest, the audit trail by its chain, requests of jobs by a checksum).
 import sqlite3
 from pathlib import Path
 
+from hivemesh_platform.storage import wal
 from hivemesh_platform.storage.errors import DatabaseDamagedError
 
 # SQLite before 3.41 says so of sound tables without rowid whose key is not made of their first columns.
@@ -24,6 +25,7 @@ def refuse_damaged(file: Path) -> None:
     """
     if not file.exists() or not file.stat().st_size:
         return
+    refuse_incomplete(file)
     try:
         connection = sqlite3.connect(file, timeout=30.0)
         try:
@@ -36,8 +38,27 @@ def refuse_damaged(file: Path) -> None:
     except sqlite3.DatabaseError as error:
         found = str(error)
     if found != "ok":
-        restore = f"rm {file}-wal {file}-shm; cp BACKUP/{file.name} {file}"
+        message = f"{file} is damaged: {found.splitlines()[0]}; {_backup(file)}"
+        raise DatabaseDamagedError(message)
+
+
+def refuse_incomplete(file: Path) -> None:
+    """Let nobody open a file whose last commits are gone with its log; opening it hides that.
+
+    Raises:
+        DatabaseDamagedError: with what brings them back, and what goes on without them.
+    """
+    if found := wal.lost(file):
         message = (
-            f"{file} is damaged: {found.splitlines()[0]}; put a backup in its place: {restore}"
+            f"{file}-wal {found}, and with it what was committed last; put that file back, "
+            f"or {_backup(file)}; or go on without: rm -f {_beside(file)}"
         )
         raise DatabaseDamagedError(message)
+
+
+def _backup(file: Path) -> str:
+    return f"put a backup in its place: rm -f {_beside(file)}; cp BACKUP/{file.name} {file}"
+
+
+def _beside(file: Path) -> str:
+    return f"{file}-wal {file}-shm"

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hivemesh_platform.storage.damage import refuse_incomplete
 from hivemesh_platform.storage.errors import StateIncompatibleError
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def schema_version(where: "Path | Server") -> str | None:
 
     Raises:
         StateIncompatibleError: the file or database is none of ours.
+        DatabaseDamagedError: the last commits of a file are gone.
     """
     if isinstance(where, Path):
         return _version_of_file(where)
@@ -79,6 +81,7 @@ def known_versions() -> tuple[str, ...]:
 def _version_of_file(path: Path) -> str | None:
     if not path.exists() or path.stat().st_size == 0:
         return None
+    refuse_incomplete(path)
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
