@@ -23,6 +23,7 @@ COMMAND = "make bench"
 VARIANTS = {  # name -> calls at 1, calls at 32 concurrent
     "floor": (3000, 20000),
     "hivemesh": (3000, 20000),
+    "hivemesh_async": (3000, 20000),
     "nats_mtls": (2000, 15000),
     "grpc_aio": (1500, 5000),
     "fastapi_httpx": (800, 800),

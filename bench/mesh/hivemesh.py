@@ -37,8 +37,14 @@ class Message(Record):
 
 
 @worker.call("bench.echo@1", run_in="inline")
-async def echo(message: Message) -> Message:
+def echo(message: Message) -> Message:
     """Answer with the message."""
+    return message
+
+
+@worker.call("bench.echo_async@1")
+async def echo_async(message: Message) -> Message:
+    """The same for what may wait, which runs on the second loop."""
     return message
 
 
@@ -57,6 +63,7 @@ MANIFEST = Manifest.model_validate(
         "runtime": {"entrypoint": "hivemesh:worker"},
         "capabilities": [
             {"id": "bench.echo@1", "kind": "call", "run_in": "inline", "slots": 64},
+            {"id": "bench.echo_async@1", "kind": "call", "run_in": "inline", "slots": 64},
             {"id": "bench.hold@1", "kind": "call", "run_in": "inline", "slots": HOLD_SLOTS},
         ],
     }

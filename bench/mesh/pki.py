@@ -64,7 +64,7 @@ def _context(folder: Path, protocol: int, name: str) -> ssl.SSLContext:
 def _ticket(authority: ThrowawayCA, caller: SpiffeId) -> str:
     """What a step of the caller holds: it may call the capabilities of this comparison."""
     tickets = ThrowawayTickets(authority.signing, str(authority.platform()))
-    calls = ["bench.echo@1", "bench.hold@1"]
+    calls = ["bench.echo@1", "bench.echo_async@1", "bench.hold@1"]
     claims = tickets.claims(
         caller, CALLER_STEP, "bench.call@1", aud=["caller", "echo"], calls=calls
     )

@@ -90,9 +90,20 @@ def test_async_runs_inline_and_the_rest_in_a_process():
     assert places == {"a.waits@1": "inline", "a.reads@1": "inline", "a.computes@1": "process"}
 
 
-def test_a_synchronous_function_cannot_run_inline():
-    with pytest.raises(ConfigurationError, match="only `async def`"):
-        Worker().call("a.b@1", run_in="inline")(lambda: None)
+def test_of_plain_functions_only_a_call_can_run_inline():
+    with pytest.raises(ConfigurationError, match="only a quick call"):
+        Worker().map("a.b@1", run_in="inline")(lambda records: records)
+
+
+def test_a_quick_function_takes_no_context():
+    worker = Worker()
+
+    @worker.call("a.b@1", run_in="inline")
+    def f(input: int, context: Context) -> int:  # noqa: A002
+        return input
+
+    with pytest.raises(ConfigurationError, match="takes no context"):
+        signature(worker)
 
 
 @pytest.mark.parametrize("capability", ["parse", "a.b", "a.b@0", "A.b@1", "a.b@1 "])

@@ -15,7 +15,7 @@ def files() -> dict[str, str]:
     """File name to content."""
     schemas = {f"{name}.schema.json": document for name, document in documents().items()}
     return {
-        name: _text(value)
+        name: text(value)
         for name, value in {**schemas, "worker.openapi.json": worker_openapi()}.items()
     }
 
@@ -32,7 +32,8 @@ def write(folder: Path) -> list[Path]:
     return [folder / name for name in wanted]
 
 
-def _text(value: JsonValue) -> str:
+def text(value: JsonValue) -> str:
+    """A document as its file holds it."""
     return json.dumps(_dedented(value), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 

@@ -29,7 +29,19 @@ class Definition:
         Raises:
             ConfigurationError: the signature is none of its kind.
         """
-        return introspect(self.id, self.kind, self.target)
+        signature = introspect(self.id, self.kind, self.target)
+        if self.quick and "context" in signature.roles.values():
+            message = (
+                f"{self.id}: a plain function that runs inline takes no context, because nothing "
+                "in it may wait; write `async def`, or use run_in='process'"
+            )
+            raise ConfigurationError(message)
+        return signature
+
+    @property
+    def quick(self) -> bool:
+        """Whether it is a plain function that runs inline, which promises to be quick."""
+        return self.run_in == "inline" and not waits(self.target)
 
 
 class Worker:
@@ -72,16 +84,27 @@ class Worker:
             raise ConfigurationError(message)
 
         def collect(target: F) -> F:
-            place = _place(capability, target, run_in)
+            place = _place(capability, kind, target, run_in)
             self._definitions[capability] = Definition(capability, kind, place, target)
             return target
 
         return collect
 
 
-def _place(capability: str, target: Callable[..., object], run_in: Where | None) -> Where:
-    waits = inspect.iscoroutinefunction(target) or inspect.isasyncgenfunction(target)
-    if run_in == "inline" and not waits:
-        message = f"{capability!r} cannot run inline: only `async def` can; use run_in='process'"
+def waits(target: Callable[..., object]) -> bool:
+    """Whether it is an `async def`, which may wait."""
+    return inspect.iscoroutinefunction(target) or inspect.isasyncgenfunction(target)
+
+
+def _place(
+    capability: str, kind: Kind, target: Callable[..., object], run_in: Where | None
+) -> Where:
+    if waits(target):
+        return run_in or "inline"
+    if run_in == "inline" and kind != "call":
+        message = (
+            f"{capability!r} cannot run inline: of plain functions only a quick call can; "
+            "write `async def`, or use run_in='process'"
+        )
         raise ConfigurationError(message)
-    return run_in or ("inline" if waits else "process")
+    return run_in or "process"

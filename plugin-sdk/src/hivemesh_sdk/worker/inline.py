@@ -1,4 +1,4 @@
-"""The second loop: runs `async def` capabilities in a thread of its own, and notices blocking."""
+"""The second loop: runs inline capabilities in a thread of its own, and notices blocking."""
 
 import asyncio
 import sys
@@ -33,7 +33,7 @@ _log = structlog.get_logger("hivemesh.inline")
 
 
 class InlineRunner:
-    """Runs executions of `async def` capabilities."""
+    """Runs executions of inline capabilities; of quick functions those that `quick` hands on."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class InlineRunner:
         http: Http = NO_HTTP,
     ) -> None:
         self._http = http
-        self._capabilities = capabilities
+        self.capabilities = capabilities
         self._artifacts = artifacts
         self._scratch = scratch
         self._tasks: set[asyncio.Task[None]] = set()
@@ -69,7 +69,7 @@ class InlineRunner:
 
     def start(self, execution: Execution, request: StepRequest, bodies: Bodies) -> Control:
         """Give the execution to the second loop."""
-        capability = self._capabilities[request.capability]
+        capability = self.capabilities[request.capability]
         step = InlineStep(
             self._front,
             self._inside,
@@ -84,7 +84,7 @@ class InlineRunner:
             abandoned=self._abandon,
         )
         secrets = capability.secrets_of(request.parameters) if request.parameters else NO_SECRETS
-        if secrets or not _is_there(request):
+        if secrets or not is_there(request):
             work = self._fetch(step, request, secrets)
             step.fetching = asyncio.get_running_loop().create_task(work)
             self._tasks.add(step.fetching)
@@ -159,7 +159,7 @@ def _not_named(path: str) -> NoReturn:
     raise FatalError(message, slug="secret-denied")
 
 
-def _is_there(request: StepRequest) -> bool:
+def is_there(request: StepRequest) -> bool:
     """Whether every input came with the request, as it is."""
     for part in request.inputs:  # a loop: `all` with a generator costs three times as much
         if part.artifact is not None or part.encoding != "identity":

@@ -81,6 +81,7 @@ class Capability:
         self.id = definition.id
         self.kind = definition.kind
         self.run_in = definition.run_in
+        self.quick = definition.quick
         self.asks_context = "context" in {
             *signature.roles.values(),
             *signature.result_roles.values(),
@@ -142,20 +143,28 @@ class Capability:
     async def run_waiting(
         self, job: Job, options: object, context: Context | None, sink: WaitingSink
     ) -> bytes | None:
-        """The same for an `async def`, on the loop that runs."""
+        """The same for what runs inline, on the loop that runs."""
         if job.kind == "source":
             await self._read_waiting(job, options, context, sink)
             return None
-        if self.kind == "call":  # the shortest way, for what is called most
-            value = self._document(self._input, b"".join(job.inputs) or NOTHING)
-            if self._sole_input is None:
-                arguments = self._arguments(value, options, context)
-            else:
-                arguments = {self._sole_input: value}
-            return self._encode(await self._target(**arguments))
+        if self.quick:
+            return self.called(job, options)
+        if self.kind == "call":
+            return self._encode(await self._target(**self._called_with(job, options, context)))
         taken = self._take(job)
         answer = await self._target(**self._arguments(taken.value, options, context))
         return self._give(taken, answer, sink)
+
+    def called(self, job: Job, options: object) -> bytes:
+        """Call a quick function, and return the JSON of its answer."""
+        return self._encode(self._target(**self._called_with(job, options, None)))
+
+    def _called_with(self, job: Job, options: object, context: Context | None) -> dict[str, object]:
+        """The arguments of a call; the shortest way, for what is called most."""
+        value = self._document(self._input, b"".join(job.inputs) or NOTHING)
+        if self._sole_input is None:
+            return self._arguments(value, options, context)
+        return {self._sole_input: value}
 
     def _read(self, job: Job, options: object, context: Context | None, sink: Sink) -> None:
         if inspect.isasyncgenfunction(self._target):

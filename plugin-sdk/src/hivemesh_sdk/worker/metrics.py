@@ -24,7 +24,7 @@ GAUGES = {
 TOTALS = {
     "hivemesh_worker_executor_crashes": "Executors that died by themselves",
     "hivemesh_worker_memory_kills": "Executors ended because the worker held too much memory",
-    "hivemesh_worker_inline_blocked": "Times that inline code held its loop over 100 ms",
+    "hivemesh_worker_inline_blocked": "Times that inline code held a loop over 100 ms",
     "hivemesh_worker_policies_refused": "Policy documents that were changed on the way, or older",
 }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hivemesh_sdk.clock import Clock, SystemClock
+from hivemesh_sdk.contracts.manifest import Capability as Declared
 from hivemesh_sdk.contracts.manifest import Manifest
 from hivemesh_sdk.contracts.names import PROTOCOL
 from hivemesh_sdk.contracts.steps import WorkerStatus
@@ -29,6 +30,7 @@ from hivemesh_sdk.worker.inline import InlineRunner
 from hivemesh_sdk.worker.kinds import Capability
 from hivemesh_sdk.worker.platform import ArtifactService, PlatformPort
 from hivemesh_sdk.worker.pool import ExecutorPool
+from hivemesh_sdk.worker.quick import QuickRunner
 from hivemesh_sdk.worker.refused import Refused
 from hivemesh_sdk.worker.routes import PREFIX, StepRoutes
 from hivemesh_sdk.worker.steps import Runner, Slots, StepTable, Timing
@@ -126,8 +128,9 @@ class WorkerServer:
         )
         self._pool = ExecutorPool(_executor_settings(manifest, settings), artifacts)
         self._inline = _inline(manifest, settings, worker, artifacts)
+        self._quick = None if self._inline is None else QuickRunner(self._inline, self._clock)
         self._slots = {
-            one.id: Slots(one.slots, self._runner(one.run_in), metrics.StepMetrics())
+            one.id: Slots(one.slots, self._runner(one), metrics.StepMetrics())
             for one in manifest.capabilities
         }
         self.refused = Refused(self._clock)
@@ -236,7 +239,7 @@ class WorkerServer:
         totals = {
             "hivemesh_worker_executor_crashes": self._pool.crashes,
             "hivemesh_worker_memory_kills": self._pool.memory_kills,
-            "hivemesh_worker_inline_blocked": self._inline.blocked if self._inline else 0,
+            "hivemesh_worker_inline_blocked": self._blocked,
             "hivemesh_worker_policies_refused": policies.refused,
         }
         return metrics.render(readings, gauges, totals, self._access.refusals)
@@ -251,10 +254,16 @@ class WorkerServer:
             if condition() and not waiter.done():
                 waiter.set_result(None)
 
-    def _runner(self, run_in: str) -> Runner:
-        if run_in == "inline" and self._inline is not None:
-            return self._inline
-        return self._pool
+    @property
+    def _blocked(self) -> int:
+        if self._inline is None or self._quick is None:
+            return 0
+        return self._inline.blocked + self._quick.blocked
+
+    def _runner(self, capability: Declared) -> Runner:
+        if capability.run_in != "inline" or self._inline is None or self._quick is None:
+            return self._pool
+        return self._quick if self._inline.capabilities[capability.id].quick else self._inline
 
     async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
         """Wait until a tick finds the condition true, or the time is over."""

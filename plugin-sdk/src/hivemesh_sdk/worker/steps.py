@@ -52,7 +52,7 @@ class Timing:
 
 
 class Runner(Protocol):
-    """Runs executions: `pool.py` in processes, `inline.py` on the second loop."""
+    """Runs executions: `pool` in processes, `inline` on the second loop, `quick` at once."""
 
     def start(self, execution: Execution, request: StepRequest, bodies: Bodies) -> Control: ...
 

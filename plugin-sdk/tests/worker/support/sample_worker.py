@@ -175,6 +175,22 @@ async def echo(input: dict[str, object]) -> dict[str, object]:  # noqa: A002
     return input
 
 
+class Quick(Record):
+    then: str = ""
+    key: Secret | None = None
+
+
+@worker.call("sample.quick@1", run_in="inline")
+def quick(input: dict[str, object], options: Quick) -> dict[str, object]:  # noqa: A002
+    if options.then == "exit":
+        sys.exit(3)
+    if options.then == "raise":
+        raise ValueError(options.then)
+    if options.key is not None:
+        return {"value": options.key.reveal()}
+    return {**input, "thread": threading.current_thread().name}
+
+
 @worker.call("sample.block@1")
 async def block(options: Flag) -> None:
     """Block until the flag is taken away, and for as long as counts as blocking."""
