@@ -1,13 +1,12 @@
 """SIGKILL at every step boundary and at random moments: the run completes as if nothing happened."""
 
-import json
-import os
 import random
 import signal
-import subprocess
-import sys
+from contextlib import suppress
+from multiprocessing import forkserver, get_context
 from pathlib import Path
 
+import crash_child
 import pytest
 from crash_child import RECORDS
 from hivemesh_platform import crash
@@ -16,7 +15,7 @@ from hivemesh_sdk.errors import ConfigurationError
 pytestmark = pytest.mark.integration
 
 WITHIN_S = 140  # a start takes seconds of CPU, which others may want too
-CHILD = Path(__file__).parents[2] / "support" / "crash_child.py"
+PROCESSES = get_context("forkserver")
 EXPECTED = [2 * n for n in range(RECORDS) if n not in {4, 41}]
 LEDGER_POINTS = [
     "accept.before",
@@ -42,24 +41,43 @@ ENGINE_POINTS = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _prepared():
+    """Load what the processes run once; each is a fork of the one that has."""
+    PROCESSES.set_forkserver_preload([crash_child.__name__])
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv("PYTHONPATH", str(Path(crash_child.__file__).parent))
+        forkserver.ensure_running()
+
+
 def child(folder, *, point="", engine="direct"):
-    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    if point:
-        environment[crash.VARIABLE] = point
-    return subprocess.Popen(
-        [sys.executable, str(CHILD), str(folder), engine],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+    said, told = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=crash_child.run, args=(told, folder, engine, point))
+    process.start()
+    told.close()
+    return process, said
+
+
+def until_its_end(process, said):
+    """All that it says from now on."""
+    heard = []
+    with said, suppress(EOFError):
+        while said.poll(WITHIN_S):
+            heard.append(said.recv())
+    process.join(WITHIN_S)
+    return heard
+
+
+def assert_dies(folder, point, engine="direct"):
+    process, said = child(folder, point=point, engine=engine)
+    until_its_end(process, said)
+    assert process.exitcode == -signal.SIGKILL
 
 
 def assert_completes(folder, engine="direct"):
-    process = child(folder, engine=engine)
-    output, _ = process.communicate(timeout=WITHIN_S)
-    assert process.returncode == 0
-    answer = json.loads(output.splitlines()[-1])
-    assert answer["numbers"] == EXPECTED
+    process, said = child(folder, engine=engine)
+    answer = until_its_end(process, said)[-1]
+    assert process.exitcode == 0
     assert answer == {
         "runs": 1,
         "state": "partial",
@@ -71,30 +89,24 @@ def assert_completes(folder, engine="direct"):
 
 @pytest.mark.parametrize("point", LEDGER_POINTS)
 def test_a_kill_at_a_boundary_of_the_ledger(tmp_path, point):
-    process = child(tmp_path, point=point)
-    process.communicate(timeout=WITHIN_S)
-    assert process.returncode == -signal.SIGKILL
+    assert_dies(tmp_path, point)
     assert_completes(tmp_path)
 
 
 @pytest.mark.parametrize("point", ENGINE_POINTS)
 def test_a_kill_at_a_boundary_of_the_engine(tmp_path, point):
-    process = child(tmp_path, point=point, engine="dbos")
-    process.communicate(timeout=WITHIN_S)
-    assert process.returncode == -signal.SIGKILL
+    assert_dies(tmp_path, point, engine="dbos")
     assert_completes(tmp_path, engine="dbos")
 
 
 def test_kills_at_random_moments(tmp_path):
     choose = random.Random(7)  # noqa: S311 - repeatable moments
     for _ in range(6):
-        process = child(tmp_path)
-        process.stdout.readline()  # it has started or taken over the run
-        try:
-            process.wait(choose.uniform(0.0, 0.25))
-        except subprocess.TimeoutExpired:
-            process.kill()
-        process.communicate(timeout=WITHIN_S)
+        process, said = child(tmp_path)
+        assert said.recv() == "started"
+        process.join(choose.uniform(0.0, 0.25))
+        process.kill()
+        until_its_end(process, said)
     assert_completes(tmp_path)
 
 
