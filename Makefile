@@ -21,6 +21,8 @@ TESTS ?= not chaos
 WHEEL := $(BIN)/python -m build -q --wheel --outdir dist
 # The platform's wheel carries the SDK's: it installs workers with it where there is no checkout.
 SHIPPED := platform/src/hivemesh_platform/wheels
+# What processes import is compiled once: a container's image may say that nothing is written.
+unexport PYTHONDONTWRITEBYTECODE
 # Drills wait more than they compute; tests/e2e/conftest.py says which of them stay together.
 SINGLY := -n $(DRILLS) --no-loadscope-reorder
 
