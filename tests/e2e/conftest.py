@@ -1,7 +1,6 @@
 """Installations for the drills, and who runs which drill."""
 
 import functools
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -53,11 +52,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
-    """Environments of all workers, built by the first process that comes; wheels as `make workers`."""
-    base = tmp_path_factory.getbasetemp()
-    of_the_run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    found = Shared(of_the_run / "shared" / "environments", ROOT / ".hivemesh" / "cache")
+def shared() -> Shared:
+    """Environments of all workers: whoever comes first builds those that the last run did not have."""
+    cache = ROOT / ".hivemesh" / "cache"
+    found = Shared(cache / "tests" / "environments", cache)
     found.build(WORKERS)
     return found
 

@@ -1,6 +1,6 @@
 """The product as a user runs it: platform and workers as processes, on a folder of the test.
 
-Worker environments are built once per test run and shared by every state folder.
+Worker environments are kept in the checkout and shared by every state folder.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ def until(condition: Callable[[], object], within_s: float, what: str) -> object
 class Shared:
     """What every installation of a test run uses: environments and the builder's cache.
 
-    The processes of one run share it: whoever builds or copies holds the lock.
+    The processes of one run share it, and later runs do: whoever builds or copies holds the lock.
     """
 
     environments: Path
@@ -70,7 +70,7 @@ class Shared:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep the run's other processes from building meanwhile."""
+        """Keep other processes from building meanwhile."""
         self.environments.mkdir(parents=True, exist_ok=True)
         with (self.environments.parent / "lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed
@@ -83,6 +83,8 @@ async def _build_all(builder: EnvironmentBuilder, sources: Sequence[Path], log: 
         for source in sources
     ]
     await asyncio.gather(*(builder.build(recipe, log) for recipe in recipes))
+    for recipe in recipes:
+        builder.remove_others(recipe)
 
 
 @dataclass(slots=True)
