@@ -192,6 +192,34 @@ class LedgerConformance:
             await write(lambda tx: ledger.finish(tx, claim.key, claim.fence, end, NOW))
         assert parts == [("d", 1, 1, batch(11).sha256)]
 
+    async def test_an_end_tells_where_its_attempt_ran_unless_that_was_written(
+        self, ledger, write, run
+    ):
+        page = recorded(batch(1), batch(2))
+        await write(lambda tx: ledger.record(tx, run.key, run.fence, page, NOW))
+        soon, late = await write(lambda tx: ledger.claim(tx, DOUBLE, 10, NOW))
+        await write(lambda tx: ledger.placed(tx, late.key, late.fence, PLACED, NOW))
+        end = Finished(batch=batch(11), placed=PLACED, began=NOW)
+        for claim in (soon, late):
+            await write(lambda tx, one=claim: ledger.finish(tx, one.key, one.fence, end, NOW + 5))
+        query = """SELECT attempt.*, work.instance AS work_instance FROM attempt
+                     JOIN work ON work.run = attempt.run AND work.node = attempt.node
+                      AND work.seq = attempt.seq WHERE work.node = 'double'"""
+        rows = await write(lambda tx: [dict(zip(row.keys(), row)) for row in tx.all(query)])  # noqa: B905 - as long
+        names = ("attempt", "instance", "worker", "started_at", "ended_at", "outcome")
+        expected = (1, "w1", PLACED.worker, NOW, NOW + 5, "completed")
+        assert [tuple(row[name] for name in names) for row in rows] == [expected] * 2
+        assert {row["work_instance"] for row in rows} == {"w1"}
+
+    async def test_a_cancelled_attempt_may_be_told_of_later(self, ledger, write, run):
+        page = recorded(batch(1))
+        await write(lambda tx: ledger.record(tx, run.key, run.fence, page, NOW))
+        [claim] = await write(lambda tx: ledger.claim(tx, DOUBLE, 10, NOW))
+        await write(lambda tx: ledger.cancel(tx, run.key.run, NOW + 3))
+        await write(lambda tx: ledger.placed(tx, claim.key, claim.fence, PLACED, NOW))
+        query = "SELECT ended_at, outcome FROM attempt WHERE node = 'double'"
+        assert tuple(await write(lambda tx: tuple(tx.one(query)))) == (NOW + 3, "cancelled")
+
     async def test_a_retried_row_is_claimed_again_when_its_time_has_come(self, ledger, write, run):
         failure = Failure(BROKEN, AttemptOutcome.FAILED, NOW + 500)
         await write(lambda tx: ledger.retry(tx, run.key, run.fence, failure, NOW))

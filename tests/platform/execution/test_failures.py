@@ -72,7 +72,10 @@ async def test_retries_that_end_without_the_one_that_is_asked_make_a_letter(tmp_
         assert letter.row["cause"] == "retries"
 
 
-@pytest.mark.parametrize("slug", ["draining", "overloaded", "overloaded-server"])
+@pytest.mark.parametrize(
+    "slug",
+    ["draining", "overloaded", "overloaded-server", "ticket-expired", "ticket-not-yet-valid"],
+)
 async def test_a_refusal_before_the_work_begins_counts_as_nothing(tmp_path, slug):
     fleet = FakeWorkerFleet(worker())
     fleet.refuse = [problem(slug, retry_after_s=0.01) for _ in range(6)]
@@ -263,6 +266,7 @@ async def test_a_cancelled_batch_is_left_out_and_the_others_go_on(tmp_path):
         left = [2 * n for n in range(40) if n // 10 != seq - 1]
         assert [one["n"] for one in await platform.records(run)] == left
         assert await letters(platform) == []
+        await platform.until(lambda: ("w1", f"{run}.double.{seq}") in fleet.deleted)
         assert [one.outcome for one in await attempts(platform, run, "double", seq)] == [
             "cancelled"
         ]

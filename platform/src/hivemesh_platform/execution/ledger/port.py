@@ -200,6 +200,8 @@ class Finished:
     batch: BatchRef | None = None
     output: str | None = None  # JSON of an Output
     rejected: tuple[RejectedRecord, ...] = ()
+    placed: Placed | None = None  # where its attempt ran, if that was not written before
+    began: int = 0  # when that was, with `placed`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,9 +73,13 @@ _ATTEMPT_RUNS = """
 SELECT epoch FROM work WHERE run = ? AND node = ? AND seq = ? AND attempt = ? AND state = 'running'
 """
 _PLACED = """
-INSERT INTO attempt (run, node, seq, attempt, instance, identity, worker, explanation, started_at)
-SELECT run, node, seq, attempt, ?, ?, ?, ?, ? FROM work
- WHERE run = ? AND node = ? AND seq = ? AND attempt = ? AND epoch = ? AND state = 'running'
+INSERT INTO attempt (run, node, seq, attempt, instance, identity, worker, explanation, started_at,
+                     ended_at, outcome)
+SELECT run, node, seq, attempt, ?, ?, ?, ?, ?, ended_at,
+       CASE WHEN state = 'cancelled' THEN state ELSE '' END
+  FROM work
+ WHERE run = ? AND node = ? AND seq = ? AND attempt = ? AND epoch = ?
+   AND state IN ('running', 'cancelled')
     ON CONFLICT DO NOTHING
 """
 _PLACED_AT = """
@@ -88,6 +92,13 @@ UPDATE source SET endpoint = ? WHERE run = ? AND node = ?
                   AND epoch = ? AND state = 'running')
 """
 _LABEL = "INSERT INTO run_label (name, value, run, tenant) VALUES (?, ?, ?, ?)"
+_ATTEMPTED = """
+INSERT INTO attempt (run, node, seq, attempt, instance, identity, worker, explanation, started_at,
+                     ended_at, outcome)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'completed')
+    ON CONFLICT (run, node, seq, attempt, tenant) DO UPDATE SET
+       ended_at = excluded.ended_at, outcome = excluded.outcome
+"""
 _ATTEMPT_ENDED = """
 UPDATE attempt SET ended_at = ?, outcome = ?, problem = ?
  WHERE run = ? AND node = ? AND seq = ? AND attempt = ?
@@ -242,7 +253,7 @@ class SqlLedger:
         return group_sql.arrive(tx, key, epoch)
 
     def placed(self, tx: Transaction, key: WorkKey, fence: Fence, placed: Placed, now: int) -> None:
-        """Keep where the attempt runs and why, if it is still the one that runs."""
+        """Keep where the attempt runs and why, if it is still the one that runs, or was cancelled."""
         held = (key.run, key.node, key.seq, fence.attempt, fence.epoch)
         tx.send(
             _PLACED,
@@ -336,12 +347,25 @@ class SqlLedger:
             end = replace(end, output=kept)
         if row["halved"]:
             part_sql.forget(tx, key)
+        placed = end.placed
         tx.send(
-            """UPDATE work SET state = 'completed', ended_at = ?, output = ?, problem = NULL
+            """UPDATE work SET state = 'completed', ended_at = ?, output = ?, problem = NULL,
+                      instance = ?
                 WHERE run = ? AND node = ? AND seq = ?""",
-            (now, end.output, key.run, key.node, key.seq),
+            (
+                now,
+                end.output,
+                row["instance"] if placed is None else placed.instance,
+                key.run,
+                key.node,
+                key.seq,
+            ),
         )
-        _end_attempt(tx, key, fence, AttemptOutcome.COMPLETED, None, now)
+        if placed is None:
+            _end_attempt(tx, key, fence, AttemptOutcome.COMPLETED, None, now)
+        else:
+            where = (placed.instance, placed.identity, placed.worker, placed.explanation)
+            tx.send(_ATTEMPTED, (key.run, key.node, key.seq, fence.attempt, *where, end.began, now))
         if key.node == JOB_NODE:
             return Effects(ended_runs=(key.run,))
         node = _node(tx, key)

@@ -5,6 +5,7 @@ What a page brings is recorded before the next request acknowledges it.
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 import structlog
@@ -24,8 +25,10 @@ from hivemesh_platform.execution.steps.reconnecting import reconnecting
 from hivemesh_platform.execution.steps.requests import request_of
 
 ROOM_POLL_S = 1.0
+ROOM_GAP_S = (0.001, 0.05)  # between two looks: for each batch that may be ahead, and at most
 KEEP_ALIVE_S = 60.0  # well below the ten minutes after which a worker drops what nobody asks for
 PROGRESS_EVERY_S = 1.0
+PLACED_AFTER_S = 0.05  # an attempt that ends sooner is written with its end, in one transaction
 
 _log = structlog.get_logger("hivemesh.execution")
 _encode = msgspec.json.Encoder().encode
@@ -50,6 +53,8 @@ class Exchange:
             answered=None if step.claim.kind == "source" else self._give_back,
         )
         self._told = parts.clock.monotonic()  # when progress was last recorded
+        self._began = 0  # when the worker was asked
+        self._unplaced: Placed | None = None  # where the attempt runs, until it is written
         self._placed: asyncio.Future[None] | None = None
 
     async def run(self, *, resume: bool) -> None:
@@ -80,7 +85,6 @@ class Exchange:
             page = await self._next(page.execution, taken.last)
             await self._read(page.body, taken)
         with self._step.keeping():
-            await self._until_placed()
             await self._end(taken)
 
     async def _end(self, taken: Taken) -> None:
@@ -91,6 +95,7 @@ class Exchange:
             rejected=tuple(taken.rejected),
         )
         if self._claim.halved:
+            await self._until_placed()
             await self._end_part(end)
         else:
             await self._finish(end)
@@ -166,32 +171,41 @@ class Exchange:
         run = self._claim.key.run
         return await self._parts.database.read(lambda tx: stored_by_run(tx, run, sha256))
 
-    def _place(self) -> "asyncio.Future[None]":
-        """Keep where the attempt runs, while the worker is asked."""
+    def _place(self) -> Placed:
         endpoint = self._choice.endpoint
-        placed = Placed(
+        return Placed(
             instance=endpoint.instance,
             identity=endpoint.identity,
             worker=f"{endpoint.worker} {endpoint.version}",
             explanation=_encode(dict(self._choice.explanation)).decode(),
             endpoint=_encode(endpoint).decode() if self._claim.kind == "source" else "",
         )
-        ledger, claim, now = self._parts.ledger, self._claim, self._parts.now()
-        written = self._parts.database.write(
-            lambda tx: ledger.placed(tx, claim.key, claim.fence, placed, now)
+
+    def _write_place(self) -> None:
+        """Write where the attempt runs, while the worker is asked."""
+        placed, self._unplaced = self._unplaced, None
+        if placed is None:
+            return
+        ledger, claim, began = self._parts.ledger, self._claim, self._began
+        self._placed = self._parts.database.write(
+            lambda tx: ledger.placed(tx, claim.key, claim.fence, placed, began)
         )
-        written.add_done_callback(_swallow)
-        return written
+        self._placed.add_done_callback(_swallow)
 
     async def _until_placed(self) -> None:
         """Wait for it before the row's end is written; its slot does not wait for it."""
+        self._write_place()
         if self._placed is not None:
             await asyncio.wait([self._placed])
 
     async def _put(self) -> Page:
         parts, step, key = self._parts, self._step, str(self._claim.key)
         body = await request_of(self._claim, parts.artifacts, parts.settings)
-        self._placed = self._place()
+        self._unplaced, self._began = self._place(), self._parts.now()
+        if self._claim.kind == "source":
+            self._write_place()
+        else:
+            asyncio.get_running_loop().call_later(PLACED_AFTER_S, self._write_place)
         crash.reach("dispatch.before")
         page = await reconnecting(
             lambda: parts.transport.put_step(
@@ -220,15 +234,16 @@ class Exchange:
     async def _wait_for_room(self, execution: str, after: int) -> None:
         """Let the steps behind catch up: this, and the worker's own buffer, bound the run."""
         parts, (run, node) = self._parts, (self._claim.key.run, self._claim.key.node)
-        asked = parts.clock.monotonic()
+        most, asked = parts.settings.in_flight_batches, parts.clock.monotonic()
         with parts.runs.listen(run) as changed:
             while True:
                 waiting = await parts.database.read(
                     lambda tx: parts.ledger.open_rows(tx, run, node)
                 )
-                if waiting < parts.settings.in_flight_batches:
+                if waiting < most:
                     return
                 await changed.wait(ROOM_POLL_S)
+                await asyncio.sleep(min(ROOM_GAP_S[0] * most, ROOM_GAP_S[1]))
                 if parts.clock.monotonic() - asked > KEEP_ALIVE_S:
                     await self._next(execution, after)
                     asked = parts.clock.monotonic()
@@ -258,9 +273,13 @@ class Exchange:
 
     async def _finish(self, end: Finished) -> None:
         parts, claim, now = self._parts, self._claim, self._parts.now()
+        if self._placed is not None:
+            await asyncio.wait([self._placed])
+        placed, self._unplaced = self._unplaced, None
+        whole = replace(end, placed=placed, began=self._began)
         crash.reach("finish.before")
         effects = await parts.surely(
-            lambda tx: parts.ledger.finish(tx, claim.key, claim.fence, end, now)
+            lambda tx: parts.ledger.finish(tx, claim.key, claim.fence, whole, now)
         )
         crash.reach("finish.after")
         parts.counters.rows_finished += 1
