@@ -70,6 +70,7 @@ _STARTED_NODE = """
 UPDATE node SET state = 'running', reason = '', started_at = coalesce(started_at, :now),
        attempts = attempts + 1
  WHERE run = :run AND name = :node
+RETURNING *, (SELECT run.state FROM run WHERE run.id = node.run) AS state_of_run
 """
 _STARTED_RUN = """
 UPDATE run SET state = 'running', reason = '', started_at = :now WHERE id = :run AND state = 'queued'
@@ -270,23 +271,32 @@ def recover(tx: Transaction, now: int, standing: Standing, of: str | None = None
 
 
 def _claimed(tx: Transaction, row: Row, now: int) -> Claim:
-    names = {"run": row["run"], "node": row["node"], "now": now}
+    node = None
     if row["node"] != JOB_NODE:
-        tx.send(_STARTED_NODE, names)
-        if tx.execute(_STARTED_RUN, {"run": row["run"], "now": now}):
+        node = tx.one(_STARTED_NODE, {"run": row["run"], "node": row["node"], "now": now})
+        if (
+            node is not None
+            and node["state_of_run"] == "queued"
+            and tx.execute(_STARTED_RUN, {"run": row["run"], "now": now})
+        ):
             log_event(tx, row["run"], "run_started", now)
     if row["kind"] == "source":
         start_over(tx, WorkKey(row["run"], row["node"], row["seq"]))
-    return claim_of(tx, row)
+    return _claim_of(tx, row, node)
 
 
 def claim_of(tx: Transaction, row: Row) -> Claim:
     """Make the claim of a row that is held, with everything that its step needs."""
-    node = source = None
-    spec, damaged = row["spec"], False
-    right = _Right()
+    node = None
     if row["node"] != JOB_NODE:
         node = tx.one(_NODE_OF_ROW, (row["run"], row["node"]))
+    return _claim_of(tx, row, node)
+
+
+def _claim_of(tx: Transaction, row: Row, node: Row | None) -> Claim:
+    source = None
+    spec, damaged = row["spec"], False
+    right = _Right()
     if node is not None:
         right = _Right(
             behalf=_decode_behalf(node["behalf"]),

@@ -29,6 +29,12 @@ ADD_BYTES = 4 * 1024 * 1024  # in one `add`: with TLS and pages in flight, what 
 _INSERT_BATCH = """
 INSERT INTO batch (run, node, seq, sha256, count, bytes, encoding) VALUES (?, ?, ?, ?, ?, ?, ?)
 """
+_MAP_WITHOUT_MORE = """
+SELECT node.* FROM node JOIN node AS upstream
+    ON upstream.run = node.run AND upstream.name = node.upstream
+ WHERE node.run = ? AND node.name = ? AND node.ended_at IS NULL AND node.options IS NOT NULL
+   AND upstream.ended_at IS NOT NULL
+"""
 
 
 class DatasetParts(Protocol):
@@ -375,13 +381,8 @@ class Change:
         return (output.artifact, *output.more)
 
     def _end_map_if_done(self, run: str, name: str) -> None:
-        node = self._tx.one("SELECT * FROM node WHERE run = ? AND name = ?", (run, name))
-        if node is None or node["ended_at"] is not None or node["options"] is None:
-            return
-        upstream = self._tx.one(
-            "SELECT ended_at FROM node WHERE run = ? AND name = ?", (run, node["upstream"])
-        )
-        if upstream is None or upstream["ended_at"] is None or self._has_open_rows(run, name):
+        node = self._tx.one(_MAP_WITHOUT_MORE, (run, name))
+        if node is None or self._has_open_rows(run, name):
             return
         state = node_state(
             completed=node["batches_done"],

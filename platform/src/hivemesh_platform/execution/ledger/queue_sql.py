@@ -42,7 +42,6 @@ _CLAIMED = """
 INSERT INTO queue_clock (capability, v) VALUES (?, ?)
 ON CONFLICT (capability) DO UPDATE SET
    v = CASE WHEN excluded.v > queue_clock.v THEN excluded.v ELSE queue_clock.v END
-RETURNING v
 """
 
 
@@ -112,9 +111,9 @@ def enqueue_batch(
 
 def claimed(tx: Transaction, capability: str, rank: float) -> None:
     """Move the clock of the queue to the rank of the last row that was claimed."""
-    row = tx.one(_CLAIMED, (capability, rank))
-    if row is not None and row["v"] >= REBASE_AT:
-        _rebase(tx, capability, float(row["v"]))
+    tx.send(_CLAIMED, (capability, rank))
+    if rank >= REBASE_AT:
+        _rebase(tx, capability, rank)
 
 
 def forget_shares(tx: Transaction) -> None:

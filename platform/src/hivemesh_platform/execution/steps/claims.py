@@ -54,6 +54,7 @@ class Claimer:
         self._steps: set[asyncio.Task[None]] = set()
         self._suspects: dict[asyncio.Task[None], str] = {}  # and the instance that has it
         self._reasons: dict[str, str] = {}
+        self._found = False  # whether the last round has found rows: so there may be more
         self._explained_at = self._tidied_at = 0.0
 
     async def run(self) -> None:
@@ -127,11 +128,13 @@ class Claimer:
         if not free or room <= 0:
             return
         now, database = milliseconds(self._parts.clock), self._parts.database
-        if database.dialect != "sqlite":  # there a transaction that finds nothing is synced too
+        if database.dialect != "sqlite" and not self._found:
+            # there a transaction that finds nothing is synced too
             free = await database.read(lambda tx: self._claimable(tx, free, now))
             if not free:
                 return
         claims = await database.write(lambda tx: self._claim_all(tx, free, room, now))
+        self._found = bool(claims)
         crash.reach("claim.after")
         for some in self._parted(claims, free):
             if len(some) == 1:
@@ -150,8 +153,7 @@ class Claimer:
         self, tx: Transaction, free: Mapping[str, int], room: int, now: int
     ) -> list[Claim]:
         ledger, sizes = self._parts.ledger, self._sizes
-        if tx.dialect == "sqlite":
-            free = self._claimable(tx, free, now)
+        free = self._claimable(tx, free, now)
         return self._turns.claim(
             free, room, lambda name, limit: ledger.claim(tx, name, limit, now, sizes.most(name))
         )
