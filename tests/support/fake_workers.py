@@ -195,6 +195,7 @@ class FakeWorkerFleet:
         self.tickets: list[str] = []  # of the puts
         self.deleted: list[tuple[str, str]] = []
         self.acknowledged: list[tuple[str, str, int]] = []  # instance, key, attempt
+        self.nothing_follows = False  # no request takes an acknowledgement along
         self.before: Callable[[str, str, str], None] = lambda _kind, _instance, _key: None
         self.refuse: list[Problem] = []
         self.uptime_s = 0.0  # 0: each has just been started again
@@ -237,6 +238,9 @@ class FakeWorkerFleet:
         found = worker.executions.get(key)
         if found is not None and found.ended and found.attempt == attempt:
             del worker.executions[key]
+
+    def take_back(self, endpoint, key, attempt):
+        return self.nothing_follows
 
     async def step_status(self, endpoint, key):
         worker = await self._reach("look", endpoint, key)

@@ -323,6 +323,33 @@ async def test_a_worker_hears_that_an_answer_was_recorded_and_not_before(tmp_pat
         assert (fleet.workers["w1"].executions, fleet.deleted) == ({}, [])
 
 
+@pytest.mark.parametrize("nothing_follows", [False, True])
+async def test_the_answer_to_a_batch_is_forgotten_where_no_request_acknowledges_it(
+    tmp_path, nothing_follows
+):
+    fleet = FakeWorkerFleet(worker(records=10))
+    fleet.nothing_follows = nothing_follows
+    async with core(tmp_path, fleet) as platform:
+        run = await platform.start()
+        await platform.end(run)
+        key = ("w1", f"{run}.double.1")
+        assert (*key, 1) in fleet.acknowledged
+        await platform.until(lambda: (key in fleet.deleted) is nothing_follows)
+
+
+async def test_where_a_long_attempt_runs_is_shown_while_it_runs(tmp_path):
+    fleet = FakeWorkerFleet(hanging(["test.double@1"]))
+    async with core(tmp_path, fleet) as platform:
+        run = await platform.start(TWO_MAPS)
+        async with asyncio.timeout(60):
+            while True:
+                found = await attempts(platform, run, "slow")
+                if any(one.outcome == "" for one in found):
+                    break
+                await asyncio.sleep(0.01)
+        assert {one.instance for one in found} == {"w1"}
+
+
 async def test_a_failed_attempt_that_is_tried_again_is_acknowledged(tmp_path):
     behaviour = at_first(2, problem("step-failed"))
     fleet = FakeWorkerFleet(worker(behaviours={"test.echo@1": behaviour}))

@@ -130,6 +130,21 @@ async def test_the_next_request_has_the_worker_forget_recorded_answers(ca, tmp_p
         assert (await transport.step_status(endpoint, "job_40.job.0")).last_event == 1
 
 
+async def test_an_acknowledgement_is_taken_back_until_a_request_has_taken_it(
+    ca, tmp_path, transport
+):
+    body = request("call", b'{"a": 1}', capability="test.echo@1")
+    async with serving(ca, tmp_path) as endpoint:
+        assert not transport.take_back(endpoint, "job_1.job.0", 1)
+        transport.acknowledge(endpoint, "job_1.job.0", 1)
+        transport.acknowledge(endpoint, "job_2.job.0", 1)
+        assert transport.take_back(endpoint, "job_2.job.0", 1)
+        assert not transport.take_back(endpoint, "job_2.job.0", 1)
+        shown = ticket(ca, "job_3.job.0", "test.echo@1")
+        await transport.put_step(endpoint, "job_3.job.0", body, ticket=shown, wait_s=10)
+        assert not transport.take_back(endpoint, "job_1.job.0", 1)
+
+
 async def test_acknowledgements_that_nobody_takes_are_few(ca, transport):
     endpoint = Endpoint(
         instance="i1",

@@ -202,6 +202,10 @@ class StepTransport(Protocol):
         """Have the next request about a step there say that the answer to this one was recorded."""
         ...
 
+    def take_back(self, endpoint: Endpoint, key: str, attempt: int) -> bool:
+        """Take an acknowledgement back; False where a request has taken it along."""
+        ...
+
     async def step_status(self, endpoint: Endpoint, key: str) -> ExecutionStatus:
         """Ask how the execution of a key stands."""
         ...

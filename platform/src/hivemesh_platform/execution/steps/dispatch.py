@@ -6,7 +6,7 @@ and nowhere else.
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -46,6 +46,7 @@ from hivemesh_platform.storage.transaction import Transaction
 T = TypeVar("T")
 
 FORGET_EVERY_S = 5.0
+ACKNOWLEDGE_S = 0.05  # for so long what is large waits for a request that acknowledges it
 FORGET_TRIES = 24  # two minutes: a worker that is alone for longer ends by itself
 PAUSE_S = 5.0  # before a row is tried again that found the disk full
 BUSY_S = 0.2  # before a row is tried again whose worker was full and did not say for how long
@@ -196,10 +197,9 @@ class Dispatcher:
             return await self._paused(step, error)
         except Exception as error:  # noqa: BLE001 - a row must never be left held
             return await self._not_done(step, error)
-        if step.claim.kind == "call":
-            self.acknowledge(step)
-        else:  # megabytes, and the next request may be far
-            self._forget(step)
+        self.acknowledge(step)
+        if step.claim.kind != "call":  # megabytes, and the next request may be far
+            self._later(self._delete_unacknowledged(step))
         return Outcome.COMPLETED
 
     async def _not_done(self, step: HeldStep, error: Exception) -> Outcome:
@@ -414,7 +414,10 @@ class Dispatcher:
 
         A worker that was lost may come back: its slot would be taken by what nobody reads.
         """
-        task = asyncio.create_task(self._delete(step, tries))
+        self._later(self._delete(step, tries))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._forgetting.add(task)
         task.add_done_callback(self._forgetting.discard)
 
@@ -422,6 +425,12 @@ class Dispatcher:
         claim = step.claim
         for left in reversed(range(tries)):
             try:
+    async def _delete_unacknowledged(self, step: HeldStep) -> None:
+        await asyncio.sleep(ACKNOWLEDGE_S)
+        claim = step.claim
+        if self._parts.transport.take_back(step.endpoint, str(claim.key), claim.fence.attempt):
+            await self._delete(step, 1)
+
                 await self._parts.transport.delete_step(
                     step.endpoint, str(claim.key), claim.fence.attempt
                 )

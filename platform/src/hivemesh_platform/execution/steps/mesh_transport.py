@@ -87,6 +87,14 @@ class MeshStepTransport:
             recorded = self._recorded[endpoint.identity] = deque(maxlen=WAITING)
         recorded.append((key, attempt))
 
+    def take_back(self, endpoint: Endpoint, key: str, attempt: int) -> bool:
+        """Take an acknowledgement back; False where a request has taken it along."""
+        try:
+            self._recorded[endpoint.identity].remove((key, attempt))
+        except (KeyError, ValueError):
+            return False
+        return True
+
     @property
     def unsent_acknowledgements(self) -> int:
         """How many wait for a request that takes them along."""
