@@ -244,6 +244,8 @@ class LocalArtifactStore:
 
     def _touch(self, path: Path) -> bool:
         """Say whether it is there already, durably, and make it young again for the collector."""
+        if not path.exists():
+            return False
         with self._ages:
             try:
                 found = path.stat()
