@@ -45,8 +45,8 @@ from hivemesh_platform.storage.transaction import Transaction
 
 T = TypeVar("T")
 
-FORGET_EVERY_S = 5.0
 ACKNOWLEDGE_S = 0.05  # for so long what is large waits for a request that acknowledges it
+FORGET_EVERY_S = 5.0
 FORGET_TRIES = 24  # two minutes: a worker that is alone for longer ends by itself
 PAUSE_S = 5.0  # before a row is tried again that found the disk full
 BUSY_S = 0.2  # before a row is tried again whose worker was full and did not say for how long
@@ -421,16 +421,16 @@ class Dispatcher:
         self._forgetting.add(task)
         task.add_done_callback(self._forgetting.discard)
 
-    async def _delete(self, step: HeldStep, tries: int) -> None:
-        claim = step.claim
-        for left in reversed(range(tries)):
-            try:
     async def _delete_unacknowledged(self, step: HeldStep) -> None:
         await asyncio.sleep(ACKNOWLEDGE_S)
         claim = step.claim
         if self._parts.transport.take_back(step.endpoint, str(claim.key), claim.fence.attempt):
             await self._delete(step, 1)
 
+    async def _delete(self, step: HeldStep, tries: int) -> None:
+        claim = step.claim
+        for left in reversed(range(tries)):
+            try:
                 await self._parts.transport.delete_step(
                     step.endpoint, str(claim.key), claim.fence.attempt
                 )
