@@ -13,6 +13,10 @@ class Clock(Protocol):
         """Wall time, aware, in UTC."""
         ...
 
+    def timestamp(self) -> float:
+        """The same in seconds since 1970."""
+        ...
+
     def monotonic(self) -> float:
         """Seconds from an arbitrary start; never goes back, stands still while a laptop sleeps."""
         ...
@@ -23,6 +27,7 @@ class SystemClock:
 
     __slots__ = ()
 
-    # Plain functions of C, as both are asked in every call.
+    # Plain functions of C, as all are asked in every call.
     now = staticmethod(partial(datetime.now, UTC))
+    timestamp = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)

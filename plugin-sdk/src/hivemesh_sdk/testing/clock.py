@@ -14,6 +14,10 @@ class ManualClock:
         """Wall time, aware, in UTC."""
         return self._now
 
+    def timestamp(self) -> float:
+        """The same in seconds since 1970."""
+        return self._now.timestamp()
+
     def monotonic(self) -> float:
         """Seconds, moved by `advance` only."""
         return self._monotonic

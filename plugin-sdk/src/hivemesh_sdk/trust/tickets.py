@@ -75,7 +75,7 @@ class TicketReader:
         Raises:
             TicketRefusedError: it is over, or has not begun.
         """
-        now = self._clock.now().timestamp()
+        now = self._clock.timestamp()
         if now >= ticket.exp:
             message = f"it ended {now - ticket.exp:.0f} s ago by the clock here"
             raise TicketRefusedError(message, reason="expired", slug="ticket-expired")
@@ -101,22 +101,21 @@ class Spent:
         """How many are remembered."""
         return self._number
 
-    def has(self, ticket: Ticket, key: str) -> bool:
-        """Whether the ticket has begun the step."""
-        return hash((ticket.jti, key)) in self._begun.get(ticket.exp // SPAN_S, ())
-
-    def add(self, ticket: Ticket, key: str) -> None:
-        """The ticket begins the step now."""
-        span = ticket.exp // SPAN_S
+    def add(self, ticket: Ticket, key: str) -> bool:
+        """The ticket begins the step now; False where it has before."""
+        span, name = ticket.exp // SPAN_S, hash((ticket.jti, key))
         begun = self._begun.get(span)
         if begun is None:
             self._drop_expired()
             begun = self._begun[span] = set()
+        elif name in begun:
+            return False
         elif self._number >= SPENT:
             self._drop(min(self._begun))  # the oldest of a flood
             begun = self._begun.setdefault(span, set())
-        begun.add(hash((ticket.jti, key)))
+        begun.add(name)
         self._number += 1
+        return True
 
     def discard(self, ticket: Ticket, key: str) -> None:
         """The step had not begun after all."""
@@ -126,7 +125,7 @@ class Spent:
             self._number -= 1
 
     def _drop_expired(self) -> None:
-        now = int(self._clock.now().timestamp())
+        now = int(self._clock.timestamp())
         for span in [one for one in self._begun if (one + 1) * SPAN_S <= now]:
             self._drop(span)
 

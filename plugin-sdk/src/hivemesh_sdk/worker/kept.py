@@ -1,6 +1,7 @@
 """Ended executions until they are acknowledged, and what is left of them then; all of it bounded."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from hivemesh_sdk.worker.execution import UNARY, Execution
 
@@ -24,17 +25,20 @@ class Kept:
         """Bytes held, with a flat rate for each entry."""
         return self._size
 
-    def add(self, execution: Execution, size: int) -> None:
-        """Hold an execution that has just ended."""
+    def add(self, execution: Execution, size: int) -> Sequence[Execution]:
+        """Hold an execution that has just ended; returns those that have to go for it."""
         queue = self._unary if execution.kind in UNARY else self._others
         queue[execution] = size
         self._size += size
+        return () if self._size <= self._limit else self._drop()
 
-    def surplus(self) -> Execution | None:
-        """The execution that has to go because the bound is exceeded."""
-        if self._size <= self._limit:
-            return None
-        return next(iter(self._unary), None) or next(iter(self._others))
+    def _drop(self) -> list[Execution]:
+        dropped = []
+        while self._size > self._limit:
+            execution, size = (self._unary or self._others).popitem(last=False)
+            self._size -= size
+            dropped.append(execution)
+        return dropped
 
     def shrink(self, execution: Execution, size: int) -> None:
         """So many bytes of it were acknowledged."""

@@ -113,7 +113,6 @@ class StepTable:
         execution = Execution.begin(key, request, fingerprint, right, self._clock, self)
         if request.members:
             execution.has_members(request.members, request.deadline_ms)
-        self._spent.add(right.claims, key)
         self._entries[key] = execution
         if present is not None:
             self._kept.discard(present)
@@ -272,8 +271,7 @@ class StepTable:
         metrics.ended(execution.event_at - execution.started_at, failed=execution.failed)
         if self._entries.get(execution.key) is not execution:
             return  # superseded: nobody can ask for it
-        self._kept.add(execution, execution.buffered + ENTRY_BYTES)
-        while (dropped := self._kept.surplus()) is not None:
+        for dropped in self._kept.add(execution, execution.buffered + ENTRY_BYTES):
             self.forget(dropped)
 
     def execution_released(self, execution: Execution) -> None:
@@ -336,11 +334,12 @@ class StepTable:
         if self.draining:
             message = "call another instance"
             raise RetryableError(message, slug="draining", delay_s=RETRY_AFTER_S)
-        if self._spent.has(right.claims, key):
+        if not self._spent.add(right.claims, key):
             message = f"{key!r} was begun with it before"
             raise TicketRefusedError(message, reason="replayed", slug="ticket-replayed")
         previous = None if present is None else self._holder(present)
         if previous is None and slots.active >= slots.total:
+            self._spent.discard(right.claims, key)
             slots.metrics.refused()
             message = f"all {slots.total} slots of {request.capability} are taken"
             raise RetryableError(message, slug="overloaded", delay_s=RETRY_AFTER_S)
