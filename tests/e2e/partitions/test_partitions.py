@@ -1,7 +1,7 @@
 """Networks that break between platform, workers and database: no superseded attempt's result counts."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from drill import EFFECTS, SLOTS, Drill, drill_of
 from fault_proxy import FaultProxy, ProxyThread
 from history import Verdict
 from hivemesh_sdk.testing.process import WorkerProcess
+from joined_worker import joined
 from postgres import PORT, Postgres, postgres
 from replica_pair import TAKEN_OVER_S, two_replicas, until_taken_over
 from stolen_ca import port_of
@@ -41,29 +42,12 @@ def drill(tmp_path: Path, shared: Shared) -> Iterator[Drill]:
         yield drill_of(tmp_path, one)
 
 
-@contextmanager
 def worker(
     platform: Installation, shared: Shared, *, port: int = 0, mesh: int = 0
-) -> Iterator[WorkerProcess]:
+) -> AbstractContextManager[WorkerProcess]:
     """An instance that joins by itself; behind a proxy where a port is named."""
-    folders = shared.environments.glob("effects@*")
-    newest = max(folders, key=lambda folder: folder.stat().st_mtime)
-    python = str(newest / "bin" / "python")
-    variables = {
-        "HIVEMESH_PLATFORM": f"https://127.0.0.1:{mesh or port_of(platform, 'mesh')}",
-        "HIVEMESH_ENROLMENT": f"https://127.0.0.1:{port_of(platform, 'enrolment')}",
-        "HIVEMESH_HOST": FAR if port else "127.0.0.1",
-        "HIVEMESH_PORT": str(port),
-        "HIVEMESH_ADVERTISE_HOST": "127.0.0.1",
-        "HIVEMESH_ALONE_S": "60",
-    }
-    with platform.client() as client:
-        token = client.join_token("effects")
-    command = [python, "-P", "-m", "hivemesh_sdk.cli", "run", str(EFFECTS)]
-    before = len(platform.instances("effects"))
-    with WorkerProcess(command, variables, token, cwd=platform.state.parent) as found:
-        until(lambda: len(platform.instances("effects")) > before, 60, "the worker has joined")
-        yield found
+    host = FAR if port else "127.0.0.1"
+    return joined(platform, shared, EFFECTS, mesh=mesh, HIVEMESH_HOST=host, HIVEMESH_PORT=str(port))
 
 
 def begun(drill: Drill) -> int:
