@@ -1,26 +1,36 @@
-"""Generates the reference pages of docs/reference/: errors, configuration, CLI.
+"""Generates docs/reference/: errors, configuration, CLI, the API's description, the schemas.
 
 python scripts/reference.py          write them
 python scripts/reference.py --check  exit 1 where a committed page is out of date
 """
 
+import asyncio
 import io
 import json
+import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
+import structlog
 from hivemesh_platform.access.model import KINDS, VERBS
 from hivemesh_platform.access.roles import ROLES
+from hivemesh_platform.api.description import describe
 from hivemesh_platform.api.permissions import ROUTES, matrix
+from hivemesh_platform.app import open_platform
 from hivemesh_platform.cli.completion import command_lines
 from hivemesh_platform.cli.main import build
+from hivemesh_platform.configuration import Surroundings, load
 from hivemesh_platform.settings import Settings
 from hivemesh_platform.telemetry.metrics import Metrics
 from hivemesh_sdk.cli.main import main as worker_command
+from hivemesh_sdk.clock import SystemClock
+from hivemesh_sdk.contracts.generate import files, text
 from hivemesh_sdk.contracts.problems import CATALOGUE
 from hivemesh_sdk.worker import metrics
 from pydantic import BaseModel
@@ -39,6 +49,22 @@ def pages() -> dict[str, str]:
         "metrics.md": "".join(_metrics()),
         "permissions.md": "".join(_permissions()),
     }
+
+
+def documents() -> dict[str, str]:
+    """Every generated JSON document by its path below the folder."""
+    schemas = {f"schemas/{name}": content for name, content in files().items()}
+    return {**schemas, "platform.openapi.json": text(asyncio.run(_description()))}
+
+
+async def _description() -> dict[str, Any]:
+    """The description of the routes that a platform serves, opened on an empty folder."""
+    with tempfile.TemporaryDirectory() as empty:
+        folder = Path(empty)
+        around = Surroundings(environment={}, working_folder=folder, home=folder)
+        flags = {"state.folder": str(folder), "workers.supervise": False}
+        async with open_platform(load(around, flags), SystemClock()) as platform:
+            return describe(*platform.served)
 
 
 def _errors() -> Iterator[str]:
@@ -110,7 +136,8 @@ def _permissions() -> Iterator[str]:
         more = ", ".join(f"`{one}`" for one in role.grants if one not in before)
         yield f"| {role.name} | {role.description} | {'… and ' if before else ''}{more} |\n"
         before = role.grants
-    yield "\n## Routes\n\nWhat a route asks for, and which roles have it on every object. Who has it on\n"
+    yield "\n## Routes\n\nWhat a route asks for, and which roles have it on every object; what it reads and\n"
+    yield "answers says [its description](platform.openapi.json). Who has it on\n"
     yield "some objects reaches those. What the caller may not see is answered as if it were not there\n"
     yield "(404); what he sees and may not do, with 403. People of another tenant than `default` see\n"
     yield "their own objects only, and of the installation itself its workers and capabilities.\n"
@@ -148,13 +175,14 @@ def _hivemesh(words: list[str]) -> object:
 def main() -> int:
     """Write or check the pages."""
     stale = []
-    for name, text in pages().items():
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    for name, content in {**pages(), **documents()}.items():
         path = FOLDER / name
         if "--check" in sys.argv:
-            if not path.exists() or path.read_text() != text:
+            if not path.exists() or path.read_text() != content:
                 stale.append(name)
         else:
-            path.write_text(text)
+            path.write_text(content)
     for name in stale:
         print(f"docs/reference/{name} is out of date; fix: make docs")
     return 1 if stale else 0

@@ -1,8 +1,33 @@
-"""Fixtures of everything that stands on the database: each test runs on both kinds of it."""
+"""Fixtures of the platform's tests: both kinds of database, and answers as they are described."""
 
+import described
 import pytest
 import storage_support
+from hivemesh_platform import app
 from postgres import postgres
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _described_platforms():
+    """Have each platform in this process held against the published description of its API."""
+    build = app._routes
+
+    def held(name, routers):
+        found = build(name, routers)
+        found.add_middleware(described.Held)
+        return found
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(app, "_routes", held)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _described_answers():
+    """Fail where a platform was asked or has answered what its description does not say."""
+    yield
+    found, described.broken[:] = list(described.broken), []
+    assert found == []
 
 
 @pytest.fixture(scope="session")

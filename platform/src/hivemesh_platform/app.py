@@ -148,6 +148,7 @@ class Platform:
     enrolment_app: ASGIApp
     people: People
     people_app: ASGIApp
+    served: list[FastAPI]  # behind the fronts: newcomers' routes, then members'
     counters: ExecutionCounters = field(default_factory=ExecutionCounters)
     background: list[tuple[str, Background]] = field(default_factory=list)
     mesh_url: str = ""
@@ -238,11 +239,13 @@ async def open_platform(loaded: Loaded, clock: Clock) -> AsyncIterator[Platform]
             *_work_routers(platform, execution, files),
             *_mesh_routers(platform, database),
             retention_api.router(retention, platform.audit),
+            secrets.router(execution, InstalledCatalogue(platform.types)),
+            tickets.router(execution.tickets, execution.submits, clock),
+            *_access_routers(platform),
         ]
-        routers.append(secrets.router(execution, InstalledCatalogue(platform.types)))
-        routers.append(tickets.router(execution.tickets, execution.submits, clock))
-        routers += _access_routers(platform)
-        platform.mesh_app, platform.people_app = platform.people.fronts(_routes("mesh", routers))
+        members = _routes("mesh", routers)
+        platform.served.append(members)
+        platform.mesh_app, platform.people_app = platform.people.fronts(members)
         platform.background += [
             ("artifacts", lambda: _count_again(store, replicas)),
             ("retention", retention.run),
@@ -378,6 +381,7 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
     )
     replicas = base.replicas
     tell = tuple if replicas.alone else replicas.urls
+    newcomers = _routes("enrolment", [enrolment.newcomers(enroller, tell)])
     platform = Platform(
         loaded=loaded,
         clock=clock,
@@ -406,9 +410,10 @@ def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
         overview=Overview(registry, types, supervisor, _weights(settings), clock, routing),
         supervisor=supervisor,
         mesh_app=_nothing,
-        enrolment_app=RequestIds(_routes("enrolment", [enrolment.newcomers(enroller, tell)])),
+        enrolment_app=RequestIds(newcomers),
         people=_people(loaded, clock, base),
         people_app=_nothing,
+        served=[newcomers],
     )
     platform.background += [("directory", base.directory.watch), ("routing", routing.run)]
     if isinstance(base.directory, SharedDirectory):

@@ -7,12 +7,13 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from hivemesh_sdk.contracts.api import ArtifactView
-from hivemesh_sdk.contracts.artifacts import DataClass, GrantRequest
+from hivemesh_sdk.contracts.artifacts import DataClass, Grant, GrantRequest
 from hivemesh_sdk.contracts.names import TICKET_HEADER
 
 from hivemesh_platform.api.access import principal_of, require, require_some
 from hivemesh_platform.api.bodies import decoded
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.declared import BYTES, TICKET, Header, declares
 from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.api.tickets import ticket_of
 from hivemesh_platform.api.work import Work
@@ -30,6 +31,8 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 Name = Annotated[str | None, Query(min_length=1, max_length=255)]
 Class = Annotated[DataClass, Query(alias="class")]
 Step = Annotated[str, Query(max_length=256)]
+RANGE = Header("range", "one range of bytes: `bytes=FIRST-LAST`")
+READER = Header(TICKET_HEADER, "of workers: the ticket of the step that reads")
 
 
 def router(
@@ -40,9 +43,11 @@ def router(
     work = Work(runs, artifacts)
 
     @routes.post("/v1/artifacts", status_code=201)
-    async def upload(
+    @declares(reads=BYTES)
+    async def upload_artifact(
         request: Request, name: Name = None, data_class: Class = DataClass.INTERNAL
     ) -> ArtifactView:
+        """Store bytes as an artifact."""
         principal = require(request, "create:artifact")
         info = await artifacts.upload(
             request.stream(),
@@ -55,7 +60,9 @@ def router(
         return view(info)
 
     @routes.post("/v1/artifacts/grants")
-    async def grant(request: Request) -> Response:
+    @declares(reads=GrantRequest, answers=Grant, headers=(TICKET,))
+    async def grant_artifact(request: Request) -> Response:
+        """Ask where a step puts or gets an artifact."""
         identity = require(request, "artifacts:grant").id
         asked = await decoded(request, GrantRequest)
         ticket = await ticket_of(request, tickets, identity, asked.step, asked.attempt)
@@ -64,9 +71,11 @@ def router(
         return Response(msgspec.json.encode(granted), media_type="application/json")
 
     @routes.put("/v1/artifacts/{sha256}", status_code=201)
-    async def put(
+    @declares(reads=BYTES, headers=(TICKET,))
+    async def put_artifact(
         sha256: str, request: Request, step: Step, attempt: int, name: Name = None
     ) -> ArtifactView:
+        """Store an artifact on behalf of a step."""
         identity = require(request, "artifacts:transfer").id
         ticket = await ticket_of(request, tickets, identity, step, attempt)
         use = Use(identity=identity, step=step, attempt=attempt, ticket=ticket)
@@ -76,9 +85,11 @@ def router(
         return view(info)
 
     @routes.get("/v1/artifacts/{sha256}", response_class=StreamingResponse)
-    async def download(
+    @declares(answers={200: BYTES, 206: BYTES}, headers=(RANGE, READER))
+    async def download_artifact(
         sha256: str, request: Request, step: Step = "", attempt: int = 0
     ) -> StreamingResponse:
+        """Download an artifact, or one range of its bytes."""
         use = await _use(request, tickets, step, attempt)
         if use is None:
             await work.check_artifact(request, sha256)

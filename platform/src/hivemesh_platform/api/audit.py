@@ -18,6 +18,7 @@ from pydantic import AwareDatetime
 from hivemesh_platform.access.model import Principal
 from hivemesh_platform.api.access import before_body, require
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.declared import declares, lines
 from hivemesh_platform.api.paging import Limit, page_of
 from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.audit import index
@@ -35,7 +36,7 @@ def router(audit: AuditService) -> APIRouter:
     routes = strict_router()
 
     @routes.get("/v1/audit")
-    async def list_records(  # noqa: PLR0913, PLR0917 - one parameter a filter
+    async def list_audit_records(  # noqa: PLR0913, PLR0917 - one parameter a filter
         request: Request,
         actor: Pattern = "",
         action: Pattern = "",
@@ -47,6 +48,7 @@ def router(audit: AuditService) -> APIRouter:
         after: Annotated[str, Query(max_length=80)] = "",
         limit: Limit = 100,
     ) -> Page[AuditRecordView]:
+        """Search the audit trail."""
         principal, place = require(request, READ), _place(after)
         query = index.Query(
             actor=actor,
@@ -66,7 +68,8 @@ def router(audit: AuditService) -> APIRouter:
         return Page[AuditRecordView](items=[view(one) for one in page.items], next=page.next)
 
     @routes.get("/v1/audit/verification")
-    async def verify(request: Request) -> AuditReportView:
+    async def verify_audit(request: Request) -> AuditReportView:
+        """Verify the audit trail."""
         _of_installation(require(request, READ))
         own, others = await audit.verify(), await audit.verify_others()
         reports = [
@@ -78,7 +81,11 @@ def router(audit: AuditService) -> APIRouter:
         return found.model_copy(update={"others": reports, "holds": holds})
 
     @routes.get("/v1/audit/export", response_class=StreamingResponse)
-    async def export(request: Request, since: Time = None, until: Time = None) -> StreamingResponse:
+    @declares(answers=lines({"type": "object"}, "an export; `hivemesh audit verify` reads it"))
+    async def export_audit(
+        request: Request, since: Time = None, until: Time = None
+    ) -> StreamingResponse:
+        """Export the audit trail."""
         principal = require(request, READ)
         _of_installation(principal)
         span = {"since": str(since or ""), "until": str(until or "")}
@@ -87,7 +94,8 @@ def router(audit: AuditService) -> APIRouter:
 
     @routes.post("/v1/audit/hash")
     @before_body(READ)
-    async def hash_parameter(body: AuditHashRequest, request: Request) -> AuditHashView:
+    async def hash_audit_parameter(body: AuditHashRequest, request: Request) -> AuditHashView:
+        """Tell what records hold in place of a parameter's value."""
         _of_installation(require(request, READ))
         return AuditHashView(name=body.name, hmac=audit.hash(body.name, body.value))
 

@@ -19,12 +19,14 @@ def router(authority: Authority, rotation: Rotation) -> APIRouter:
     routes = strict_router()
 
     @routes.get("/v1/ca")
-    async def status(request: Request) -> CaView:
+    async def get_ca(request: Request) -> CaView:
+        """Show the authority and where its keys stand."""
         require(request, "read:ca")
         return _view(authority, rotation)
 
     @routes.get("/v1/ca/roots")
-    async def roots(request: Request) -> RootsView:
+    async def get_roots(request: Request) -> RootsView:
+        """Show the roots to trust."""
         require(request, "read:ca")
         found = authority.bundle().roots
         return RootsView(
@@ -33,7 +35,8 @@ def router(authority: Authority, rotation: Rotation) -> APIRouter:
 
     @routes.post("/v1/ca/rotate", status_code=202)
     @before_body("write:ca", "admin:ca")
-    async def rotate(body: RotateRequest, request: Request) -> CaView:
+    async def rotate_key(body: RotateRequest, request: Request) -> CaView:
+        """Begin to change a key of the authority."""
         if body.emergency:
             await rotation.start_over(actor_of(request, require(request, "admin:ca")))
         else:

@@ -19,12 +19,14 @@ def router(registry: RegistryService, routing: RoutingService) -> APIRouter:
 
     @routes.get("/v1/capabilities")
     async def list_capabilities(request: Request) -> Page[CapabilityView]:
+        """List the capabilities of the installed workers."""
         principal = require_some(request, "read:capability")
         found = views(registry, routing.free_slots())
         return Page(items=[one for one in found if may(principal, "read:capability", one.id)])
 
     @routes.get("/v1/capabilities/{name}")
     async def get_capability(name: str, request: Request) -> CapabilityView:
+        """Show a capability with its schemas."""
         require(request, "read:capability", name)
         for view in views(registry, routing.free_slots()):
             if view.id == name:

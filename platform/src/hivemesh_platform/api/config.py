@@ -22,7 +22,8 @@ def router(loaded: Loaded) -> APIRouter:
     routes = strict_router()
 
     @routes.get("/v1/config")
-    async def get_config(request: Request) -> Page[SettingView]:
+    async def list_settings(request: Request) -> Page[SettingView]:
+        """List the settings in force, and where each comes from."""
         require(request, "read:config")
         rows = loaded.rows()
         return Page(items=[SettingView(key=k, value=v, origin=o) for k, v, o in rows])

@@ -10,6 +10,7 @@ from hivemesh_sdk.errors import InvalidError
 
 from hivemesh_platform.api.access import require, require_some
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.declared import declares, lines
 from hivemesh_platform.api.paging import LARGEST, Limit, page_of
 from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.artifacts.streams import begun
@@ -20,6 +21,8 @@ from hivemesh_platform.knowledge.service import DatasetService
 
 Version = Annotated[int | None, Query(ge=1, le=LARGEST)]
 
+RECORD = {"description": "a record: any JSON value, as its step has given it"}
+
 
 def router(datasets: DatasetService, audit: AuditTrail) -> APIRouter:
     """The routes."""
@@ -29,6 +32,7 @@ def router(datasets: DatasetService, audit: AuditTrail) -> APIRouter:
     async def list_datasets(
         request: Request, after: str = "", limit: Limit = 100
     ) -> Page[DatasetView]:
+        """List the versions of datasets."""
         principal = require_some(request, "read:dataset")
         versions = await datasets.page(_place(after), limit + 1, principal)
         found = [view(one) for one in versions]
@@ -36,13 +40,16 @@ def router(datasets: DatasetService, audit: AuditTrail) -> APIRouter:
 
     @routes.get("/v1/datasets/{name}")
     async def get_dataset(name: str, request: Request, version: Version = None) -> DatasetView:
+        """Show a version of a dataset; the newest where none is named."""
         principal = require(request, "read:dataset", name)
         return view(await datasets.get(name, version, principal.tenant))
 
     @routes.get("/v1/datasets/{name}/records", response_class=StreamingResponse)
+    @declares(answers=lines(RECORD, "the records in their order"))
     async def read_records(
         name: str, request: Request, version: Version = None
     ) -> StreamingResponse:
+        """Read the records of a dataset."""
         principal = require(request, "read:dataset", name)
         found = await datasets.get(name, version, principal.tenant)
         await recorded(request, audit, "export:dataset", f"{found.name}@{found.version}")

@@ -29,6 +29,7 @@ from hivemesh_platform.api.access import (
 )
 from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.declared import BYTES, declares
 from hivemesh_platform.api.paging import LARGEST, Limit, Offset, offset_page, page_of
 from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.api.work import Work
@@ -94,7 +95,7 @@ def router(execution: Execution, work: Work, audit: AuditTrail) -> APIRouter:
 
 def _reading(routes: APIRouter, parts: _Parts) -> None:
     @routes.get("/v1/dead-letters")
-    async def list_letters(
+    async def list_dead_letters(
         request: Request,
         state: State = "open",
         run: str = "",
@@ -102,17 +103,21 @@ def _reading(routes: APIRouter, parts: _Parts) -> None:
         after: str = "",
         limit: Limit = 50,
     ) -> Page[DeadLetterView]:
+        """List dead letters."""
         principal = require_some(request, *SEES)
         wanted = LetterFilter(state="" if state == "all" else state, run=run, capability=capability)
         found = await parts.letters.page(principal, wanted, after, limit + 1)
         return page_of([one.view() for one in found], limit, lambda one: one.id)
 
     @routes.get("/v1/dead-letters/{letter}")
-    async def get_letter(letter: str, request: Request) -> DeadLetterView:
+    async def get_dead_letter(letter: str, request: Request) -> DeadLetterView:
+        """Show a dead letter."""
         return (await parts.seen(request, letter)).view()
 
     @routes.get("/v1/dead-letters/{letter}/input", response_class=StreamingResponse)
-    async def read_input(letter: str, request: Request) -> StreamingResponse:
+    @declares(answers=BYTES)
+    async def read_dead_letter(letter: str, request: Request) -> StreamingResponse:
+        """Read the input of a dead letter."""
         found = await parts.seen(request, letter)
         parameters = {"data_class": found.row["data_class"]}
         await recorded(request, parts.audit, "export:dead-letter", letter, parameters)
@@ -123,7 +128,8 @@ def _reading(routes: APIRouter, parts: _Parts) -> None:
 def _replaying(routes: APIRouter, parts: _Parts) -> None:
     @routes.post("/v1/dead-letters/retry")
     @before_body(*CHANGES)
-    async def retry_letters(body: ReplayManyRequest, request: Request) -> ReplayedView:
+    async def retry_dead_letters(body: ReplayManyRequest, request: Request) -> ReplayedView:
+        """Run many dead letters again."""
         principal = require_some(request, *CHANGES)
         wanted = LetterFilter(run=body.run, capability=body.capability)
         found = await parts.letters.page(principal, wanted, body.after, body.limit)
@@ -132,13 +138,15 @@ def _replaying(routes: APIRouter, parts: _Parts) -> None:
         return ReplayedView(items=items, next=following)
 
     @routes.post("/v1/dead-letters/{letter}/retry")
-    async def retry_letter(letter: str, request: Request) -> ReplayView:
+    async def retry_dead_letter(letter: str, request: Request) -> ReplayView:
+        """Run a dead letter again."""
         found = await parts.changed(request, letter)
         return ReplayView(letter=letter, job=await parts.replay(request, found))
 
     @routes.post("/v1/dead-letters/{letter}/edit")
     @before_body(*CHANGES)
-    async def edit_letter(letter: str, body: ReplayRequest, request: Request) -> ReplayView:
+    async def edit_dead_letter(letter: str, body: ReplayRequest, request: Request) -> ReplayView:
+        """Run a dead letter again with another input or other options."""
         found = await parts.changed(request, letter)
         await parts.work.check_job(request, await parts.letters.edited(found, body))
         changed_parts = {"changed": sorted(body.model_fields_set)}
@@ -149,14 +157,16 @@ def _replaying(routes: APIRouter, parts: _Parts) -> None:
 
 def _settling(routes: APIRouter, parts: _Parts) -> None:
     @routes.post("/v1/dead-letters/{letter}/discard")
-    async def discard_letter(letter: str, request: Request) -> DeadLetterView:
+    async def discard_dead_letter(letter: str, request: Request) -> DeadLetterView:
+        """Discard a dead letter."""
         found = await parts.changed(request, letter)
         await recorded(request, parts.audit, "dead-letter:discard", letter)
         await parts.letters.discard(found, behalf_of_request(request))
         return (await parts.letters.get(letter)).view()
 
     @routes.post("/v1/dead-letters/{letter}/reopen")
-    async def reopen_letter(letter: str, request: Request) -> DeadLetterView:
+    async def reopen_dead_letter(letter: str, request: Request) -> DeadLetterView:
+        """Reopen a discarded dead letter."""
         found = await parts.changed(request, letter)
         await recorded(request, parts.audit, "dead-letter:reopen", letter)
         await parts.letters.reopen(found)
@@ -173,17 +183,19 @@ def _history(routes: APIRouter, parts: _Parts) -> None:
         after: Offset = 0,
         limit: Limit = 200,
     ) -> Page[AttemptView]:
+        """List the attempts of a run."""
         await parts.work.check_seen(request, run)
         found = await parts.history.attempts(run, step, seq, after, limit + 1)
         return offset_page(found, limit, after)
 
     @routes.get("/v1/attempts")
-    async def list_attempts_at(
+    async def list_instance_attempts(
         request: Request,
         instance: Annotated[str, Query(max_length=200)] = "",
         after: Annotated[str, Query(max_length=500)] = "",
         limit: Limit = 50,
     ) -> Page[InstanceAttemptView]:
+        """List the attempts at an instance."""
         principal = require_some(request, *SEES)
         if not instance:
             missing = FieldProblem(
@@ -200,14 +212,16 @@ def _history(routes: APIRouter, parts: _Parts) -> None:
         request: Request,
         seq: Annotated[int | None, Query(ge=0, le=LARGEST)] = None,
     ) -> RunView:
+        """Cancel a step of a run, or one batch of it."""
         await parts.work.check_changed(request, run)
         await parts.cancels.cancel(run, step, seq)
         return await parts.runs.get(run)
 
     @routes.get("/v1/lost-steps")
-    async def list_lost(
+    async def list_lost_steps(
         request: Request, *, ended: bool = False, since: Offset = 0, limit: Limit = 200
     ) -> Page[LostStepView]:
+        """List the steps whose worker went away."""
         principal = require_some(request, *SEES)
         found = await parts.history.lost(principal, since=since, ended=ended, limit=limit)
         return Page(items=found)

@@ -22,12 +22,14 @@ def router(revocation: Revocation) -> APIRouter:
 
     @routes.get("/v1/denials")
     async def list_denials(request: Request) -> Page[DenialView]:
+        """List who is refused."""
         require(request, "read:ca")
         return Page(items=[_denial(one) for one in await revocation.denials()])
 
     @routes.post("/v1/denials", status_code=201)
     @before_body("write:worker")
     async def deny(body: DenialRequest, request: Request) -> Page[DenialView]:
+        """Evict or ban a worker, an instance, an identity, a serial or a package."""
         decision = _decision(request, "write:worker", body.target, body.reason)
         if body.action == "ban":
             return Page(items=[_denial(await revocation.ban(decision))])
@@ -35,17 +37,20 @@ def router(revocation: Revocation) -> APIRouter:
 
     @routes.post("/v1/denials/lift")
     @before_body("write:worker")
-    async def lift(body: LiftRequest, request: Request) -> Page[DenialView]:
+    async def lift_denial(body: LiftRequest, request: Request) -> Page[DenialView]:
+        """Refuse somebody no longer."""
         await revocation.lift(_decision(request, "write:worker", body.target, body.reason))
         return Page(items=[_denial(one) for one in await revocation.denials()])
 
     @routes.get("/v1/enrolment/credentials")
     async def list_credentials(request: Request) -> Page[CredentialView]:
+        """List the deployment credentials."""
         require(request, "create:enrolment")
         return Page(items=[_credential(one) for one in await revocation.credentials()])
 
     @routes.post("/v1/enrolment/credentials/{credential_id}/revoke")
     async def revoke_credential(credential_id: str, request: Request) -> CredentialView:
+        """Revoke a deployment credential."""
         decision = _decision(request, "create:enrolment", credential_id, "revoked by command")
         return _credential(await revocation.revoke_credential(decision))
 

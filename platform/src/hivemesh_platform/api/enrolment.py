@@ -10,12 +10,21 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Request, Response
 from hivemesh_sdk.contracts.api import Body, View
-from hivemesh_sdk.trust.wire import BUNDLE_PATH, ENROL_PATH, RENEW_PATH, EnrolRequest, RenewRequest
+from hivemesh_sdk.trust.bundle import BundleDocument
+from hivemesh_sdk.trust.wire import (
+    BUNDLE_PATH,
+    ENROL_PATH,
+    RENEW_PATH,
+    EnrolRequest,
+    IdentityAnswer,
+    RenewRequest,
+)
 from pydantic import Field
 
 from hivemesh_platform.api.access import before_body, peer_of, require
 from hivemesh_platform.api.bodies import decoded, decoded_strictly
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.declared import declares
 from hivemesh_platform.api.recorded import actor_of
 from hivemesh_platform.replicas.model import Urls
 from hivemesh_platform.trust.authority import Authority
@@ -44,7 +53,9 @@ def newcomers(
     routes = strict_router(newcomers=True)
 
     @routes.post(ENROL_PATH)
+    @declares(reads=EnrolRequest, answers=IdentityAnswer)
     async def enrol(request: Request) -> Response:
+        """Get the first certificate of an instance with a token."""
         address = request.client.host if request.client is not None else ""
         answer = await enrolment.enrol(await decoded_strictly(request, EnrolRequest), address)
         answer = msgspec.structs.replace(
@@ -62,14 +73,18 @@ def members(enrolment: EnrolmentService, authority: Authority) -> APIRouter:
     routes = strict_router()
 
     @routes.post(RENEW_PATH)
+    @declares(reads=RenewRequest, answers=IdentityAnswer)
     async def renew(request: Request) -> Response:
+        """Get the next certificate with a new key."""
         require(request, "identity:renew")
         peer = peer_of(request)
         answer = await enrolment.renew(peer, (await decoded(request, RenewRequest)).csr)
         return Response(msgspec.json.encode(answer), media_type=JSON)
 
     @routes.get(BUNDLE_PATH)
-    async def bundle(request: Request) -> Response:
+    @declares(answers=BundleDocument)
+    async def get_bundle(request: Request) -> Response:
+        """Show whom to trust."""
         require(request, "bundle:read")
         return Response(msgspec.json.encode(authority.bundle().document()), media_type=JSON)
 
@@ -78,6 +93,7 @@ def members(enrolment: EnrolmentService, authority: Authority) -> APIRouter:
     async def create_join_token(
         name: str, body: JoinTokenRequest, request: Request
     ) -> JoinTokenView:
+        """Make a token for one enrolment of a worker."""
         by = actor_of(request, require(request, "create:enrolment", name))
         lifetime = timedelta(seconds=body.lifetime_s)
         token = await enrolment.create_token(name, instance=body.instance, lifetime=lifetime, by=by)

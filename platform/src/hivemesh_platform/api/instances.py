@@ -5,13 +5,20 @@ from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
-from hivemesh_sdk.contracts.instances import Heartbeat, Registration
+from hivemesh_sdk.contracts.instances import (
+    Discovery,
+    Heartbeat,
+    HeartbeatReply,
+    Registration,
+    RegistrationReply,
+)
 from hivemesh_sdk.contracts.steps import MAX_WAIT_S
 from hivemesh_sdk.trust.policy import Policies
 
 from hivemesh_platform.api.access import peer_of, require
 from hivemesh_platform.api.bodies import decoded
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.declared import declares
 from hivemesh_platform.audit import reported
 from hivemesh_platform.audit.ports import AuditTrail
 from hivemesh_platform.registry.discovery import visible
@@ -42,14 +49,18 @@ def router(
     routes = strict_router()
 
     @routes.put("/v1/instances/{instance_id}")
-    async def register(instance_id: str, request: Request) -> Response:
+    @declares(reads=Registration, answers=RegistrationReply)
+    async def register_instance(instance_id: str, request: Request) -> Response:
+        """Register an instance, with where it listens and what it serves."""
         require(request, "instances:self")
         peer = peer_of(request)
         reply = await registry.register(peer, instance_id, await decoded(request, Registration))
         return Response(msgspec.json.encode(reply), media_type=JSON)
 
     @routes.post("/v1/instances/{instance_id}/heartbeat")
+    @declares(reads=Heartbeat, answers=HeartbeatReply)
     async def heartbeat(instance_id: str, request: Request) -> Response:
+        """Tell that an instance lives, and how it is."""
         require(request, "instances:self")
         peer = peer_of(request)
         beat, sequence = await decoded(request, Heartbeat), authority.bundle().sequence
@@ -68,14 +79,17 @@ def router(
         return Response(msgspec.json.encode(reply), media_type=JSON)
 
     @routes.delete("/v1/instances/{instance_id}", status_code=204)
-    async def deregister(instance_id: str, request: Request) -> None:
+    async def deregister_instance(instance_id: str, request: Request) -> None:
+        """Take an instance out of the registry."""
         require(request, "instances:self")
         await registry.deregister(peer_of(request), instance_id)
 
     @routes.get("/v1/discovery")
-    async def discovery(
+    @declares(answers=Discovery)
+    async def discover(
         request: Request, after: int = -1, wait: Wait = 0.0, capability: Capability = ""
     ) -> Response:
+        """List the live endpoints, once they have changed."""
         require(request, "discovery:read")
         peer, everybody = peer_of(request), await registry.discover(after, wait)
         found = visible(everybody, peer, policies.current(), capability)

@@ -8,11 +8,13 @@ from hivemesh_sdk.contracts.api import BatchRequest, BatchRetry, BatchView, Page
 from hivemesh_sdk.contracts.names import IDEMPOTENCY_HEADER, NDJSON_MEDIA_TYPE
 from hivemesh_sdk.safeio.documents import validated
 from hivemesh_sdk.safeio.json import parse_json
+from pydantic import JsonValue
 
 from hivemesh_platform.api.access import before_body, person_of, require_some
 from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import MediaTypeError, bounded
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.declared import IDEMPOTENCY, declares, lines
 from hivemesh_platform.api.filters import Filtered
 from hivemesh_platform.api.paging import Limit, page_of
 from hivemesh_platform.api.recorded import recorded
@@ -23,6 +25,17 @@ from hivemesh_platform.execution.jobs.batches import JobBatches, first_job, read
 from hivemesh_platform.execution.runs.service import RunService
 
 MAX_BYTES = 64 * 1024 * 1024
+RESULT: dict[str, JsonValue] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "state": {"$ref": "#/components/schemas/RunState"},
+        "attempts": {"type": "integer"},
+        "result": {"description": "of a completed job: any JSON value"},
+        "problem": {"$ref": "#/components/schemas/Problem"},
+    },
+    "required": ["id", "state", "attempts"],
+}
 
 
 def router(
@@ -33,7 +46,13 @@ def router(
     work = Work(runs, artifacts)
 
     @routes.post("/v1/jobs/batch", status_code=202)
+    @declares(
+        reads=lines(BatchRequest, "this line, then a line of input for each job"),
+        answers={200: BatchView, 202: BatchView},
+        headers=(IDEMPOTENCY,),
+    )
     async def start_batch(request: Request, response: Response) -> BatchView:
+        """Start a job for each input of a batch."""
         require_some(request, "run:capability")
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != NDJSON_MEDIA_TYPE:
@@ -53,26 +72,31 @@ def router(
     async def list_batches(
         request: Request, filters: Filtered, after: str = "", limit: Limit = 50
     ) -> Page[BatchView]:
+        """List batches of jobs."""
         principal = require_some(request, "read:run", "run:capability")
         found = await batches.page(after, limit + 1, principal, filters.of("capability"))
         return page_of(found, limit, lambda one: one.id)
 
     @routes.get("/v1/jobs/batch/{batch}")
     async def get_batch(batch: str, request: Request) -> BatchView:
+        """Show a batch of jobs."""
         person_of(request)  # before the id is read: who is no person learns nothing of ids
         await work.check_seen(request, first_job(batch))
         return await batches.get(batch)
 
     @routes.get("/v1/jobs/batch/{batch}/results")
-    async def get_results(
+    @declares(answers=lines(RESULT, "a line for each job, in order"))
+    async def read_batch_results(
         batch: str, request: Request, after: Annotated[int, Query(ge=0, le=999_999)] = 0
     ) -> StreamingResponse:
+        """Read the results of a batch, a line for each job."""
         person_of(request)
         await work.check_seen(request, first_job(batch))
         return StreamingResponse(batches.results(batch, after), media_type=NDJSON_MEDIA_TYPE)
 
     @routes.post("/v1/jobs/batch/{batch}/cancel")
     async def cancel_batch(batch: str, request: Request) -> BatchView:
+        """Cancel the jobs of a batch that have not ended."""
         person_of(request)
         await work.check_changed(request, first_job(batch))
         await recorded(request, audit, "cancel:batch", batch)
@@ -81,6 +105,7 @@ def router(
     @routes.post("/v1/jobs/batch/{batch}/retry", status_code=202)
     @before_body("write:run", "run:capability")
     async def retry_batch(batch: str, body: BatchRetry, request: Request) -> BatchView:
+        """Queue jobs of a batch once more."""
         person_of(request)
         await work.check_again(request, first_job(batch))
         await recorded(request, audit, "retry:batch", batch, {"states": sorted(body.states)})

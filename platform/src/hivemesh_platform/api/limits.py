@@ -16,12 +16,14 @@ def router(limits: LimitService, audit: AuditTrail) -> APIRouter:
 
     @routes.get("/v1/limits")
     async def list_limits(request: Request) -> Page[LimitView]:
+        """List the limits and how far each is used."""
         principal = require(request, "read:config")
         return Page(items=await limits.all(principal.tenant), next=None)
 
     @routes.put("/v1/limits/{target}")
     @before_body("write:config")
     async def set_limit(target: str, body: LimitRequest, request: Request) -> LimitView:
+        """Set a limit."""
         principal = require(request, "write:config")
         parameters = body.model_dump(exclude_none=True)
         await recorded(request, audit, "set:limit", target, parameters)
@@ -29,6 +31,7 @@ def router(limits: LimitService, audit: AuditTrail) -> APIRouter:
 
     @routes.delete("/v1/limits/{target}", status_code=204)
     async def unset_limit(target: str, request: Request) -> None:
+        """Remove a limit."""
         principal = require(request, "write:config")
         await recorded(request, audit, "unset:limit", target)
         await limits.unset(target, principal.tenant)

@@ -22,8 +22,11 @@ from hivemesh_platform.access.policy_service import Author, PolicyService
 from hivemesh_platform.access.workload_policy import Question
 from hivemesh_platform.api.access import before_body, peer_of, require
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.declared import Content, Header, declares
 
 CURRENT = "current"
+MATCH = Header("if-match", "the version that is changed, in quotes", required=True)
+SIGNED = Content({"type": "string"}, POLICY_MEDIA_TYPE, "the signed policy, a JWS")
 _ENTITY_TAG = re.compile(r'"([0-9]{1,15})"')
 Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_S)]
 Roles = Annotated[list[str] | None, Query(max_length=20)]
@@ -40,7 +43,9 @@ def router(policies: PolicyService) -> APIRouter:
     routes = strict_router()
 
     @routes.get("/v1/policy")
-    async def signed(request: Request, after: int = 0, wait: Wait = 0.0) -> Response:
+    @declares(answers={200: SIGNED, 204: None})
+    async def get_signed_policy(request: Request, after: int = 0, wait: Wait = 0.0) -> Response:
+        """Get the signed policy, once it is newer."""
         require(request, "policy:fetch")
         peer = peer_of(request)
         worker = peer.uri if peer.id.kind is Kind.WORKER else ""
@@ -51,7 +56,9 @@ def router(policies: PolicyService) -> APIRouter:
 
     @routes.post("/v1/policy", status_code=201)
     @before_body("write:policy")
-    async def apply(body: PolicyText, request: Request, response: Response) -> PolicyView:
+    @declares(headers=(MATCH,))
+    async def apply_policy(body: PolicyText, request: Request, response: Response) -> PolicyView:
+        """Put another policy into force."""
         author = _author(request, body.reason)
         expected = _expected(request)
         view = await policies.apply(body.document, expected=expected, name=body.name, author=author)
@@ -60,17 +67,20 @@ def router(policies: PolicyService) -> APIRouter:
 
     @routes.post("/v1/policy/test")
     @before_body("read:policy")
-    async def test(body: PolicyText, request: Request) -> PolicyReview:
+    async def test_policy(body: PolicyText, request: Request) -> PolicyReview:
+        """Run a policy's tests, and tell what it would change."""
         require(request, "read:policy")
         return policies.review(body.document, body.name)
 
     @routes.get("/v1/policy/versions")
-    async def versions(request: Request) -> Page[PolicyVersionView]:
+    async def list_policy_versions(request: Request) -> Page[PolicyVersionView]:
+        """List the versions of the policy."""
         require(request, "read:policy")
         return Page(items=await policies.versions())
 
     @routes.get("/v1/policy/versions/{version}")
-    async def show(version: str, request: Request, response: Response) -> PolicyView:
+    async def get_policy_version(version: str, request: Request, response: Response) -> PolicyView:
+        """Show a version of the policy."""
         require(request, "read:policy")
         view = await policies.version(_number(version))
         response.headers["etag"] = f'"{view.version}"'
@@ -78,7 +88,7 @@ def router(policies: PolicyService) -> APIRouter:
 
     @routes.get("/v1/policy/explain")
     @before_body("read:policy")
-    async def explain(  # noqa: PLR0913 - the parts of a question
+    async def explain_policy(  # noqa: PLR0913 - the parts of a question
         request: Request,
         caller: str,
         callee: str,
@@ -88,6 +98,7 @@ def router(policies: PolicyService) -> APIRouter:
         *,
         ticket: bool = True,
     ) -> PolicyExplanation:
+        """Explain a decision of the policy."""
         require(request, "read:policy")
         return policies.explain(
             Question(

@@ -16,6 +16,7 @@ def router(replicas: Replicas) -> APIRouter:
 
     @routes.get("/v1/replicas")
     async def list_replicas(request: Request) -> Page[ReplicaView]:
+        """List the replicas of the platform."""
         require(request, "read:replica")
         found = await replicas.present()
         return Page(items=[_view(one, found, replicas.own.id) for one in found.replicas.values()])

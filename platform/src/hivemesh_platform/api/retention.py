@@ -15,12 +15,14 @@ def router(retention: Retention, audit: AuditTrail) -> APIRouter:
     routes = strict_router()
 
     @routes.get("/v1/retention")
-    async def show(request: Request, due: bool = False) -> RetentionView:  # noqa: FBT001, FBT002 - a query
+    async def get_retention(request: Request, due: bool = False) -> RetentionView:  # noqa: FBT001, FBT002 - a query
+        """Show how long what has ended is kept."""
         require(request, "read:config")
         return await retention.show(count=due)
 
     @routes.post("/v1/retention/sweep")
-    async def sweep(request: Request) -> RetentionView:
+    async def sweep_retention(request: Request) -> RetentionView:
+        """Remove what is due now."""
         require(request, "write:config")
         await recorded(request, audit, "sweep:retention")
         await retention.sweep()

@@ -47,7 +47,8 @@ def router(access: AccessService, people: PeopleService) -> APIRouter:
 
 def _users(routes: APIRouter, access: AccessService, people: PeopleService) -> None:
     @routes.get("/v1/auth/can")
-    async def can(request: Request, action: Action, user: User = "") -> VerdictView:
+    async def check_permission(request: Request, action: Action, user: User = "") -> VerdictView:
+        """Tell whether a user may do an action, and by which rule."""
         asked = Grant.parse(action)
         person_of(request)
         principal = await _about(access, request, user)
@@ -62,6 +63,7 @@ def _users(routes: APIRouter, access: AccessService, people: PeopleService) -> N
 
     @routes.get("/v1/auth/users")
     async def list_users(request: Request) -> Page[PrincipalView]:
+        """List users."""
         principal = require_some(request, "read:user")
         found = await people.users(principal)
         return Page(
@@ -70,18 +72,21 @@ def _users(routes: APIRouter, access: AccessService, people: PeopleService) -> N
 
     @routes.get("/v1/auth/users/{name}")
     async def get_user(name: str, request: Request) -> PrincipalView:
+        """Show a user and what he may do."""
         return principal_view(await _about(access, request, name))
 
 
 def _roles(routes: APIRouter, access: AccessService, people: PeopleService) -> None:
     @routes.get("/v1/auth/roles")
     async def list_roles(request: Request) -> Page[RoleView]:
+        """List roles."""
         principal = require_some(request, "read:role")
         known = (await access.roles(principal.tenant)).values()
         return Page(items=[_role(one) for one in known if may(principal, "read:role", one.name)])
 
     @routes.get("/v1/auth/roles/{name}")
     async def get_role(name: str, request: Request) -> RoleView:
+        """Show a role."""
         principal = require(request, "read:role", name)
         known = await access.roles(principal.tenant)
         if name not in known:
@@ -91,19 +96,22 @@ def _roles(routes: APIRouter, access: AccessService, people: PeopleService) -> N
     @routes.put("/v1/auth/roles/{name}")
     @before_body("write:role")
     async def put_role(name: str, body: RoleBody, request: Request) -> RoleView:
+        """Make or change a role."""
         principal = require(request, "write:role", name)
         role = Role(name, body.description, tuple(body.grants), built_in=False)
         return _role(await people.put_role(principal, role))
 
     @routes.delete("/v1/auth/roles/{name}", status_code=204)
     async def delete_role(name: str, request: Request) -> None:
+        """Delete a role."""
         await people.delete_role(require(request, "write:role", name), name)
 
 
 def _grants(routes: APIRouter, people: PeopleService) -> None:
     @routes.post("/v1/auth/grants", status_code=201)
     @before_body("write:user", "write:group")
-    async def grant(body: GrantBody, request: Request) -> GrantView:
+    async def add_grant(body: GrantBody, request: Request) -> GrantView:
+        """Give a user or group a role or a grant."""
         principal = require(request, f"write:{body.subject}", body.name)
         subject = Subject(body.subject, body.name, body.tenant)
         given = await people.grant(principal, subject, body.grant)
@@ -111,7 +119,8 @@ def _grants(routes: APIRouter, people: PeopleService) -> None:
 
     @routes.post("/v1/auth/grants/revoke")
     @before_body("write:user", "write:group")
-    async def revoke(body: GrantBody, request: Request) -> GrantView:
+    async def revoke_grant(body: GrantBody, request: Request) -> GrantView:
+        """Take a role or a grant from a user or group."""
         principal = require(request, f"write:{body.subject}", body.name)
         subject = Subject(body.subject, body.name, body.tenant)
         taken = await people.revoke(principal, subject, body.grant)
@@ -121,6 +130,7 @@ def _grants(routes: APIRouter, people: PeopleService) -> None:
 def _groups(routes: APIRouter, people: PeopleService) -> None:
     @routes.get("/v1/auth/groups")
     async def list_groups(request: Request) -> Page[GroupView]:
+        """List groups with their members."""
         principal = require_some(request, "read:group")
         return Page(
             items=[
@@ -133,12 +143,14 @@ def _groups(routes: APIRouter, people: PeopleService) -> None:
     @routes.post("/v1/auth/members", status_code=204)
     @before_body("write:group")
     async def add_member(body: MemberBody, request: Request) -> None:
+        """Add a user to a group."""
         principal = require(request, "write:group", body.group)
         await people.set_member(principal, body.group, body.user, member=True)
 
     @routes.post("/v1/auth/members/remove", status_code=204)
     @before_body("write:group")
     async def remove_member(body: MemberBody, request: Request) -> None:
+        """Remove a user from a group."""
         principal = require(request, "write:group", body.group)
         await people.set_member(principal, body.group, body.user, member=False)
 

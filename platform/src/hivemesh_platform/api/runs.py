@@ -10,6 +10,7 @@ from hivemesh_sdk.contracts.names import IDEMPOTENCY_HEADER
 from hivemesh_platform.api.access import before_body, require_some
 from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.declared import BYTES, IDEMPOTENCY, declares
 from hivemesh_platform.api.filters import Filtered
 from hivemesh_platform.api.paging import Limit, Offset, offset_page, page_of
 from hivemesh_platform.api.recorded import recorded
@@ -36,7 +37,9 @@ def router(runs: RunService, artifacts: ArtifactService, audit: AuditTrail) -> A
 
     @routes.post("/v1/runs", status_code=202)
     @before_body("run:pipeline")
+    @declares(headers=(IDEMPOTENCY,))
     async def start_run(body: RunRequest, request: Request) -> RunView:
+        """Start a run of a pipeline."""
         demands = await work.check_run(request, body)
         key = request.headers.get(IDEMPOTENCY_HEADER, "")
         return await runs.start(body, behalf_of_request(request), demands, key)
@@ -45,12 +48,14 @@ def router(runs: RunService, artifacts: ArtifactService, audit: AuditTrail) -> A
     async def list_runs(
         request: Request, filters: Filtered, after: str = "", limit: Limit = 50
     ) -> Page[RunView]:
+        """List runs and jobs."""
         principal = require_some(request, "read:run", "run:pipeline", "run:capability")
         found = await runs.page(after, limit + 1, principal, filters.of())
         return page_of(found, limit, lambda run: run.id)
 
     @routes.get("/v1/runs/{run}")
     async def get_run(run: str, request: Request) -> RunView:
+        """Show a run."""
         await work.check_seen(request, run)
         return await runs.get(run)
 
@@ -58,6 +63,7 @@ def router(runs: RunService, artifacts: ArtifactService, audit: AuditTrail) -> A
     async def follow_run(
         run: str, request: Request, after: int = 0, wait: Wait = 10.0
     ) -> RunChange:
+        """Show a run, once it has changed."""
         await work.check_seen(request, run)
         version, view = await runs.changes(run, after, wait)
         return RunChange(version=version, run=view)
@@ -66,17 +72,21 @@ def router(runs: RunService, artifacts: ArtifactService, audit: AuditTrail) -> A
     async def follow_events(
         run: str, request: Request, after: Offset = 0, limit: Limit = 200, wait: Wait = 10.0
     ) -> Page[RunEvent]:
+        """List the events of a run, once there are more."""
         await work.check_seen(request, run)
         found = await runs.events(run, after, limit, wait)
         return Page(items=found, next=str(found[-1].no) if found else None)
 
     @routes.post("/v1/runs/{run}/cancel")
     async def cancel_run(run: str, request: Request) -> RunView:
+        """Cancel a run."""
         await work.check_changed(request, run)
         return await runs.cancel(run)
 
     @routes.get("/v1/runs/{run}/outputs/{name}", response_class=StreamingResponse)
+    @declares(answers=BYTES)
     async def read_output(run: str, name: str, request: Request) -> StreamingResponse:
+        """Read an output of a run."""
         await work.check_seen(request, run)
         await work.check_output(request, run, name)
         await recorded(request, audit, "export:run", f"{run}/{name}")
@@ -87,6 +97,7 @@ def router(runs: RunService, artifacts: ArtifactService, audit: AuditTrail) -> A
     async def list_rejected(
         run: str, request: Request, after: Offset = 0, limit: Limit = 200
     ) -> Page[RejectedView]:
+        """List the records that a run has refused."""
         await work.check_seen(request, run)
         return offset_page(await runs.rejected(run, after, limit + 1), limit, after)
 
@@ -94,6 +105,7 @@ def router(runs: RunService, artifacts: ArtifactService, audit: AuditTrail) -> A
     async def explain_run(
         run: str, request: Request, after: Offset = 0, limit: Limit = 200
     ) -> Page[ExplainView]:
+        """Explain where the attempts of a run were placed."""
         await work.check_seen(request, run)
         return offset_page(await runs.explain(run, after, limit + 1), limit, after)
 

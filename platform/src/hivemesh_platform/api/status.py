@@ -8,6 +8,7 @@ from hivemesh_sdk.contracts.api import Page, QueueView, SystemStatus, View
 from hivemesh_platform.access.service import DEFAULT_TENANT
 from hivemesh_platform.api.access import principal_of, require
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.declared import TEXT, declares
 from hivemesh_platform.telemetry.metrics import CONTENT_TYPE, Metrics
 
 
@@ -28,6 +29,7 @@ def router(
 
     @routes.get("/v1/status")
     async def get_status(request: Request) -> SystemStatus:
+        """Show the installation at a glance."""
         principal = require(request, "read:status")
         if principal.tenant == DEFAULT_TENANT:
             return status()
@@ -35,15 +37,19 @@ def router(
 
     @routes.get("/v1/queue")
     async def get_queue(request: Request) -> Page[QueueView]:
+        """Show what waits to be placed, by capability."""
         return Page(items=await queue(require(request, "read:status").tenant))
 
     @routes.get("/v1/health")
     async def get_health(request: Request) -> Health:
+        """Tell whether the platform takes work."""
         principal_of(request)
         return Health(ready=status().ready)
 
     @routes.get("/metrics")
+    @declares(answers=TEXT)
     async def get_metrics(request: Request) -> Response:
+        """Show the metrics in the Prometheus text format."""
         require(request, "read:metrics")
         return Response((await metrics()).text(), media_type=CONTENT_TYPE)
 

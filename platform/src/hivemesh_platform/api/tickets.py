@@ -4,13 +4,14 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.names import TICKET_HEADER
-from hivemesh_sdk.contracts.submits import SubmitRequest
-from hivemesh_sdk.contracts.tickets import ExchangeRequest, Ticket
+from hivemesh_sdk.contracts.submits import SubmitReply, SubmitRequest
+from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest, Ticket
 from hivemesh_sdk.errors import NotAuthorizedError
 
 from hivemesh_platform.api.access import noted, peer_of, require
 from hivemesh_platform.api.bodies import decoded
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.declared import TICKET, declares
 from hivemesh_platform.execution.jobs.step_submits import StepSubmits
 from hivemesh_platform.execution.rights.shown import StepTickets
 
@@ -20,7 +21,9 @@ def router(tickets: StepTickets, submits: StepSubmits, clock: Clock) -> APIRoute
     routes = strict_router()
 
     @routes.post("/v1/tickets/exchange")
-    async def exchange(request: Request) -> Response:
+    @declares(reads=ExchangeRequest, answers=ExchangeReply)
+    async def exchange_ticket(request: Request) -> Response:
+        """Exchange a ticket for one of the caller's own."""
         require(request, "tickets:exchange")
         asked = await decoded(request, ExchangeRequest)
         reply = await tickets.exchange(asked, peer_of(request).id, clock.now().timestamp())
@@ -28,7 +31,9 @@ def router(tickets: StepTickets, submits: StepSubmits, clock: Clock) -> APIRoute
         return Response(msgspec.json.encode(reply), media_type="application/json", headers=headers)
 
     @routes.post("/v1/submits")
+    @declares(reads=SubmitRequest, answers=SubmitReply, headers=(TICKET,))
     async def submit(request: Request) -> Response:
+        """Start a job or a run from within a step."""
         principal = require(request, "jobs:submit")
         asked = await decoded(request, SubmitRequest)
         token, identity = request.headers.get(TICKET_HEADER, ""), peer_of(request).uri

@@ -21,6 +21,7 @@ def router(access: AccessService, people: PeopleService) -> APIRouter:
     @routes.post("/v1/tokens", status_code=201)
     @before_body("create:token")
     async def create_token(body: TokenBody, request: Request) -> NewTokenView:
+        """Make an API token; it is shown once."""
         principal = require(request, "create:token")
         owner = body.user or principal.name
         if owner != principal.name:
@@ -36,11 +37,13 @@ def router(access: AccessService, people: PeopleService) -> APIRouter:
 
     @routes.get("/v1/tokens")
     async def list_tokens(request: Request) -> Page[TokenView]:
+        """List API tokens, without their secrets."""
         principal = require_some(request, "create:token", "read:token")
         return Page(items=[_view(one) for one in await people.tokens(principal)])
 
     @routes.delete("/v1/tokens/{token_id}")
     async def revoke_token(token_id: str, request: Request) -> TokenView:
+        """Revoke an API token."""
         await people.revoke_token(person_of(request), token_id)
         found = [one for one in await people.tokens(principal_of(request)) if one.id == token_id]
         return _view(found[0])

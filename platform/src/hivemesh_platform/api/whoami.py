@@ -15,6 +15,7 @@ def router(_access: AccessService) -> APIRouter:
 
     @routes.get("/v1/whoami")
     async def whoami(request: Request) -> PrincipalView:
+        """Show who the caller is and what he may do."""
         return view(principal_of(request))
 
     return routes

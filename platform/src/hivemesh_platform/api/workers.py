@@ -8,6 +8,7 @@ from hivemesh_sdk.errors import ConflictError
 
 from hivemesh_platform.api.access import before_body, may, require, require_some
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.declared import TEXT, declares
 from hivemesh_platform.overview import Overview
 from hivemesh_platform.supervisor.service import Supervisor
 
@@ -20,32 +21,38 @@ def router(overview: Overview, supervisor: Supervisor | None) -> APIRouter:
 
     @routes.get("/v1/workers")
     async def list_workers(request: Request) -> Page[WorkerView]:
+        """List the installed workers and their instances."""
         principal = require_some(request, "read:worker")
         found = overview.workers()
         return Page(items=[one for one in found if may(principal, "read:worker", one.name)])
 
     @routes.get("/v1/workers/{name}")
     async def get_worker(name: str, request: Request) -> WorkerView:
+        """Show a worker and its instances."""
         require(request, "read:worker", name)
         return overview.worker(name)
 
     @routes.post("/v1/workers/{name}/scale")
     @before_body("write:worker")
-    async def scale(name: str, body: ScaleRequest, request: Request) -> WorkerView:
+    async def scale_worker(name: str, body: ScaleRequest, request: Request) -> WorkerView:
+        """Set how many instances of a worker there are."""
         require(request, "write:worker", name)
         overview.worker(name)
         _supervised(supervisor).scale(name, body.instances)
         return overview.worker(name)
 
     @routes.post("/v1/workers/{name}/restart")
-    async def restart(name: str, request: Request) -> WorkerView:
+    async def restart_worker(name: str, request: Request) -> WorkerView:
+        """Restart the instances of a worker one after another."""
         require(request, "write:worker", name)
         overview.worker(name)
         _supervised(supervisor).restart(name)
         return overview.worker(name)
 
     @routes.get("/v1/workers/{name}/logs")
-    async def logs(name: str, request: Request, lines: Lines = 200) -> Response:
+    @declares(answers=TEXT)
+    async def read_worker_log(name: str, request: Request, lines: Lines = 200) -> Response:
+        """Read the end of a worker's log."""
         require(request, "read:worker", name)
         require(request, "read:log", name)
         overview.worker(name)
