@@ -1,4 +1,4 @@
-"""Platform and workers on a clock that a test sets, by libfaketime."""
+"""Platform and workers on a clock that a test sets, or the workers on one of their own, by libfaketime."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -31,12 +31,17 @@ def variables_of(library: Path, clock: Path) -> dict[str, str]:
     }
 
 
-def environments_with(variables: dict[str, str], shared: Shared, folder: Path) -> Shared:
-    """The workers' environments again, with these variables: workers get none of the platform's."""
+def environments_with(
+    variables: dict[str, str], shared: Shared, folder: Path, workers: Sequence[Path]
+) -> Shared:
+    """These workers' environments (without any: all) with variables: they get none of the platform's."""
+    names = {worker.name for worker in workers}
     unfinished = shutil.ignore_patterns("*.pyc.*")  # others import from it meanwhile
     with shared.locked():
         for one in shared.environments.glob("*/" + COMPLETE):
-            shutil.copytree(one.parent, folder / one.parent.name, symlinks=True, ignore=unfinished)
+            if not names or one.parent.name.partition("@")[0] in names:
+                copy = folder / one.parent.name
+                shutil.copytree(one.parent, copy, symlinks=True, ignore=unfinished)
     for python in folder.glob("*/bin/python"):
         real = python.with_name("python-on-time")
         python.rename(real)
@@ -54,8 +59,21 @@ def on_one_clock(
     clock = folder / "clock"
     clock.write_text("+0\n")
     variables = variables_of(library, clock)
-    environments = environments_with(variables, shared, folder / "environments")
+    environments = environments_with(variables, shared, folder / "environments", workers)
     with installed(
         folder / "installation", environments, workers=workers, variables=variables
     ) as found:
+        yield found, clock
+
+
+@contextmanager
+def apart(
+    library: Path, shared: Shared, folder: Path, workers: Sequence[Path] = ()
+) -> Iterator[tuple[Installation, Path]]:
+    """An installation and the file that says how far its workers' clock is off the platform's."""
+    clock = folder / "clock"
+    clock.write_text("+0\n")
+    variables = variables_of(library, clock)
+    environments = environments_with(variables, shared, folder / "environments", workers)
+    with installed(folder / "installation", environments, workers=workers) as found:
         yield found, clock

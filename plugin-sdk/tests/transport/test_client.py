@@ -97,13 +97,24 @@ async def test_anything_else_covers_nobody(mesh, rule):
         await mesh.client.request(target, "GET", "/", deadline_s=30)
 
 
-async def test_server_with_an_expired_certificate_is_refused(mesh):
-    expired = mesh.ca.svid(
-        mesh.ca.platform(), lifetime=timedelta(seconds=-1), starts_in=timedelta(hours=-1)
+@pytest.mark.parametrize(
+    ("life_s", "starts_in_s", "said"),
+    [
+        (-1, -3600, r"certificate has expired: it ended \d+ s ago by the clock here, 20"),
+        (7200, 3600, r"certificate is not yet valid: it begins in 3[56]\d\d s by the clock here, 20"),
+    ],
+)
+async def test_server_with_a_certificate_of_another_time_is_refused_with_the_difference(
+    mesh, life_s, starts_in_s, said
+):
+    untimely = mesh.ca.svid(
+        mesh.ca.platform(),
+        lifetime=timedelta(seconds=life_s),
+        starts_in=timedelta(seconds=starts_in_s),
     )
-    async with impostor(server_context(expired, mesh.ca.bundle()), silent) as port:
+    async with impostor(server_context(untimely, mesh.ca.bundle()), silent) as port:
         target = Target.platform("127.0.0.1", port, mesh.ca.trust_domain)
-        with pytest.raises(PeerRefusedError, match="certificate has expired") as caught:
+        with pytest.raises(PeerRefusedError, match=said) as caught:
             await mesh.client.request(target, "GET", "/", deadline_s=30)
     assert caught.value.sent is False
 

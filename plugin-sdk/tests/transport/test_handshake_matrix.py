@@ -1,5 +1,6 @@
 """Who may talk to a mesh listener: every wrong way in is refused, counted and logged with a reason."""
 
+import re
 import ssl
 from datetime import timedelta
 
@@ -96,6 +97,14 @@ async def test_handshake_is_refused_counted_and_logged(mesh, raw, way_in, reason
     assert mesh.source.refusals.counts == {reason: 1}
     assert [line["reason"] for line in lines if line["event"] == "peer_refused"] == [reason]
     assert mesh.app.requests == []
+
+
+@pytest.mark.parametrize("way_in", [expired, not_yet_valid])
+async def test_a_certificate_of_another_time_is_refused_with_the_time_here(mesh, raw, way_in):
+    with capture_logs() as lines:
+        await raw(mesh, GET, way_in(mesh.ca))
+    [line] = [line for line in lines if line["event"] == "peer_refused"]
+    assert re.search(": so by the clock here, 20.*Z$", line["detail"])
 
 
 def two_uris(loose):

@@ -166,9 +166,10 @@ async def test_each_of_those_that_travel_together_earns_its_part_of_a_retry(late
     assert began == [ECHO] * 8
 
 
-async def test_a_full_worker_puts_all_of_them_back_at_no_cost(late):
+@pytest.mark.parametrize("slug", ["overloaded", "ticket-expired"])  # by a clock that is ahead
+async def test_who_takes_none_of_them_puts_all_back_at_no_cost(late, slug):
     running, one = await late(slots=1)
-    running.fleet.refuse.append(problem("overloaded", retry_after_s=0.01))
+    running.fleet.refuse.append(problem(slug, retry_after_s=0.01))
     ids = await submit(running, range(5))
     come(running, one)
     await ended(running, ids)

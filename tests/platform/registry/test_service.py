@@ -7,6 +7,7 @@ import pytest
 from hivemesh_platform.registry.embedded import EmbeddedDirectory
 from hivemesh_platform.registry.model import (
     CapabilityNotConsentedError,
+    ClockOffError,
     InstanceDuplicateError,
     InstanceState,
     InstanceUnknownError,
@@ -176,6 +177,44 @@ async def test_a_heartbeat_shows_when_the_renewed_certificate_expires(
     renewed = replace(worker(), not_after=worker().not_after + timedelta(hours=1))
     await service.heartbeat(renewed, "i1", heartbeat(), 1)
     assert service.instances()[0].instance.certificate_expires_at == renewed.not_after
+
+
+def told(clock: ManualClock, off_s: float) -> float:
+    """What an instance says whose clock is off by so much."""
+    return clock.now().timestamp() + off_s
+
+
+@pytest.mark.parametrize("off_s", [-60, 60])
+async def test_clocks_may_differ_by_a_minute(
+    service: RegistryService, clock: ManualClock, off_s: float
+) -> None:
+    await service.register(worker(), "i1", registration(manifest(), clock=told(clock, off_s)))
+    await service.heartbeat(worker(), "i1", heartbeat(clock=told(clock, off_s)), 1)
+    assert service.instances()[0].state is InstanceState.LIVE
+
+
+@pytest.mark.parametrize(
+    ("off_s", "said"), [(-600, "is 600 s behind the platform's"), (66, "is 66 s ahead of")]
+)
+async def test_who_has_another_time_is_not_registered_and_told_the_difference(
+    service: RegistryService, clock: ManualClock, off_s: float, said: str
+) -> None:
+    with pytest.raises(ClockOffError, match=f"the clock of i1 {said}") as refused:
+        await service.register(worker(), "i1", registration(manifest(), clock=told(clock, off_s)))
+    assert f"{clock.now():%Y-%m-%dT%H:%M:%SZ}" in refused.value.detail
+    assert refused.value.problem().code == "HM-1306"
+    assert not service.instances()
+
+
+async def test_an_instance_whose_clock_jumps_takes_nothing_until_it_is_right_again(
+    service: RegistryService, clock: ManualClock
+) -> None:
+    await service.register(worker(), "i1", registration(manifest()))
+    with pytest.raises(ClockOffError):
+        await service.heartbeat(worker(), "i1", heartbeat(clock=told(clock, 600)), 1)
+    assert service.instances()[0].state is InstanceState.DRAINING
+    await service.heartbeat(worker(), "i1", heartbeat(clock=told(clock, 0)), 1)
+    assert service.instances()[0].state is InstanceState.LIVE
 
 
 async def test_who_leaves_is_forgotten(service: RegistryService) -> None:

@@ -158,6 +158,11 @@ def is_no_fault(problem: Problem) -> bool:
 Cause = Literal["crashes", "retries", "refused"]
 
 
+def is_of_clocks(problem: Problem) -> bool:
+    """Whether a worker refused what was made for it a moment ago: its clock is another one."""
+    return slug_of(problem) in _OF_CLOCKS
+
+
 def cause_of(problem: Problem) -> Cause:
     """Why an input went to the dead letters."""
     if is_crash(problem):
@@ -183,6 +188,7 @@ def fails_every_row(problem: Problem) -> bool:
 _LOSSES = frozenset({"worker-lost", "worker-unreachable", "execution-unknown"})
 _CRASHES = _LOSSES | {"executor-crashed"}
 _NO_FAULT = frozenset({"draining"})
+_OF_CLOCKS = frozenset({"ticket-expired", "ticket-not-yet-valid"})
 _CONFIGURATION = frozenset(
     {
         "options-invalid",

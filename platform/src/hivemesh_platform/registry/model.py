@@ -14,8 +14,10 @@ from hivemesh_sdk.contracts.instances import (
 from hivemesh_sdk.contracts.manifest import Manifest
 from hivemesh_sdk.contracts.names import PROTOCOLS
 from hivemesh_sdk.errors import ConflictError, FatalError
+from hivemesh_sdk.trust.tickets import SKEW_S
 
 UNHEALTHY_AFTER_S = 2 * HEARTBEAT_S
+UNDERWAY_S = 5.0  # that a message may take until we look at the time in it
 
 
 class InstanceState(StrEnum):
@@ -44,6 +46,12 @@ class InstanceUnknownError(FatalError):
     """The instance is not registered; it has to register again."""
 
     slug = "instance-unknown"
+
+
+class ClockOffError(ConflictError):
+    """The clocks differ by so much that certificates and tickets would be refused."""
+
+    slug = "clock-off"
 
 
 class InstanceDuplicateError(ConflictError):
@@ -191,6 +199,23 @@ def check_registration(
             f"installed is {installed.digest[:12]}"
         )
         raise ManifestMismatchError(message)
+
+
+def check_clock(instance_id: str, clock: float, now: datetime) -> None:
+    """Refuse an instance that would refuse what it is given.
+
+    Raises:
+        ClockOffError: with who is ahead, by how much, and both times.
+    """
+    off_s = clock - now.timestamp()
+    if not clock or abs(off_s) <= SKEW_S + UNDERWAY_S:
+        return
+    where = "ahead of" if off_s > 0 else "behind"
+    message = (
+        f"the clock of {instance_id} is {abs(off_s):.0f} s {where} the platform's, "
+        f"where it is {now:%Y-%m-%dT%H:%M:%SZ}"
+    )
+    raise ClockOffError(message)
 
 
 def check_incarnation(known: Instance | None, incarnation: str, now: float) -> None:

@@ -16,14 +16,17 @@ from hivemesh_sdk.contracts.manifest import Manifest
 from hivemesh_sdk.errors import InvalidError, NotAuthorizedError
 from hivemesh_sdk.safeio.documents import field_problems
 from hivemesh_sdk.trust.identity import Kind, Peer
+from msgspec.structs import replace
 from pydantic import ValidationError
 
 from hivemesh_platform.registry.model import (
+    ClockOffError,
     Instance,
     InstanceState,
     InstanceUnknownError,
     ManifestMismatchError,
     WorkerType,
+    check_clock,
     check_incarnation,
     check_registration,
     incompatibility,
@@ -63,9 +66,11 @@ class RegistryService:
 
         Raises:
             NotAuthorizedError: the peer is not that very instance.
+            ClockOffError: its clock differs too much from ours.
             CapabilityNotConsentedError, ManifestMismatchError, InstanceDuplicateError, InvalidError.
         """
         _check_owner(peer, instance_id, registration.worker)
+        check_clock(instance_id, registration.clock, self._clock.now())
         if registration.manifest_digest in self._banned:
             message = f"the package {registration.manifest_digest[:12]}… is banned here"
             raise NotAuthorizedError(message)
@@ -94,8 +99,15 @@ class RegistryService:
         Raises:
             NotAuthorizedError: the peer is not that very instance.
             InstanceUnknownError: it has to register again.
+            ClockOffError: its clock differs too much from ours; it takes nothing new.
         """
         await self._check_known(peer, instance_id)
+        try:
+            check_clock(instance_id, heartbeat.clock, self._clock.now())
+        except ClockOffError:
+            draining = replace(heartbeat, draining=True)
+            await self._directory.beat(instance_id, draining, peer.not_after)
+            raise
         await self._directory.beat(instance_id, heartbeat, peer.not_after)
         return HeartbeatReply(bundle_sequence=bundle_sequence)
 

@@ -27,6 +27,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     slots: dict[str, int]
     labels: dict[str, str] = {}
     pid: int = 0
+    clock: float = 0.0  # of the sender, in seconds since 1970; 0 where it does not say
 
 
 class RegistrationReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +66,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     bundle_sequence: int = 0  # of the trust bundle that the instance uses
     issuer: str = ""  # id of the issuer of its certificate, as bundles call it
     refusals: list[Refusal] = []
+    clock: float = 0.0  # as in a registration
 
 
 class HeartbeatReply(msgspec.Struct, frozen=True, kw_only=True):

@@ -439,6 +439,14 @@ _ROWS = (
         "install matching versions; see its `platform` range",
     ),
     _type(
+        1306,
+        "clock-off",
+        409,
+        "the clock of the instance differs from the platform's",
+        "set both clocks right, by NTP for instance; the instance is taken again by itself",
+        retryable=True,
+    ),
+    _type(
         1307,
         "instance-duplicate",
         409,

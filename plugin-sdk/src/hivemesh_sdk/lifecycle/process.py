@@ -396,6 +396,7 @@ class WorkerProcess:
             slots=server.slots(),
             labels=self._manifest.labels,
             pid=os.getpid(),
+            clock=self._clock.now().timestamp(),
         )
 
     def _heartbeat(self, server: WorkerServer, source: IdentitySource) -> Heartbeat:
@@ -409,6 +410,7 @@ class WorkerProcess:
             bundle_sequence=source.bundle().sequence,
             issuer=source.issuer,
             refusals=server.refused.due(everything=server.draining),
+            clock=self._clock.now().timestamp(),
         )
 
     def _health(self, running: _Running) -> Health:

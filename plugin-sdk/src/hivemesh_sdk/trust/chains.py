@@ -1,8 +1,13 @@
-"""Reads certificate chains from a TLS connection; public in Python 3.13, private before it."""
+"""Reads certificate chains from a TLS connection, and when a certificate is valid.
+
+The chains are public in Python 3.13, private before it.
+"""
 
 import ssl
 from collections.abc import Sequence
 from typing import Any
+
+from cryptography import x509
 
 
 def verified_chain(tls: ssl.SSLObject) -> Sequence[bytes]:
@@ -13,6 +18,16 @@ def verified_chain(tls: ssl.SSLObject) -> Sequence[bytes]:
 def presented_chain(tls: ssl.SSLObject) -> Sequence[bytes]:
     """What the peer sent, believed or not, as DER; also after a handshake that we refused."""
     return _chain(tls, "get_unverified_chain")
+
+
+def times_of(der: bytes, now: float) -> str:
+    """Say how far a certificate is from being valid at a time, or "" where it is valid then."""
+    certificate = x509.load_der_x509_certificate(der)
+    begins = certificate.not_valid_before_utc.timestamp()
+    ends = certificate.not_valid_after_utc.timestamp()
+    if now < begins:
+        return f"it begins in {begins - now:.0f} s"
+    return f"it ended {now - ends:.0f} s ago" if now > ends else ""
 
 
 def _chain(tls: ssl.SSLObject, method: str) -> Sequence[bytes]:

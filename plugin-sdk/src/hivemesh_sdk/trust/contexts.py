@@ -7,9 +7,12 @@ and trust store from the swapped one, and a callback that fails refuses the peer
 """
 
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 from hivemesh_sdk.trust.bundle import Bundle
+from hivemesh_sdk.trust.chains import presented_chain, times_of
 from hivemesh_sdk.trust.keys import Svid, load_into
 from hivemesh_sdk.trust.refusals import Reason, Refusals, handshake_reason
 
@@ -82,6 +85,7 @@ def _front(current: Current, report: Report) -> ssl.SSLContext:
 
 def _strict(protocol: int) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
+    context.sslobject_class = _TimedTls
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_STRICT
     if protocol == ssl.PROTOCOL_TLS_SERVER:
@@ -90,8 +94,27 @@ def _strict(protocol: int) -> ssl.SSLContext:
     return context
 
 
+class _TimedTls(ssl.SSLObject):
+    """Says by how much a certificate is early or late: most often one of the two clocks is wrong."""
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except ssl.SSLCertVerificationError as error:
+            if handshake_reason(error) in {Reason.NOT_YET_VALID, Reason.EXPIRED}:
+                error.verify_message += f": {_untimely(presented_chain(self))}"
+            raise
+
+
+def _untimely(chain: Sequence[bytes]) -> str:
+    """What is known of the time: OpenSSL gives a server no certificates that it has refused."""
+    now = time.time()
+    found = next(filter(None, (times_of(der, now) for der in chain)), "so")
+    return f"{found} by the clock here, {datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
 def _reporting(report: Report) -> type[ssl.SSLObject]:
-    class ReportingTls(ssl.SSLObject):
+    class ReportingTls(_TimedTls):
         """asyncio and uvloop swallow failed handshakes; this is where their reason is seen."""
 
         def do_handshake(self) -> None:

@@ -29,6 +29,7 @@ from hivemesh_platform.execution.model import (
     is_crash,
     is_lost_worker,
     is_no_fault,
+    is_of_clocks,
 )
 from hivemesh_platform.execution.plans.given import Given
 from hivemesh_platform.execution.ports import Choice, Outcome, UnreachableError
@@ -252,9 +253,8 @@ class Dispatcher:
     async def _failed(self, step: HeldStep, document: Problem) -> Outcome:
         """Decide between a further attempt and the end of the row."""
         slug = slug_of(document)
-        if slug in _OVERLOADED and not step.begun:
-            await self._release(step, document.title, document.retry_after_s or BUSY_S)
-            return Outcome.OVERLOADED
+        if not step.begun and (outcome := await self._put_back(step, document)) is not None:
+            return outcome
         sealed = (
             self._parts.secrets.holds_back(step.claim.capability)
             if slug == "secrets-sealed"
@@ -293,6 +293,16 @@ class Dispatcher:
             if is_lost_worker(document):
                 self.survivors.lost(step)
         return _outcome(document)
+
+    async def _put_back(self, step: HeldStep, document: Problem) -> Outcome | None:
+        """Put a row back, at no cost, that its worker was not able to take."""
+        if slug_of(document) in _OVERLOADED:
+            await self._release(step, document.title, document.retry_after_s or BUSY_S)
+            return Outcome.OVERLOADED
+        if is_of_clocks(document):  # which its next heartbeat tells too
+            await self._release(step, document.detail, UNSENT_S)
+            return Outcome.UNREACHABLE
+        return None
 
     def _is_blameless(self, step: HeldStep, slug: str) -> bool:
         """Whether a lost step cannot have killed its worker.

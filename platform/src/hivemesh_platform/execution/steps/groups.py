@@ -34,7 +34,14 @@ from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.artifacts.ports import Stored
 from hivemesh_platform.execution.held import HeldStep, Verdict, members_of
 from hivemesh_platform.execution.ledger.port import Claim, JobEnd, Placed, Travel
-from hivemesh_platform.execution.model import JOB_NODE, Fence, Output, WorkKey, is_lost_worker
+from hivemesh_platform.execution.model import (
+    JOB_NODE,
+    Fence,
+    Output,
+    WorkKey,
+    is_lost_worker,
+    is_of_clocks,
+)
 from hivemesh_platform.execution.plans.spec import JobSpec
 from hivemesh_platform.execution.ports import (
     Choice,
@@ -235,6 +242,9 @@ class GroupDispatcher:
             delay_s = document.retry_after_s or BUSY_S
             await self._release(journey.unanswered(), document.title, delay_s)
             return Outcome.OVERLOADED
+        if is_of_clocks(document):
+            await self._release(journey.unanswered(), document.detail, BUSY_S)
+            return Outcome.UNREACHABLE
         if slug in _LOST:
             return await self._first(journey, document)
         for claim in journey.unanswered():

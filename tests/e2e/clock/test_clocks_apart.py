@@ -1,0 +1,74 @@
+"""Platform and workers have different times: a minute is not seen, ten are refused by name."""
+
+import re
+from pathlib import Path
+
+import one_clock
+import pytest
+from chaos_figures import record
+from drill import EFFECTS, drill_of
+from whole_platform import Installation, Shared, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
+
+MINUTE = 55  # processes read their clock once a second
+TEN_MINUTES = 600
+JOBS = 12
+
+
+def said(platform: Installation) -> str:
+    """What the worker writes about itself."""
+    log = platform.state / "logs" / "worker-effects.log"
+    return log.read_text() if log.exists() else ""
+
+
+@pytest.mark.parametrize("off", [MINUTE, -MINUTE])
+def test_a_minute_between_platform_and_worker_is_not_seen(
+    shared: Shared, tmp_path: Path, off: int
+) -> None:
+    library = one_clock.library()
+    with one_clock.apart(library, shared, tmp_path, [EFFECTS]) as (platform, clock):
+        drill = drill_of(tmp_path, platform)
+        clock.write_text(f"{off:+d}\n")
+        drill.restart()
+        for place in (0, off, 0, off):
+            drill.submit(JOBS, take_s=0.2)
+            clock.write_text(f"{place:+d}\n")
+            drill.await_progress()
+        verdict = drill.verdict()
+        seen = len(verdict.lost) + verdict.repeats
+        name = f"clock: jobs lost or repeated at a worker that is {off:+d} s off"
+        record(name, seen, "jobs", 0, holds=not seen)
+        assert verdict.faults == ()
+        assert verdict.repeats == 0
+
+
+@pytest.mark.parametrize(
+    ("off", "why"),
+    [
+        (TEN_MINUTES, r"HM-1306: the clock of .* is 600 s ahead of the platform's"),
+        (-TEN_MINUTES, "it begins in"),
+    ],
+)
+def test_a_worker_ten_minutes_off_is_refused_by_name_and_taken_when_it_is_right(
+    shared: Shared, tmp_path: Path, off: int, why: str
+) -> None:
+    library = one_clock.library()
+    with one_clock.apart(library, shared, tmp_path, [EFFECTS]) as (platform, clock):
+        drill = drill_of(tmp_path, platform)
+        clock.write_text(f"{off:+d}\n")
+        platform.start()
+        drill.submit(JOBS)
+        until(lambda: re.search(why, said(platform)), 60, "the difference is named")
+        clock.write_text("+0\n")
+        drill.await_progress()
+        clock.write_text(f"{off:+d}\n")
+        drill.submit(JOBS, take_s=0.2)
+        until(lambda: not platform.instances("effects"), 60, "nothing more is given to it")
+        clock.write_text("+0\n")
+        verdict = drill.verdict()
+        lost = len(verdict.lost)
+        name = f"clock: jobs lost at a worker that was {off:+d} s off"
+        record(name, lost, "jobs", 0, holds=not lost)
+        assert verdict.faults == ()
+        assert verdict.repeats == 0
