@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from whole_platform import ROOT, Installation, Shared, installed
+from whole_platform import ROOT, Installation, Shared, installed, until
 
 pytestmark = pytest.mark.e2e
 
@@ -13,9 +13,9 @@ WORKER = ROOT / "tests/support/workers/hostile"
 RECORDS = 200_000
 
 
-@pytest.fixture
-def running(tmp_path: Path, shared: Shared) -> Iterator[Installation]:
-    with installed(tmp_path / "i", shared, workers=[WORKER]) as found:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, shared: Shared) -> Iterator[Installation]:
+    with installed(tmp_path_factory.mktemp("graphs"), shared, workers=[WORKER]) as found:
         found.start()
         found.until_live()
         yield found
@@ -38,6 +38,16 @@ def said(running: Installation, *words: str, code: int = 0) -> object:
     done = running.run_command(*words, "-o", "json")
     assert done.returncode == code, (done.stdout, done.stderr)
     return json.loads(done.stdout)
+
+
+def figures_tell_of(running: Installation) -> None:
+    """What the metrics have counted of a run that has just ended, most of it since a restart."""
+    assert running.metric('hivemesh_jobs_completed_total{kind="run"}') >= 1
+    assert running.metric("hivemesh_processing_seconds_count") >= 1
+    assert running.metric('hivemesh_data_processed_bytes_total{worker="hostile"}') > 0
+    for name in ("hivemesh_workers_active", "hivemesh_worker_health"):
+        of_worker = name + '{worker="hostile"}'
+        until(lambda line=of_worker: running.metric(line) == 1, 60, of_worker)
 
 
 def test_a_graph_survives_a_kill_and_a_failed_branch_is_retried(
@@ -76,6 +86,7 @@ def test_a_graph_survives_a_kill_and_a_failed_branch_is_retried(
     with running.client() as client:
         lines = b"".join(client.output(child, "squares")).splitlines()
     assert [json.loads(line)["n"] for line in lines] == [n * n for n in range(RECORDS)]
+    figures_tell_of(running)
 
 
 def test_jobs_by_the_command(running: Installation) -> None:
@@ -84,6 +95,7 @@ def test_jobs_by_the_command(running: Installation) -> None:
     job = said(running, "worker", "call", "hostile.echo@1", code=1)
     assert job["state"] == "failed"
     assert said(running, "job", "list", "--in", "failed")[0]["id"] == job["id"]
+    assert running.metric('hivemesh_jobs_failed_total{kind="job"}') == 1
     assert said(running, "job", "show", job["id"])["id"] == job["id"]
     assert said(running, "job", "explain", job["id"])[0]["attempt"] == 1
     said(running, "job", "retry", job["id"], "--wait", code=1)
