@@ -51,6 +51,34 @@ async def test_what_was_written_is_read(database):
     assert await numbers(database) == [1]
 
 
+async def test_several_questions_have_an_answer_each(database):
+    for number in (1, 2, 3):
+        await database.write(add(number))
+
+    def ask(tx):
+        tx.send("UPDATE numbers SET n = n + 10 WHERE n = 3")
+        some = "SELECT n FROM numbers WHERE n > ? ORDER BY n"
+        found = tx.each((some, (1,)), (some, (99,)), ("SELECT max(n) AS most FROM numbers", ()))
+        return [[tuple(row) for row in rows] for rows in found]
+
+    expected = [[(2,), (13,)], [], [(13,)]]
+    assert await database.write(ask) == expected
+    await database.write(lambda tx: tx.send("UPDATE numbers SET n = 3 WHERE n = 13"))
+    assert await database.write(ask) == expected
+
+
+async def test_a_refused_question_takes_the_transaction_back(database):
+    def ask(tx):
+        add(1)(tx)
+        tx.each(("SELECT 1", ()), ("SELECT nothing FROM numbers", ()), ("SELECT 2", ()))
+
+    with pytest.raises(StorageError):
+        await database.write(ask)
+    assert await numbers(database) == []
+    await database.write(add(2))
+    assert await numbers(database) == [2]
+
+
 async def test_a_number_that_no_column_holds_is_bad_input(database):
     with pytest.raises(InvalidError, match="too large"):
         await database.write(add(2**70))

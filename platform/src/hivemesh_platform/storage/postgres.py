@@ -109,6 +109,10 @@ class PostgresTransaction(Transaction):
         """Run a written statement and return its first row, or None where there is none."""
         return self._wire.row(sql, parameters)
 
+    def each(self, *questions: tuple[str, Parameters]) -> list[list[Row]]:
+        """Run statements in order, and wait once for all of them; return their rows."""
+        return self._wire.rows_of_each(questions)
+
     @staticmethod
     def matching(column: str, pattern: str) -> tuple[str, str]:
         """Return a condition on a text column and its parameter; `*` stands for any characters."""

@@ -84,6 +84,10 @@ class SqliteTransaction(Transaction):
         row: Row | None = self._connection.execute(sql, parameters).fetchone()
         return row
 
+    def each(self, *questions: tuple[str, Parameters]) -> list[list[Row]]:
+        """Run statements in order; return their rows."""
+        return [self.all(*question) for question in questions]
+
     @staticmethod
     def matching(column: str, pattern: str) -> tuple[str, str]:
         """Return a condition on a text column and its parameter; `*` stands for any characters."""

@@ -82,6 +82,13 @@ class Transaction(ABC):
     def one(self, sql: str, parameters: Parameters = ()) -> Row | None:
         """Run a written statement and return its first row, or None where there is none."""
 
+    @abstractmethod
+    def each(self, *questions: tuple[str, Parameters]) -> list[list[Row]]:
+        """Run statements that need nothing of each other's answers, in order; return their rows.
+
+        PostgreSQL is waited for once.
+        """
+
     @staticmethod
     @abstractmethod
     def matching(column: str, pattern: str) -> tuple[str, str]:

@@ -139,8 +139,22 @@ class Wire:
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Run a statement and return its rows."""
-        self.send(sql, parameters)
-        result = self._answer()
+        [rows] = self.rows_of_each([(sql, parameters)])
+        return rows
+
+    def rows_of_each(self, questions: Sequence[tuple[str, Parameters]]) -> list[list[Row]]:
+        """Run statements one after the other, and wait once for all of their rows."""
+        sent = []
+        for question in questions:
+            self.send(*question)
+            sent.append(len(self._expected))
+        self._request_answers()
+        return [
+            self._rows(sql, self._result(sent[-1] - one))
+            for (sql, _), one in zip(questions, sent, strict=True)
+        ]
+
+    def _rows(self, sql: str, result: Result) -> list[Row]:
         if not result.ntuples:
             return []
         layout = self._layout(sql, result)
@@ -213,10 +227,17 @@ class Wire:
 
     def _answer(self) -> Result:
         """Wait for the answer of what was sent last."""
+        self._request_answers()
+        return self._result(0)
+
+    def _request_answers(self) -> None:
         self._pgconn.send_flush_request()
         self._flush()
+
+    def _result(self, following: int) -> Result:
+        """Wait for the last answer before those of so many statements."""
         result = None
-        while self._expected:
+        while len(self._expected) > following:
             result = self._next()
         return result
 
