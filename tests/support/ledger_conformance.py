@@ -192,6 +192,31 @@ class LedgerConformance:
             await write(lambda tx: ledger.finish(tx, claim.key, claim.fence, end, NOW))
         assert parts == [("d", 1, 1, batch(11).sha256)]
 
+    async def test_a_long_page_is_grouped_as_many_short_ones_are(self, ledger, write):
+        nodes = (node("read", READ, "source"), node("sum", SUM, "reduce", "read"))
+        inputs = []
+        for name, sizes in (("run_a", [40]), ("run_b", [1] * 40), ("run_c", [15, 1, 24])):
+            await write(lambda tx, one=name: ledger.add_run(tx, new_run(one, nodes), NOW))
+            for step in ("read", "sum"):
+                await write(lambda tx, one=name, it=step: ledger.activate(tx, one, it, "{}", NOW))
+            [source] = await write(lambda tx: ledger.claim(tx, READ, 1, NOW))
+            numbers = iter(range(40))
+            for size in sizes:
+                page = recorded(*[batch(next(numbers)) for _ in range(size)])
+                await write(
+                    lambda tx, key=source.key, fence=source.fence, page=page: ledger.record(
+                        tx, key, fence, page, NOW
+                    )
+                )
+            await write(
+                lambda tx, one=source: ledger.finish(tx, one.key, one.fence, Finished(), NOW)
+            )
+            adds = await write(lambda tx: ledger.claim(tx, SUM, 10, NOW))
+            inputs.append([one.inputs for one in sorted(adds, key=lambda one: one.key.seq)])
+            await write(lambda tx, one=name: ledger.cancel(tx, one, NOW))
+        assert [len(one) for one in inputs[0]] == [16, 16, 8]
+        assert inputs == [inputs[0]] * 3
+
     async def test_an_end_tells_where_its_attempt_ran_unless_that_was_written(
         self, ledger, write, run
     ):

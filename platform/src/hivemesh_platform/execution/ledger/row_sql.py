@@ -302,15 +302,14 @@ class SqlLedger:
         self, tx: Transaction, key: WorkKey, fence: Fence, page: Recorded, now: int
     ) -> Effects:
         """Record a page of a source and create the rows that map or reduce its batches."""
-        _hold(tx, key, fence)
-        node = _node(tx, key)
+        _, node = _hold_in_run(tx, key, fence)
         place = tx.one(
             "SELECT next_seq FROM source WHERE run = ? AND node = ?", (key.run, key.node)
         )
         first = 1 if place is None else int(place["next_seq"])
         change = Change(tx, self._datasets, now)
-        for seq, batch in enumerate(page.batches, first):
-            change.batch_ended(node, seq, batch)
+        if page.batches:
+            change.batches_ended(node, list(enumerate(page.batches, first)))
         tx.send(
             """UPDATE source SET execution = ?, after = ?, checkpoint = ?, next_seq = ?
                 WHERE run = ? AND node = ?""",
@@ -341,7 +340,10 @@ class SqlLedger:
         self, tx: Transaction, key: WorkKey, fence: Fence, end: Finished, now: int
     ) -> Effects:
         """End a row well, add its part to the dataset, and create what follows from it."""
-        row = _hold(tx, key, fence)
+        if key.node == JOB_NODE:
+            row, node = _hold(tx, key, fence), None
+        else:
+            row, node = _hold_in_run(tx, key, fence)
         if key.node == JOB_NODE and end.batch is not None:  # that of a dead letter
             kept = msgspec.json.encode(Output(artifact=end.batch)).decode()
             end = replace(end, output=kept)
@@ -366,9 +368,8 @@ class SqlLedger:
         else:
             where = (placed.instance, placed.identity, placed.worker, placed.explanation)
             tx.send(_ATTEMPTED, (key.run, key.node, key.seq, fence.attempt, *where, end.began, now))
-        if key.node == JOB_NODE:
+        if node is None:
             return Effects(ended_runs=(key.run,))
-        node = _node(tx, key)
         keep_rejected(tx, node, key.seq, end.rejected)
         change = Change(tx, self._datasets, now)
         change.row_completed(node, row, end)
@@ -701,25 +702,47 @@ def _hold(tx: Transaction, key: WorkKey, fence: Fence) -> Row:
         lock_run(tx, key.run)
     held = (key.run, key.node, key.seq, fence.attempt, fence.epoch)
     row = tx.one(_HOLD + tx.for_update, held)
-    if row is not None:
-        return row
+    if row is None:
+        raise _not_held(tx, key, fence)
+    return row
+
+
+def _hold_in_run(tx: Transaction, key: WorkKey, fence: Fence) -> tuple[Row, Row]:
+    """Return the row of a run as `_hold` does, and its node."""
+    lock_run(tx, key.run)
+    held = (key.run, key.node, key.seq, fence.attempt, fence.epoch)
+    rows, nodes = tx.each((_HOLD + tx.for_update, held), (_NODE_OF_ROW, (key.run, key.node)))
+    if not rows:
+        raise _not_held(tx, key, fence)
+    if not nodes:
+        raise _run_is_gone(key)
+    return rows[0], nodes[0]
+
+
+def _not_held(
+    tx: Transaction, key: WorkKey, fence: Fence
+) -> StaleAttemptError | StaleReaderError | StaleReplicaError:
+    """Why the fence is not that of the row."""
     present = tx.one(_ATTEMPT_RUNS, (key.run, key.node, key.seq, fence.attempt))
     if present is None:
         message = f"attempt {fence.attempt} of {key} is over"
-        raise StaleAttemptError(message)
+        return StaleAttemptError(message)
     if present["epoch"] == fence.epoch:
         message = f"the replica that held {key} was declared dead"
-        raise StaleReplicaError(message)
+        return StaleReplicaError(message)
     message = f"another replica goes on with attempt {fence.attempt} of {key}"
-    raise StaleReaderError(message)
+    return StaleReaderError(message)
 
 
 def _node(tx: Transaction, key: WorkKey) -> Row:
     row = tx.one(_NODE_OF_ROW, (key.run, key.node))
     if row is None:
-        message = f"attempt of {key}: its run is gone"
-        raise StaleAttemptError(message)
+        raise _run_is_gone(key)
     return row
+
+
+def _run_is_gone(key: WorkKey) -> StaleAttemptError:
+    return StaleAttemptError(f"attempt of {key}: its run is gone")
 
 
 def _queue_again(tx: Transaction, key: WorkKey) -> None:
