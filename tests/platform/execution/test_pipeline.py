@@ -57,6 +57,15 @@ async def test_the_view_counts_batches_and_records(tmp_path):
         assert seen == {"read": (4, 4, 35), "double": (4, 4, 35), "sum": (4, 4, 1)}
 
 
+async def test_the_log_of_a_run_tells_which_dataset_it_made_and_how_large(tmp_path):
+    async with core(tmp_path, worker(records=35)) as platform:
+        run = await platform.run()
+        events = await platform.execution.runs.events(run.id, 0, 100, 0)
+        [closed] = [one for one in events if one.type == "dataset_closed"]
+        made = {"dataset": "sums.records", "version": 1, "state": "complete", "records": 35}
+        assert closed.data == {**made, "bytes": len(ndjson({"n": n} for n in DOUBLED))}
+
+
 async def test_the_records_that_a_workers_steps_bring_are_counted_with_their_bytes(tmp_path):
     async with core(tmp_path, worker(records=35)) as platform:
         await platform.run()

@@ -78,9 +78,9 @@ class DatasetWriter:
 
     def close(
         self, tx: Transaction, name: str, version: int, state: str, tenant: str = "default"
-    ) -> None:
-        """End the writing of a version."""
-        store.set_state(tx, name, version, DatasetState(state), tenant)
+    ) -> tuple[int, int]:
+        """End the writing of a version; returns its records and bytes."""
+        return store.set_state(tx, name, version, DatasetState(state), tenant)
 
     def clear(self, tx: Transaction, name: str, version: int, tenant: str = "default") -> None:
         """Take the parts of a version away: what made it is done afresh."""

@@ -60,12 +60,16 @@ def insert_part(tx: Transaction, name: str, version: int, part: Part, tenant: st
     )
 
 
-def set_state(tx: Transaction, name: str, version: int, state: DatasetState, tenant: str) -> None:
-    """End the writing of a version, with what its run can say of its provenance."""
-    tx.send(
-        "UPDATE dataset SET state = ? WHERE name = ? AND version = ? AND tenant = ?",
+def set_state(
+    tx: Transaction, name: str, version: int, state: DatasetState, tenant: str
+) -> tuple[int, int]:
+    """End the writing of a version; returns its records and bytes."""
+    row = tx.one(
+        """UPDATE dataset SET state = ? WHERE name = ? AND version = ? AND tenant = ?
+            RETURNING records, bytes""",
         (state.value, name, version, tenant),
     )
+    return (0, 0) if row is None else (row["records"], row["bytes"])
 
 
 def clear(tx: Transaction, name: str, version: int, tenant: str) -> None:
