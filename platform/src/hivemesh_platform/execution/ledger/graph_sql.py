@@ -3,6 +3,7 @@
 Everything happens in the transaction that ends the row, so a restart finds nothing half done.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -12,7 +13,7 @@ from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution.ledger.event_sql import log_event
 from hivemesh_platform.execution.ledger.limit_sql import look_again
 from hivemesh_platform.execution.ledger.port import Effects, Finished
-from hivemesh_platform.execution.ledger.queue_sql import NewRow, enqueue, row_of_node
+from hivemesh_platform.execution.ledger.queue_sql import NewRow, enqueue_all, row_of_node
 from hivemesh_platform.execution.model import (
     FAN_IN,
     LEVEL,
@@ -24,11 +25,14 @@ from hivemesh_platform.execution.model import (
 from hivemesh_platform.execution.plans.graph import Edge, Fate, NodeEnd, fate, run_state
 from hivemesh_platform.storage.transaction import Row, Transaction
 
+Numbered = tuple[int, BatchRef]
+
 ADD_BYTES = 4 * 1024 * 1024  # in one `add`: with TLS and pages in flight, what memory is bounded by
 
 _INSERT_BATCH = """
 INSERT INTO batch (run, node, seq, sha256, count, bytes, encoding) VALUES (?, ?, ?, ?, ?, ?, ?)
 """
+_TAKERS = "SELECT * FROM node WHERE run = ? AND upstream = ? AND ended_at IS NULL"
 _MAP_WITHOUT_MORE = """
 SELECT node.* FROM node JOIN node AS upstream
     ON upstream.run = node.run AND upstream.name = node.upstream
@@ -83,22 +87,36 @@ class Change:
 
     def batch_ended(self, node: Row, seq: int, batch: BatchRef | None) -> None:
         """A source or map has given batch `seq` (None: that row failed and gives nothing)."""
-        ref = batch or BatchRef("")
+        self.batches_ended(node, [(seq, batch or BatchRef(""))])
+
+    def batches_ended(self, node: Row, batches: Sequence[Numbered]) -> None:
+        """A source or map has given batches, in order of their numbers."""
+        self._give(node, batches, self._children(node["run"], node["name"]))
+
+    def _give(self, node: Row, batches: Sequence[Numbered], children: Sequence[Row]) -> None:
         run, name = node["run"], node["name"]
-        self._tx.send(
-            _INSERT_BATCH, (run, name, seq, ref.sha256, ref.count, ref.bytes, ref.encoding)
+        self._tx.execute_many(
+            _INSERT_BATCH,
+            [
+                (run, name, seq, one.sha256, one.count, one.bytes, one.encoding)
+                for seq, one in batches
+            ],
         )
+        records, read = sum(one.count for _, one in batches), 0
+        if node["kind"] == "source":
+            read = len(batches)
         self._tx.send(
             """UPDATE node SET records_out = records_out + ?, batches_known = batches_known + ?,
                       batches_done = batches_done + ? WHERE run = ? AND name = ?""",
-            (ref.count, int(node["kind"] == "source"), int(node["kind"] == "source"), run, name),
+            (records, read, read, run, name),
         )
-        if node["dataset"] and ref.count:
-            self._datasets.add_part(
-                self._tx, node["dataset"], node["dataset_version"], seq, ref, node["tenant"]
-            )
-        for child in self._children(run, name):
-            self._feed(child, seq, ref)
+        for seq, one in batches if node["dataset"] else ():
+            if one.count:
+                self._datasets.add_part(
+                    self._tx, node["dataset"], node["dataset_version"], seq, one, node["tenant"]
+                )
+        for child in children:
+            self._feed(child, batches)
 
     def row_completed(self, node: Row, row: Row, end: Finished) -> None:
         """A row has ended well."""
@@ -110,8 +128,12 @@ class Change:
                         WHERE run = ? AND name = ?""",
                     (_records_in(row), run, name),
                 )
-                self.batch_ended(node, row["seq"], end.batch or BatchRef(""))
-                self._end_map_if_done(run, name)
+                children, ended = self._tx.each(
+                    (_TAKERS, (run, name)), (_MAP_WITHOUT_MORE, (run, name))
+                )
+                self._give(node, [(row["seq"], end.batch or BatchRef(""))], children)
+                if ended:
+                    self._end_map_if_done(run, name)
             case "reduce":
                 self._reduced(node, row, end)
             case "source":
@@ -247,7 +269,7 @@ class Change:
                 ORDER BY seq""",
             (run, node["upstream"], name, name),
         ):
-            self._feed(node, row["seq"], _ref(row))
+            self._feed(node, [(row["seq"], _ref(row))])
         if node["kind"] == "map":
             self._end_map_if_done(run, name)
         elif self._node(run, node["upstream"])["ended_at"] is not None:
@@ -260,37 +282,41 @@ class Change:
             raise AssertionError(message)
         return node
 
-    def _enqueue(self, node: Row, row: NewRow) -> None:
-        """Queue a row; one that is made anew counts its attempts on."""
-        enqueue(self._tx, row, self._now)
+    def _enqueue(self, node: Row, *rows: NewRow) -> None:
+        """Queue rows; one that is made anew counts its attempts on."""
+        if not rows:
+            return
+        enqueue_all(self._tx, rows, self._now)
         self._queued = True
-        if node["fresh"]:
+        for row in rows if node["fresh"] else ():
             count_on(self._tx, row.key)
 
     def _children(self, run: str, name: str) -> list[Row]:
-        return self._tx.all(
-            "SELECT * FROM node WHERE run = ? AND upstream = ? AND ended_at IS NULL", (run, name)
-        )
+        return self._tx.all(_TAKERS, (run, name))
 
-    def _feed(self, child: Row, seq: int, batch: BatchRef) -> None:
-        """Hand a batch on to a node that maps or reduces it."""
+    def _feed(self, child: Row, batches: Sequence[Numbered]) -> None:
+        """Hand batches on to a node that maps or reduces them."""
         run, name = child["run"], child["name"]
         self._tx.send(
-            "UPDATE node SET batches_known = batches_known + 1 WHERE run = ? AND name = ?",
-            (run, name),
+            "UPDATE node SET batches_known = batches_known + ? WHERE run = ? AND name = ?",
+            (len(batches), run, name),
         )
         if child["kind"] == "reduce":
-            self._group(child, closed=False)
-        elif child["passing"]:
-            self._passed(child, seq, batch)
-        elif batch.count:
-            self._enqueue(child, row_of_node(child, seq, "map", (batch,)))
-        else:
+            self._group(child, closed=False, more=len(batches))
+            return
+        if child["passing"]:
+            for seq, one in batches:
+                self._passed(child, seq, one)
+            return
+        full = [row_of_node(child, seq, "map", (one,)) for seq, one in batches if one.count]
+        self._enqueue(child, *full)
+        empty = [(seq, one) for seq, one in batches if not one.count]
+        if empty:
             self._tx.send(
-                "UPDATE node SET batches_done = batches_done + 1 WHERE run = ? AND name = ?",
-                (run, name),
+                "UPDATE node SET batches_done = batches_done + ? WHERE run = ? AND name = ?",
+                (len(empty), run, name),
             )
-            self.batch_ended(child, seq, BatchRef(""))
+            self.batches_ended(child, empty)
 
     def _hand_on(self, node: Row, row: Row) -> None:
         """An optional map goes without: its batch goes on as it came."""
@@ -308,7 +334,7 @@ class Change:
         )
         self.batch_ended(node, seq, batch)
 
-    def _group(self, node: Row, *, closed: bool) -> None:
+    def _group(self, node: Row, *, closed: bool, more: int = 1) -> None:
         """Cut the upstream's batches, in order of seq, into inputs of `add` rows.
 
         A group has at most 16 batches and 4 MiB (or one batch); it takes only batches before
@@ -321,7 +347,7 @@ class Change:
         grouped, adds = (0, 0) if place is None else (place["grouped"], place["adds"])
         batches = self._tx.all(
             "SELECT * FROM batch WHERE run = ? AND node = ? AND seq > ? ORDER BY seq LIMIT ?",
-            (run, node["upstream"], grouped, LEVEL if closed else FAN_IN + 1),
+            (run, node["upstream"], grouped, LEVEL if closed else FAN_IN + more),
         )
         for group, last in _cut(batches, grouped, closed=closed):
             adds += 1
