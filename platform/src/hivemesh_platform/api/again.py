@@ -10,6 +10,7 @@ from hivemesh_sdk.errors import NotFoundError
 from hivemesh_platform.api.access import before_body, may, require, require_some
 from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.declared import declares
 from hivemesh_platform.api.filters import Filtered
 from hivemesh_platform.api.paging import Limit, page_of
 from hivemesh_platform.api.recorded import recorded
@@ -37,6 +38,7 @@ def router(
 
     @routes.post("/v1/runs/{run}/retry", status_code=202)
     @before_body("write:run", "run:pipeline", "run:capability")
+    @declares(problems=("nothing-to-retry",))
     async def retry_run(run: str, body: RetryRequest, request: Request) -> RunView:
         """Do again what of a run has failed, or everything from a step on."""
         await work.check_again(request, run)
@@ -44,6 +46,7 @@ def router(
         return await again.retry(run, body.from_step, behalf_of_request(request))
 
     @routes.post("/v1/runs/{run}/backfill", status_code=202)
+    @declares(problems=("nothing-missing",))
     async def backfill_run(run: str, request: Request) -> RunView:
         """Do what is missing of a run, as a run of its own."""
         await work.check_backfill(request, run)
@@ -70,6 +73,7 @@ def router(
         return Page(items=[one for one in found if one.kind in kinds])
 
     @routes.post("/v1/jobs/{job}/retry", status_code=202)
+    @declares(problems=("nothing-to-retry",))
     async def retry_job(job: str, request: Request) -> RunView:
         """Queue a job once more that has failed or was cancelled."""
         await work.check_again(request, job)

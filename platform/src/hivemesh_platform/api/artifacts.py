@@ -13,7 +13,7 @@ from hivemesh_sdk.contracts.names import TICKET_HEADER
 from hivemesh_platform.api.access import principal_of, require, require_some
 from hivemesh_platform.api.bodies import decoded
 from hivemesh_platform.api.bodies import router as strict_router
-from hivemesh_platform.api.declared import BYTES, TICKET, Header, declares
+from hivemesh_platform.api.declared import BYTES, EXPORT, STEP, TICKET, Header, declares
 from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.api.tickets import ticket_of
 from hivemesh_platform.api.work import Work
@@ -60,7 +60,12 @@ def router(
         return view(info)
 
     @routes.post("/v1/artifacts/grants")
-    @declares(reads=GrantRequest, answers=Grant, headers=(TICKET,))
+    @declares(
+        reads=GrantRequest,
+        answers=Grant,
+        headers=(TICKET,),
+        problems=(*STEP, "artifact-missing", "data-class-exceeded"),
+    )
     async def grant_artifact(request: Request) -> Response:
         """Ask where a step puts or gets an artifact."""
         identity = require(request, "artifacts:grant").id
@@ -71,7 +76,7 @@ def router(
         return Response(msgspec.json.encode(granted), media_type="application/json")
 
     @routes.put("/v1/artifacts/{sha256}", status_code=201)
-    @declares(reads=BYTES, headers=(TICKET,))
+    @declares(reads=BYTES, headers=(TICKET,), problems=(*STEP, "artifact-digest-mismatch"))
     async def put_artifact(
         sha256: str, request: Request, step: Step, attempt: int, name: Name = None
     ) -> ArtifactView:
@@ -85,7 +90,11 @@ def router(
         return view(info)
 
     @routes.get("/v1/artifacts/{sha256}", response_class=StreamingResponse)
-    @declares(answers={200: BYTES, 206: BYTES}, headers=(RANGE, READER))
+    @declares(
+        answers={200: BYTES, 206: BYTES},
+        headers=(RANGE, READER),
+        problems=(*STEP, *EXPORT, "artifact-missing", "artifact-damaged", "range-not-satisfiable"),
+    )
     async def download_artifact(
         sha256: str, request: Request, step: Step = "", attempt: int = 0
     ) -> StreamingResponse:

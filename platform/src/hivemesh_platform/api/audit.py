@@ -18,7 +18,7 @@ from pydantic import AwareDatetime
 from hivemesh_platform.access.model import Principal
 from hivemesh_platform.api.access import before_body, require
 from hivemesh_platform.api.bodies import router as strict_router
-from hivemesh_platform.api.declared import declares, lines
+from hivemesh_platform.api.declared import EXPORT, declares, lines
 from hivemesh_platform.api.paging import Limit, page_of
 from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.audit import index
@@ -81,7 +81,10 @@ def router(audit: AuditService) -> APIRouter:
         return found.model_copy(update={"others": reports, "holds": holds})
 
     @routes.get("/v1/audit/export", response_class=StreamingResponse)
-    @declares(answers=lines({"type": "object"}, "an export; `hivemesh audit verify` reads it"))
+    @declares(
+        answers=lines({"type": "object"}, "an export; `hivemesh audit verify` reads it"),
+        problems=EXPORT,
+    )
     async def export_audit(
         request: Request, since: Time = None, until: Time = None
     ) -> StreamingResponse:

@@ -8,6 +8,7 @@ from hivemesh_sdk.trust.keys import pem
 
 from hivemesh_platform.api.access import before_body, require
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.declared import declares
 from hivemesh_platform.api.recorded import actor_of
 from hivemesh_platform.trust.authority import Authority
 from hivemesh_platform.trust.keyring import KeyKind, fingerprint
@@ -35,6 +36,7 @@ def router(authority: Authority, rotation: Rotation) -> APIRouter:
 
     @routes.post("/v1/ca/rotate", status_code=202)
     @before_body("write:ca", "admin:ca")
+    @declares(problems=("ca-busy",))
     async def rotate_key(body: RotateRequest, request: Request) -> CaView:
         """Begin to change a key of the authority."""
         if body.emergency:

@@ -10,7 +10,7 @@ from hivemesh_sdk.errors import InvalidError
 
 from hivemesh_platform.api.access import require, require_some
 from hivemesh_platform.api.bodies import router as strict_router
-from hivemesh_platform.api.declared import declares, lines
+from hivemesh_platform.api.declared import EXPORT, declares, lines
 from hivemesh_platform.api.paging import LARGEST, Limit, page_of
 from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.artifacts.streams import begun
@@ -45,7 +45,9 @@ def router(datasets: DatasetService, audit: AuditTrail) -> APIRouter:
         return view(await datasets.get(name, version, principal.tenant))
 
     @routes.get("/v1/datasets/{name}/records", response_class=StreamingResponse)
-    @declares(answers=lines(RECORD, "the records in their order"))
+    @declares(
+        answers=lines(RECORD, "the records in their order"), problems=(*EXPORT, "artifact-damaged")
+    )
     async def read_records(
         name: str, request: Request, version: Version = None
     ) -> StreamingResponse:

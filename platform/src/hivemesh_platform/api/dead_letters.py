@@ -29,7 +29,7 @@ from hivemesh_platform.api.access import (
 )
 from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import router as strict_router
-from hivemesh_platform.api.declared import BYTES, declares
+from hivemesh_platform.api.declared import BYTES, EXPORT, REPLAY, declares
 from hivemesh_platform.api.paging import LARGEST, Limit, Offset, offset_page, page_of
 from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.api.work import Work
@@ -115,7 +115,7 @@ def _reading(routes: APIRouter, parts: _Parts) -> None:
         return (await parts.seen(request, letter)).view()
 
     @routes.get("/v1/dead-letters/{letter}/input", response_class=StreamingResponse)
-    @declares(answers=BYTES)
+    @declares(answers=BYTES, problems=(*EXPORT, "artifact-missing"))
     async def read_dead_letter(letter: str, request: Request) -> StreamingResponse:
         """Read the input of a dead letter."""
         found = await parts.seen(request, letter)
@@ -138,6 +138,7 @@ def _replaying(routes: APIRouter, parts: _Parts) -> None:
         return ReplayedView(items=items, next=following)
 
     @routes.post("/v1/dead-letters/{letter}/retry")
+    @declares(problems=REPLAY)
     async def retry_dead_letter(letter: str, request: Request) -> ReplayView:
         """Run a dead letter again."""
         found = await parts.changed(request, letter)
@@ -145,6 +146,7 @@ def _replaying(routes: APIRouter, parts: _Parts) -> None:
 
     @routes.post("/v1/dead-letters/{letter}/edit")
     @before_body(*CHANGES)
+    @declares(problems=(*REPLAY, "input-invalid", "options-invalid", "data-class-exceeded"))
     async def edit_dead_letter(letter: str, body: ReplayRequest, request: Request) -> ReplayView:
         """Run a dead letter again with another input or other options."""
         found = await parts.changed(request, letter)
@@ -157,6 +159,7 @@ def _replaying(routes: APIRouter, parts: _Parts) -> None:
 
 def _settling(routes: APIRouter, parts: _Parts) -> None:
     @routes.post("/v1/dead-letters/{letter}/discard")
+    @declares(problems=("dead-letter-settled",))
     async def discard_dead_letter(letter: str, request: Request) -> DeadLetterView:
         """Discard a dead letter."""
         found = await parts.changed(request, letter)
@@ -165,6 +168,7 @@ def _settling(routes: APIRouter, parts: _Parts) -> None:
         return (await parts.letters.get(letter)).view()
 
     @routes.post("/v1/dead-letters/{letter}/reopen")
+    @declares(problems=("dead-letter-settled",))
     async def reopen_dead_letter(letter: str, request: Request) -> DeadLetterView:
         """Reopen a discarded dead letter."""
         found = await parts.changed(request, letter)
@@ -206,6 +210,7 @@ def _history(routes: APIRouter, parts: _Parts) -> None:
         return Page(items=items, next=following)
 
     @routes.post("/v1/runs/{run}/steps/{step}/cancel")
+    @declares(problems=("run-ended",))
     async def cancel_step(
         run: str,
         step: str,

@@ -56,6 +56,15 @@ TEXT = Content({"type": "string"}, "text/plain")
 TICKET = Header(TICKET_HEADER, "the ticket of the step", required=True)
 IDEMPOTENCY = Header(IDEMPOTENCY_HEADER, "the same key and body again mean the same work")
 
+# Refusals that several endpoints have in common.
+STEP = ("ticket-missing", "ticket-invalid", "ticket-expired", "stale-attempt")
+EXPORT = ("audit-unavailable",)
+GIVEN = ("idempotency-mismatch", "submit-in-flight", "artifact-missing", "data-class-exceeded")
+SUBMIT = (*GIVEN, "unknown-capability", "input-invalid", "options-invalid")
+REPLAY = ("dead-letter-settled", "replay-impossible", "artifact-missing", "unknown-capability")
+CERTIFICATE = ("csr-invalid", "key-reused", "root-expired", "signing-limited")
+SECRET = ("secret-missing", "secret-denied", "secret-damaged", "secrets-sealed")
+
 
 def lines(of: type | Schema, description: str) -> Content:
     """Lines of JSON; the schema is that of one of them."""

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
-from hivemesh_sdk.contracts.names import PROBLEM_MEDIA_TYPE, TICKET_HEADER
+from hivemesh_sdk.contracts.names import PROBLEM_MEDIA_TYPE
 from hivemesh_sdk.contracts.printable import schema_components
 from hivemesh_sdk.contracts.problems import CATALOGUE, Problem
 from pydantic import BaseModel
@@ -30,9 +30,10 @@ _REFERENCE = re.compile(_SCHEMAS + "([^/]+)")
 # Refusals that follow from what a route is, not from what it does.
 _OF_ALL = ("internal", "database-unreachable")
 _OF_KNOWN = ("no-peer-identity", "token-missing", "token-refused", "host-not-allowed")
+_OF_PROCESSES = ("no-peer-identity", "not-found")  # to people there is no such route
 _OF_TOKENS = ("token-rate-limited",)
 _OF_BODIES = ("malformed", "media-type-unsupported", "too-large", "invalid")
-_OF_TICKETS = ("ticket-missing", "ticket-invalid", "ticket-expired", "stale-attempt")
+_OF_CHANGES = ("audit-unavailable", "storage-full")
 
 
 def describe(newcomers: FastAPI, members: FastAPI) -> Object:
@@ -141,7 +142,7 @@ def _complete(operation: Object, route: APIRoute, needs: Needs | None, types: _T
     if told.reads is not None:
         body = _body(told.reads, types, is_read=True)
         operation["requestBody"] = {**body, "required": True}
-    problems = _problems(operation, told, needs)
+    problems = _problems(operation, route, told, needs)
     operation["responses"] = {**_answers(operation, route, told, types), **problems}
 
 
@@ -177,13 +178,15 @@ def _body(content: Content, types: _Types, *, is_read: bool) -> Object:
     return {"description": content.description, **found} if content.description else found
 
 
-def _problems(operation: Object, told: Declared, needs: Needs | None) -> Object:
+def _problems(operation: Object, route: APIRoute, told: Declared, needs: Needs | None) -> Object:
     """Responses by status; problems that share a status share a response."""
     slugs = [*_OF_ALL, *told.problems]
     places = {one["in"] for one in operation.get("parameters", [])}
     if needs is not None:
-        slugs += _OF_KNOWN[:1] if needs.processes else (*_OF_KNOWN, *_OF_TOKENS)
+        slugs += _OF_PROCESSES if needs.processes else (*_OF_KNOWN, *_OF_TOKENS)
         slugs += () if needs.everybody else ("not-authorized",)
+    if "GET" not in (route.methods or ()):
+        slugs += _OF_CHANGES
     if "path" in places:
         slugs.append("not-found")
     if places & {"path", "query"}:
@@ -191,8 +194,6 @@ def _problems(operation: Object, told: Declared, needs: Needs | None) -> Object:
     if "requestBody" in operation:
         content = operation["requestBody"]["content"]
         slugs += _OF_BODIES if JSON in content or told.reads is None else ("too-large",)
-    if any(one.name == TICKET_HEADER for one in told.headers):
-        slugs += _OF_TICKETS
     by_status: dict[str, set[str]] = {}
     for slug in slugs:
         by_status.setdefault(str(CATALOGUE[slug].status), set()).add(slug)

@@ -24,7 +24,7 @@ from pydantic import Field
 from hivemesh_platform.api.access import before_body, peer_of, require
 from hivemesh_platform.api.bodies import decoded, decoded_strictly
 from hivemesh_platform.api.bodies import router as strict_router
-from hivemesh_platform.api.declared import declares
+from hivemesh_platform.api.declared import CERTIFICATE, declares
 from hivemesh_platform.api.recorded import actor_of
 from hivemesh_platform.replicas.model import Urls
 from hivemesh_platform.trust.authority import Authority
@@ -53,7 +53,16 @@ def newcomers(
     routes = strict_router(newcomers=True)
 
     @routes.post(ENROL_PATH)
-    @declares(reads=EnrolRequest, answers=IdentityAnswer)
+    @declares(
+        reads=EnrolRequest,
+        answers=IdentityAnswer,
+        problems=(
+            *CERTIFICATE,
+            "enrolment-refused",
+            "enrolment-rate-limited",
+            "instance-duplicate",
+        ),
+    )
     async def enrol(request: Request) -> Response:
         """Get the first certificate of an instance with a token."""
         address = request.client.host if request.client is not None else ""
@@ -73,7 +82,9 @@ def members(enrolment: EnrolmentService, authority: Authority) -> APIRouter:
     routes = strict_router()
 
     @routes.post(RENEW_PATH)
-    @declares(reads=RenewRequest, answers=IdentityAnswer)
+    @declares(
+        reads=RenewRequest, answers=IdentityAnswer, problems=(*CERTIFICATE, "renewal-refused")
+    )
     async def renew(request: Request) -> Response:
         """Get the next certificate with a new key."""
         require(request, "identity:renew")

@@ -49,7 +49,16 @@ def router(
     routes = strict_router()
 
     @routes.put("/v1/instances/{instance_id}")
-    @declares(reads=Registration, answers=RegistrationReply)
+    @declares(
+        reads=Registration,
+        answers=RegistrationReply,
+        problems=(
+            "manifest-mismatch",
+            "capability-not-consented",
+            "incompatible",
+            "instance-duplicate",
+        ),
+    )
     async def register_instance(instance_id: str, request: Request) -> Response:
         """Register an instance, with where it listens and what it serves."""
         require(request, "instances:self")
@@ -58,7 +67,7 @@ def router(
         return Response(msgspec.json.encode(reply), media_type=JSON)
 
     @routes.post("/v1/instances/{instance_id}/heartbeat")
-    @declares(reads=Heartbeat, answers=HeartbeatReply)
+    @declares(reads=Heartbeat, answers=HeartbeatReply, problems=("instance-unknown",))
     async def heartbeat(instance_id: str, request: Request) -> Response:
         """Tell that an instance lives, and how it is."""
         require(request, "instances:self")

@@ -14,7 +14,7 @@ from hivemesh_platform.api.access import before_body, person_of, require_some
 from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import MediaTypeError, bounded
 from hivemesh_platform.api.bodies import router as strict_router
-from hivemesh_platform.api.declared import IDEMPOTENCY, declares, lines
+from hivemesh_platform.api.declared import IDEMPOTENCY, SUBMIT, declares, lines
 from hivemesh_platform.api.filters import Filtered
 from hivemesh_platform.api.paging import Limit, page_of
 from hivemesh_platform.api.recorded import recorded
@@ -50,6 +50,7 @@ def router(
         reads=lines(BatchRequest, "this line, then a line of input for each job"),
         answers={200: BatchView, 202: BatchView},
         headers=(IDEMPOTENCY,),
+        problems=(*SUBMIT, "media-type-unsupported"),
     )
     async def start_batch(request: Request, response: Response) -> BatchView:
         """Start a job for each input of a batch."""
@@ -95,6 +96,7 @@ def router(
         return StreamingResponse(batches.results(batch, after), media_type=NDJSON_MEDIA_TYPE)
 
     @routes.post("/v1/jobs/batch/{batch}/cancel")
+    @declares(problems=("run-ended",))
     async def cancel_batch(batch: str, request: Request) -> BatchView:
         """Cancel the jobs of a batch that have not ended."""
         person_of(request)
@@ -104,6 +106,7 @@ def router(
 
     @routes.post("/v1/jobs/batch/{batch}/retry", status_code=202)
     @before_body("write:run", "run:capability")
+    @declares(problems=("nothing-to-retry",))
     async def retry_batch(batch: str, body: BatchRetry, request: Request) -> BatchView:
         """Queue jobs of a batch once more."""
         person_of(request)

@@ -7,7 +7,7 @@ from hivemesh_sdk.contracts.names import IDEMPOTENCY_HEADER
 from hivemesh_platform.api.access import before_body
 from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import router as strict_router
-from hivemesh_platform.api.declared import IDEMPOTENCY, declares
+from hivemesh_platform.api.declared import IDEMPOTENCY, SUBMIT, declares
 from hivemesh_platform.api.work import Work
 from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.execution.jobs.service import JobService
@@ -23,7 +23,7 @@ def router(jobs: JobService, runs: RunService, artifacts: ArtifactService) -> AP
 
     @routes.post("/v1/jobs", status_code=202)
     @before_body("run:capability")
-    @declares(answers={200: RunView, 202: RunView}, headers=(IDEMPOTENCY,))
+    @declares(answers={200: RunView, 202: RunView}, headers=(IDEMPOTENCY,), problems=SUBMIT)
     async def start_job(body: JobRequest, request: Request, response: Response) -> RunView:
         """Start a job: one call of a capability."""
         await work.check_job(request, body)
@@ -40,6 +40,7 @@ def router(jobs: JobService, runs: RunService, artifacts: ArtifactService) -> AP
         return Response(found, media_type=JSON) if isinstance(found, bytes) else found
 
     @routes.post("/v1/jobs/{job}/cancel")
+    @declares(problems=("run-ended",))
     async def cancel_job(job: str, request: Request) -> RunView:
         """Cancel a job."""
         await work.check_changed(request, job)

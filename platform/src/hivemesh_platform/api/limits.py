@@ -5,6 +5,7 @@ from hivemesh_sdk.contracts.api import LimitRequest, LimitView, Page
 
 from hivemesh_platform.api.access import before_body, require
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.declared import declares
 from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.audit.ports import AuditTrail
 from hivemesh_platform.execution.jobs.limits import LimitService
@@ -22,6 +23,7 @@ def router(limits: LimitService, audit: AuditTrail) -> APIRouter:
 
     @routes.put("/v1/limits/{target}")
     @before_body("write:config")
+    @declares(problems=("limit-invalid", "limit-from-settings"))
     async def set_limit(target: str, body: LimitRequest, request: Request) -> LimitView:
         """Set a limit."""
         principal = require(request, "write:config")
@@ -30,6 +32,7 @@ def router(limits: LimitService, audit: AuditTrail) -> APIRouter:
         return await limits.set(target, body, principal.tenant, principal.id)
 
     @routes.delete("/v1/limits/{target}", status_code=204)
+    @declares(problems=("limit-from-settings",))
     async def unset_limit(target: str, request: Request) -> None:
         """Remove a limit."""
         principal = require(request, "write:config")

@@ -39,7 +39,7 @@ def router(pipelines: PipelineService, runs: RunService, artifacts: ArtifactServ
 
     @routes.post("/v1/pipelines", status_code=201)
     @before_body("create:pipeline")
-    @declares(reads=Pipeline)
+    @declares(reads=Pipeline, problems=("pipeline-invalid", "artifact-missing"))
     async def store_pipeline(document: Document, request: Request) -> PipelineView:
         """Store a pipeline."""
         plan = await pipelines.check(document, principal_of(request).tenant)
@@ -52,7 +52,7 @@ def router(pipelines: PipelineService, runs: RunService, artifacts: ArtifactServ
 
     @routes.post("/v1/pipelines/validate")
     @before_body("read:pipeline", "create:pipeline")
-    @declares(reads=Pipeline)
+    @declares(reads=Pipeline, problems=("pipeline-invalid",))
     async def validate_pipeline(document: Document, request: Request) -> PipelineView:
         """Check a pipeline without storing it."""
         plan = await pipelines.checked(document, behalf_of_request(request))

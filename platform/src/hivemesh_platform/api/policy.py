@@ -56,7 +56,15 @@ def router(policies: PolicyService) -> APIRouter:
 
     @routes.post("/v1/policy", status_code=201)
     @before_body("write:policy")
-    @declares(headers=(MATCH,))
+    @declares(
+        headers=(MATCH,),
+        problems=(
+            "policy-invalid",
+            "policy-tests-failed",
+            "policy-changed",
+            "precondition-missing",
+        ),
+    )
     async def apply_policy(body: PolicyText, request: Request, response: Response) -> PolicyView:
         """Put another policy into force."""
         author = _author(request, body.reason)
@@ -67,6 +75,7 @@ def router(policies: PolicyService) -> APIRouter:
 
     @routes.post("/v1/policy/test")
     @before_body("read:policy")
+    @declares(problems=("policy-invalid",))
     async def test_policy(body: PolicyText, request: Request) -> PolicyReview:
         """Run a policy's tests, and tell what it would change."""
         require(request, "read:policy")
@@ -88,6 +97,7 @@ def router(policies: PolicyService) -> APIRouter:
 
     @routes.get("/v1/policy/explain")
     @before_body("read:policy")
+    @declares(problems=("not-found",))
     async def explain_policy(  # noqa: PLR0913 - the parts of a question
         request: Request,
         caller: str,

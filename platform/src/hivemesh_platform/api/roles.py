@@ -29,6 +29,7 @@ from hivemesh_platform.api.access import (
     verdict_of,
 )
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.declared import declares
 from hivemesh_platform.api.whoami import view as principal_view
 
 User = Annotated[str, Query(max_length=64)]
@@ -47,6 +48,7 @@ def router(access: AccessService, people: PeopleService) -> APIRouter:
 
 def _users(routes: APIRouter, access: AccessService, people: PeopleService) -> None:
     @routes.get("/v1/auth/can")
+    @declares(problems=("grant-invalid", "not-authorized", "not-found"))
     async def check_permission(request: Request, action: Action, user: User = "") -> VerdictView:
         """Tell whether a user may do an action, and by which rule."""
         asked = Grant.parse(action)
@@ -95,6 +97,7 @@ def _roles(routes: APIRouter, access: AccessService, people: PeopleService) -> N
 
     @routes.put("/v1/auth/roles/{name}")
     @before_body("write:role")
+    @declares(problems=("grant-invalid", "grant-too-wide"))
     async def put_role(name: str, body: RoleBody, request: Request) -> RoleView:
         """Make or change a role."""
         principal = require(request, "write:role", name)
@@ -102,6 +105,7 @@ def _roles(routes: APIRouter, access: AccessService, people: PeopleService) -> N
         return _role(await people.put_role(principal, role))
 
     @routes.delete("/v1/auth/roles/{name}", status_code=204)
+    @declares(problems=("conflict",))
     async def delete_role(name: str, request: Request) -> None:
         """Delete a role."""
         await people.delete_role(require(request, "write:role", name), name)
@@ -110,6 +114,7 @@ def _roles(routes: APIRouter, access: AccessService, people: PeopleService) -> N
 def _grants(routes: APIRouter, people: PeopleService) -> None:
     @routes.post("/v1/auth/grants", status_code=201)
     @before_body("write:user", "write:group")
+    @declares(problems=("grant-invalid", "role-unknown", "grant-too-wide"))
     async def add_grant(body: GrantBody, request: Request) -> GrantView:
         """Give a user or group a role or a grant."""
         principal = require(request, f"write:{body.subject}", body.name)
@@ -119,6 +124,7 @@ def _grants(routes: APIRouter, people: PeopleService) -> None:
 
     @routes.post("/v1/auth/grants/revoke")
     @before_body("write:user", "write:group")
+    @declares(problems=("grant-invalid", "not-found"))
     async def revoke_grant(body: GrantBody, request: Request) -> GrantView:
         """Take a role or a grant from a user or group."""
         principal = require(request, f"write:{body.subject}", body.name)
@@ -142,6 +148,7 @@ def _groups(routes: APIRouter, people: PeopleService) -> None:
 
     @routes.post("/v1/auth/members", status_code=204)
     @before_body("write:group")
+    @declares(problems=("grant-too-wide",))
     async def add_member(body: MemberBody, request: Request) -> None:
         """Add a user to a group."""
         principal = require(request, "write:group", body.group)

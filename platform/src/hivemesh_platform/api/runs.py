@@ -10,7 +10,7 @@ from hivemesh_sdk.contracts.names import IDEMPOTENCY_HEADER
 from hivemesh_platform.api.access import before_body, require_some
 from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import router as strict_router
-from hivemesh_platform.api.declared import BYTES, IDEMPOTENCY, declares
+from hivemesh_platform.api.declared import BYTES, EXPORT, GIVEN, IDEMPOTENCY, declares
 from hivemesh_platform.api.filters import Filtered
 from hivemesh_platform.api.paging import Limit, Offset, offset_page, page_of
 from hivemesh_platform.api.recorded import recorded
@@ -37,7 +37,7 @@ def router(runs: RunService, artifacts: ArtifactService, audit: AuditTrail) -> A
 
     @routes.post("/v1/runs", status_code=202)
     @before_body("run:pipeline")
-    @declares(headers=(IDEMPOTENCY,))
+    @declares(headers=(IDEMPOTENCY,), problems=(*GIVEN, "pipeline-invalid", "parameter-invalid"))
     async def start_run(body: RunRequest, request: Request) -> RunView:
         """Start a run of a pipeline."""
         demands = await work.check_run(request, body)
@@ -78,13 +78,14 @@ def router(runs: RunService, artifacts: ArtifactService, audit: AuditTrail) -> A
         return Page(items=found, next=str(found[-1].no) if found else None)
 
     @routes.post("/v1/runs/{run}/cancel")
+    @declares(problems=("run-ended",))
     async def cancel_run(run: str, request: Request) -> RunView:
         """Cancel a run."""
         await work.check_changed(request, run)
         return await runs.cancel(run)
 
     @routes.get("/v1/runs/{run}/outputs/{name}", response_class=StreamingResponse)
-    @declares(answers=BYTES)
+    @declares(answers=BYTES, problems=(*EXPORT, "output-missing", "artifact-damaged"))
     async def read_output(run: str, name: str, request: Request) -> StreamingResponse:
         """Read an output of a run."""
         await work.check_seen(request, run)

@@ -12,7 +12,7 @@ from hivemesh_platform.access.model import Principal
 from hivemesh_platform.api.access import before_body, require, require_some, sees
 from hivemesh_platform.api.bodies import decoded
 from hivemesh_platform.api.bodies import router as strict_router
-from hivemesh_platform.api.declared import TICKET, declares
+from hivemesh_platform.api.declared import SECRET, STEP, TICKET, declares
 from hivemesh_platform.api.paging import LARGEST
 from hivemesh_platform.api.tickets import ticket_of
 from hivemesh_platform.audit.model import Actor
@@ -43,7 +43,9 @@ def router(
         return Page(items=[view(one) for one in found if sees(principal, "secret", one.path)])
 
     @routes.post("/v1/secrets/resolve")
-    @declares(reads=SecretRequest, answers=SecretLease, headers=(TICKET,))
+    @declares(
+        reads=SecretRequest, answers=SecretLease, headers=(TICKET,), problems=(*STEP, *SECRET)
+    )
     async def resolve_secret(request: Request) -> Response:
         """Borrow a secret on behalf of a step."""
         actor = _actor(request, require(request, "secrets:resolve"))
@@ -54,6 +56,7 @@ def router(
         return Response(body, media_type="application/json", headers=NO_STORE)
 
     @routes.get("/v1/secrets/{path}")
+    @declares(problems=SECRET)
     async def get_secret(path: str, request: Request) -> SecretView:
         """Show a secret, without its value."""
         actor = _actor(request, require(request, "read:secret", path))
@@ -61,6 +64,7 @@ def router(
 
     @routes.put("/v1/secrets/{path}")
     @before_body("write:secret")
+    @declares(problems=SECRET)
     async def set_secret(path: str, body: SecretInput, request: Request) -> SecretView:
         """Store a secret."""
         actor = _actor(request, require(request, "write:secret", path))
@@ -68,24 +72,28 @@ def router(
 
     @routes.post("/v1/secrets/{path}/rotate")
     @before_body("write:secret")
+    @declares(problems=SECRET)
     async def rotate_secret(path: str, body: SecretInput, request: Request) -> SecretView:
         """Store the next version of a secret."""
         actor = _actor(request, require(request, "write:secret", path))
         return view(await secrets.rotate(actor, path, body.value.get_secret_value()))
 
     @routes.delete("/v1/secrets/{path}")
+    @declares(problems=SECRET)
     async def delete_secret(path: str, request: Request) -> SecretView:
         """Delete a secret; it can be restored."""
         actor = _actor(request, require(request, "write:secret", path))
         return view(await secrets.delete(actor, path))
 
     @routes.post("/v1/secrets/{path}/restore")
+    @declares(problems=SECRET)
     async def restore_secret(path: str, request: Request) -> SecretView:
         """Restore a deleted secret."""
         actor = _actor(request, require(request, "write:secret", path))
         return view(await secrets.restore(actor, path))
 
     @routes.post("/v1/secrets/{path}/reveal")
+    @declares(problems=SECRET)
     async def reveal_secret(
         path: str, request: Request, response: Response, version: Version = None
     ) -> SecretValueView:

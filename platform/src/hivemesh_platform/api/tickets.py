@@ -11,7 +11,7 @@ from hivemesh_sdk.errors import NotAuthorizedError
 from hivemesh_platform.api.access import noted, peer_of, require
 from hivemesh_platform.api.bodies import decoded
 from hivemesh_platform.api.bodies import router as strict_router
-from hivemesh_platform.api.declared import TICKET, declares
+from hivemesh_platform.api.declared import STEP, SUBMIT, TICKET, declares
 from hivemesh_platform.execution.jobs.step_submits import StepSubmits
 from hivemesh_platform.execution.rights.shown import StepTickets
 
@@ -21,7 +21,7 @@ def router(tickets: StepTickets, submits: StepSubmits, clock: Clock) -> APIRoute
     routes = strict_router()
 
     @routes.post("/v1/tickets/exchange")
-    @declares(reads=ExchangeRequest, answers=ExchangeReply)
+    @declares(reads=ExchangeRequest, answers=ExchangeReply, problems=(*STEP, "data-class-exceeded"))
     async def exchange_ticket(request: Request) -> Response:
         """Exchange a ticket for one of the caller's own."""
         require(request, "tickets:exchange")
@@ -31,7 +31,9 @@ def router(tickets: StepTickets, submits: StepSubmits, clock: Clock) -> APIRoute
         return Response(msgspec.json.encode(reply), media_type="application/json", headers=headers)
 
     @routes.post("/v1/submits")
-    @declares(reads=SubmitRequest, answers=SubmitReply, headers=(TICKET,))
+    @declares(
+        reads=SubmitRequest, answers=SubmitReply, headers=(TICKET,), problems=(*STEP, *SUBMIT)
+    )
     async def submit(request: Request) -> Response:
         """Start a job or a run from within a step."""
         principal = require(request, "jobs:submit")

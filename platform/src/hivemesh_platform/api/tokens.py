@@ -11,6 +11,7 @@ from hivemesh_platform.access.service import AccessService
 from hivemesh_platform.access.store import TokenRecord
 from hivemesh_platform.api.access import before_body, person_of, principal_of, require, require_some
 from hivemesh_platform.api.bodies import router as strict_router
+from hivemesh_platform.api.declared import declares
 from hivemesh_platform.execution.runs.views import iso
 
 
@@ -20,6 +21,7 @@ def router(access: AccessService, people: PeopleService) -> APIRouter:
 
     @routes.post("/v1/tokens", status_code=201)
     @before_body("create:token")
+    @declares(problems=("grant-invalid", "role-unknown", "grant-too-wide"))
     async def create_token(body: TokenBody, request: Request) -> NewTokenView:
         """Make an API token; it is shown once."""
         principal = require(request, "create:token")

@@ -34,6 +34,7 @@ def router(overview: Overview, supervisor: Supervisor | None) -> APIRouter:
 
     @routes.post("/v1/workers/{name}/scale")
     @before_body("write:worker")
+    @declares(problems=("conflict",))
     async def scale_worker(name: str, body: ScaleRequest, request: Request) -> WorkerView:
         """Set how many instances of a worker there are."""
         require(request, "write:worker", name)
@@ -42,6 +43,7 @@ def router(overview: Overview, supervisor: Supervisor | None) -> APIRouter:
         return overview.worker(name)
 
     @routes.post("/v1/workers/{name}/restart")
+    @declares(problems=("conflict",))
     async def restart_worker(name: str, request: Request) -> WorkerView:
         """Restart the instances of a worker one after another."""
         require(request, "write:worker", name)
@@ -50,7 +52,7 @@ def router(overview: Overview, supervisor: Supervisor | None) -> APIRouter:
         return overview.worker(name)
 
     @routes.get("/v1/workers/{name}/logs")
-    @declares(answers=TEXT)
+    @declares(answers=TEXT, problems=("conflict",))
     async def read_worker_log(name: str, request: Request, lines: Lines = 200) -> Response:
         """Read the end of a worker's log."""
         require(request, "read:worker", name)
