@@ -13,6 +13,7 @@ from hivemesh_platform.execution.jobs.batches import read_inputs
 from hivemesh_platform.execution.ledger import submit_sql
 from hivemesh_platform.execution.ledger.submit_sql import OtherBodyError
 from hivemesh_platform.execution.ledger.submits import InFlightError
+from hivemesh_platform.execution.steps import claims
 from hivemesh_sdk.contracts.api import BatchRequest, JobRequest, LimitRequest, RunRequest
 from hivemesh_sdk.contracts.pages import decode_request
 from hivemesh_sdk.errors import InvalidError, NotFoundError
@@ -229,6 +230,25 @@ async def test_a_job_waits_for_the_limit_of_its_key_and_says_so(tmp_path):
         await limits.unset("key:customer-7", "default")
         assert (await running.end(second)).state.value == "completed"
         await running.execution.runs.cancel(first)
+
+
+@pytest.mark.parametrize("target", ["key:customer-7", f"capability:{ECHO}", "all"])
+@pytest.mark.parametrize("alone", [True, False])
+async def test_who_waits_for_a_limit_is_told_of_room_at_once(tmp_path, monkeypatch, target, alone):
+    monkeypatch.setattr(claims, "POLL_S", 3600.0)  # so nothing comes of looking again
+    async with core(tmp_path, worker(slots=4)) as running:
+        await running.execution.limits.set(target, LimitRequest(running=1), "default", "tester")
+        jobs = [
+            await submit(
+                running,
+                number,
+                key="",
+                concurrency_key="customer-7",
+                options={"n": number} if alone else {},
+            )
+            for number in range(6)
+        ]
+        assert {(await running.end(job)).state.value for job, _ in jobs} == {"completed"}
 
 
 CUSTOMERS, OF_EACH = 4, 8

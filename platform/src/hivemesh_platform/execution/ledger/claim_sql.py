@@ -158,12 +158,13 @@ def claim(
     rows.sort(key=lambda row: row["rank"])
     claimed(tx, capability, rows[-1]["rank"])
     known: dict[str, Claim] = {}
-    return [
+    claims = [
         _job_of(row, known)
         if row["spec"] is not None and not row["halved"]
         else _claimed(tx, row, now)
         for row in rows
     ]
+    return gate.marked(claims, rows)
 
 
 def unclaim(tx: Transaction, rows: Sequence[Unclaimed]) -> None:

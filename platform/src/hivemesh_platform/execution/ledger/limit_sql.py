@@ -11,7 +11,10 @@ it is looked at again when that row is claimed or cancelled.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from msgspec.structs import replace
+
 from hivemesh_platform.execution.ledger.limit_rules import Limit, Rate, Scope, limit_of_key
+from hivemesh_platform.execution.ledger.port import Claim
 from hivemesh_platform.storage.transaction import Row, Transaction, Value
 
 _CANDIDATES = """
@@ -121,6 +124,17 @@ class Gate:
                 self._count(found, key, count)
                 self._tx.send(_LOOK_AT_KEY, (key,))
 
+    def marked(self, claims: list[Claim], rows: Sequence[Row]) -> list[Claim]:
+        """Mark the claims that a limit counts."""
+        if not self._limits:
+            return claims
+        whole = bool(self._whole())
+        counted = [
+            whole or bool(key and limit_of_key(self._limits, key))
+            for key in (row["limit_key"] for row in rows)
+        ]
+        return [replace(one, limited=some) for one, some in zip(claims, counted, strict=True)]
+
     def _whole(self) -> list[Limit]:
         return [one for one in self._limits if applies(one, self._capability)]
 
@@ -196,9 +210,10 @@ class Gate:
                 said: dict[str, Value] = {"key": key, "reason": reason}
                 self._tx.send(_PARK, {**names, **said, "room": room})
                 self._tx.send(_REASON_OF_NODES, {"capability": self._capability, **said})
+                # perhaps none of it is queued now, whose claim would have it looked at again
                 self._tx.send(
                     """INSERT INTO limit_parked (capability, limit_key) VALUES (?, ?)
-                       ON CONFLICT DO NOTHING""",
+                       ON CONFLICT (capability, limit_key) DO UPDATE SET look_at = 0""",
                     (self._capability, key),
                 )
 

@@ -141,6 +141,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     data_class: DataClass = DataClass.INTERNAL  # of its inputs
     output_class: DataClass = DataClass.INTERNAL
     together: str = ""  # jobs: others with the same value may travel with it
+    limited: bool = False  # a limit counts it: with its end another row may have room
     execution: str = ""  # sources: what runs at the worker already
     after: int = 0
     checkpoint: str = "null"

@@ -127,13 +127,13 @@ class Claimer:
         }
         if not free or room <= 0:
             return
-        now, database = milliseconds(self._parts.clock), self._parts.database
+        database = self._parts.database
         if database.dialect != "sqlite" and not self._found:
             # there a transaction that finds nothing is synced too
-            free = await database.read(lambda tx: self._claimable(tx, free, now))
+            free = await database.read(lambda tx: self._claimable(tx, free, self._parts.now()))
             if not free:
                 return
-        claims = await database.write(lambda tx: self._claim_all(tx, free, room, now))
+        claims = await database.write(lambda tx: self._claim_all(tx, free, room))
         self._found = bool(claims)
         crash.reach("claim.after")
         for some in self._parted(claims, free):
@@ -149,10 +149,9 @@ class Claimer:
         ready = self._parts.ledger.claimable(tx, tuple(free), now)
         return {name: count for name, count in free.items() if name in ready}
 
-    def _claim_all(
-        self, tx: Transaction, free: Mapping[str, int], room: int, now: int
-    ) -> list[Claim]:
+    def _claim_all(self, tx: Transaction, free: Mapping[str, int], room: int) -> list[Claim]:
         ledger, sizes = self._parts.ledger, self._sizes
+        now = self._parts.now()  # in the transaction: what is committed by then was made before
         free = self._claimable(tx, free, now)
         return self._turns.claim(
             free, room, lambda name, limit: ledger.claim(tx, name, limit, now, sizes.most(name))

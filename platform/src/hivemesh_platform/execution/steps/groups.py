@@ -508,6 +508,8 @@ class _Journey:
         """Tell who waits for jobs that they have ended."""
         for run in self.untold:
             self._parts.runs.give_end(run)
+        if self.untold and any(one.limited for one in self.step.members.values()):
+            self._parts.work.give()
         self.untold.clear()
 
     def _say(self, event: LogEvent) -> None:
