@@ -13,8 +13,8 @@ from hivemesh_sdk.contracts.instances import (
 )
 from hivemesh_sdk.contracts.manifest import Manifest
 from hivemesh_sdk.contracts.names import PROTOCOLS
+from hivemesh_sdk.contracts.tickets import SKEW_S
 from hivemesh_sdk.errors import ConflictError, FatalError
-from hivemesh_sdk.trust.tickets import SKEW_S
 
 UNHEALTHY_AFTER_S = 2 * HEARTBEAT_S
 UNDERWAY_S = 5.0  # that a message may take until we look at the time in it

@@ -77,7 +77,5 @@ class Parts:
     def wake(self, claim: Claim, effects: Effects) -> None:
         """Wake those who wait for what a row's change has set free or ended."""
         self.wakes.tell(claim.key.run, effects, claim.key)
-        if (
-            claim.limited
-        ):  # its slot was free before, at the answer; what its limit counts is so now
+        if claim.limited:  # its slot was free at the answer, but only now its limit has room
             self.work.give()
