@@ -22,7 +22,7 @@ Install = Callable[..., Installation]
 LONGEST = (  # these begin, so that no process ends long after the others
     *("kills", "authority_away", "crash_matrix", "crash_of_replicas", "database_kills"),
     *("rotation", "replicas", "slow_instance", "failures", "clock_jumps", "partitions"),
-    *("overload", "retry_storm", "jobs", "secrets", "isolation", "bad_input"),
+    *("overload", "retry_storm", "jobs", "secrets", "isolation", "worker_comes_back", "bad_input"),
 )
 
 
