@@ -89,6 +89,7 @@ async def test_the_log_of_a_run_is_read_from_an_offset(app, run):
         ("node_partial", "read"),
         ("node_completed", "double"),
         ("node_completed", "sum"),
+        ("dataset_closed", "double"),
         ("run_partial", ""),
     ]
 
