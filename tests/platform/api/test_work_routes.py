@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 
 import pytest
 from api_support import OPERATOR, WORKER, call
@@ -9,6 +10,8 @@ from execution_support import PIPELINE, core, worker
 from fastapi import FastAPI
 from hivemesh_platform.api import artifacts, datasets, errors, jobs, pipelines, runs
 from hivemesh_platform.api.requests import RequestIds
+from hivemesh_platform.artifacts.kept import KeptDigests
+from hivemesh_platform.artifacts.local import BLOCK, SMALL
 from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.audit.ports import NoAudit
 from hivemesh_sdk.clock import SystemClock
@@ -281,6 +284,28 @@ async def test_a_download_is_whole_or_a_range(app):
     part = await call(app, "GET", f"/v1/artifacts/{sha256}", headers={"range": "bytes=2-4"})
     assert (part.status, part.body) == (206, b"234")
     assert part.headers["content-range"] == "bytes 2-4/10"
+
+
+async def test_a_download_ends_whole_while_retention_removes_what_it_reads(app, platform):
+    data = bytes(SMALL + 4 * BLOCK)
+    sha256 = (await uploaded(app, data))["sha256"]
+    os.utime(platform.artifacts._path(sha256), (1, 1))
+    files = ArtifactService(platform.database, platform.artifacts, None, SystemClock())
+    removed = []
+
+    async def collecting(scope, receive, send):
+        async def sent(message):
+            await send(message)
+            if message.get("more_body") and not removed:
+                await platform.database.write(lambda tx: tx.execute("DELETE FROM artifact"))
+                removed.append(await files.collect(0.0, KeptDigests()))
+
+        await app(scope, receive, sent)
+
+    whole = await call(collecting, "GET", f"/v1/artifacts/{sha256}")
+    assert (whole.status, removed) == (200, [0])
+    assert whole.body == data
+    assert await files.collect(0.0, KeptDigests()) == 1
 
 
 @pytest.mark.parametrize("header", ["bytes=10-", "bytes=4-2", "bytes=-", "bytes=0-1,3-4", "x"])
