@@ -101,7 +101,11 @@ async def test_anything_else_covers_nobody(mesh, rule):
     ("life_s", "starts_in_s", "said"),
     [
         (-1, -3600, r"certificate has expired: it ended \d+ s ago by the clock here, 20"),
-        (7200, 3600, r"certificate is not yet valid: it begins in 3[56]\d\d s by the clock here, 20"),
+        (
+            7200,
+            3600,
+            r"certificate is not yet valid: it begins in 3[56]\d\d s by the clock here, 20",
+        ),
     ],
 )
 async def test_server_with_a_certificate_of_another_time_is_refused_with_the_difference(
