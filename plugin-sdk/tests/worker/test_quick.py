@@ -64,6 +64,13 @@ async def test_options_are_refused_before_it_runs(sample):
     assert sample.server.active()[QUICK] == 0
 
 
+@pytest.mark.parametrize("attempt", [1, 2])
+async def test_options_that_raise_end_the_step_and_free_its_slot(sample, attempt):
+    answer = await sample.put(QUICK, inputs=INPUT, attempt=attempt, parameters={"then": "refuse"})
+    assert answer.failure.detail == "KeyError: 'refuse'"
+    assert sample.server.active()[QUICK] == 0
+
+
 async def test_an_input_of_the_wrong_form_is_a_problem(sample):
     assert slug_of((await sample.put(QUICK, inputs=[b"[1]"])).failure) == "input-invalid"
 
@@ -111,30 +118,47 @@ class Busy:
         self.second = Second(Capability(worker.capabilities["a.b@1"]))
         self.runner = QuickRunner(self.second, self.clock)
 
-    def moved(self, *holds):
-        """Whether it runs on the second loop after these calls."""
-        for hold in (*holds, 0.0):
+    def call(self, *holds):
+        """Make calls that take so long, one right after the other."""
+        for hold in holds:
             body = msgspec.json.encode(hold)
             part = InputPart(bytes=len(body), count=1)
             request = StepRequest(
                 capability="a.b@1", kind="call", attempt=1, epoch=1, inputs=[part]
             )
             self.runner.start(Ended(), request, [body])
+
+    @property
+    def moved(self):
+        """Whether the next call runs on the second loop."""
+        self.call(0.0)
         return bool(self.second.taken)
 
 
 def test_one_call_that_blocks_moves_it():
     busy = Busy()
-    assert busy.moved(0.001, 0.1)
+    busy.call(0.1)
+    assert busy.moved
     assert busy.runner.blocked == 1
 
 
-def test_several_slow_calls_in_a_row_move_it():
+@pytest.mark.parametrize("holds", [[0.01] * 20, [0.09, 0.0, 0.09], [0.05] * 3])
+def test_calls_that_take_much_of_the_time_move_it(holds):
     busy = Busy()
-    assert not busy.moved(0.02, 0.02)
-    assert busy.moved(0.02, 0.02, 0.02)
+    busy.call(*holds)
+    assert busy.moved
     assert busy.runner.blocked == 0
 
 
 def test_a_slow_call_now_and_then_is_forgiven():
-    assert not Busy().moved(0.02, 0.02, 0.001, 0.02, 0.02, 0.001, 0.02)
+    busy = Busy()
+    for _ in range(100):
+        busy.call(0.05)
+        busy.clock.advance(0.25)
+    assert not busy.moved
+
+
+def test_calls_that_are_quick_may_take_all_the_time():
+    busy = Busy()
+    busy.call(*[0.0009] * 2000)
+    assert not busy.moved

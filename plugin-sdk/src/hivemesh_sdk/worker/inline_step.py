@@ -201,6 +201,10 @@ class InlineStep(msgspec.Struct, eq=False):
         except HivemeshError as error:
             self.front.post(partial(self.end, problem_of(error), refused=True))
             return
+        except Exception as error:  # noqa: BLE001 - options may have code of the author's
+            _log.exception("step_raised", key=self.execution.key)
+            self.front.post(partial(self.end, problem_of(error)))
+            return
         if request.members:
             await self._run_members(job, options)
             return

@@ -19,8 +19,8 @@ from hivemesh_sdk.worker.inline import BLOCKED_S, InlineRunner, is_there
 from hivemesh_sdk.worker.inline_step import Bodies
 from hivemesh_sdk.worker.kinds import Capability, Job
 
-QUICK_S = 0.01
-SLOW_CALLS = 3  # in a row, before a function is moved: one may only have been interrupted
+QUICK_S = 0.001  # a call that takes longer is counted
+SHARE = 0.25  # of all time that such calls of one function may take
 
 _log = structlog.get_logger("hivemesh.inline")
 
@@ -32,7 +32,7 @@ class QuickRunner:
         self._second = second
         self._capabilities = second.capabilities
         self._monotonic = clock.monotonic
-        self._slow: dict[str, int] = {}  # calls in a row
+        self._debts: dict[str, tuple[float, float]] = {}  # seconds beyond its share, and when
         self._moved: set[str] = set()  # for as long as this process runs
         self.blocked = 0
 
@@ -80,14 +80,15 @@ class QuickRunner:
             self._took(capability.id, self._monotonic() - began)
 
     def _took(self, name: str, seconds: float) -> None:
-        """Move what made others wait."""
+        """Move what makes others wait: once for long, or again and again."""
         if seconds < QUICK_S:
-            if self._slow:
-                self._slow.pop(name, None)
             return
-        self._slow[name] = self._slow.get(name, 0) + 1
+        now = self._monotonic()
+        debt, since = self._debts.get(name, (0.0, now))
+        debt = max(0.0, debt - SHARE * (now - since)) + seconds
+        self._debts[name] = debt, now
         self.blocked += seconds >= BLOCKED_S
-        if seconds >= BLOCKED_S or self._slow[name] >= SLOW_CALLS:
+        if debt >= BLOCKED_S:
             self._moved.add(name)
             _log.warning("inline_not_quick", capability=name, held_s=round(seconds, 3))
 

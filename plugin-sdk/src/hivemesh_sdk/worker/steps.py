@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
+import structlog
 
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.problems import problem
@@ -35,6 +36,8 @@ from hivemesh_sdk.worker.kept import Kept, Settled
 from hivemesh_sdk.worker.metrics import StepMetrics
 
 RETRY_AFTER_S = 1.0
+
+_log = structlog.get_logger("hivemesh.steps")
 
 Bodies = Sequence[bytes | None]
 Fingerprint = tuple[str, ...]
@@ -364,7 +367,9 @@ class StepTable:
         self._running[execution] = None
         try:
             control = slots.runner.start(execution, request, bodies)
-        except HivemeshError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the slot is free again
+            if not isinstance(error, HivemeshError):
+                _log.exception("step_raised", key=execution.key)
             execution.fail(problem_of(error))
             execution.release()
             return

@@ -179,6 +179,10 @@ class Quick(Record):
     then: str = ""
     key: Secret | None = None
 
+    def __post_init__(self) -> None:
+        if self.then == "refuse":
+            raise KeyError(self.then)
+
 
 @worker.call("sample.quick@1", run_in="inline")
 def quick(input: dict[str, object], options: Quick) -> dict[str, object]:  # noqa: A002
