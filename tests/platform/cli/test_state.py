@@ -41,7 +41,8 @@ def test_an_upgrade_keeps_a_copy_and_names_the_way_back(old, capsys):
     assert schema_version(old) == HEAD
     copy = old.with_name("platform.db.0008.bak")
     assert schema_version(copy) == "0008"
-    assert f"undo: mv {copy} {old}" in capsys.readouterr().out
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert f"; mv {copy} {old})" in capsys.readouterr().out
     hivemesh("state", "upgrade", "--state", str(old.parent))
     assert "nothing to do" in capsys.readouterr().out
 
@@ -52,3 +53,19 @@ def test_the_copy_holds_what_a_killed_platform_committed_last(old):
     copy = sqlite3.connect(old.with_name("platform.db.0008.bak"))
     assert copy.execute("SELECT n FROM given").fetchall() == [(7,)]
     copy.close()
+
+
+def test_the_copy_is_whole_and_the_way_back_leads_to_it_while_others_read(old, capsys):
+    subprocess.run([sys.executable, "-c", KILLED], timeout=60, check=False)
+    reader = sqlite3.connect(f"{old.as_uri()}?mode=ro", uri=True)
+    assert reader.execute("SELECT n FROM given").fetchall() == [(7,)]
+    hivemesh("state", "upgrade", "--state", str(old.parent))
+    reader.close()
+    assert schema_version(old) == HEAD
+    undo = capsys.readouterr().out.rpartition("(undo: ")[2].strip().removesuffix(")")
+    subprocess.run(["/bin/sh", "-c", undo], check=True)  # as a person pastes it
+    assert schema_version(old) == "0008"
+    back = sqlite3.connect(old)
+    assert back.execute("SELECT n FROM given").fetchall() == [(7,)]
+    assert back.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    back.close()

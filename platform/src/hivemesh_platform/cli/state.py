@@ -50,8 +50,6 @@ def upgrade(
 
     Example:  hivemesh state upgrade --dry-run
     """
-    import shutil
-
     from hivemesh_platform.lock import locked
     from hivemesh_platform.storage.damage import refuse_damaged
     from hivemesh_platform.storage.migrate import HEAD, schema_version
@@ -65,8 +63,8 @@ def upgrade(
     if needed and not dry_run:
         with locked(folder):
             if copy is not None:
-                refuse_damaged(place.file)  # which also puts into the file what its log holds
-                shutil.copy2(place.file, copy)
+                refuse_damaged(place.file)
+                _copy(place.file, copy)
             upgrade_schema(place.schema)
     if fmt in {"json", "yaml"}:
         output.show_document({"from": found, "to": HEAD, "needed": needed, "dry_run": dry_run}, fmt)
@@ -76,8 +74,20 @@ def upgrade(
         kept = "; make a backup before" if copy is None else ", with a copy kept beside it"
         typer.echo(f"would bring {place} from schema {found} to {HEAD}{kept}")
     else:
-        undo = "restore the backup" if copy is None else f"mv {copy} {place.file}"
+        log = f"{place.file}-wal {place.file}-shm"  # a reader may have kept them
+        undo = "restore the backup" if copy is None else f"rm -f {log}; mv {copy} {place.file}"
         typer.echo(f"{place}: schema {found} -> {HEAD} (undo: {undo})")
+
+
+def _copy(file: "Path", copy: "Path") -> None:
+    """Copy what the file and its log hold; others may have the file open."""
+    import sqlite3
+    from contextlib import closing
+
+    copy.unlink(missing_ok=True)
+    copy.touch(mode=0o600)
+    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(copy)) as kept:
+        source.backup(kept)
 
 
 def _place(folder: "Path") -> "Place":
