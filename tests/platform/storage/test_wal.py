@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from hivemesh_platform.settings import DatabaseSettings
+from hivemesh_platform.storage import wal
 from hivemesh_platform.storage.errors import DatabaseDamagedError
 from hivemesh_platform.storage.migrate import schema_version
 from hivemesh_platform.storage.opening import open_database, place_of
@@ -128,6 +129,42 @@ def test_no_start_with_a_flipped_bit_in_the_log(killed):
         data[place] ^= 0x10
         log.write_bytes(data)
         assert "platform.db-wal is damaged" in refused(killed), place
+
+
+def test_of_a_long_log_only_the_heads_of_its_frames_are_read(killed, monkeypatch):
+    monkeypatch.setattr(wal, "_SUMMED_BYTES", 4096)
+    log = killed / "platform.db-wal"
+    sound = log.read_bytes()
+    frame = 24 + 4096
+    assert lost(killed / "platform.db") == ""
+    within = bytearray(sound)
+    within[32 + 24 + 100] ^= 0x10
+    log.write_bytes(within)
+    assert lost(killed / "platform.db") == ""  # told in find-the-cause.md
+    last = len(sound) - frame
+    for place in (0, 9, 17, 25, 32 + 8, 32 + frame + 15, last + 8, last + 16, last + 23):
+        data = bytearray(sound)
+        data[place] ^= 0x10
+        log.write_bytes(data)
+        assert "platform.db-wal is damaged" in refused(killed), place
+    log.write_bytes(sound[: 2 * frame] + bytes(frame) + sound[3 * frame :])
+    assert "platform.db-wal is damaged" in refused(killed)
+    log.write_bytes(sound)
+    for cut in (1, 4095, 4096, 4100, frame, len(sound) // 2, len(sound) - 10, len(sound)):
+        os.truncate(log, len(sound) - cut)
+        assert "platform.db-wal is damaged" in refused(killed), cut
+    log.unlink()
+    assert "platform.db-wal is gone" in refused(killed)
+    log.write_bytes(sound)
+    start(killed)
+    assert given(killed / "platform.db") == GIVEN
+
+
+@pytest.mark.parametrize("index", [b"", bytes(32768)])
+def test_where_the_index_says_nothing_nobody_claims_to_know_of_a_log(killed, index):
+    (killed / "platform.db-wal").unlink()
+    (killed / "platform.db-shm").write_bytes(index)
+    assert "platform.db-wal may be gone (nobody can tell" in refused(killed)
 
 
 def test_what_was_written_behind_the_last_commit_is_no_loss(killed):
