@@ -97,10 +97,9 @@ class Scene:
 
     def begin(self, caller: Peer, token: str, present: Execution | None = None) -> Right:
         key = "run_1.a.1" if caller is self.platform else "run_1.a.1.c1"
-        scope = {"state": {"peer": caller}}
         request = StepRequest(capability=CONVERT, kind="call", attempt=1, epoch=1)
         headers = {b"hivemesh-ticket": token.encode()}
-        return self.access.begin(scope, headers, key, request, present)
+        return self.access.begin(caller, headers, key, request, present)
 
     def go_on(self, execution: Execution, caller: Peer, token: str) -> None:
         scope = {"state": {"peer": caller}}

@@ -128,6 +128,7 @@ class MeshProtocol(HttpToolsProtocol):
             None  # bytes of a head that has not ended, after the first
         )
         self._most_head = self.guard.limits.headers
+        self._shared = self.guard.limits.shared
         self.rejection: tuple[str, Reason, str] | None = None
         self._held: MeshCycle | None = None  # may be answered directly once its body is there
         self.in_order: deque[DirectReply] = deque()  # of requests that came together
@@ -552,7 +553,7 @@ class MeshProtocol(HttpToolsProtocol):
             if objection is not None:
                 return self._refusal(*objection)
         held = len(self.tasks) + len(self.awaited)
-        if held >= guard.limits.shared and self._may_not_enter(scope, held):
+        if held >= self._shared and self._may_not_enter(scope, held):
             return self._refusal("overloaded", Reason.REQUESTS, "too many requests", retry=True)
         app: Application = self.app
         return app

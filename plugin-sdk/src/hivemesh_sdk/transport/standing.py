@@ -14,11 +14,12 @@ Objection = tuple[str, Reason, str]  # slug of the problem, reason for the count
 class Standing:
     """The peer of one connection; without `identify` there is none, and every request is refused."""
 
-    __slots__ = ("_chain", "_checked", "_guard", "_problem", "peer")
+    __slots__ = ("_chain", "_checked", "_ends", "_guard", "_problem", "peer")
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
         self.peer: Peer | None = None
+        self._ends = 0.0
         self._problem = ""
         self._chain: Sequence[bytes] = ()
         self._checked = -1  # epoch of the deny list that was looked at
@@ -30,6 +31,7 @@ class Standing:
             return
         try:
             self.peer = peer_identity(der, self._guard.trust_domain())
+            self._ends = self.peer.not_after.timestamp()
         except PeerIdentityError as error:
             self._problem = error.reason
         self._chain = verified_chain(tls)
@@ -39,7 +41,7 @@ class Standing:
         peer, guard = self.peer, self._guard
         if peer is None:
             return self._nobody()
-        if guard.clock.now() >= peer.not_after:
+        if guard.clock.timestamp() >= self._ends:
             return ("peer-certificate-expired", Reason.EXPIRED, "expired on an open connection")
         if self._checked == guard.denials.epoch:
             return None

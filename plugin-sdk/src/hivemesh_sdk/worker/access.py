@@ -164,7 +164,7 @@ class Access:
         if caller.id.path[0] != "platform" and tuple(caller.id.path) != _OPERATOR:
             self._refuse(caller, "not-a-reader", f"{caller.uri} may not look at this worker")
 
-    def require_member(self, scope: Mapping[str, Any]) -> None:
+    def require_member(self, scope: Mapping[str, Any]) -> Caller:
         """Let through those who may have created a step: the platform and workers.
 
         Raises:
@@ -173,20 +173,22 @@ class Access:
         caller = caller_of(scope)
         if caller.id.path[0] not in _HOLDERS:
             self._refuse(caller, "not-a-holder", f"{caller.uri} may not run steps here")
+        return caller
 
-    def require_holder(self, scope: Mapping[str, Any], headers: RequestHeaders) -> None:
+    def require_holder(self, scope: Mapping[str, Any], headers: RequestHeaders) -> Caller:
         """Refuse, before a body is read, who cannot hold a ticket or shows none.
 
         Raises:
             NotAuthorizedError: nobody, a person, or `ticket-missing`.
         """
-        self.require_member(scope)
+        caller = self.require_member(scope)
         if not headers.get(_TICKET):
-            self._refuse(caller_of(scope), "missing", slug="ticket-missing")
+            self._refuse(caller, "missing", slug="ticket-missing")
+        return caller
 
     def begin(
         self,
-        scope: Mapping[str, Any],
+        caller: Caller,
         headers: RequestHeaders,
         key: str,
         request: StepRequest,
@@ -200,7 +202,6 @@ class Access:
         Raises:
             NotAuthorizedError: it may not; the reason is counted.
         """
-        caller = caller_of(scope)
         if caller.id.path[0] == "platform":
             return self._for_platform(caller, headers, key, request)
         if request.members:

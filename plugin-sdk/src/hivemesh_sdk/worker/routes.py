@@ -168,9 +168,9 @@ class StepRoutes:
                 self._table.settle(execution, attempt)
 
     def _put(self, key: str, scope: Scope, headers: RequestHeaders, body: bytes) -> Execution:
-        self._access.require_holder(scope, headers)  # before anything of the body is read
+        caller = self._access.require_holder(scope, headers)  # before anything of the body is read
         request, bodies = decode_request(body)
-        right = self._access.begin(scope, headers, key, request, self._table.get(key))
+        right = self._access.begin(caller, headers, key, request, self._table.get(key))
         return self._table.put(key, request, bodies, right)
 
     async def _events(
