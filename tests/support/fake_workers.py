@@ -351,6 +351,7 @@ class FakePlacement:
         self._changed = asyncio.Event()
         self.outcomes: list[Outcome] = []
         self.beating: set[str] = set()
+        self.without_time: set[str] = set()  # instances that do not tell their clocks
 
     def free_slots(self):
         free: dict[str, int] = {}
@@ -406,6 +407,9 @@ class FakePlacement:
 
     def beats(self, instance):
         return instance in self.beating
+
+    def tells_time(self, instance):
+        return instance not in self.without_time
 
     def absent(self, capability):
         serving = [one for one in self._live() if capability in one.behaviours]

@@ -11,7 +11,7 @@ from hivemesh_platform.execution.ledger.port import StaleAttemptError
 from hivemesh_platform.execution.ledger.row_sql import SqlLedger
 from hivemesh_platform.execution.ports import UnreachableError
 from hivemesh_platform.execution.runs.service import RunEndedError
-from hivemesh_platform.execution.steps import reconnecting
+from hivemesh_platform.execution.steps import exchange, reconnecting
 from hivemesh_sdk.contracts.api import JobRequest, RunState
 from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.errors import NotFoundError
@@ -83,6 +83,17 @@ async def test_a_refusal_before_the_work_begins_counts_as_nothing(tmp_path, slug
         view = await job(platform, max_retries=0)
         assert view.state is RunState.COMPLETED
         assert len(await attempts(platform, view.id)) == 1
+
+
+@pytest.mark.parametrize("slug", ["ticket-expired", "ticket-not-yet-valid"])
+async def test_who_does_not_tell_its_clock_refuses_no_ticket_for_ever(tmp_path, slug):
+    fleet = FakeWorkerFleet(worker())
+    fleet.refuse = [problem(slug) for _ in range(100)]
+    async with core(tmp_path, fleet) as platform:
+        platform.placement.without_time.add("w1")
+        view = await job(platform, max_retries=0)
+        assert view.state is RunState.FAILED
+        assert len(fleet.refuse) == 99
 
 
 async def test_what_could_not_even_be_sent_counts_as_nothing(tmp_path, monkeypatch):
@@ -348,6 +359,53 @@ async def test_where_a_long_attempt_runs_is_shown_while_it_runs(tmp_path):
                     break
                 await asyncio.sleep(0.01)
         assert {one.instance for one in found} == {"w1"}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_where_an_attempt_runs_is_written_at_once_where_others_are_asked_about_it(
+    tmp_path, monkeypatch, shared
+):
+    order = []
+
+    def noting(name):
+        kept = getattr(SqlLedger, name)
+
+        def note(ledger, tx, key, *rest):
+            order.append(name)
+            return kept(ledger, tx, key, *rest)
+
+        monkeypatch.setattr(SqlLedger, name, note)
+
+    noting("placed")
+    noting("finish")
+    monkeypatch.setattr(exchange, "PLACED_AFTER_S", 60.0)
+    async with core(tmp_path, worker()) as platform:
+        platform.execution.runs._parts.runs.shared = shared
+        view = await job(platform)
+        assert view.state is RunState.COMPLETED
+        assert [one.instance for one in await attempts(platform, view.id)] == ["w1"]
+    assert order == (["placed", "finish"] if shared else ["finish"])
+
+
+async def test_an_attempt_whose_end_is_not_written_is_in_the_history(tmp_path, monkeypatch):
+    finish = SqlLedger.finish
+    broken = iter([OSError("no answer to the commit")])
+
+    def finish_later(ledger, tx, key, *rest):
+        for error in broken:
+            raise error
+        return finish(ledger, tx, key, *rest)
+
+    monkeypatch.setattr(SqlLedger, "finish", finish_later)
+    monkeypatch.setattr(exchange, "PLACED_AFTER_S", 60.0)
+    async with core(tmp_path, worker()) as platform:
+        view = await job(platform)
+        assert view.state is RunState.COMPLETED
+        found = await attempts(platform, view.id)
+        assert [(one.instance, one.outcome) for one in found] == [
+            ("w1", "failed"),
+            ("w1", "completed"),
+        ]
 
 
 async def test_a_failed_attempt_that_is_tried_again_is_acknowledged(tmp_path):

@@ -177,6 +177,21 @@ async def test_who_takes_none_of_them_puts_all_back_at_no_cost(late, slug):
     assert all(row["retries"] == row["crashes"] == 0 for row in rows)
 
 
+async def test_who_does_not_tell_its_clock_refuses_no_tickets_for_ever(late):
+    running, one = await late(slots=1)
+    running.placement.without_time.add(one.instance)
+    refusals = [problem("ticket-not-yet-valid")]
+
+    def before(kind, _instance, key):
+        if kind == "put" and key.startswith("group.") and refusals:
+            running.fleet.refuse.append(refusals.pop())
+
+    running.fleet.before = before
+    ids = await submit(running, range(5), max_retries=0)
+    come(running, one)
+    assert "failed" in {view.state for view in await ended(running, ids)}
+
+
 async def test_a_lost_worker_means_the_first_without_an_answer(late):
     running, one = await late(slots=1)
     one.hang_once.add(ECHO)

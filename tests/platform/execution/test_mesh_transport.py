@@ -135,11 +135,9 @@ async def test_an_acknowledgement_is_taken_back_until_a_request_has_taken_it(
 ):
     body = request("call", b'{"a": 1}', capability="test.echo@1")
     async with serving(ca, tmp_path) as endpoint:
-        assert not transport.take_back(endpoint, "job_1.job.0", 1)
         transport.acknowledge(endpoint, "job_1.job.0", 1)
         transport.acknowledge(endpoint, "job_2.job.0", 1)
         assert transport.take_back(endpoint, "job_2.job.0", 1)
-        assert not transport.take_back(endpoint, "job_2.job.0", 1)
         shown = ticket(ca, "job_3.job.0", "test.echo@1")
         await transport.put_step(endpoint, "job_3.job.0", body, ticket=shown, wait_s=10)
         assert not transport.take_back(endpoint, "job_1.job.0", 1)
@@ -158,6 +156,7 @@ async def test_acknowledgements_that_nobody_takes_are_few(ca, transport):
     for number in range(10_000):
         transport.acknowledge(endpoint, f"job_{number}.job.0", 1)
     assert transport.unsent_acknowledgements == WAITING
+    assert transport.take_back(endpoint, "job_0.job.0", 1)  # for no request has taken it
 
 
 async def test_a_call_answers_its_value(ca, tmp_path, transport):

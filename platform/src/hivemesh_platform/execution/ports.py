@@ -94,6 +94,10 @@ class Placement(Protocol):
         """Say whether the instance has sent a heartbeat a moment ago."""
         ...
 
+    def tells_time(self, instance: str) -> bool:
+        """Say whether the instance tells its clock: it gets nothing while that is off."""
+        ...
+
     def absent(self, capability: str) -> str:
         """Say why nothing serves the capability; "" where live instances are merely busy."""
         ...
@@ -203,7 +207,7 @@ class StepTransport(Protocol):
         ...
 
     def take_back(self, endpoint: Endpoint, key: str, attempt: int) -> bool:
-        """Take an acknowledgement back; False where a request has taken it along."""
+        """Have no request take an acknowledgement along; False where one has."""
         ...
 
     async def step_status(self, endpoint: Endpoint, key: str) -> ExecutionStatus:

@@ -17,7 +17,7 @@ from hivemesh_sdk.contracts.tickets import SKEW_S
 from hivemesh_sdk.errors import ConflictError, FatalError
 
 UNHEALTHY_AFTER_S = 2 * HEARTBEAT_S
-UNDERWAY_S = 5.0  # that a message may take until we look at the time in it
+UNDERWAY_S = 5.0  # a message may take: a clock looks so much less ahead, or more behind, than it is
 
 
 class InstanceState(StrEnum):
@@ -98,6 +98,7 @@ class Instance:
     memory: float = 0.0
     pid: int = 0
     draining: bool = False
+    tells_time: bool = False  # whether it says what its clock shows
     incompatible: str = ""  # why, or "" where it is compatible
     registered_at: datetime
     certificate_expires_at: datetime
@@ -155,6 +156,7 @@ class Instance:
             cpu=_fraction(heartbeat.cpu),
             memory=_fraction(heartbeat.memory),
             draining=heartbeat.draining,
+            tells_time=bool(heartbeat.clock),
             certificate_expires_at=expires_at or self.certificate_expires_at,
             heartbeat_at=now,
         )
@@ -208,7 +210,7 @@ def check_clock(instance_id: str, clock: float, now: datetime) -> None:
         ClockOffError: with who is ahead, by how much, and both times.
     """
     off_s = clock - now.timestamp()
-    if not clock or abs(off_s) <= SKEW_S + UNDERWAY_S:
+    if not clock or -SKEW_S <= off_s <= SKEW_S - UNDERWAY_S:
         return
     where = "ahead of" if off_s > 0 else "behind"
     message = (

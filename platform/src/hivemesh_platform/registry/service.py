@@ -57,6 +57,7 @@ class RegistryService:
         self._clock = clock
         self._platform_version = platform_version
         self._banned: frozenset[str] = frozenset()
+        self._off: set[str] = set()  # instances whose clocks are off
         self._log = structlog.get_logger("hivemesh.registry")
 
     async def register(
@@ -70,7 +71,7 @@ class RegistryService:
             CapabilityNotConsentedError, ManifestMismatchError, InstanceDuplicateError, InvalidError.
         """
         _check_owner(peer, instance_id, registration.worker)
-        check_clock(instance_id, registration.clock, self._clock.now())
+        self._check_clock(instance_id, registration.clock)
         if registration.manifest_digest in self._banned:
             message = f"the package {registration.manifest_digest[:12]}… is banned here"
             raise NotAuthorizedError(message)
@@ -103,7 +104,7 @@ class RegistryService:
         """
         await self._check_known(peer, instance_id)
         try:
-            check_clock(instance_id, heartbeat.clock, self._clock.now())
+            self._check_clock(instance_id, heartbeat.clock)
         except ClockOffError:
             draining = replace(heartbeat, draining=True)
             await self._directory.beat(instance_id, draining, peer.not_after)
@@ -119,6 +120,7 @@ class RegistryService:
             InstanceUnknownError: it is not registered.
         """
         await self._check_known(peer, instance_id)
+        self._off.discard(instance_id)
         await self._directory.remove(instance_id)
         self._log.info("instance_deregistered", instance=instance_id)
 
@@ -180,6 +182,17 @@ class RegistryService:
         if peer.uri != known.identity:
             raise _not_yours(peer, instance_id)
 
+    def _check_clock(self, instance_id: str, clock: float) -> None:
+        """Refuse an instance whose clock is off; the log names each once until it is right."""
+        try:
+            check_clock(instance_id, clock, self._clock.now())
+        except ClockOffError as error:
+            if instance_id not in self._off:
+                self._off.add(instance_id)
+                self._log.warning("clock_off", instance=instance_id, detail=error.detail)
+            raise
+        self._off.discard(instance_id)
+
     def _installed(self, registration: Registration) -> WorkerType:
         installed = self.installed(registration.worker)
         if installed is None or installed.digest != registration.manifest_digest:
@@ -216,6 +229,7 @@ class RegistryService:
             },
             labels={**manifest.labels, **registration.labels},
             pid=registration.pid,
+            tells_time=bool(registration.clock),
             incompatible=reason,
             registered_at=self._clock.now(),
             certificate_expires_at=peer.not_after,

@@ -162,6 +162,11 @@ class RoutingService:
         found = self._directory.get(instance)
         return found is not None and self._directory.now() - found.heartbeat_at <= BEATS_S
 
+    def tells_time(self, instance: str) -> bool:
+        """Whether the instance says what its clock shows."""
+        found = self._directory.get(instance)
+        return found is not None and found.tells_time
+
     def unanswered(self) -> frozenset[str]:
         """The instances that send heartbeats and have not answered us since the last one."""
         self._update()

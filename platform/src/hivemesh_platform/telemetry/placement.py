@@ -47,6 +47,10 @@ class MeasuredPlacement:
         """Say whether the instance has sent a heartbeat a moment ago."""
         return self._placement.beats(instance)
 
+    def tells_time(self, instance: str) -> bool:
+        """Say whether the instance tells its clock."""
+        return self._placement.tells_time(instance)
+
     def absent(self, capability: str) -> str:
         """Say why nothing serves the capability; "" where live instances are merely busy."""
         return self._placement.absent(capability)

@@ -299,7 +299,8 @@ class Dispatcher:
         if slug_of(document) in _OVERLOADED:
             await self._release(step, document.title, document.retry_after_s or BUSY_S)
             return Outcome.OVERLOADED
-        if is_of_clocks(document):  # which its next heartbeat tells too
+        tells_time = self._parts.placement.tells_time(step.endpoint.instance)
+        if tells_time and is_of_clocks(document):  # its next heartbeat says it too
             await self._release(step, document.detail, UNSENT_S)
             return Outcome.UNREACHABLE
         return None

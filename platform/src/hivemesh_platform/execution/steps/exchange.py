@@ -28,7 +28,7 @@ ROOM_POLL_S = 1.0
 ROOM_GAP_S = (0.001, 0.05)  # between two looks: for each batch that may be ahead, and at most
 KEEP_ALIVE_S = 60.0  # well below the ten minutes after which a worker drops what nobody asks for
 PROGRESS_EVERY_S = 1.0
-PLACED_AFTER_S = 0.05  # an attempt that ends sooner is written with its end, in one transaction
+PLACED_AFTER_S = 0.05  # where no others are: what ends sooner is written with its end, at once
 
 _log = structlog.get_logger("hivemesh.execution")
 _encode = msgspec.json.Encoder().encode
@@ -202,7 +202,7 @@ class Exchange:
         parts, step, key = self._parts, self._step, str(self._claim.key)
         body = await request_of(self._claim, parts.artifacts, parts.settings)
         self._unplaced, self._began = self._place(), self._parts.now()
-        if self._claim.kind == "source":
+        if self._claim.kind == "source" or parts.runs.shared:  # others are asked what it may do
             self._write_place()
         else:
             asyncio.get_running_loop().call_later(PLACED_AFTER_S, self._write_place)
@@ -278,9 +278,13 @@ class Exchange:
         placed, self._unplaced = self._unplaced, None
         whole = replace(end, placed=placed, began=self._began)
         crash.reach("finish.before")
-        effects = await parts.surely(
-            lambda tx: parts.ledger.finish(tx, claim.key, claim.fence, whole, now)
-        )
+        try:
+            effects = await parts.surely(
+                lambda tx: parts.ledger.finish(tx, claim.key, claim.fence, whole, now)
+            )
+        except BaseException:
+            self._unplaced = placed
+            raise
         crash.reach("finish.after")
         parts.counters.rows_finished += 1
         self._count_processed([end.batch] if end.batch is not None else [])

@@ -242,7 +242,8 @@ class GroupDispatcher:
             delay_s = document.retry_after_s or BUSY_S
             await self._release(journey.unanswered(), document.title, delay_s)
             return Outcome.OVERLOADED
-        if is_of_clocks(document):
+        tells_time = self._parts.placement.tells_time(journey.step.endpoint.instance)
+        if tells_time and is_of_clocks(document):
             await self._release(journey.unanswered(), document.detail, BUSY_S)
             return Outcome.UNREACHABLE
         if slug in _LOST:

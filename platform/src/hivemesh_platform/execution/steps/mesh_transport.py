@@ -40,6 +40,7 @@ class MeshStepTransport:
         self._client = client
         self._targets: dict[tuple[str, int, str], Target] = {}
         self._recorded: dict[str, deque[tuple[str, int]]] = {}  # by the identity that answered
+        self._taken: dict[str, deque[tuple[str, int]]] = {}  # the last that requests took along
 
     async def put_step(
         self, endpoint: Endpoint, key: str, body: list[bytes], *, ticket: str, wait_s: float
@@ -84,16 +85,18 @@ class MeshStepTransport:
         if recorded is None:
             if len(self._recorded) >= TARGETS:
                 self._recorded.clear()
+                self._taken.clear()
             recorded = self._recorded[endpoint.identity] = deque(maxlen=WAITING)
+            self._taken[endpoint.identity] = deque(maxlen=WAITING)
         recorded.append((key, attempt))
 
     def take_back(self, endpoint: Endpoint, key: str, attempt: int) -> bool:
-        """Take an acknowledgement back; False where a request has taken it along."""
-        try:
-            self._recorded[endpoint.identity].remove((key, attempt))
-        except (KeyError, ValueError):
-            return False
-        return True
+        """Have no request take an acknowledgement along; False where one has."""
+        one, identity = (key, attempt), endpoint.identity
+        if one in self._recorded.get(identity, ()):
+            self._recorded[identity].remove(one)
+            return True
+        return one not in self._taken.get(identity, ())
 
     @property
     def unsent_acknowledgements(self) -> int:
@@ -106,6 +109,7 @@ class MeshStepTransport:
         if not recorded:
             return {}
         named = [recorded.popleft() for _ in range(min(MOST, len(recorded)))]
+        self._taken[endpoint.identity].extend(named)
         return {ACKNOWLEDGE_HEADER: acknowledgement(named)}
 
     async def step_status(self, endpoint: Endpoint, key: str) -> ExecutionStatus:
