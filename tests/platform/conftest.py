@@ -3,6 +3,7 @@
 import described
 import pytest
 import storage_support
+import structlog
 from hivemesh_platform import app
 from postgres import postgres
 
@@ -28,6 +29,15 @@ def _described_answers():
     yield
     found, described.broken[:] = list(described.broken), []
     assert found == []
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before():
+    """Undo what a command has set for its process, which is here that of many tests."""
+    before = structlog.get_config()["wrapper_class"]
+    yield
+    if structlog.get_config()["wrapper_class"] is not before:
+        structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

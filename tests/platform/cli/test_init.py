@@ -5,7 +5,6 @@ import stat
 import sys
 
 import pytest
-import structlog
 from hivemesh_platform.cli import failures
 from hivemesh_platform.cli.main import build
 from hivemesh_platform.trust.authority import open_authority
@@ -14,12 +13,6 @@ from hivemesh_sdk.clock import SystemClock
 from hivemesh_sdk.trust.tokens import Token
 
 OWN = str(os.geteuid())
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before():
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture
