@@ -53,27 +53,18 @@ def environments_with(
 
 @contextmanager
 def on_one_clock(
-    library: Path, shared: Shared, folder: Path, workers: Sequence[Path] = ()
+    library: Path,
+    shared: Shared,
+    folder: Path,
+    workers: Sequence[Path] = (),
+    *,
+    apart: bool = False,
 ) -> Iterator[tuple[Installation, Path]]:
-    """An installation and the file that says how far its clock is off."""
+    """An installation and the file that says how far its clock is off, or `apart` its workers' alone."""
     clock = folder / "clock"
     clock.write_text("+0\n")
     variables = variables_of(library, clock)
     environments = environments_with(variables, shared, folder / "environments", workers)
-    with installed(
-        folder / "installation", environments, workers=workers, variables=variables
-    ) as found:
-        yield found, clock
-
-
-@contextmanager
-def apart(
-    library: Path, shared: Shared, folder: Path, workers: Sequence[Path] = ()
-) -> Iterator[tuple[Installation, Path]]:
-    """An installation and the file that says how far its workers' clock is off the platform's."""
-    clock = folder / "clock"
-    clock.write_text("+0\n")
-    variables = variables_of(library, clock)
-    environments = environments_with(variables, shared, folder / "environments", workers)
-    with installed(folder / "installation", environments, workers=workers) as found:
+    own = None if apart else variables
+    with installed(folder / "installation", environments, workers=workers, variables=own) as found:
         yield found, clock

@@ -27,7 +27,10 @@ def test_a_minute_between_platform_and_worker_is_not_seen(
     shared: Shared, tmp_path: Path, off: int
 ) -> None:
     library = one_clock.library()
-    with one_clock.apart(library, shared, tmp_path, [EFFECTS]) as (platform, clock):
+    with one_clock.on_one_clock(library, shared, tmp_path, [EFFECTS], apart=True) as (
+        platform,
+        clock,
+    ):
         drill = drill_of(tmp_path, platform)
         clock.write_text(f"{off:+d}\n")
         drill.restart()
@@ -54,7 +57,10 @@ def test_a_worker_ten_minutes_off_is_refused_by_name_and_taken_when_it_is_right(
     shared: Shared, tmp_path: Path, off: int, why: str
 ) -> None:
     library = one_clock.library()
-    with one_clock.apart(library, shared, tmp_path, [EFFECTS]) as (platform, clock):
+    with one_clock.on_one_clock(library, shared, tmp_path, [EFFECTS], apart=True) as (
+        platform,
+        clock,
+    ):
         drill = drill_of(tmp_path, platform)
         clock.write_text(f"{off:+d}\n")
         platform.start()
