@@ -1,12 +1,13 @@
 """Platform and workers have different times: a minute is not seen, ten are refused by name."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import one_clock
 import pytest
 from chaos_figures import record
-from drill import EFFECTS, drill_of
+from drill import EFFECTS, Drill, drill_of
 from whole_platform import Installation, Shared, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
@@ -22,28 +23,31 @@ def said(platform: Installation) -> str:
     return log.read_text() if log.exists() else ""
 
 
+@pytest.fixture
+def apart(shared: Shared, tmp_path: Path) -> Iterator[tuple[Drill, Path]]:
+    """A drill, and the file that says how far its worker's clock is off the platform's."""
+    library = one_clock.library()
+    with one_clock.on_one_clock(library, shared, tmp_path, [EFFECTS], apart=True) as (found, clock):
+        yield drill_of(tmp_path, found), clock
+
+
 @pytest.mark.parametrize("off", [MINUTE, -MINUTE])
 def test_a_minute_between_platform_and_worker_is_not_seen(
-    shared: Shared, tmp_path: Path, off: int
+    apart: tuple[Drill, Path], off: int
 ) -> None:
-    library = one_clock.library()
-    with one_clock.on_one_clock(library, shared, tmp_path, [EFFECTS], apart=True) as (
-        platform,
-        clock,
-    ):
-        drill = drill_of(tmp_path, platform)
-        clock.write_text(f"{off:+d}\n")
-        drill.restart()
-        for place in (0, off, 0, off):
-            drill.submit(JOBS, take_s=0.2)
-            clock.write_text(f"{place:+d}\n")
-            drill.await_progress()
-        verdict = drill.verdict()
-        seen = len(verdict.lost) + verdict.repeats
-        name = f"clock: jobs lost or repeated at a worker that is {off:+d} s off"
-        record(name, seen, "jobs", 0, holds=not seen)
-        assert verdict.faults == ()
-        assert verdict.repeats == 0
+    drill, clock = apart
+    clock.write_text(f"{off:+d}\n")
+    drill.restart()
+    for place in (0, off, 0, off):
+        drill.submit(JOBS, take_s=0.2)
+        clock.write_text(f"{place:+d}\n")
+        drill.await_progress()
+    verdict = drill.verdict()
+    seen = len(verdict.lost) + verdict.repeats
+    name = f"clock: jobs lost or repeated at a worker that is {off:+d} s off"
+    record(name, seen, "jobs", 0, holds=not seen)
+    assert verdict.faults == ()
+    assert verdict.repeats == 0
 
 
 @pytest.mark.parametrize(
@@ -54,27 +58,22 @@ def test_a_minute_between_platform_and_worker_is_not_seen(
     ],
 )
 def test_a_worker_ten_minutes_off_is_refused_by_name_and_taken_when_it_is_right(
-    shared: Shared, tmp_path: Path, off: int, why: str
+    apart: tuple[Drill, Path], off: int, why: str
 ) -> None:
-    library = one_clock.library()
-    with one_clock.on_one_clock(library, shared, tmp_path, [EFFECTS], apart=True) as (
-        platform,
-        clock,
-    ):
-        drill = drill_of(tmp_path, platform)
-        clock.write_text(f"{off:+d}\n")
-        platform.start()
-        drill.submit(JOBS)
-        until(lambda: re.search(why, said(platform)), 60, "the difference is named")
-        clock.write_text("+0\n")
-        drill.await_progress()
-        clock.write_text(f"{off:+d}\n")
-        drill.submit(JOBS, take_s=0.2)
-        until(lambda: not platform.instances("effects"), 60, "nothing more is given to it")
-        clock.write_text("+0\n")
-        verdict = drill.verdict()
-        lost = len(verdict.lost)
-        name = f"clock: jobs lost at a worker that was {off:+d} s off"
-        record(name, lost, "jobs", 0, holds=not lost)
-        assert verdict.faults == ()
-        assert verdict.repeats == 0
+    drill, clock = apart
+    clock.write_text(f"{off:+d}\n")
+    drill.platform.start()
+    drill.submit(JOBS)
+    until(lambda: re.search(why, said(drill.platform)), 60, "the difference is named")
+    clock.write_text("+0\n")
+    drill.await_progress()
+    clock.write_text(f"{off:+d}\n")
+    drill.submit(JOBS, take_s=0.2)
+    until(lambda: not drill.platform.instances("effects"), 60, "nothing more is given to it")
+    clock.write_text("+0\n")
+    verdict = drill.verdict()
+    lost = len(verdict.lost)
+    name = f"clock: jobs lost at a worker that was {off:+d} s off"
+    record(name, lost, "jobs", 0, holds=not lost)
+    assert verdict.faults == ()
+    assert verdict.repeats == 0
