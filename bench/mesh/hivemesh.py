@@ -17,6 +17,7 @@ from hivemesh_sdk.contracts.names import EXECUTION_HEADER, TICKET_HEADER
 from hivemesh_sdk.contracts.pages import decode_page, encode_request
 from hivemesh_sdk.contracts.policy import PolicyDocument, SignedPolicy
 from hivemesh_sdk.contracts.steps import InputPart, ResultEvent, StepRequest
+from hivemesh_sdk.heap import quiet_collector
 from hivemesh_sdk.testing.artifacts import FolderPlatform
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Response, Target
@@ -24,7 +25,7 @@ from hivemesh_sdk.transport.server import serve as listen
 from hivemesh_sdk.trust.policy import CompiledPolicy, raw_rules, signed_rules
 from hivemesh_sdk.trust.tickets import announced_keys, own_identity
 from hivemesh_sdk.worker.access import Own
-from hivemesh_sdk.worker.server import ServerSettings, WorkerServer, quiet_collector
+from hivemesh_sdk.worker.server import ServerSettings, WorkerServer
 
 worker = Worker()
 HOLD_S, HOLD_SLOTS = 0.25, 4

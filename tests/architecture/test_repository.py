@@ -29,6 +29,8 @@ SDK_FOR_PLATFORM = (
     "hivemesh_sdk.client",
     "hivemesh_sdk.clock",
     "hivemesh_sdk.heap",
+    "hivemesh_sdk.pauses",
+    "hivemesh_sdk.signals",
     "hivemesh_sdk.web",
 )
 
@@ -38,7 +40,7 @@ def imports(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def tracked() -> list[str]:

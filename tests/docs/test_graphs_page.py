@@ -1,8 +1,5 @@
 """The pipelines of the page on graphs run, and end as it says."""
 
-import re
-from pathlib import Path
-
 from execution_support import FAST, TESTER, core, numbers
 from fake_workers import (
     FakeCatalogue,
@@ -16,12 +13,9 @@ from fake_workers import (
 )
 from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.safeio.yaml import parse_yaml
+from pages import blocks
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "graphs.md"
-CHOOSE, TOLERANT, WEEKLY = (
-    parse_yaml(text)
-    for text in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-)
+CHOOSE, TOLERANT, WEEKLY = map(parse_yaml, blocks("docs/how-to/graphs.md", "yaml"))
 CATALOGUE = FakeCatalogue(
     capability("doc.read@1", "source"),
     capability("doc.tag@1", "map"),

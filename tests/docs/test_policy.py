@@ -1,6 +1,5 @@
 """The policy in the documentation is one: the example, the page's document, the signed form."""
 
-import re
 from pathlib import Path
 
 import msgspec
@@ -9,12 +8,12 @@ from hivemesh_platform.access.workload_policy import FIRST_DOCUMENT, offline_tes
 from hivemesh_sdk.contracts.policy import REISSUE_S, STALE_S, SignedPolicy
 from hivemesh_sdk.safeio.documents import parse_policy
 from hivemesh_sdk.trust.policy import CompiledPolicy, Facts, Reason
+from pages import blocks
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLE = (DOCS / "how-to" / "policy.yaml").read_text(encoding="utf-8")
-PAGE = (DOCS / "how-to" / "policy.md").read_text(encoding="utf-8")
-PROTOCOL = (DOCS / "reference" / "protocol.md").read_text(encoding="utf-8")
-(WRITTEN,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+PROTOCOL = "docs/reference/protocol.md"
+(WRITTEN,) = blocks("docs/how-to/policy.md", "yaml")
 
 
 @pytest.mark.parametrize("text", [EXAMPLE, WRITTEN], ids=["example", "page"])
@@ -29,7 +28,7 @@ def test_the_first_document_of_an_installation_is_valid():
 
 
 def test_the_signed_policy_of_the_protocol_is_one():
-    (payload,) = re.findall(r"```policy\n(.*?)\n```", PROTOCOL, re.DOTALL)
+    (payload,) = blocks(PROTOCOL, "policy")
     policy = CompiledPolicy(msgspec.json.decode(payload, type=SignedPolicy))
     caller = f"spiffe://{policy.trust_domain}/platform/p1"
     known = Facts(ticket=True, roles=["viewer"])
@@ -39,6 +38,7 @@ def test_the_signed_policy_of_the_protocol_is_one():
 
 
 def test_the_times_of_the_protocol_are_those_of_the_code():
-    assert "every five minutes" in PROTOCOL
-    assert "15 minutes ago" in PROTOCOL
+    text = (DOCS.parent / PROTOCOL).read_text(encoding="utf-8")
+    assert "every five minutes" in text
+    assert "15 minutes ago" in text
     assert (REISSUE_S, STALE_S) == (300, 900)

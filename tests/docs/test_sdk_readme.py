@@ -1,15 +1,14 @@
 """The worker in the SDK's README runs, and passes the suite as the README says."""
 
-import re
 import sys
 from pathlib import Path
 
 import pytest
 from hivemesh_sdk.cli import main
+from pages import blocks
 
-TEXT = (Path(__file__).parents[2] / "plugin-sdk" / "README.md").read_text(encoding="utf-8")
-YAML = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
-PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+README = "plugin-sdk/README.md"
+YAML, PYTHON = blocks(README, "yaml"), blocks(README, "python")
 
 
 def forget():

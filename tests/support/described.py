@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import jsonschema_rs
@@ -91,7 +92,7 @@ def _found(method: str, place: str, asked: _Body, told: _Body) -> Iterator[str]:
             yield "no such operation"
         return
     if told.status >= 400:
-        yield from _refusal(told)
+        yield from _refusal(operation, told)
         return
     pointer = _pointer("paths", place, method.lower())
     if str(told.status) not in operation["responses"]:
@@ -105,15 +106,20 @@ def _found(method: str, place: str, asked: _Body, told: _Body) -> Iterator[str]:
         yield from _errors(_schema(f"{pointer}/requestBody", asked.media_type), first, "read")
 
 
-def _refusal(told: _Body) -> Iterator[str]:
+def _refusal(operation: dict[str, Any], told: _Body) -> Iterator[str]:
+    """What differs of a refusal: each operation lists all that it may answer with."""
     if told.media_type != PROBLEM_MEDIA_TYPE:
         yield f"a refusal is {told.media_type!r}"
         return
     found = told.values()[0]
     yield from _errors(PROBLEM, [found], "refused")
-    row = CATALOGUE.get(found["type"].removeprefix("urn:hivemesh:problem:"))
+    slug = found["type"].removeprefix("urn:hivemesh:problem:")
+    row = CATALOGUE.get(slug)
+    listed = operation["responses"].get(str(told.status), {}).get("$ref", "").rpartition("/")[2]
     if row is None or (row.code, row.status) != (found["code"], told.status):
         yield f"status {told.status} with {found['type']} {found['code']}"
+    elif slug not in listed.split("."):
+        yield f"{slug} ({told.status}) is not listed; name it in the route's @declares"
 
 
 def _mismatches(pointer: str, content: dict[str, object], told: _Body) -> Iterator[str]:

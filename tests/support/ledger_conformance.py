@@ -10,6 +10,7 @@ from hivemesh_platform.execution.ledger.port import (
     NewRun,
     Placed,
     Recorded,
+    RowEnd,
     StaleAttemptError,
     StaleReaderError,
     Unclaimed,
@@ -236,6 +237,65 @@ class LedgerConformance:
         assert [tuple(row[name] for name in names) for row in rows] == [expected] * 2
         assert {row["work_instance"] for row in rows} == {"w1"}
 
+    async def test_ends_that_are_written_together_count_as_those_written_one_by_one(
+        self, ledger, write, parts
+    ):
+        """Batches, empty ones and rejected records, an end that came before, and a stale one."""
+        nodes = """SELECT name, state, batches_known, batches_done, records_in, records_out,
+                          rejected, attempts, adds FROM node WHERE run = ? ORDER BY name"""
+        rows = """SELECT seq, state, instance, ended_at FROM work
+                   WHERE run = ? AND node = 'double' ORDER BY seq"""
+        attempts = """SELECT seq, attempt, instance, outcome, started_at, ended_at FROM attempt
+                       WHERE run = ? AND node = 'double' ORDER BY seq"""
+        page = recorded(*[batch(number) for number in range(5)])
+        found = []
+        for name, together in (("run_a", 1), ("run_b", 4), ("run_c", 6)):
+            await write(lambda tx, one=name: ledger.add_run(tx, new_run(one), NOW))
+            for step in ("read", "double", "sum"):
+                await write(lambda tx, one=name, it=step: ledger.activate(tx, one, it, "{}", NOW))
+            [source] = await write(lambda tx: ledger.claim(tx, READ, 1, NOW))
+            await write(lambda tx, one=source: ledger.record(tx, one.key, one.fence, page, NOW))
+            await write(
+                lambda tx, one=source: ledger.finish(tx, one.key, one.fence, Finished(), NOW)
+            )
+            claims = await write(lambda tx: ledger.claim(tx, DOUBLE, 10, NOW))
+            late = claims[1]
+            await write(lambda tx, one=late: ledger.placed(tx, one.key, one.fence, PLACED, NOW))
+            given = [
+                Finished(batch=batch(11, 9), placed=PLACED, began=NOW),
+                Finished(batch=batch(12, 8)),
+                Finished(batch=batch(0, 0), placed=PLACED, began=NOW),
+                Finished(batch=batch(14, 7), rejected=refused(3), placed=PLACED, began=NOW),
+                Finished(batch=batch(15, 10), placed=PLACED, began=NOW),
+            ]
+            ends = [RowEnd(one.key, one.fence, end) for one, end in zip(claims, given, strict=True)]
+            stale = claims[0]
+            ends.insert(2, RowEnd(stale.key, Fence(stale.fence.attempt, 0), given[0]))
+            told = []
+            for first in range(0, 6, together):
+                some = ends[first : first + together]
+                told += await write(lambda tx, some=some: ledger.finish_rows(tx, some, NOW + 5))
+            refusals = [isinstance(one, StaleAttemptError) for one in told]
+            assert refusals == [False, False, True, False, False, False]
+            ended = [one for one in told if not isinstance(one, StaleAttemptError)]
+            assert sum(len(one.ended_nodes) for one in ended) == 1
+            assert any(one.queued for one in ended)
+            kept = await write(
+                lambda tx, one=name: [
+                    [tuple(row) for row in tx.all(query, (one,))]
+                    for query in (nodes, rows, attempts)
+                ]
+            )
+            found.append((kept, sorted(parts)))
+            parts.clear()
+            await write(lambda tx, one=name: ledger.cancel(tx, one, NOW))
+        assert [row[:2] for row in found[0][0][0]] == [
+            ("double", "partial"),
+            ("read", "completed"),
+            ("sum", "queued"),
+        ]
+        assert found == [found[0]] * 3
+
     async def test_a_cancelled_attempt_may_be_told_of_later(self, ledger, write, run):
         page = recorded(batch(1))
         await write(lambda tx: ledger.record(tx, run.key, run.fence, page, NOW))
@@ -279,6 +339,10 @@ class LedgerConformance:
     async def test_a_row_that_nobody_was_asked_to_take_is_as_if_it_had_not_been_claimed(
         self, ledger, write, run
     ):
+        await write(lambda tx: ledger.cancel(tx, run.key.run, NOW))
+        await write(lambda tx: ledger.add_run(tx, new_run("run_2"), NOW))
+        await write(lambda tx: ledger.activate(tx, "run_2", "read", "{}", NOW))
+        [run] = await write(lambda tx: ledger.claim(tx, READ, 10, NOW))
         back = [Unclaimed(run.key, run.fence, "no gpu", NOW + 500)]
         await write(lambda tx: ledger.unclaim(tx, back))
         await write(lambda tx: ledger.unclaim(tx, back))

@@ -6,7 +6,8 @@ Keeps where each value came from, so that `config show --origin` can say it.
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,7 @@ MAX_VALUE_BYTES = 64 * 1024
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]*)\}")
 
 Key = tuple[str, ...]
+_STATE_FOLDER: Key = ("state", "folder")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,25 +115,35 @@ def load(surroundings: Surroundings, flags: Mapping[str, JsonValue] | None = Non
     """Read all sources and validate the result. `flags` maps dotted keys to values.
 
     Raises:
-        ConfigurationError: a key is unknown, a value is invalid, or a file cannot be read.
+        ConfigurationError: a key is unknown, a value is invalid, or a file cannot be read; it has
+            everything that is wrong.
     """
+    loaded, wrong = load_valid(surroundings, flags)
+    if wrong is not None:
+        raise wrong
+    return loaded
+
+
+def load_valid(
+    surroundings: Surroundings, flags: Mapping[str, JsonValue] | None = None
+) -> tuple[Loaded, ConfigurationError | None]:
+    """Read as `load` does what is valid, and answer with it and with what is wrong."""
     merged = _Merged(surroundings)
     for path in _files(surroundings):
-        merged.add_tree(_read_file(path), str(path))
+        merged.add_file(path)
     for name, text in sorted(surroundings.environment.items()):
-        key = _environment_key(name)
-        if key is not None:
-            merged.add(key, _from_text(key, text), f"environment {name}")
+        merged.add_variable(name, text)
     for dotted, value in (flags or {}).items():
         merged.add(tuple(dotted.split(".")), value, f"flag {dotted}")
-    settings = merged.validated()
-    return Loaded(
+    settings, wrong = merged.settings()
+    loaded = Loaded(
         settings=settings,
         origins=merged.origins,
         state_folder=_state_folder(settings, surroundings),
         project=surroundings.project or surroundings.installed_from,
         environment=surroundings.environment,
     )
+    return loaded, _error(wrong)
 
 
 def from_text(dotted: str, text: str) -> JsonValue:
@@ -139,22 +151,49 @@ def from_text(dotted: str, text: str) -> JsonValue:
     return _from_text(tuple(dotted.split(".")), text)
 
 
-def default_state_folder() -> Path:
-    """The state folder that the settings of this process name.
+def state_folder_of(surroundings: Surroundings) -> Path:
+    """The state folder that the settings name, whatever else is wrong with them.
+
+    A platform that runs must be found, looked at and stopped while its settings are being edited;
+    a file that cannot be read names no folder.
 
     Raises:
-        ConfigurationError: the settings are not valid.
+        ConfigurationError: what is given as the folder is no path.
     """
-    return load(Surroundings.of_process()).state_folder
+    merged = _Merged(surroundings)
+    for path in _files(surroundings):
+        with suppress(ConfigurationError, OSError):
+            section = _read_file(path).get("state")
+            if isinstance(section, dict) and "folder" in section:
+                merged.add(_STATE_FOLDER, section["folder"], str(path))
+    variable = f"{PREFIX}STATE__FOLDER"
+    if variable in surroundings.environment:
+        merged.add(_STATE_FOLDER, surroundings.environment[variable], f"environment {variable}")
+    settings, wrong = merged.settings()
+    error = _error(wrong)
+    if error is not None:
+        raise error
+    return _state_folder(settings, surroundings)
 
 
 class _Merged:
-    """The raw tree while sources are laid over each other, lowest first."""
+    """The raw tree while sources are laid over each other, lowest first, and what is wrong there."""
 
     def __init__(self, surroundings: Surroundings) -> None:
         self.origins: dict[str, str] = {}
         self._tree: dict[str, JsonValue] = {}
+        self._wrong: list[FieldProblem] = []
         self._surroundings = surroundings
+
+    def add_file(self, path: Path) -> None:
+        with self._noting():
+            self.add_tree(_read_file(path), str(path))
+
+    def add_variable(self, name: str, text: str) -> None:
+        with self._noting():
+            key = _environment_key(name)
+            if key is not None:
+                self.add(key, _from_text(key, text), f"environment {name}")
 
     def add_tree(self, tree: Mapping[str, JsonValue], origin: str, prefix: Key = ()) -> None:
         for key, value in tree.items():
@@ -165,6 +204,18 @@ class _Merged:
                 self.add(path, value, origin)
 
     def add(self, path: Key, value: JsonValue, origin: str) -> None:
+        with self._noting():
+            self._put(path, value, origin)
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Keep what is wrong for the end, where all of it is told."""
+        try:
+            yield
+        except ConfigurationError as error:
+            self._wrong += error.errors or [FieldProblem(pointer="", message=error.detail)]
+
+    def _put(self, path: Key, value: JsonValue, origin: str) -> None:
         _check_key(path, origin)
         node = self._tree
         for part in path[:-1]:
@@ -175,15 +226,37 @@ class _Merged:
         node[path[-1]] = self._resolved(value, path, origin)
         self.origins[".".join(path)] = origin
 
-    def validated(self) -> Settings:
-        try:
-            return Settings.model_validate(self._tree)
-        except ValidationError as error:
-            problems = [self._field_problem(item["loc"], item["msg"]) for item in error.errors()]
-            detail = "; ".join(item.message for item in problems)
-            raise ConfigurationError(
-                detail, slug="configuration-invalid", errors=problems
-            ) from error
+    def settings(self) -> tuple[Settings, list[FieldProblem]]:
+        """The settings without those that are wrong, and what is wrong."""
+        wrong = self._wrong
+        while True:
+            try:
+                return Settings.model_validate(self._tree), wrong
+            except ValidationError as error:
+                found = error.errors()
+            if wrong is self._wrong:  # what the first look finds; later ones see what is left
+                told = [self._field_problem(item["loc"], item["msg"]) for item in found]
+                wrong = [*wrong, *told]
+            if not any(self._drop(item["loc"]) for item in found):
+                self._tree.clear()  # a check of several sections: their values are of no use
+                self.origins.clear()
+
+    def _drop(self, location: tuple[int | str, ...]) -> bool:
+        """Take a value out, so that its default stands; False where there is none to take."""
+        node, parts = self._tree, [str(part) for part in location]
+        for depth, part in enumerate(parts):
+            child = node.get(part)
+            within = isinstance(child, dict) and _section_of(tuple(parts[: depth + 1])) is not None
+            if not within or depth == len(parts) - 1:
+                dropped = f"{'.'.join(parts[: depth + 1])}."
+                self.origins = {
+                    key: origin
+                    for key, origin in self.origins.items()
+                    if not f"{key}.".startswith(dropped)
+                }
+                return node.pop(part, None) is not None
+            node = child  # type: ignore[assignment]  # a dict, as `within` has it
+        return False
 
     def _field_problem(self, location: tuple[int | str, ...], message: str) -> FieldProblem:
         key = ".".join(str(part) for part in location)
@@ -309,6 +382,13 @@ def _unknown(path: Key, known: list[str], origin: str) -> ConfigurationError:
     prefix = "".join(f"{part}." for part in path[:-1])
     hint = f"did you mean {prefix + close[0]!r}?" if close else f"known are {', '.join(known)}"
     return _invalid(path, f"unknown key {'.'.join(path)!r} ({origin}); {hint}")
+
+
+def _error(wrong: list[FieldProblem]) -> ConfigurationError | None:
+    if not wrong:
+        return None
+    detail = "; ".join(one.message for one in wrong)
+    return ConfigurationError(detail, slug="configuration-invalid", errors=wrong)
 
 
 def _invalid(path: Key, message: str) -> ConfigurationError:

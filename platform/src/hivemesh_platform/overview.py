@@ -75,10 +75,17 @@ class Overview:
         manifest, name = installed.type.manifest, installed.type.name
         listings, standing = self._listings(name), self._standing(name)
         incompatible = [one for one in listings if one.state is InstanceState.INCOMPATIBLE]
+        off = [
+            one.instance
+            for one in listings
+            if one.state is InstanceState.DRAINING and one.instance.clock_off
+        ]
         live = self.live(name)
         state, reason = standing.state, standing.reason
         if incompatible and live < standing.wanted:
             state, reason = "incompatible", incompatible[0].instance.incompatible
+        elif off and live < max(standing.wanted, 1):
+            reason = f"{off[0].id}: {off[0].clock_off}"
         return WorkerView(
             name=name,
             version=installed.type.version,
@@ -106,7 +113,7 @@ class Overview:
             version=one.version,
             state=listing.state.value,
             status=_STATUS.get(listing.state, running),
-            reason=one.incompatible,
+            reason=one.incompatible or one.clock_off,
             address=f"{one.host}:{one.port}",
             identity=one.identity,
             heartbeat_age_s=round(listing.heartbeat_age_s, 3),

@@ -114,7 +114,11 @@ class Client:
             endpoint = json.loads((operator / ENDPOINT_FILE).read_text())
         except FileNotFoundError as error:
             detail = f"no platform has been started with the state folder {str(folder)!r}"
-            raise RemoteError(problem("platform-unreachable", detail)) from error
+            remedy = (
+                "for the platform of a project go into its folder, or name its state folder with "
+                "--state or HIVEMESH_STATE__FOLDER; `hivemesh up` starts one with this state folder"
+            )
+            raise RemoteError(problem("platform-unreachable", detail, remedy=remedy)) from error
         except PermissionError as error:
             detail = f"the operator files in {str(operator)!r} cannot be read by this user"
             raise RemoteError(problem("credential-missing", detail)) from error
@@ -319,6 +323,10 @@ class Client:
         path = f"/v1/workers/{quote(name, safe='')}/scale"
         return self._view(WorkerView, "POST", path, {"instances": instances})
 
+    def restart(self, name: str) -> WorkerView:
+        """Replace the instances of a worker; each finishes its steps first."""
+        return self._view(WorkerView, "POST", f"/v1/workers/{quote(name, safe='')}/restart", {})
+
     def worker_log(self, name: str, *, lines: int = 200) -> str:
         """The end of a worker's log."""
         path = f"/v1/workers/{quote(name, safe='')}/logs?{urlencode({'lines': lines})}"
@@ -515,11 +523,11 @@ class Client:
         """One run."""
         return self._view(RunView, "GET", f"/v1/runs/{quote(run_id, safe='')}")
 
-    def watch(self, run_id: str) -> Iterator[RunView]:
-        """Yield the run whenever it has changed, the last time when it has ended."""
+    def watch(self, run_id: str, *, wait_s: float = 10.0) -> Iterator[RunView]:
+        """Yield the run whenever it has changed and after each `wait_s`, the last time at its end."""
         after = 0
         while True:
-            query = urlencode({"after": after, "wait": 10})
+            query = urlencode({"after": after, "wait": wait_s})
             path = f"/v1/runs/{quote(run_id, safe='')}/changes?{query}"
             answer = json.loads(self._read("GET", path))
             after = answer["version"]

@@ -4,8 +4,11 @@ A worker's author raises these; the platform acts on their class, never on their
 """
 
 from collections.abc import Sequence
+from math import isnan
 
 from hivemesh_sdk.contracts.problems import FieldProblem, Problem, problem
+
+MAX_DELAY_S = 7 * 24 * 3600.0  # that whoever fails may ask to be left alone
 
 
 class HivemeshError(Exception):
@@ -47,15 +50,29 @@ class HivemeshError(Exception):
 
 
 class RetryableError(HivemeshError):
-    """It may work later; `delay_s` is the least time to wait, if the raiser knows it."""
+    """It may work later; `delay_s` is the least time to wait, if the raiser knows it.
+
+    It is kept within 0 and 7 days.
+
+    Raises:
+        TypeError: `delay_s` is no number.
+        ValueError: it is not a number (NaN).
+    """
 
     slug = "step-failed"
 
     def __init__(
         self, detail: str = "", *, delay_s: float | None = None, slug: str | None = None
     ) -> None:
-        super().__init__(detail, slug=slug, retry_after_s=delay_s)
-        self.delay_s = delay_s
+        self.delay_s = None if delay_s is None else _within(delay_s)
+        super().__init__(detail, slug=slug, retry_after_s=self.delay_s)
+
+
+def _within(delay_s: float) -> float:
+    if isnan(delay_s):
+        message = "delay_s is not a number; give seconds, or leave it out"
+        raise ValueError(message)
+    return min(max(delay_s, 0.0), MAX_DELAY_S)
 
 
 class FatalError(HivemeshError):

@@ -44,7 +44,7 @@ def test_an_error_says_what_why_where_and_what_to_do(capsys):
         "error[HM-1218]: the capability is not configured correctly",
         "why: an option is wrong",
         "  at /a: too long",
-        "fix: see `detail`",
+        "fix: mend the option or setting that is named",
         "docs: docs/reference/errors.md#hm-1218",
     ]
 

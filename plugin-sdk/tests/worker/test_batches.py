@@ -100,6 +100,24 @@ def test_a_record_over_4_mib_is_rejected_and_reading_goes_on():
     assert cuts.batches[0].checkpoint == b"3"
 
 
+def test_a_record_that_cannot_be_written_is_rejected_where_it_stands():
+    cuts = Cuts()
+    for number, text in enumerate(["a", "caf\udce9", "b"]):
+        cuts.cutter.add(Item(number, text), number)
+    cuts.cutter.finish()
+    assert [(one.reason, one.position) for one in cuts.rejected] == [("output-invalid", 1)]
+    assert cuts.batches[0].data == b'{"id":0,"text":"a"}\n{"id":2,"text":"b"}\n'
+
+
+def test_a_checkpoint_that_cannot_be_written_is_an_error():
+    cuts = Cuts()
+    with pytest.raises(FatalError, match="a checkpoint cannot be written"):
+        cuts.cutter.add(Item(1), {"path": "caf\udce9"})
+    cuts.cutter.add(Item(2), "caf\udce9")
+    with pytest.raises(FatalError, match="a checkpoint cannot be written"):
+        cuts.cutter.finish()
+
+
 def test_rejected_records_come_before_the_checkpoint_that_covers_them():
     cuts = Cuts()
     cuts.cutter.add(Item(1), 1)
@@ -188,3 +206,14 @@ def test_an_answer_over_4_mib_is_rejected():
 def test_answers_that_fit_no_page_are_an_error():
     with pytest.raises(FatalError, match="Artifact"):
         join_answers([Item(number, "x" * 4_000_000) for number in range(4)], range(4))
+
+
+def test_an_answer_that_cannot_be_written_is_rejected_at_its_line():
+    answers = [Item(1), Item(2, "caf\udce9"), Rejected("bad"), Item(4, "x" * MAX_RECORD_BYTES)]
+    batch, rejected = join_answers(answers, [0, 3, 5, 7])
+    assert batch.data == b'{"id":1,"text":""}\n'
+    assert [(one.reason, one.position) for one in rejected] == [
+        ("bad", 5),
+        ("output-invalid", 3),
+        ("record-too-large", 7),
+    ]

@@ -25,7 +25,7 @@ from hivemesh_sdk.transport.balance import Caller, Discoverer
 from hivemesh_sdk.transport.connection import Response, Target
 from hivemesh_sdk.trust.tickets import announced_keys, own_identity
 from hivemesh_sdk.worker.access import Own
-from hivemesh_sdk.worker.calls import Calls, OwnTickets, _Call
+from hivemesh_sdk.worker.calls import LONGEST_S, Calls, OwnTickets, _Call, pause
 from hivemesh_sdk.worker.questions import Question
 from hivemesh_sdk.worker.server import ServerSettings, WorkerServer
 
@@ -231,3 +231,19 @@ async def test_a_call_that_is_given_up_in_its_first_long_poll_is_ended_at_the_ca
     await callee.told.wait()
     path = "/v1/steps/run_1.convert.0.x"
     assert callee.requests == [("PUT", path, None), ("DELETE", f"{path}?attempt=2", CALLEE)]
+
+
+@pytest.mark.parametrize(
+    ("named", "least", "most"),
+    [
+        (None, 0.1, 0.4),
+        (-1.0, 0.1, 0.4),
+        (2.0, 2.0, 4.0),
+        (1e17, LONGEST_S, 2 * LONGEST_S),
+    ],
+)
+def test_callers_of_a_full_worker_do_not_come_back_together(named, least, most):
+    refusal = problem("overloaded", retry_after_s=named)
+    waits = {pause(refusal) for _ in range(100)}
+    assert len(waits) > 1
+    assert least <= min(waits) <= max(waits) <= most

@@ -120,7 +120,7 @@ async def test_options_are_refused_before_anything_runs(sample):
     assert "did you mean 'size'" in answer.problem.detail
 
 
-@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGKILL"])
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGKILL", "40"])
 async def test_a_crash_spares_the_worker_and_names_the_signal(sample, name):
     answer = await sample.put("sample.crash@1", inputs=[json.dumps(name).encode()])
     assert answer.failure.type.endswith(":executor-crashed")

@@ -43,6 +43,12 @@ async def test_calls_are_made_in_the_order_in_which_they_were_posted():
     assert made == [0, 1, 2, 3, 4]
 
 
+async def test_a_call_that_fails_keeps_back_none_behind_it():
+    with two_ways() as (questions, _):
+        questions.post(lambda: 1 / 0)
+        await until(post(questions))
+
+
 @pytest.mark.parametrize("turns", range(5))
 async def test_answer_wakes_up_however_late_it_is_posted(turns):
     with two_ways() as (questions, answers):

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from hivemesh_sdk.contracts.steps import WorkerStatus
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 from worker_harness import NEIGHBOUR, OPERATOR, PLATFORM, ask, serving, until
 
 
@@ -106,3 +107,20 @@ async def test_drain_ends_what_does_not_end(cold):
     await until(flag.exists)
     await cold.server.drain(0.0)
     assert (await task).failure.type.endswith(":draining")
+
+
+async def test_time_goes_on_behind_a_fault_that_is_told_once(cold, monkeypatch):
+    tick, faults = cold.server._table.tick, []
+
+    def faulty():
+        if len(faults) < 3:
+            faults.append(1)
+            raise RuntimeError
+        tick()
+
+    monkeypatch.setattr(cold.server._table, "tick", faulty)
+    with capture_logs() as lines:
+        flag = {"path": str(cold.folder / "flag")}
+        answer = await cold.put("sample.wait@1", deadline_ms=100, parameters=flag)
+    assert answer.failure.type.endswith(":deadline-exceeded")
+    assert [one["event"] for one in lines].count("tick_failed") == 1

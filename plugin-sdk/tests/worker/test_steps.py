@@ -367,6 +367,38 @@ def test_code_that_has_yet_to_stop_is_not_forgotten(table, runner):
     assert len(runner.runs) == 1  # the next attempt waits for it
 
 
+def read_to_the_end(table, execution):
+    table.acknowledge(execution, execution.last_no)
+
+
+def deleted(table, execution):
+    table.delete(execution.key, execution.attempt)
+
+
+@pytest.mark.parametrize("forget", [read_to_the_end, deleted])
+def test_the_next_attempt_waits_for_code_whose_end_was_read(table, runner, forget):
+    execution = put(table)
+    table.stop(execution, "deadline-exceeded")
+    forget(table, execution)
+    assert refusal(table.look, KEY) == "execution-unknown"
+    second = put(table, attempt=2)
+    deleted(table, second)  # it never begins
+    third = put(table, attempt=3)
+    assert len(runner.runs) == 1
+    runner.runs[0].kill()
+    assert [run.execution for run in runner.runs[1:]] == [third]
+    assert table.slot_status()["a.call@1"].active == 1
+
+
+def test_an_end_that_cannot_be_written_is_no_end(table, runner):
+    execution = put(table)
+    with pytest.raises(UnicodeEncodeError):
+        execution.fail(problem("step-failed", "caf\udce9"))
+    assert not execution.ended
+    execution.fail(problem("step-failed"))
+    assert execution.ended
+
+
 def test_an_acknowledged_problem_leaves_the_key_to_the_next_attempt(table, runner):
     execution = put(table)
     runner.runs[0].execution.fail(problem("step-failed"))

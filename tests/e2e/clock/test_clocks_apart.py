@@ -1,4 +1,7 @@
-"""Platform and workers have different times: a minute is not seen, ten are refused by name."""
+"""Platform and workers have different times: a minute is not seen, ten are refused by name.
+
+In short: `tests/platform/registry/test_service.py`, `tests/platform/routing/test_service.py`.
+"""
 
 import re
 from collections.abc import Iterator
@@ -65,6 +68,11 @@ def test_a_worker_ten_minutes_off_is_refused_by_name_and_taken_when_it_is_right(
     drill.platform.start()
     drill.submit(JOBS)
     until(lambda: re.search(why, said(drill.platform)), 60, "the difference is named")
+    if off > 0:  # who is behind holds the platform's certificate for one of the future
+        with drill.platform.client() as client:
+            until(lambda: "HM-1306" in client.worker("effects").reason, 60, "people are told")
+            (waits,) = client.runs(limit=1)
+            until(lambda: "HM-1306" in client.explain(waits.id)[-1].reason, 60, "its jobs too")
     clock.write_text("+0\n")
     drill.await_progress()
     clock.write_text(f"{off:+d}\n")

@@ -1,4 +1,7 @@
-"""Ten times more is asked than can be done: it goes on at its capacity and says no to the rest at once."""
+"""Ten times more is asked than can be done: it goes on at its capacity and says no to the rest at once.
+
+In short: `plugin-sdk/tests/transport/test_server_limits.py`.
+"""
 
 import asyncio
 import json

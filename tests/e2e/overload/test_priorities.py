@@ -1,4 +1,7 @@
-"""Ten times more is submitted than can be done: what is urgent is not late, and the rest is only later."""
+"""Ten times more is submitted than can be done: what is urgent is not late, and the rest is only later.
+
+In short: `tests/platform/execution/test_queue.py`.
+"""
 
 import time
 from collections.abc import Iterator

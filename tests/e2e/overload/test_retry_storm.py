@@ -1,4 +1,7 @@
-"""The end of a chain of workers is down: it meets its load and a little more, not a multiple of it."""
+"""The end of a chain of workers is down: it meets its load and a little more, not a multiple of it.
+
+In short: `tests/platform/execution/test_budget.py`.
+"""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""A laptop that sleeps for two hours: every clock is ahead at once, every certificate has expired."""
+"""A laptop that sleeps for two hours: every clock is ahead at once, every certificate has expired.
+
+In short: `tests/platform/serve/test_identity.py`.
+"""
 
 import json
 from datetime import datetime, timedelta

@@ -1,4 +1,7 @@
-"""Bits flip in what is stored: each is found, none is served, and the bytes can be stored again."""
+"""Bits flip in what is stored: each is found, none is served, and the bytes can be stored again.
+
+In short: `tests/platform/artifacts/test_local.py`, `tests/platform/api/test_work_routes.py`.
+"""
 
 import hashlib
 import random

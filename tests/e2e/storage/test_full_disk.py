@@ -1,4 +1,7 @@
-"""No space is left: that is said within a second, what was taken is kept, and it goes on by itself."""
+"""No space is left: that is said within a second, what was taken is kept, and it goes on by itself.
+
+In short: `tests/platform/execution/test_storage_full.py`.
+"""
 
 import time
 from collections.abc import Iterator

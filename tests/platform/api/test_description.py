@@ -16,7 +16,7 @@ from hivemesh_platform.api import errors
 from hivemesh_platform.api.description import describe
 from hivemesh_platform.api.permissions import ROUTES
 from hivemesh_sdk.contracts.generate import text
-from hivemesh_sdk.errors import NotFoundError
+from hivemesh_sdk.errors import HivemeshError, NotFoundError
 from platform_support import platform
 
 READS_BY_HAND = re.compile(r"\bdecoded\w*\(|\bbounded\(|\.stream\(\)|\.body\(\)")
@@ -118,7 +118,7 @@ async def _noted(answer):
 
 async def test_an_answer_as_it_is_described_holds():
     assert await _noted(JSONResponse({"ready": True})) == []
-    assert await _noted(NotFoundError("there is none")) == []
+    assert await _noted(HivemeshError("it is away", slug="database-unreachable")) == []
 
 
 @pytest.mark.parametrize(
@@ -130,6 +130,7 @@ async def test_an_answer_as_it_is_described_holds():
         (JSONResponse({"ready": True}, status_code=201), "status 201 is not described"),
         (PlainTextResponse("ready"), "'text/plain'"),
         (JSONResponse({"detail": "no"}, status_code=404), "a refusal is 'application/json'"),
+        (NotFoundError("there is none"), "not-found (404) is not listed"),
     ],
 )
 async def test_an_answer_that_is_described_otherwise_is_noted(answer, what):

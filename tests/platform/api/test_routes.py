@@ -115,6 +115,14 @@ async def test_an_unknown_worker_is_not_found(found: Platform) -> None:
         assert (answer.status, answer.json()["code"]) == (404, "HM-1003")
 
 
+async def test_a_worker_that_is_not_valid_has_no_log_and_why_is_told(found: Platform) -> None:
+    for method, path in (("GET", "/logs"), ("POST", "/restart")):
+        answer = await call(found.mesh_app, method, f"/v1/workers/broken{path}")
+        assert (answer.status, answer.json()["code"]) == (409, "HM-1010")
+        assert "'broken' is not valid" in answer.json()["detail"]
+        assert "line" in answer.json()["detail"]
+
+
 async def test_without_a_supervisor_nothing_is_scaled(found: Platform) -> None:
     body = {"instances": 2}
     answer = await call(found.mesh_app, "POST", "/v1/workers/echo/scale", body=body)

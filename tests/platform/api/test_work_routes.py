@@ -3,12 +3,21 @@
 import hashlib
 import json
 import os
+from urllib.parse import quote
 
 import pytest
 from api_support import OPERATOR, WORKER, call
 from execution_support import PIPELINE, core, worker
 from fastapi import FastAPI
-from hivemesh_platform.api import artifacts, datasets, errors, jobs, pipelines, runs
+from hivemesh_platform.api import (
+    artifacts,
+    datasets,
+    errors,
+    job_batches,
+    jobs,
+    pipelines,
+    runs,
+)
 from hivemesh_platform.api.requests import RequestIds
 from hivemesh_platform.artifacts.kept import KeptDigests
 from hivemesh_platform.artifacts.local import BLOCK, SMALL
@@ -23,14 +32,30 @@ async def platform(tmp_path):
         yield opened
 
 
+class Trail(NoAudit):
+    """Keeps what is recorded before it happens."""
+
+    def __init__(self):
+        self.recorded = []
+
+    async def record(self, event):
+        self.recorded.append((event.action, event.target))
+
+
 @pytest.fixture
-def app(platform):
+def trail():
+    return Trail()
+
+
+@pytest.fixture
+def app(platform, trail):
     execution = platform.execution
     files = ArtifactService(platform.database, platform.artifacts, execution.held, SystemClock())
     made = FastAPI()
     for router in (
         runs.router(execution.runs, files, NoAudit()),
         jobs.router(execution.jobs, execution.runs, files),
+        job_batches.router(execution.batches, execution.runs, files, trail),
         pipelines.router(execution.pipelines, execution.runs, files),
         datasets.router(execution.datasets, NoAudit()),
         artifacts.router(files, execution.runs, NoAudit(), execution.tickets),
@@ -325,3 +350,19 @@ async def test_a_worker_without_a_step_sees_no_artifact(app):
     assert answer.status == 401
     answer = await call(app, "PUT", path, as_=WORKER, body=b"secret")
     assert answer.status == 401
+
+
+async def test_results_of_a_batch_are_recorded_as_an_export(app, trail):
+    lines = b'{"capability":"test.echo@1"}\n1\n2\n'
+    kind = {"content-type": "application/x-ndjson"}
+    answer = await call(app, "POST", "/v1/jobs/batch", body=lines, headers=kind)
+    batch = answer.json()["id"]
+    answer = await call(app, "GET", f"/v1/jobs/batch/{batch}/results")
+    assert (answer.status, len(answer.body.splitlines())) == (200, 2)
+    assert trail.recorded == [("export:batch", batch)]
+
+
+@pytest.mark.parametrize("after", ["x", "sums.total~", "sums.total~²", "sums.total~" + "9" * 5000])
+async def test_a_place_in_the_list_of_datasets_that_is_none_is_refused(app, after):
+    answer = await call(app, "GET", f"/v1/datasets?after={quote(after)}")
+    assert (answer.status, answer.json()["code"]) == (422, "HM-1002")

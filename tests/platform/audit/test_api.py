@@ -102,7 +102,14 @@ async def test_pages_go_on_where_the_last_one_ended(found):
 
 @pytest.mark.parametrize(
     "query",
-    ["decision=maybe", "since=yesterday", "since=2026-01-01T00:00:00", "after=x", "limit=0"],
+    [
+        "decision=maybe",
+        "since=yesterday",
+        "since=2026-01-01T00:00:00",
+        "after=x",
+        "after=9.²",
+        "limit=0",
+    ],
 )
 async def test_a_query_that_means_nothing_is_refused(found, query):
     operator = peer(SpiffeId.user(found.authority.trust_domain, "operator"))

@@ -22,6 +22,12 @@ class Said(NamedTuple):
     err: str
 
 
+@pytest.fixture(autouse=True)
+def _new_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has a command line of its own."""
+    monkeypatch.setattr(session, "_chosen", {})
+
+
 @pytest.fixture
 async def found(tmp_path: Path) -> AsyncIterator[Platform]:
     """A running platform with one worker installed."""
@@ -35,7 +41,6 @@ def hivemesh(
     found: Platform, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., "asyncio.Future[Said]"]:
     """Run a command line in a thread, beside the platform that it talks to."""
-    monkeypatch.setattr(session, "_chosen", {})
     monkeypatch.setenv("HIVEMESH_STATE__FOLDER", str(found.state_folder))
 
     def run(line: str, *more: str) -> Said:

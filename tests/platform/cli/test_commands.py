@@ -8,10 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hivemesh_platform.cli import failures, job_batch, output, session
+from hivemesh_platform.cli import failures, job_batch, output, session, worker
 from hivemesh_platform.cli.completion import command_lines, command_words, script
 from hivemesh_platform.cli.main import COMMANDS, GROUPS, build
-from hivemesh_sdk.contracts.problems import FieldProblem, problem
+from hivemesh_sdk.contracts.problems import CATALOGUE, FieldProblem, problem
 from hivemesh_sdk.errors import ConfigurationError, RemoteError, RetryableError
 from hivemesh_sdk.failures import FAILURE, UNAVAILABLE, document_of, show
 from hivemesh_sdk.safeio.pairs import parse_pairs, parse_value
@@ -54,6 +54,16 @@ def test_results_of_a_batch_are_lines_or_one_array(monkeypatch, capsysbinary, si
     assert capsysbinary.readouterr().out == lines
     job_batch.results("batch_1", "json")
     assert [one["id"] for one in json.loads(capsysbinary.readouterr().out)] == ["job_1", "job_2"]
+
+
+def test_a_restart_tells_how_many_are_replaced_and_how_they_are_followed(monkeypatch, capsys):
+    client = SimpleNamespace(restart=lambda _: SimpleNamespace(wanted=2))
+    monkeypatch.setattr(session, "client", lambda _: nullcontext(client))
+    worker.restart("echo")
+    assert (
+        capsys.readouterr().out
+        == "echo: 2 instances are replaced; `hivemesh worker list` follows them\n"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(GROUPS))
@@ -228,3 +238,24 @@ def test_completion_offers_what_may_stand_there(monkeypatch, capsys, line, offer
     monkeypatch.setattr(session, "client", lambda _, timeout_s: nullcontext(Named()))
     _, out, _ = run(monkeypatch, capsys, "completion", "words", "--", *line)
     assert out.split() == offered
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--deadline 5y", "--deadline: '5y'"),
+        ("--label bad", "--label: 'bad'"),
+        ("--require b", "--require: 'b'"),
+    ],
+)
+def test_a_bad_value_is_a_misuse_that_names_its_option(monkeypatch, capsys, options, told):
+    code, _, err = run(monkeypatch, capsys, "job", "submit", "a.b@1", *options.split())
+    assert (code, "HM-1610" in err, told in err) == (failures.USAGE, True, True)
+
+
+def test_no_remedy_names_a_field_that_people_do_not_see():
+    assert not [
+        one.code
+        for one in CATALOGUE.values()
+        if "`detail`" in one.remedy or "`errors`" in one.remedy
+    ]

@@ -6,7 +6,14 @@ import pytest
 from hivemesh_platform.cli import details, failures, output
 from hivemesh_platform.cli.lifecycle import _say_ready, worker_lines
 from hivemesh_platform.cli.main import build
-from hivemesh_sdk.contracts.api import InstanceView, NodeView, RunView, SystemStatus, WorkerView
+from hivemesh_sdk.contracts.api import (
+    InstanceView,
+    NodeView,
+    RunState,
+    RunView,
+    SystemStatus,
+    WorkerView,
+)
 
 STARTED, ENDED = "2026-01-02T10:00:00+00:00", "2026-01-02T10:00:01.500000+00:00"
 
@@ -156,3 +163,17 @@ def test_a_failed_run_tells_its_problem_once_and_what_to_do(capsys):
     assert out.endswith("fix: look\n")
     details.show_run(a_run().model_copy(update={"problem": problem}), "table")
     assert "\nHM-1215: it does not fit: no mail\nfix: look\n" in capsys.readouterr().out
+
+
+def test_lists_tell_why_a_run_or_job_has_not_ended_well():
+    problem = {"code": "HM-1215", "title": "it does not fit", "detail": "no mail"}
+    completed, failed = a_run(), a_run(problem=problem)
+    failed = failed.model_copy(update={"state": RunState.FAILED})
+    assert details.why(completed.model_copy(update={"state": RunState.COMPLETED})) == "-"
+    assert details.why(failed) == "HM-1215: no mail"
+    waiting = failed.model_copy(
+        update={"state": RunState.WAITING, "reason": "no instance", "nodes": []}
+    )
+    assert details.why(waiting) == "no instance"
+    long = failed.model_copy(update={"reason": "x" * 500})
+    assert len(details.why(long)) <= details.LONGEST + 1

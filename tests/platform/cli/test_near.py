@@ -41,6 +41,11 @@ def test_a_name_that_is_nearly_right_is_mended():
     assert "`hivemesh worker list`" in found.remedy
 
 
+def test_a_name_that_is_there_is_not_offered():
+    document = absent("worker", "email-parser")
+    assert with_near(document, ["worker", "logs", "email-parser"]) is document
+
+
 def test_a_name_near_to_none_names_the_list_only():
     found = with_near(absent("worker", "nope"), ["worker", "show", "nope"])
     assert found.remedy == "`hivemesh worker list` shows those that you may see"

@@ -136,13 +136,14 @@ async def test_a_join_token_is_made_for_a_worker(hivemesh) -> None:
     ("text", "value"), [("90s", 90), ("15m", 900), ("1.5h", 5400), ("30d", 2_592_000)]
 )
 def test_durations_have_a_unit(text: str, value: float) -> None:
-    assert seconds(text) == value
+    assert seconds(text, "--ttl") == value
 
 
 @pytest.mark.parametrize("text", ["", "5", "d", "-5m", "1w", "1e3s"])
 def test_what_is_no_duration_is_told(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="write 15m, 12h or 30d"):
-        seconds(text)
+    with pytest.raises(ConfigurationError, match=r"--ttl: .* write 15m, 12h or 30d") as caught:
+        seconds(text, "--ttl")
+    assert caught.value.problem().code == "HM-1610"  # misuse of the command, not of a setting
 
 
 def test_the_options_of_a_server_may_stand_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:

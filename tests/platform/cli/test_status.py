@@ -33,3 +33,11 @@ async def test_one_that_answers_and_takes_no_work_is_told_from_one_that_is_away(
     away = await hivemesh("health --state", str(tmp_path / "elsewhere"))
     assert (away.code, away.out) == (7, "")
     assert "no platform has been started" in away.err
+
+
+async def test_a_call_that_nobody_serves_says_that_it_goes_on(hivemesh) -> None:
+    code, out, err = await hivemesh("worker call echo.say@1 --wait 0")
+    assert (code, out) == (6, "")
+    assert "hivemesh job cancel job_" in err
+    code, out, _ = await hivemesh("worker call echo.say@1 --wait 0 -o json")
+    assert (code, json.loads(out)["state"] in {"queued", "waiting"}) == (6, True)

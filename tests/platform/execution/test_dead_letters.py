@@ -2,14 +2,21 @@
 
 import json
 
+import msgspec
 import pytest
 from execution_support import PIPELINE, TESTER, core, double, numbers, worker
 from fake_workers import FakeWorkerFleet, adder, caller, failing, mapper, parse, source
 from hivemesh_platform.access.model import Principal
+from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution.behalf import Behalf
-from hivemesh_platform.execution.jobs.letters import LetterSettledError, ReplayImpossibleError
+from hivemesh_platform.execution.jobs.letters import (
+    Letter,
+    LetterSettledError,
+    ReplayImpossibleError,
+)
 from hivemesh_platform.execution.ledger.again_sql import InputReplayedError
 from hivemesh_platform.execution.ledger.letter_sql import LetterFilter
+from hivemesh_platform.execution.model import lines_of as records_of
 from hivemesh_platform.execution.plans.spec import JobSpec, is_intact, written
 from hivemesh_platform.execution.runs.service import NothingMissingError
 from hivemesh_sdk.contracts.api import JobRequest, RunState
@@ -306,6 +313,34 @@ async def test_a_job_that_is_retried_by_its_own_name_settles_its_letter(tmp_path
         assert letter.view().replayed_as == view.id
 
 
+async def test_a_job_that_is_set_going_again_by_its_letter_is_as_new(tmp_path):
+    fleet = FakeWorkerFleet(worker(behaviours={"test.echo@1": CRASH}))
+    async with core(tmp_path, fleet) as platform:
+        view = await job_of(platform, input=1)
+        fleet.workers["w1"].dead = True
+        [letter] = await open_letters(platform)
+        row = lambda tx: tx.one("SELECT problem, epoch FROM work WHERE run = ?", (view.id,))  # noqa: E731 - asked twice
+        before = await platform.database.read(row)
+        await platform.execution.letters.retry(letter, TESTER)
+        after = await platform.database.read(row)
+        assert after["problem"] is None
+        assert after["epoch"] == before["epoch"] + 1
+
+
+async def test_a_record_with_a_carriage_return_is_one_record(tmp_path):
+    batch = b'{"n":\r1}\n{"n":2}\n'
+    assert [json.loads(line)["n"] for line in records_of(batch)] == [1, 2]
+    fleet = FakeWorkerFleet(poisoned_worker({5}))
+    async with core(tmp_path, fleet) as platform:
+        await platform.run()
+        [letter] = await open_letters(platform)
+        stored = await platform.artifacts.put(batch, "")
+        inputs = msgspec.json.encode([BatchRef(stored.sha256, 2, stored.size)])
+        given = Letter({**dict(letter.row), "input": inputs, "first": 1, "last": 2})
+        stream = await platform.execution.letters.input(given)
+        assert b"".join([block async for block in stream.chunks]) == b'{"n":2}\n'
+
+
 async def test_who_retries_lends_no_more_than_he_has(tmp_path):
     async with core(tmp_path, worker(behaviours={"test.echo@1": CRASH})) as platform:
         view = await job_of(platform)
@@ -473,3 +508,104 @@ async def test_of_several_records_one_is_edited_and_all_are_run(tmp_path):
         assert ended.outputs["result"] == expected
         later = await platform.end((await platform.execution.runs.backfill(run.id, TESTER)).id)
         assert len(await platform.records(later.id)) == RECORDS
+
+
+async def test_an_edit_changes_only_the_options_that_it_names(tmp_path):
+    fleet = FakeWorkerFleet(worker(behaviours={"test.echo@1": failing(problem("step-fatal"))}))
+    async with core(tmp_path, fleet) as platform:
+        options = {"a": 1, "b": 2, "wrong": 3}
+        view = await job_of(platform, input=0, options=options)
+        assert view.parameters == options
+        [letter] = await open_letters(platform)
+        assert (letter.view().options, letter.view(listed=True).options) == (options, None)
+        fleet.workers["w1"].behaviours = worker().behaviours
+        request = ReplayRequest(options={"b": 5, "wrong": None})
+        ended = await platform.end(await platform.execution.letters.edit(letter, request, TESTER))
+        assert ended.outputs["result"] == {"value": 0, "options": {"a": 1, "b": 5}}
+
+
+async def test_a_call_of_a_run_has_options_to_edit_and_no_input(tmp_path):
+    step = {"use": "test.echo@1", "with": {"a": 1, "b": 2}}
+    calls = {**PIPELINE, "parameters": {}, "steps": {"ask": step}, "outputs": {"answer": "ask"}}
+    fleet = FakeWorkerFleet(worker(behaviours={"test.echo@1": failing(problem("step-fatal"))}))
+    async with core(tmp_path, fleet) as platform:
+        assert (await platform.run(calls)).state is RunState.FAILED
+        [letter] = await open_letters(platform)
+        stream = await platform.execution.letters.input(letter)
+        assert b"".join([block async for block in stream.chunks]) == b"null"
+        fleet.workers["w1"].behaviours = worker().behaviours
+        request = ReplayRequest(options={"b": 5})
+        ended = await platform.end(await platform.execution.letters.edit(letter, request, TESTER))
+        assert ended.outputs["result"] == {"value": None, "options": {"a": 1, "b": 5}}
+
+
+def refusing(bad):
+    """Doubles records and answers calls; what meets a bad one ends at once."""
+
+    def run(request, inputs):
+        asked = parse(b"".join(inputs)) if request.kind == "call" else lines_of(request, inputs)
+        if any(record["n"] in bad for record in asked):
+            yield from failing(problem("step-fatal", "bad"))(request, inputs)
+        elif request.kind == "call":
+            yield from caller(lambda value, _options: double(value))(request, inputs)
+        else:
+            yield from killed_by(set(), mapper(double))(request, inputs)
+
+    return run
+
+
+async def test_a_record_that_fails_again_is_still_that_one_record(tmp_path):
+    fleet = FakeWorkerFleet(poisoned_worker({5}))
+    async with core(tmp_path, fleet) as platform:
+        await platform.run()
+        letters = platform.execution.letters
+        [letter] = await open_letters(platform)
+        assert (await platform.end(await letters.retry(letter, TESTER))).state is RunState.FAILED
+        [again] = await open_letters(platform)
+        assert (again.view().records, again.lines) == (1, letter.lines)
+        stream = await letters.input(again)
+        assert parse(b"".join([block async for block in stream.chunks])) == [{"n": 5}]
+
+
+@pytest.mark.parametrize("same_job_too", [False, True])
+async def test_a_record_that_was_mended_at_the_second_go_comes_into_the_dataset(
+    tmp_path, same_job_too
+):
+    fleet = FakeWorkerFleet(poisoned_worker({5}))
+    async with core(tmp_path, fleet) as platform:
+        run = await platform.run()
+        letters, runs = platform.execution.letters, platform.execution.runs
+        fleet.workers["w1"].behaviours["test.double@1"] = refusing({5, 7000})
+        [letter] = await open_letters(platform)
+        wrong = await letters.edit(letter, ReplayRequest(input={"n": 7000}), TESTER)
+        assert (await platform.end(wrong)).state is RunState.FAILED
+        [second] = await open_letters(platform)
+        with pytest.raises(NothingMissingError, match="no dead letter"):
+            await runs.backfill(run.id, TESTER)
+        right = await letters.edit(second, ReplayRequest(input={"n": 50}), TESTER)
+        await mended(platform, right)
+        if same_job_too:  # of two answers to one letter the later job's counts
+            fleet.workers["w1"].behaviours["test.double@1"] = refusing({5})
+            await platform.execution.again.retry_job(wrong, TESTER)
+            await mended(platform, wrong)
+        later = await platform.end((await runs.backfill(run.id, TESTER)).id)
+        assert later.state is RunState.COMPLETED
+        found = sorted(record["n"] for record in await platform.records(later.id))
+        assert found == sorted(2 * (50 if n == 5 else n) for n in range(RECORDS))
+
+
+async def test_a_retry_of_a_run_knows_what_a_second_job_has_done(tmp_path):
+    fatal = failing(problem("step-fatal"))
+    fleet = FakeWorkerFleet(worker(records=10, behaviours={"test.double@1": fatal}))
+    async with core(tmp_path, fleet) as platform:
+        run = await platform.run()
+        letters = platform.execution.letters
+        [letter] = await open_letters(platform)
+        job = await letters.retry(letter, TESTER)
+        assert (await platform.end(job)).state is RunState.FAILED
+        [second] = await open_letters(platform)
+        fleet.workers["w1"].behaviours["test.double@1"] = mapper(double)
+        edited = await letters.edit(second, ReplayRequest(input={"n": 1}, record=0), TESTER)
+        await mended(platform, edited)
+        with pytest.raises(InputReplayedError, match=edited):
+            await platform.execution.again.retry(run.id, "", TESTER)

@@ -162,6 +162,29 @@ async def test_a_pipeline_survives_a_restart_of_platform_and_engine(tmp_path):
         assert [one["n"] for one in await platform.records(run)] == [2 * n for n in range(60)]
 
 
+@pytest.mark.parametrize("damage", ["a page", "the whole file"])
+async def test_a_pipeline_survives_the_loss_of_the_engines_file(tmp_path, damage):
+    """All that it holds is made anew from the ledger: nobody has to put a backup in its place."""
+    file = tmp_path / "engine.db"
+    fleet = FakeWorkerFleet(worker(records=60), page_events=2)
+    async with core(
+        tmp_path, fleet, engine=lambda steps: DbosEngine(file, "p1", steps)
+    ) as platform:
+        run = await platform.start()
+        await platform.until(lambda: platform.execution.counters.batches_recorded >= 2)
+    sound = file.read_bytes()
+    file.write_bytes(
+        b"gone" if damage == "the whole file" else sound[:4096] + b"?" * 4096 + sound[8192:]
+    )
+    async with core(
+        tmp_path, fleet, engine=lambda steps: DbosEngine(file, "p1", steps)
+    ) as platform:
+        view = await platform.end(run)
+        assert view.state == "completed"
+        assert [one["n"] for one in await platform.records(run)] == [2 * n for n in range(60)]
+    assert (tmp_path / "engine.db.damaged").exists()
+
+
 async def test_a_run_that_was_accepted_and_never_started_is_started_at_the_next_start(tmp_path):
     class Forgetful(DbosEngine):
         async def submit(self, run, nodes, turn=0):

@@ -102,13 +102,16 @@ async def test_a_limit_of_its_key_is_the_reason(tmp_path):
 
 async def test_what_waits_again_has_its_attempts_and_then_the_time_of_the_next(folder):
     def fails(_request, _inputs):
-        yield Frame(ProblemEvent(no=1, problem=problem("step-failed", retry_after_s=200.0)))
+        yield Frame(
+            ProblemEvent(no=1, problem=problem("step-failed", "it broke", retry_after_s=200.0))
+        )
 
     settings = ExecutionSettings(status_interval_s=0.05)
     broken = worker(behaviours={ECHO: fails})
     async with core(folder, broken, settings=settings) as running:
         job = await job_of(running)
         found = await waiting(running, job, "tried again at")
+        assert found.reason.endswith(": it broke")
         assert unmet(found) == {"w1": ""}
         first, last = await running.execution.runs.explain(job, 0, 10)
         assert (first.chosen, first.reason) == ("w1", "the first free one")

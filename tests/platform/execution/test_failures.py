@@ -1,6 +1,7 @@
 """What counts against an input and what does not; attempts that are kept; parts that are cancelled."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from execution_support import FAST, PIPELINE, TESTER, core, numbers, worker
@@ -11,7 +12,9 @@ from hivemesh_platform.execution.ledger.port import StaleAttemptError
 from hivemesh_platform.execution.ledger.row_sql import SqlLedger
 from hivemesh_platform.execution.ports import UnreachableError
 from hivemesh_platform.execution.runs.service import RunEndedError
-from hivemesh_platform.execution.steps import exchange, reconnecting
+from hivemesh_platform.execution.steps import clock_refusals, exchange, parts, reconnecting
+from hivemesh_platform.replicas.model import Urls
+from hivemesh_platform.replicas.service import Replicas
 from hivemesh_sdk.contracts.api import JobRequest, RunState
 from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.errors import NotFoundError
@@ -53,6 +56,31 @@ async def test_what_is_no_retry_does_not_use_them_up(tmp_path, slug, times):
         assert len(await attempts(platform, view.id)) == times + 1
 
 
+@pytest.mark.parametrize("seconds", [1e17, 1e308, float("inf"), float("nan"), -1e300])
+async def test_a_worker_that_says_no_length_of_time_is_asked_again(tmp_path, monkeypatch, seconds):
+    monkeypatch.setattr(parts, "LONGEST_DELAY_S", 0.01)
+    behaviour = at_first(1, problem("step-failed", "soon", retry_after_s=seconds))
+    fleet = FakeWorkerFleet(worker(behaviours={"test.echo@1": behaviour}))
+    fleet.refuse = [problem("overloaded", retry_after_s=seconds)]
+    async with core(tmp_path, fleet) as platform:
+        view = await job(platform)
+        assert view.state is RunState.COMPLETED
+        assert [one.outcome for one in await attempts(platform, view.id)] == ["failed", "completed"]
+
+
+async def test_a_failure_that_cannot_be_written_ends_its_row(tmp_path, monkeypatch):
+    def broken(*_):
+        raise OverflowError("too large")
+
+    monkeypatch.setattr(SqlLedger, "retry", broken)
+    behaviour = failing(problem("step-failed", "no luck"))
+    async with core(tmp_path, worker(behaviours={"test.echo@1": behaviour})) as platform:
+        view = await job(platform)
+        assert view.state is RunState.FAILED
+        assert view.problem["type"].endswith("internal")
+        assert len(await attempts(platform, view.id)) == 1
+
+
 @pytest.mark.parametrize("slug", ["worker-unreachable", "worker-lost", "execution-unknown"])
 async def test_a_worker_that_has_lost_one_that_it_asked_is_not_lost_itself(tmp_path, slug):
     behaviour = at_first(2, problem(slug, "the one that was asked"))
@@ -76,7 +104,8 @@ async def test_retries_that_end_without_the_one_that_is_asked_make_a_letter(tmp_
     "slug",
     ["draining", "overloaded", "overloaded-server", "ticket-expired", "ticket-not-yet-valid"],
 )
-async def test_a_refusal_before_the_work_begins_counts_as_nothing(tmp_path, slug):
+async def test_a_refusal_before_the_work_begins_counts_as_nothing(tmp_path, monkeypatch, slug):
+    monkeypatch.setattr(clock_refusals, "FIRST_S", 0.001)
     fleet = FakeWorkerFleet(worker())
     fleet.refuse = [problem(slug, retry_after_s=0.01) for _ in range(6)]
     async with core(tmp_path, fleet) as platform:
@@ -94,6 +123,27 @@ async def test_who_does_not_tell_its_clock_refuses_no_ticket_for_ever(tmp_path, 
         view = await job(platform, max_retries=0)
         assert view.state is RunState.FAILED
         assert len(fleet.refuse) == 99
+
+
+async def test_what_is_refused_for_our_clock_waits_twice_as_long_each_time(tmp_path, monkeypatch):
+    """It may be ours: the worker tells the right time to another replica."""
+    monkeypatch.setattr(clock_refusals, "FIRST_S", 0.001)
+    put_back = []
+    release = SqlLedger.release
+
+    def note(ledger, tx, key, fence, reason, not_before):
+        put_back.append((not_before, reason))
+        release(ledger, tx, key, fence, reason, 0)
+
+    monkeypatch.setattr(SqlLedger, "release", note)
+    fleet = FakeWorkerFleet(worker())
+    fleet.refuse = [problem("ticket-not-yet-valid", "it begins in 600 s") for _ in range(20)]
+    async with core(tmp_path, fleet) as platform:
+        view = await job(platform, max_retries=0)
+        assert view.state is RunState.COMPLETED
+    assert {reason for _, reason in put_back} == {"w1 refused its ticket: it begins in 600 s"}
+    assert len(put_back) == 20
+    assert put_back[-1][0] - put_back[0][0] >= 1000  # ms: it was a thousand times as long
 
 
 async def test_what_could_not_even_be_sent_counts_as_nothing(tmp_path, monkeypatch):
@@ -361,9 +411,9 @@ async def test_where_a_long_attempt_runs_is_shown_while_it_runs(tmp_path):
         assert {one.instance for one in found} == {"w1"}
 
 
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("others", [[], [SimpleNamespace(urls=Urls())]])
 async def test_where_an_attempt_runs_is_written_at_once_where_others_are_asked_about_it(
-    tmp_path, monkeypatch, shared
+    tmp_path, monkeypatch, others
 ):
     order = []
 
@@ -380,11 +430,11 @@ async def test_where_an_attempt_runs_is_written_at_once_where_others_are_asked_a
     noting("finish")
     monkeypatch.setattr(exchange, "PLACED_AFTER_S", 60.0)
     async with core(tmp_path, worker()) as platform:
-        platform.execution.runs._parts.runs.shared = shared
+        monkeypatch.setattr(Replicas, "others", others)
         view = await job(platform)
         assert view.state is RunState.COMPLETED
         assert [one.instance for one in await attempts(platform, view.id)] == ["w1"]
-    assert order == (["placed", "finish"] if shared else ["finish"])
+    assert order == (["placed", "finish"] if others else ["finish"])
 
 
 async def test_an_attempt_whose_end_is_not_written_is_in_the_history(tmp_path, monkeypatch):

@@ -27,6 +27,8 @@ from graph_support import (
     workers,
 )
 from hivemesh_platform.execution.behalf import Behalf
+from hivemesh_platform.execution.plans import references
+from hivemesh_platform.execution.plans.references import OptionsTooLargeError
 from hivemesh_platform.execution.runs.service import NothingMissingError
 from hivemesh_platform.execution.runs.subjects import Filters
 from hivemesh_sdk.contracts.api import JobRequest, RunRequest
@@ -230,6 +232,39 @@ async def test_with_dead_letters_a_source_gives_what_it_had(tmp_path):
         run = await platform.run(document)
         assert (run.state, states(run)["sum"]) == ("partial", "completed")
         assert await platform.output(run.id, "total") == b"40"
+
+
+async def test_options_that_references_make_too_large_are_refused_at_once(tmp_path):
+    document = graph(a=told("${{ parameters.mode }}" * 100))
+    async with open_core(tmp_path) as platform:
+        with pytest.raises(OptionsTooLargeError) as refused:
+            await platform.start(document, mode="x" * 10_000)
+        assert refused.value.errors[0].pointer == "/steps/a/with"
+        listed = await platform.execution.runs.page("", 10, ADMIN)
+        assert listed == []
+
+
+async def test_a_step_fails_whose_options_an_answer_makes_too_large(tmp_path):
+    long = caller(lambda _value, _options: {"value": "x" * 100_000})
+    document = graph(
+        a=ECHO, b={**FAIL, "with": {"texts": ["${{ a.value }}"] * 100}, "on_error": "skip"}
+    )
+    async with open_core(tmp_path, workers(**{"test.echo@1": long})) as platform:
+        run = await platform.run(document)
+        failed = next(node for node in run.nodes if node.name == "b")
+        assert failed.state == "failed"
+        assert failed.problem["type"].endswith("options-invalid")
+        assert failed.problem["errors"][0]["pointer"] == "/steps/b/with"
+
+
+async def test_the_options_of_a_runs_steps_have_a_limit_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(references, "MAX_RUN_OPTIONS_BYTES", 250_000)
+    long = caller(lambda _value, _options: {"value": "x" * 100_000})
+    taking = {f"b{number}": told("${{ a.value }}") for number in range(3)}
+    async with open_core(tmp_path, workers(**{"test.echo@1": long})) as platform:
+        run = await platform.run(graph(a=ECHO, **taking))
+        ends = [states(run)[name] for name in taking]
+        assert sorted(ends) == ["completed", "completed", "failed"]
 
 
 # An end of the platform in the middle, and another one on the same folder.

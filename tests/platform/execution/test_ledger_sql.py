@@ -12,8 +12,8 @@ class Parts:
     def __init__(self):
         self.added = []
 
-    def add_part(self, tx, name, version, seq, batch, tenant="default"):
-        self.added.append((name, version, seq, batch.sha256))
+    def add_parts(self, tx, name, version, parts, tenant="default"):
+        self.added += [(name, version, seq, batch.sha256) for seq, batch in parts]
 
     def clear(self, tx, name, version, tenant="default"):
         self.added[:] = [one for one in self.added if one[:2] != (name, version)]

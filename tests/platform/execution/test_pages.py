@@ -9,6 +9,7 @@ from fake_workers import ndjson, records_frame, result_frame
 from hivemesh_platform.artifacts.local import LocalArtifactStore
 from hivemesh_platform.execution.steps.pages import (
     INLINE_ANSWER,
+    MAX_COUNT,
     PageReader,
     StepFailedError,
     Taken,
@@ -136,6 +137,12 @@ async def test_progress_and_log_are_no_reason_to_record(reader):
     await reader.take(page(progress, log), taken)
     assert taken.is_empty
     assert (taken.progress.done, taken.last) == (5, 2)
+
+
+async def test_counts_of_progress_are_cut_to_what_a_column_holds(reader):
+    taken = Taken()
+    await reader.take(page(Frame(ProgressEvent(no=1, done=2**70, total=-(2**70)))), taken)
+    assert (taken.progress.done, taken.progress.total) == (MAX_COUNT, -MAX_COUNT)
 
 
 async def test_a_short_answer_stays_in_the_row(reader):

@@ -4,8 +4,17 @@ import copy
 
 import pytest
 from fake_workers import FakeCatalogue, capability
+from hivemesh_platform.execution.plans.given import filled
 from hivemesh_platform.execution.plans.plan import bind_parameters, make_plan
-from hivemesh_platform.execution.plans.references import BrokenReferenceError, parse_path, resolve
+from hivemesh_platform.execution.plans.references import (
+    MAX_OPTIONS_BYTES,
+    BrokenReferenceError,
+    OptionsTooLargeError,
+    Room,
+    fill,
+    parse_path,
+    resolve,
+)
 from hivemesh_sdk.contracts.pipeline import Pipeline
 from hivemesh_sdk.errors import InvalidError
 
@@ -247,7 +256,7 @@ SCOPE = {"parameters": {"n": 5, "on": True, "name": "x"}, "step": {"list": [1, {
     ],
 )
 def test_references_are_replaced(value, expected):
-    assert resolve(value, SCOPE) == expected
+    assert resolve(value, SCOPE, Room.of_run()) == expected
 
 
 @pytest.mark.parametrize(
@@ -255,7 +264,36 @@ def test_references_are_replaced(value, expected):
 )
 def test_broken_references_are_errors(value):
     with pytest.raises(BrokenReferenceError):
-        resolve(value, SCOPE)
+        resolve(value, SCOPE, Room.of_run())
+
+
+LONG = {"parameters": {"p": "x" * 10_000, "list": ["x" * 10_000]}}
+
+
+@pytest.mark.parametrize("put_in", [resolve, fill])
+@pytest.mark.parametrize(
+    "value",
+    ["${{ parameters.p }}" * 1000, ["${{ parameters.list }}"] * 1000],
+    ids=["in one text", "by themselves"],
+)
+def test_many_references_to_one_long_value_are_refused(put_in, value):
+    with pytest.raises(OptionsTooLargeError) as refused:
+        put_in({"text": value}, LONG, Room.of_run().step("send"))
+    assert refused.value.errors[0].pointer == "/steps/send/with"
+    assert refused.value.errors[0].code == "too-large"
+
+
+def test_the_steps_of_a_run_share_their_room():
+    value = ["${{ parameters.p }}"] * (MAX_OPTIONS_BYTES // 11_000)
+    steps = {f"s{number}": value for number in range(100)}
+    with pytest.raises(OptionsTooLargeError) as refused:
+        filled(steps, LONG["parameters"])
+    assert refused.value.errors[0].pointer == "/steps"
+
+
+def test_what_is_not_known_yet_stays_as_it_is_written():
+    found = fill("${{ parameters.n }} of ${{ later.n }}", SCOPE, Room.of_run())
+    assert found == "5 of ${{ later.n }}"
 
 
 @pytest.mark.parametrize("text", ["", "a b", "a..b", ".a", "a.", "A", "a" * 65, "__class__"])

@@ -111,6 +111,36 @@ async def test_old_runs_and_jobs_go_and_young_or_open_ones_stay(kept):
     assert await kept.names("work", "run") == jobs
 
 
+class Heard:
+    """A transaction whose statements are noted."""
+
+    def __init__(self, tx, said):
+        self.tx, self.said = tx, said
+
+    def __getattr__(self, name):
+        found = getattr(self.tx, name)
+        if not callable(found):
+            return found
+
+        def heard(sql, *rest):
+            self.said.add(sql)
+            return found(sql, *rest)
+
+        return heard
+
+
+async def test_sweeps_that_remove_a_few_jobs_more_prepare_nothing_more(kept):
+    said, before = set(), set()
+    for count in range(9, 17):
+        jobs = [await kept.job(6 + n / 100) for n in range(count)]
+        removed = await kept.database.write(
+            lambda tx, jobs=jobs: remove_jobs(Heard(tx, said), jobs, kept.at(5))
+        )
+        assert removed == count
+        before = before or set(said)
+    assert said == before
+
+
 async def test_all_rows_of_a_run_go_however_many_there_are(kept):
     run = await kept.run(11)
     await kept.database.write(

@@ -3,7 +3,7 @@
 import pytest
 from execution_support import TESTER, core, worker
 from hivemesh_platform.execution.ledger.group_rules import GroupSizes
-from hivemesh_platform.execution.losses.unheld import UnheldRows
+from hivemesh_platform.execution.losses.unheld import MOST_LOSSES, UnheldRows
 from hivemesh_platform.execution.model import WorkKey
 from hivemesh_platform.execution.runtime import Execution
 from hivemesh_sdk.contracts.api import JobRequest
@@ -49,6 +49,20 @@ async def test_a_row_that_no_step_holds_at_two_looks_is_queued_again(tmp_path):
         assert await rows.look() == 1
         assert (await platform.end(job)).state == "completed"
         assert await rows.look() == 0
+
+
+async def test_a_row_that_is_lost_again_and_again_ends(tmp_path):
+    one = worker()
+    one.dead = True
+    async with core(tmp_path, one) as platform:
+        job = await submitted(platform)
+        rows = rows_of(platform)
+        for _ in range(MOST_LOSSES):
+            await lose(platform, job)
+            assert [await rows.look(), await rows.look()] == [0, 1]
+        view = await platform.end(job)
+        assert view.state == "failed"
+        assert view.problem["type"].endswith("internal")
 
 
 @pytest.mark.parametrize("jobs", [1, 4])

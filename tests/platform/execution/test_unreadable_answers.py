@@ -3,12 +3,14 @@
 import json
 
 import pytest
-from execution_support import TESTER
+from execution_support import TESTER, core, worker
 from fake_workers import Frame, ResultEvent, caller
 from graph_support import ECHO, graph, open_core, told, workers
 from hivemesh_platform.access.model import Principal
+from hivemesh_platform.execution.jobs import batches
 from hivemesh_platform.execution.jobs.batches import read_inputs
 from hivemesh_platform.execution.runs import nodes
+from hivemesh_platform.execution.runs.nodes import INLINE_BYTES
 from hivemesh_platform.execution.steps.pages import INLINE_ANSWER
 from hivemesh_sdk.contracts.api import BatchRequest, JobRequest, RunRequest
 
@@ -88,6 +90,23 @@ async def test_the_results_of_a_batch_go_on_behind_it(platform):
     chunks = [chunk async for chunk in platform.execution.batches.results(view.id, 0)]
     lines = [json.loads(line) for line in b"".join(chunks).splitlines()]
     assert [line["problem"]["type"].rpartition(":")[2] for line in lines] == ["output-invalid"] * 2
+
+
+async def test_the_results_of_a_batch_are_sent_as_they_are_read(tmp_path, monkeypatch):
+    long = "x" * INLINE_BYTES  # so that each is kept as an artifact
+    monkeypatch.setattr(batches, "CHUNK_BYTES", len(long))
+    one = worker(behaviours={"test.echo@1": caller(lambda value, _options: [long, value])})
+    async with core(tmp_path, one) as platform:
+        view = await platform.execution.batches.start(
+            BatchRequest(capability="test.echo@1"),
+            await read_inputs([b"1", b"2", b"3"]),
+            TESTER,
+            "",
+        )
+        for number in (1, 2, 3):
+            await platform.end(f"{view.first[:-1]}{number}")
+        chunks = [chunk async for chunk in platform.execution.batches.results(view.id, 0)]
+        assert [json.loads(one)["result"] for one in chunks] == [[long, n] for n in (1, 2, 3)]
 
 
 async def test_the_step_fails_that_needs_it(platform):

@@ -31,7 +31,7 @@ def opened(name="mail", run="run_1"):
 async def added(database, store, seq, data, count=1, version=1):
     stored = await store.put(data, "")
     batch = BatchRef(stored.sha256, count, stored.size)
-    await database.write(lambda tx: WRITER.add_part(tx, "mail", version, seq, batch))
+    await database.write(lambda tx: WRITER.add_parts(tx, "mail", version, [(seq, batch)]))
 
 
 async def test_versions_are_numbered_per_name(database):
@@ -77,6 +77,13 @@ async def test_what_is_not_there(database, service, name, version):
     await database.write(opened())
     with pytest.raises(NotFoundError):
         await service.get(name, version)
+
+
+async def test_of_a_version_that_is_not_there_the_newest_is_told(database, service):
+    version = await database.write(opened())
+    await database.write(lambda tx: WRITER.close(tx, "mail", version, "complete"))
+    with pytest.raises(NotFoundError, match="no dataset 'mail' version 9; the newest is 1"):
+        await service.get("mail", 9)
 
 
 async def test_the_list_is_by_name_and_newest_first(database, service):

@@ -203,14 +203,39 @@ async def test_clocks_may_differ_by_nearly_a_minute(
         (56, "is 56 s ahead of"),  # and a minute, if this took some seconds to come
     ],
 )
-async def test_who_has_another_time_is_not_registered_and_told_the_difference(
+async def test_who_has_another_time_gets_nothing_and_is_told_the_difference(
     service: RegistryService, clock: ManualClock, off_s: float, said: str
 ) -> None:
     with pytest.raises(ClockOffError, match=f"the clock of i1 {said}") as refused:
         await service.register(worker(), "i1", registration(manifest(), clock=told(clock, off_s)))
     assert f"{clock.now():%Y-%m-%dT%H:%M:%SZ}" in refused.value.detail
     assert refused.value.problem().code == "HM-1306"
-    assert not service.instances()
+    (found,) = service.instances()
+    assert found.state is InstanceState.DRAINING
+    assert found.instance.clock_off.startswith(f"its clock {said}")
+    assert found.instance.clock_off.endswith("the platform's (HM-1306)")
+    assert not (await service.discover(0, 0.0)).endpoints
+
+
+async def test_who_asks_again_with_another_time_stays_known_and_is_taken_when_it_is_right(
+    service: RegistryService, clock: ManualClock
+) -> None:
+    async def register(off_s: float, incarnation: str = "a") -> None:
+        at = told(clock, off_s)
+        await service.register(
+            worker(), "i1", registration(manifest(), clock=at, incarnation=incarnation)
+        )
+
+    for off_s in (600, 600, 90):
+        with pytest.raises(ClockOffError):
+            await register(off_s)
+        clock.advance(6.0)  # longer than a lease in all
+    assert service.instances()[0].instance.clock_off.startswith("its clock is 90 s ahead")
+    with pytest.raises(InstanceDuplicateError):
+        await register(0, "another process of this name")
+    await register(0)
+    (found,) = service.instances()
+    assert (found.state, found.instance.clock_off) == (InstanceState.LIVE, "")
 
 
 async def test_an_instance_whose_clock_jumps_takes_nothing_until_it_is_right_again(

@@ -1,5 +1,7 @@
 """The directory of several replicas: each knows what the others have heard."""
 
+from types import SimpleNamespace
+
 import pytest
 from hivemesh_platform.registry.model import InstanceState
 from hivemesh_platform.registry.shared import SharedDirectory
@@ -118,3 +120,35 @@ async def test_what_a_heartbeat_says_of_the_bundle_is_told_to_every_replica(here
     await here.beat("i1", heartbeat(bundle_sequence=7, issuer="x"))
     await exchange(here, there)
     assert heard == [(instance(clock).identity, 7, "x")]
+
+
+async def test_whose_clock_is_off_is_known_everywhere_until_it_is_right(here, there, clock):
+    off = "its clock is 600 s ahead of the platform's (HM-1306)"
+    await here.put(instance(clock, clock_off=off))
+    await exchange(there)
+    assert (state(there), there.get("i1").clock_off) == (InstanceState.DRAINING, off)
+    await here.put(instance(clock))  # it has registered again
+    await exchange(here, there, turns=2)
+    assert (state(there), there.get("i1").clock_off) == (InstanceState.LIVE, "")
+    await there.beat("i1", heartbeat(), None, off)
+    await exchange(there, here, turns=2)
+    assert (state(here), here.get("i1").clock_off) == (InstanceState.DRAINING, off)
+    await there.beat("i1", heartbeat())
+    await exchange(there, here, turns=2)
+    assert state(here) is InstanceState.LIVE
+
+
+async def test_a_read_that_is_repeated_finds_the_same_again(here, there, clock, monkeypatch):
+    await here.put(instance(clock))
+    read = there._shared.read
+
+    async def twice(work):
+        def repeated(tx):
+            work(tx)  # the connection broke at its end
+            return work(tx)
+
+        return await read(repeated)
+
+    monkeypatch.setattr(there, "_shared", SimpleNamespace(read=twice, write=there._shared.write))
+    await exchange(there)
+    assert state(there) is InstanceState.LIVE

@@ -15,7 +15,8 @@ from hivemesh_platform.replicas.model import (
 from hivemesh_platform.replicas.service import LEAD_FOR_S, folder_id
 from hivemesh_platform.storage.errors import DatabaseUnreachableError, StorageError
 from leader_conformance import LeaderConformance, take
-from replica_support import joined, replica, ticks
+from replica_support import WORK, joined, replica, ticks
+from structlog.testing import capture_logs
 
 
 class TestLeader(LeaderConformance):
@@ -78,6 +79,33 @@ async def test_a_clock_that_jumps_kills_nobody(database):
     assert not a._gone
 
 
+async def test_whose_clock_is_off_is_logged_once_until_it_is_right(database):
+    a, b = await joined(database, "a", "b")
+    with capture_logs() as lines:
+        for minutes in (10, -9, -11, 10):  # ahead; by a minute, which tickets bear; behind; right
+            a._clock.jump(timedelta(minutes=minutes))
+            await ticks(4, a, b)
+    seen = [(one["replica"], one["detail"]) for one in lines if one["event"] == "replica_clock_off"]
+    assert seen == [
+        ("b", "its clock is 600 s behind ours"),
+        ("a", "its clock is 600 s ahead of ours"),
+        ("b", "its clock is 600 s ahead of ours"),
+        ("a", "its clock is 600 s behind ours"),
+    ]
+
+
+async def test_one_old_heartbeat_says_nothing_of_a_clock(database):
+    """Whoever was stopped sees one that was written before."""
+    a, b = await joined(database, "a", "b")
+    await ticks(1, a)
+    b._clock.jump(timedelta(minutes=10))
+    with capture_logs() as lines:
+        await ticks(1, b)
+        a._clock.jump(timedelta(minutes=10))
+        await ticks(4, a, b)
+    assert not [one for one in lines if one["event"] == "replica_clock_off"]
+
+
 async def test_commits_of_a_dead_replica_are_refused_until_it_has_joined_again(database):
     a, b = await joined(database, "a", "b")
     await ticks(SILENT_BEATS, b)
@@ -100,6 +128,24 @@ async def test_one_that_left_in_order_is_taken_over_at_once(database):
     await database.write(lambda tx: b.settle(tx, gone))
     await ticks(1, b)
     assert not b._gone
+
+
+@pytest.mark.parametrize("joins", [False, True])
+async def test_an_answer_that_was_held_back_makes_nobody_lead(database, monkeypatch, joins):
+    a, _ = await joined(database, "a", "b")
+    assert a.leads(WORK)
+    write = database.write
+
+    async def held_back(work):
+        found = await write(work)
+        a._clock.advance(LEAD_FOR_S + 1)  # the process was stopped meanwhile
+        return found
+
+    monkeypatch.setattr(database, "write", held_back)
+    await (a._join_again() if joins else a.tick())
+    assert not a.leads(WORK)
+    with pytest.raises(DatabaseUnreachableError):
+        a.told()
 
 
 async def test_who_has_no_database_sends_workers_to_the_others(database):

@@ -101,6 +101,26 @@ async def test_a_draining_instance_is_not_chosen(
     assert isinstance(routing.choose(SAY), NoCandidate)
 
 
+async def test_an_instance_whose_clock_is_off_is_named_where_no_other_serves(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    off = "its clock is 600 s ahead of the platform's (HM-1306)"
+    await directory.put(instance(clock, clock_off=off))
+    why = f"no live instance serves echo.say@1; i1: {off}"
+    assert routing.absent("echo.say@1") == why
+    assert routing.choose(SAY) == NoCandidate(why)
+    found = routing.survey(SAY)
+    assert found.reason == why
+    assert [one["unmet"] for one in found.candidates] == [off]
+    assert routing.absent("echo.other@1") == "no live instance serves echo.other@1"
+    await directory.put(instance(clock, "i2", clock_off=off))
+    assert routing.absent("echo.say@1") == f"{why}, and 1 more"
+    await directory.put(instance(clock, "i3", slots={"echo.say@1": 1}))
+    assert routing.absent("echo.say@1") == ""
+    placed(routing)
+    assert routing.choose(SAY) == NoCandidate("all 1 live instances of echo.say@1 are busy")
+
+
 async def test_busy_instances_are_not_absent(
     routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
 ) -> None:

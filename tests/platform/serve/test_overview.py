@@ -139,3 +139,15 @@ async def test_failing_steps_are_errors(fleet: Fleet) -> None:
     assert not found.overall
     assert "failed" in found.details["errors"]
     assert {**found.details, "errors": "ok"} == WELL
+
+
+async def test_a_clock_that_is_off_is_the_reason_where_nothing_is_live(fleet: Fleet) -> None:
+    off = "its clock is 600 s behind the platform's (HM-1306)"
+    await fleet.join()
+    for name in ("i1", "i2", "i3"):
+        assert not fleet.overview.worker("echo").reason
+        await fleet.directory.beat(name, heartbeat(), None, off)
+    assert fleet.overview.worker("echo").reason == f"i1: {off}"
+    assert {fleet.told(name).reason for name in ("i1", "i2", "i3")} == {off}
+    await fleet.directory.beat("i2", heartbeat())
+    assert not fleet.overview.worker("echo").reason

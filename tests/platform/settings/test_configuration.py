@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hivemesh_platform.configuration import Loaded, Surroundings, load
+from hivemesh_platform.configuration import Loaded, Surroundings, load, load_valid, state_folder_of
 from hivemesh_sdk.errors import ConfigurationError
 
 
@@ -240,3 +240,48 @@ def test_outside_any_project_the_checkout_that_is_installed_has_the_workers(tmp_
     assert loaded.project == tmp_path / "checkout"
     assert loaded.state_folder == tmp_path / ".local" / "state" / "hivemesh"
     assert load(Surroundings(**anywhere)).project is None
+
+
+WRONG = """
+api: {port: many, prot: 7}
+state: {folder: data}
+nonsense: 1
+workers: {folders: [w]}
+"""
+
+
+def test_everything_that_is_wrong_is_told_at_once(surroundings: Surroundings) -> None:
+    write(surroundings.working_folder / "hivemesh.yaml", WRONG)
+    sources = with_environment(surroundings, HIVEMESH_EXECUTION__NOPE="1")
+    with pytest.raises(ConfigurationError) as caught:
+        load(sources)
+    assert {one.pointer for one in caught.value.errors} == {
+        "/api/port",
+        "/api/prot",
+        "/nonsense",
+        "/execution/nope",
+    }
+
+
+def test_what_is_valid_is_shown_beside_what_is_wrong(surroundings: Surroundings) -> None:
+    write(surroundings.working_folder / "hivemesh.yaml", WRONG)
+    loaded, wrong = load_valid(surroundings)
+    assert wrong is not None
+    assert (loaded.settings.api.port, loaded.origin("api.port")) == (8443, "default")
+    assert loaded.settings.workers.folders == ("w",)
+    assert loaded.origin("workers.folders").endswith("hivemesh.yaml")
+
+
+@pytest.mark.parametrize("text", [WRONG, "state: {folder: data}\nmode: 7"])
+def test_the_state_folder_is_found_whatever_else_is_wrong(
+    surroundings: Surroundings, text: str
+) -> None:
+    write(surroundings.working_folder / "hivemesh.yaml", text)
+    assert state_folder_of(surroundings) == surroundings.working_folder / "data"
+    write(surroundings.working_folder / "hivemesh.yaml", "api: [")
+    assert state_folder_of(surroundings) == surroundings.working_folder / ".hivemesh"
+    sources = with_environment(surroundings, HIVEMESH_STATE__FOLDER="/s", HIVEMESH_API__PORT="x")
+    assert state_folder_of(sources) == Path("/s")
+    write(surroundings.working_folder / "hivemesh.yaml", "state: {folder: [1]}")
+    with pytest.raises(ConfigurationError):
+        state_folder_of(surroundings)

@@ -1,6 +1,10 @@
 """Transactions that are whole or nothing, and shared commits that stay apart."""
 
 import asyncio
+import sqlite3
+import threading
+from functools import partial
+from typing import ClassVar
 
 import pytest
 from hivemesh_platform.storage.errors import StorageError, StorageFullError
@@ -269,3 +273,68 @@ async def test_a_read_sees_one_moment(database):
 
 async def _write_and_wait(database):
     await database.write(add(2))
+
+
+class Failing(sqlite3.Connection):
+    """Cannot do, once each, what its `broken` names."""
+
+    broken: ClassVar[list[str]] = []
+
+    def execute(self, sql, parameters=()):
+        if sql in self.broken:
+            self.broken.remove(sql)
+            raise sqlite3.OperationalError("disk I/O error")
+        return super().execute(sql, parameters)
+
+
+@pytest.fixture
+async def failing(tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Failing))
+    async with SqliteDatabase(tmp_path / "test.db") as opened:
+        await opened.write(create)
+        yield opened
+    Failing.broken.clear()
+
+
+def refuse(tx):
+    add(1)(tx)
+    raise ValueError("no")
+
+
+async def test_a_transaction_that_cannot_be_rolled_back_ends_with_its_connection(failing):
+    Failing.broken.append("ROLLBACK")
+    with pytest.raises(StorageError):
+        await failing.write(refuse)
+    await failing.write(add(2))
+    assert await numbers(failing) == [2]
+
+
+async def test_all_that_shared_a_commit_are_told_that_it_cannot_be_rolled_back(failing):
+    began, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def hold(_tx):
+        loop.call_soon_threadsafe(began.set)
+        go_on.wait(30)
+
+    first = failing.write(hold)
+    await began.wait()
+    together = [failing.write(add(number)) for number in (1, 2, 3)]
+    Failing.broken += ["RELEASE one", "ROLLBACK"]
+    go_on.set()
+    await first
+    answers = await asyncio.gather(*together, return_exceptions=True)
+    assert [type(one) for one in answers] == [StorageError] * 3
+    assert await numbers(failing) == []
+    await failing.write(add(4))
+    assert await numbers(failing) == [4]
+
+
+async def test_a_database_that_cannot_be_opened_again_refuses_until_it_can(failing):
+    Failing.broken += ["ROLLBACK", "PRAGMA synchronous=FULL"]
+    with pytest.raises(StorageError):
+        await failing.write(refuse)
+    with pytest.raises(StorageError):
+        await failing.write(add(2))
+    await failing.write(add(3))
+    assert await numbers(failing) == [3]

@@ -10,6 +10,7 @@ import sys
 import pytest
 from hivemesh_platform.settings import DatabaseSettings
 from hivemesh_platform.storage import wal
+from hivemesh_platform.storage.damage import set_aside
 from hivemesh_platform.storage.errors import DatabaseDamagedError
 from hivemesh_platform.storage.migrate import schema_version
 from hivemesh_platform.storage.opening import open_database, place_of
@@ -229,3 +230,21 @@ async def test_a_platform_that_runs_is_never_said_to_lose_anything(tmp_path):
             )
             assert lost(file) == ""
     assert lost(file) == ""
+
+
+@pytest.mark.parametrize("log", ["gone", "cut", "sound"])
+def test_what_can_be_made_anew_is_set_aside_where_its_log_is_lost(killed, log):
+    file, beside = killed / "platform.db", killed / "platform.db-wal"
+    if log == "gone":
+        beside.unlink()
+    elif log == "cut":
+        os.truncate(beside, beside.stat().st_size - 4096)
+    wrong = set_aside(file)
+    assert bool(wrong) == (log != "sound")
+    assert wrong.startswith(f"{beside} is" if wrong else "")
+    parts = {one.name for one in killed.iterdir() if one.name.startswith("platform.db")}
+    if log == "sound":
+        assert given(file) == GIVEN
+    else:
+        kept = {"platform.db.damaged", "platform.db.damaged-shm", "platform.db.damaged-wal"}
+        assert parts == (kept if log == "cut" else kept - {"platform.db.damaged-wal"})

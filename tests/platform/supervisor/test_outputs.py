@@ -1,4 +1,6 @@
+import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,23 @@ def test_old_logs_are_dropped(log: WorkerLog) -> None:
     names = sorted(path.name for path in log.path.parent.iterdir())
     assert names == ["a.log", "a.log.1", "a.log.2"]
     assert log.path.with_name("a.log.1").read_bytes().startswith(b"3")
+
+
+def test_a_full_disk_leaves_the_logs_as_they_are(
+    log: WorkerLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, "old" * 50 + "\n")
+    log.rotate()
+    append(log, "new" * 50 + "\n")
+
+    def copyfile(_source: Path, target: Path) -> None:
+        target.write_bytes(b"n")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", copyfile)
+    assert not log.rotate()
+    assert sorted(path.name for path in log.path.parent.iterdir()) == ["a.log", "a.log.1"]
+    assert log.tail(2) == b"old" * 50 + b"\n" + b"new" * 50 + b"\n"
 
 
 def test_the_tail_reaches_into_the_rotated_log(log: WorkerLog) -> None:

@@ -19,7 +19,7 @@ from hivemesh_platform.access.model import Principal
 from hivemesh_platform.api.access import before_body, require
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.api.declared import EXPORT, declares, lines
-from hivemesh_platform.api.paging import Limit, page_of
+from hivemesh_platform.api.paging import Limit, number, page_of
 from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.audit import index
 from hivemesh_platform.audit.service import AuditService
@@ -126,9 +126,10 @@ def _told(behind: index.Behind) -> str:
 def _place(after: str) -> index.Behind | None:
     if not after:
         return None
-    at, _, rest = after.partition(".")
-    seq, _, chain = rest.partition(".")
-    if not (at.isdecimal() and seq.isdecimal()):
+    at_text, _, rest = after.partition(".")
+    seq_text, _, chain = rest.partition(".")
+    at, seq = number(at_text), number(seq_text)
+    if at is None or seq is None:
         message = f"{after!r} is no place in the list; use `next` of the page before"
         raise InvalidError(message)
-    return index.Behind(int(at), int(seq), chain)
+    return index.Behind(at, seq, chain)

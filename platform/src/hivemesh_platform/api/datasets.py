@@ -11,7 +11,7 @@ from hivemesh_sdk.errors import InvalidError
 from hivemesh_platform.api.access import require, require_some
 from hivemesh_platform.api.bodies import router as strict_router
 from hivemesh_platform.api.declared import EXPORT, declares, lines
-from hivemesh_platform.api.paging import LARGEST, Limit, page_of
+from hivemesh_platform.api.paging import LARGEST, Limit, number, page_of
 from hivemesh_platform.api.recorded import recorded
 from hivemesh_platform.artifacts.streams import begun
 from hivemesh_platform.audit.ports import AuditTrail
@@ -79,8 +79,11 @@ def view(found: DatasetVersion) -> DatasetView:
 
 def _place(after: str) -> tuple[str, int]:
     """Where a page begins: behind `name~version`."""
-    name, _, version = after.rpartition("~")
-    if after and not version.isdigit():
+    if not after:
+        return "", 0
+    name, _, text = after.rpartition("~")
+    version = number(text)
+    if version is None:
         message = f"{after!r} is no place in the list; use `next` of the page before"
         raise InvalidError(message)
-    return name, int(version or 0)
+    return name, version

@@ -107,7 +107,7 @@ def _reading(routes: APIRouter, parts: _Parts) -> None:
         principal = require_some(request, *SEES)
         wanted = LetterFilter(state="" if state == "all" else state, run=run, capability=capability)
         found = await parts.letters.page(principal, wanted, after, limit + 1)
-        return page_of([one.view() for one in found], limit, lambda one: one.id)
+        return page_of([one.view(listed=True) for one in found], limit, lambda one: one.id)
 
     @routes.get("/v1/dead-letters/{letter}")
     async def get_dead_letter(letter: str, request: Request) -> DeadLetterView:

@@ -14,7 +14,7 @@ from hivemesh_platform.api.access import before_body, person_of, require_some
 from hivemesh_platform.api.behalf import behalf_of_request
 from hivemesh_platform.api.bodies import MediaTypeError, bounded
 from hivemesh_platform.api.bodies import router as strict_router
-from hivemesh_platform.api.declared import IDEMPOTENCY, SUBMIT, declares, lines
+from hivemesh_platform.api.declared import EXPORT, IDEMPOTENCY, SUBMIT, declares, lines
 from hivemesh_platform.api.filters import Filtered
 from hivemesh_platform.api.paging import Limit, page_of
 from hivemesh_platform.api.recorded import recorded
@@ -55,10 +55,7 @@ def router(
     async def start_batch(request: Request, response: Response) -> BatchView:
         """Start a job for each input of a batch."""
         require_some(request, "run:capability")
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type != NDJSON_MEDIA_TYPE:
-            message = f"the body is {media_type or 'of no media type'!r}; send {NDJSON_MEDIA_TYPE}"
-            raise MediaTypeError(message)
+        _check_lines(request)
         data = await bounded(request, MAX_BYTES)
         head, _, rest = data.partition(b"\n")
         body = validated(BatchRequest, parse_json(head, name="line 1"), name="line 1")
@@ -86,13 +83,14 @@ def router(
         return await batches.get(batch)
 
     @routes.get("/v1/jobs/batch/{batch}/results")
-    @declares(answers=lines(RESULT, "a line for each job, in order"))
+    @declares(answers=lines(RESULT, "a line for each job, in order"), problems=EXPORT)
     async def read_batch_results(
         batch: str, request: Request, after: Annotated[int, Query(ge=0, le=999_999)] = 0
     ) -> StreamingResponse:
         """Read the results of a batch, a line for each job."""
         person_of(request)
         await work.check_seen(request, first_job(batch))
+        await recorded(request, audit, "export:batch", batch)
         return StreamingResponse(batches.results(batch, after), media_type=NDJSON_MEDIA_TYPE)
 
     @routes.post("/v1/jobs/batch/{batch}/cancel")
@@ -115,3 +113,10 @@ def router(
         return await batches.retry(batch, body.states, behalf_of_request(request))
 
     return routes
+
+
+def _check_lines(request: Request) -> None:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != NDJSON_MEDIA_TYPE:
+        message = f"the body is {media_type or 'of no media type'!r}; send {NDJSON_MEDIA_TYPE}"
+        raise MediaTypeError(message)

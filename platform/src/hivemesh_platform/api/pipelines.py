@@ -26,9 +26,10 @@ def router(pipelines: PipelineService, runs: RunService, artifacts: ArtifactServ
 
     @routes.get("/v1/pipelines")
     async def list_pipelines(request: Request) -> Page[PipelineView]:
-        """List pipelines, each in its newest version."""
+        """List pipelines, each in its newest version, and files that are not valid."""
         principal = require_some(request, "read:pipeline")
         found = [one.view() for one in await pipelines.newest(principal.tenant)]
+        found += [one.view() for one in pipelines.broken()]
         return Page(items=[one for one in found if may(principal, "read:pipeline", one.name)])
 
     @routes.get("/v1/pipelines/{name}")

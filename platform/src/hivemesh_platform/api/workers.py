@@ -19,6 +19,19 @@ def router(overview: Overview, supervisor: Supervisor | None) -> APIRouter:
     """The routes; without a supervisor, containers decide how many instances there are."""
     routes = strict_router()
 
+    def processes_of(name: str) -> Supervisor:
+        """Who keeps the processes of a worker.
+
+        Raises:
+            NotFoundError: there is no such worker.
+            ConflictError: it has none, since it is not valid, or others keep them.
+        """
+        found = overview.worker(name)
+        if found.state == "invalid":
+            message = f"{name!r} is not valid, so it has no processes: {found.reason}"
+            raise ConflictError(message, remedy="mend it; `hivemesh-worker check` in its folder")
+        return _supervised(supervisor)
+
     @routes.get("/v1/workers")
     async def list_workers(request: Request) -> Page[WorkerView]:
         """List the installed workers and their instances."""
@@ -38,17 +51,15 @@ def router(overview: Overview, supervisor: Supervisor | None) -> APIRouter:
     async def scale_worker(name: str, body: ScaleRequest, request: Request) -> WorkerView:
         """Set how many instances of a worker there are."""
         require(request, "write:worker", name)
-        overview.worker(name)
-        _supervised(supervisor).scale(name, body.instances)
+        processes_of(name).scale(name, body.instances)
         return overview.worker(name)
 
     @routes.post("/v1/workers/{name}/restart")
     @declares(problems=("conflict",))
     async def restart_worker(name: str, request: Request) -> WorkerView:
-        """Restart the instances of a worker one after another."""
+        """Replace the instances of a worker; each finishes its steps first."""
         require(request, "write:worker", name)
-        overview.worker(name)
-        _supervised(supervisor).restart(name)
+        processes_of(name).restart(name)
         return overview.worker(name)
 
     @routes.get("/v1/workers/{name}/logs")
@@ -57,8 +68,7 @@ def router(overview: Overview, supervisor: Supervisor | None) -> APIRouter:
         """Read the end of a worker's log."""
         require(request, "read:worker", name)
         require(request, "read:log", name)
-        overview.worker(name)
-        text = _supervised(supervisor).log_tail(name, lines)
+        text = processes_of(name).log_tail(name, lines)
         return Response(text, media_type="text/plain; charset=utf-8")
 
     return routes

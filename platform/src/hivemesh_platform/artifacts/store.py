@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hivemesh_sdk.contracts.artifacts import DataClass, highest
 
 from hivemesh_platform.artifacts.model import ArtifactInfo, Holding
-from hivemesh_platform.storage.transaction import Transaction, Value
+from hivemesh_platform.storage.transaction import Transaction, Value, listed
 
 DIGESTS_PER_READ = 200
 
@@ -47,8 +47,7 @@ def classes(tx: Transaction, digests: Sequence[str]) -> dict[str, DataClass]:
     """Return the highest class under which each of the digests is known, as file or in a dataset."""
     found: dict[str, DataClass] = {}
     for first in range(0, len(digests), DIGESTS_PER_READ):
-        some = digests[first : first + DIGESTS_PER_READ]
-        marks = ", ".join("?" * len(some))
+        marks, some = listed(digests[first : first + DIGESTS_PER_READ])
         rows = tx.all(
             f"""SELECT sha256, data_class FROM artifact WHERE sha256 IN ({marks})
                 UNION SELECT part.sha256, dataset.data_class
@@ -114,8 +113,7 @@ def known(tx: Transaction, digests: Sequence[str], tenant: str) -> set[str]:
     """Return those of the digests that a tenant has: uploaded, stored by a step, or of a dataset."""
     found: set[str] = set()
     for first in range(0, len(digests), DIGESTS_PER_READ):
-        some = digests[first : first + DIGESTS_PER_READ]
-        marks = ", ".join("?" * len(some))
+        marks, some = listed(digests[first : first + DIGESTS_PER_READ])
         rows = tx.all(
             f"""SELECT sha256 FROM artifact WHERE tenant = ? AND sha256 IN ({marks})
                 UNION SELECT sha256 FROM dataset_part WHERE tenant = ? AND sha256 IN ({marks})""",  # noqa: S608 - question marks only
@@ -127,7 +125,7 @@ def known(tx: Transaction, digests: Sequence[str], tenant: str) -> set[str]:
 
 def owned(tx: Transaction, digests: Sequence[str], principal: str, tenant: str) -> set[str]:
     """Return those of the digests whose bytes the principal has uploaded."""
-    marks = ", ".join("?" * len(digests))
+    marks, digests = listed(digests)
     rows = tx.all(
         f"""SELECT sha256 FROM artifact_owner
              WHERE tenant = ? AND principal = ? AND sha256 IN ({marks})""",  # noqa: S608 - as above
@@ -186,7 +184,7 @@ def stored_by_run(tx: Transaction, run: str, sha256: str) -> bool:
 
 def referenced(tx: Transaction, digests: Sequence[str]) -> set[str]:
     """Return those of the digests that something which is kept still needs."""
-    marks = ", ".join("?" * len(digests))
+    marks, digests = listed(digests)
     rows = tx.all(
         f"""SELECT sha256 FROM artifact WHERE sha256 IN ({marks})
             UNION SELECT sha256 FROM step_artifact WHERE sha256 IN ({marks})
@@ -239,7 +237,7 @@ def remove(tx: Transaction, digests: Sequence[tuple[str, str]], before: int) -> 
 
 def folders(tx: Transaction, digests: Sequence[str], media_type: str) -> list[str]:
     """Return those of the digests that are folders."""
-    marks = ", ".join("?" * len(digests))
+    marks, digests = listed(digests)
     rows = tx.all(
         f"SELECT sha256 FROM artifact WHERE media_type = ? AND sha256 IN ({marks})",  # noqa: S608 - as above
         (media_type, *digests),

@@ -1,6 +1,7 @@
 """`hivemesh artifact`: store bytes under their digest and get them back."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 app = typer.Typer(no_args_is_help=True)
+
+REFERENCE = {"sha256", "size", "media_type", "name"}  # the fields of a reference to an artifact
 
 Class = Annotated[
     Literal["public", "internal", "personal", "secret"],
@@ -40,7 +43,7 @@ def put(
 ) -> None:
     """Store a file or a folder and print its digest.
 
-    Examples:  hivemesh artifact put mail.mbox  ·  hivemesh artifact put ~/Maildir --class personal
+    Examples:  hivemesh artifact put mail.mbox  ·  hivemesh artifact put ~/Maildir --class personal  ·
                hivemesh artifact put reports --pattern '*.pdf' --pattern '*.docx' --no-recursive
     """
     if path.is_file() and (pattern or not recursive):
@@ -102,4 +105,17 @@ def stored(
 
 def reference(view: "ArtifactView") -> "dict[str, JsonValue]":
     """The reference to an artifact as parameters and options carry it."""
-    return view.model_dump(mode="json", include={"sha256", "size", "media_type", "name"})
+    return view.model_dump(mode="json", include=REFERENCE)
+
+
+def output_bytes(client: "Client", run: str, name: str) -> Iterator[bytes]:
+    """An output of a run in blocks: of an artifact its bytes, else what the platform answers."""
+    described = client.run(run).outputs.get(name)
+    blocks = client.output(run, name)
+    if not isinstance(described, dict) or described.get("kind") != "value":
+        return blocks
+    answer = b"".join(blocks)
+    value = json.loads(answer)
+    if isinstance(value, dict) and {"sha256", "size"} <= value.keys() <= REFERENCE:
+        return client.artifact(str(value["sha256"]))
+    return iter([answer])

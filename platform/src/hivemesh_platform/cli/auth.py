@@ -85,7 +85,8 @@ def explain(
         word = "may" if verdict.allowed else "may not"
         typer.echo(f"{verdict.user} {word} {verdict.action}: {verdict.reason}")
         if not verdict.allowed:
-            typer.echo(f"fix: hivemesh auth grant {verdict.user} {verdict.action}", err=True)
+            fix = session.here(f"hivemesh auth grant {verdict.user} {verdict.action}")
+            typer.echo(f"fix: {fix}", err=True)
     return 0 if verdict.allowed else DENIED
 
 
@@ -127,7 +128,7 @@ def grant(
         output.show_one(given, fmt)
     else:
         word = " --group" if group else ""
-        undo = f"hivemesh auth revoke{word} {name} {given.grant}"
+        undo = session.here(f"hivemesh auth revoke{word} {name} {given.grant}")
         typer.echo(f"{subject} {name}: + {given.grant} (undo: {undo})")
 
 
@@ -152,7 +153,7 @@ def revoke(
         output.show_one(taken, fmt)
     else:
         word = " --group" if group else ""
-        undo = f"hivemesh auth grant{word} {name} {taken.grant}"
+        undo = session.here(f"hivemesh auth grant{word} {name} {taken.grant}")
         typer.echo(f"{subject} {name}: - {taken.grant} (undo: {undo})")
 
 
@@ -246,7 +247,8 @@ def add_member(
     """
     with session.client(state) as client:
         client.set_member(group, user, member=True)
-    said = f"{user} is in {group} (undo: hivemesh auth group remove {group} {user})"
+    undo = session.here(f"hivemesh auth group remove {group} {user}")
+    said = f"{user} is in {group} (undo: {undo})"
     output.show_done(said, {"group": group, "user": user, "member": True}, fmt)
 
 
@@ -263,7 +265,8 @@ def remove_member(
     """
     with session.client(state) as client:
         client.set_member(group, user, member=False)
-    said = f"{user} is not in {group} (undo: hivemesh auth group add {group} {user})"
+    undo = session.here(f"hivemesh auth group add {group} {user}")
+    said = f"{user} is not in {group} (undo: {undo})"
     output.show_done(said, {"group": group, "user": user, "member": False}, fmt)
 
 

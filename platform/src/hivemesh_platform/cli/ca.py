@@ -62,7 +62,9 @@ def rotate(  # noqa: PLR0913, PLR0917 - the options of one command
         found = client.rotate(chosen[0] if chosen else "issuer")
     _show(found, fmt)
     if fmt == "table":
-        typer.echo("the change goes on by itself; see: hivemesh ca status", err=True)
+        typer.echo(
+            f"the change goes on by itself; see: {session.here('hivemesh ca status')}", err=True
+        )
 
 
 @app.command("export-root")
@@ -97,7 +99,7 @@ def _emergency(fmt: str, state: Path | None, *, yes: bool) -> None:
     asking.confirmed(question, yes=yes)
     if running_pid(folder) is None:
         _start_over_offline(folder)
-        typer.echo("done while the platform is down; now: hivemesh up", err=True)
+        typer.echo(f"done while the platform is down; now: {session.here('hivemesh up')}", err=True)
         return
     with session.client(state) as client:
         found = client.rotate("root", emergency=True)

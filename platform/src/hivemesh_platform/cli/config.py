@@ -23,11 +23,16 @@ def show(
 ) -> None:
     """Show the settings: flag > environment > ./hivemesh.yaml > user file > system file > default.
 
+    Where something in them is wrong, what is valid is shown, and what is wrong.
+
     Examples:  hivemesh config show --origin  ·  hivemesh config show api -o json
     """
-    from hivemesh_platform.configuration import Surroundings, load
+    from hivemesh_platform.configuration import Surroundings, load_valid
 
-    every = load(Surroundings.of_process()).rows()
+    loaded, wrong = load_valid(Surroundings.of_process())
+    if wrong is not None and fmt in {"json", "yaml", "name"}:
+        raise wrong
+    every = loaded.rows()
     rows = [row for row in every if row[0].startswith(key)]
     if not rows:
         raise _absent(key, [name for name, _, _ in every])
@@ -42,6 +47,8 @@ def show(
         titles = ["key", "value", "origin"] if origin else ["key", "value"]
         cells = [[name, output.cell(value), source][: len(titles)] for name, value, source in rows]
         typer.echo(output.table(titles, cells))
+    if wrong is not None:
+        raise wrong
 
 
 @app.command()

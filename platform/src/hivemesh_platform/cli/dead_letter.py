@@ -120,7 +120,10 @@ def edit(
     ] = None,
     with_: Annotated[
         list[str] | None,
-        typer.Option("--with", help="An option of the capability: key=value; the others stay."),
+        typer.Option(
+            "--with",
+            help="An option of the capability: key=value; the others stay, null takes one out.",
+        ),
     ] = None,
     record: Annotated[
         int | None,

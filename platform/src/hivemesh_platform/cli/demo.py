@@ -68,7 +68,8 @@ def email(
 
         typer.echo(summary(insights))
         if run.rejected:
-            typer.echo(f"\n{run.rejected} messages were refused: hivemesh run rejected {run.id}")
+            which = session.here(f"hivemesh run rejected {run.id}")
+            typer.echo(f"\n{run.rejected} messages were refused: {which}")
         typer.echo(f"\nreport: {target}")
     return 0
 
@@ -91,10 +92,11 @@ def check_known(client: "Client") -> None:
 
 
 def _insights(client: "Client", run_id: str, target: Path) -> "dict[str, JsonValue]":
+    from hivemesh_platform.cli.artifact import output_bytes
+
     answer: dict[str, JsonValue] = json.loads(b"".join(client.output(run_id, "insights")))
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as file:
-        file.writelines(client.output(run_id, "report"))
+    output.write(output_bytes(client, run_id, "report"), target)
     return answer
 
 

@@ -11,6 +11,7 @@ from hivemesh_platform.cli import output
 if TYPE_CHECKING:
     from hivemesh_sdk.contracts.api import NodeView, RunView, WorkerView
 
+LONGEST = 100  # characters of a reason in a list
 _NODES = ["step", "capability", "state", "in", "out", "rejected", "attempts", "took"]
 _INSTANCES = ["instance", "state", "load", "pid", "restarts", "certificate until"]
 _RUN_TABLES = {"nodes", "problem"}  # the problem is told once, at its step
@@ -27,6 +28,16 @@ def show_run(run: "RunView", fmt: str) -> None:
         typer.echo("\n" + output.table(_NODES, [_node_cells(node) for node in run.nodes]))
     for line in (*_troubles(run.nodes), *_way_out(run)):
         typer.echo(line)
+
+
+def why(run: "RunView") -> str:
+    """Why a run or job waits or has not ended well, short enough for a line of a list."""
+    if run.state == "completed":
+        return "-"
+    problem = run.problem or next((node.problem for node in run.nodes if node.problem), None) or {}
+    words = [run.reason, problem.get("code"), problem.get("detail") or problem.get("title")]
+    said = ": ".join(dict.fromkeys(str(word) for word in words if word))
+    return output.cell(said if len(said) <= LONGEST else f"{said[:LONGEST]}…")
 
 
 def show_worker(worker: "WorkerView", fmt: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -15,10 +16,11 @@ from hivemesh_platform.cli import output, session
 
 if TYPE_CHECKING:
     from hivemesh_sdk.client import Client
+    from hivemesh_sdk.contracts.api import WorkerView
     from hivemesh_sdk.errors import HivemeshError
 
-Verdict = Literal["ok", "warning", "failure"]
-MARKS: dict[str, str] = {"ok": "✓", "warning": "!", "failure": "✗"}
+Verdict = Literal["ok", "pending", "warning", "failure"]
+MARKS: dict[str, str] = {"ok": "✓", "pending": "…", "warning": "!", "failure": "✗"}
 FREE_BYTES = 1024**3
 PRIVATE = 0o077
 
@@ -147,7 +149,7 @@ def _running(folder: Path) -> Iterator[Finding]:
             check="the platform runs",
             verdict="failure",
             cause=f"nothing runs on {folder}",
-            fix="hivemesh up -d",
+            fix=session.here("hivemesh up -d"),
             docs="HM-1605",
         )
         return
@@ -155,6 +157,7 @@ def _running(folder: Path) -> Iterator[Finding]:
         with session.client(folder, timeout_s=5) as client:
             yield from _platform(client)
             yield from _workers(client)
+            yield from _pipelines(client)
     except HivemeshError as error:
         yield _failure("platform", "the platform answers", error)
 
@@ -183,7 +186,7 @@ def _platform(client: "Client") -> Iterator[Finding]:
         check="the issuing certificate is valid",
         verdict="ok" if fresh else "failure",
         cause="" if fresh else f"it expired at {seen.issuer_expires_at}",
-        fix="" if fresh else "hivemesh down && hivemesh up -d",
+        fix="" if fresh else " && ".join(map(session.here, ("hivemesh down", "hivemesh up -d"))),
     )
     yield from _quarantine(seen.quarantined)
     yield Finding(
@@ -210,7 +213,9 @@ def _quarantine(identities: list[str]) -> Iterator[Finding]:
         check="no identity is claimed by two keys",
         verdict="failure" if identities else "ok",
         cause="" if not identities else f"a key was stolen or a process copied: {identities}",
-        fix="" if not identities else f"hivemesh worker unban {identities[0]} --reason …",
+        fix=""
+        if not identities
+        else session.here(f"hivemesh worker unban {identities[0]} --reason …"),
         docs="" if not identities else "HM-1110",
     )
 
@@ -228,17 +233,53 @@ def _workers(client: "Client") -> Iterator[Finding]:
             docs="docs/reference/configuration.md",
         )
     for worker in workers:
-        good = worker.live >= worker.wanted and worker.state != "incompatible"
-        waiting = worker.state in {"building", "starting"}
-        verdict: Verdict = "ok" if good else "warning" if waiting else "failure"
+        yield _worker(worker)
+
+
+def _worker(worker: "WorkerView") -> Finding:
+    wrong = _verdict(worker) in {"warning", "failure"}
+    return Finding(
+        section="workers",
+        check=f"{worker.name}: {_standing(worker)}",
+        verdict=_verdict(worker),
+        cause="" if _verdict(worker) == "ok" else worker.reason or worker.state,
+        fix=_mending(worker) if wrong else "",
+        docs="HM-1608" if wrong else "",
+    )
+
+
+def _pipelines(client: "Client") -> Iterator[Finding]:
+    broken = [one for one in client.pipelines() if one.problem]
+    for one in broken:
         yield Finding(
-            section="workers",
-            check=f"{worker.name}: {worker.live} of {worker.wanted} instances live",
-            verdict=verdict,
-            cause="" if good else worker.reason or worker.state,
-            fix="" if good else f"hivemesh worker logs {worker.name}",
-            docs="" if good else "HM-1608",
+            section="pipelines",
+            check=f"{one.name}.yaml holds a pipeline",
+            verdict="failure",
+            cause=one.problem,
+            fix=f"correct pipelines/{one.name}.yaml, or remove it",
+            docs="HM-1001",
         )
+
+
+def _standing(worker: "WorkerView") -> str:
+    if worker.state == "invalid":
+        return "its plugin.yaml is valid"
+    return f"{worker.live} of {worker.wanted} instances live"
+
+
+def _mending(worker: "WorkerView") -> str:
+    if worker.state == "invalid":
+        return f"correct plugin.yaml in {worker.name}/, or remove the folder"
+    return session.here(f"hivemesh worker logs {worker.name}")
+
+
+def _verdict(worker: "WorkerView") -> Verdict:
+    """One that is being built or starts is well so far; a reason for not having started is not."""
+    if worker.live >= worker.wanted and worker.state not in {"incompatible", "invalid"}:
+        return "ok"
+    if worker.state == "building" or (worker.state == "starting" and not worker.reason):
+        return "pending"
+    return "warning" if worker.state == "starting" else "failure"
 
 
 def _text(findings: list[Finding]) -> str:
@@ -263,9 +304,8 @@ def _anchor(docs: str) -> str:
 
 
 def _conclusion(findings: list[Finding]) -> str:
-
-    verdicts = [one.verdict for one in findings]
-    bad, odd = verdicts.count("failure"), verdicts.count("warning")
-    if not bad and not odd:
-        return "all is well"
-    return f"{bad} failures, {odd} warnings"
+    verdicts = Counter(one.verdict for one in findings)
+    bad, odd, pending = verdicts["failure"], verdicts["warning"], verdicts["pending"]
+    if bad or odd:
+        return f"{bad} failures, {odd} warnings"
+    return f"all is well, {pending} not ready yet" if pending else "all is well"

@@ -76,8 +76,8 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
 ) -> int:
     """Submit a job; input and options are checked against the capability before it is accepted.
 
-    Examples:  echo '{"subject": "Invoice 7"}' | hivemesh job submit email.classify@1 -i - --wait
-               hivemesh job submit email.classify@1 -i mail.json -w types='["bill"]' -o json
+    Examples:  echo '{"subject": "Invoice 7"}' | hivemesh job submit email.classify@1 -i - --wait  ·
+               hivemesh job submit email.classify@1 -i mail.json -w types='["bill"]' -o json  ·
                hivemesh job submit email.classify@1 --file mails.ndjson --label team=billing --wait
     """
     from hivemesh_sdk.safeio.pairs import parse_pairs
@@ -93,12 +93,12 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
         "priority": priority,
         "concurrency_key": concurrency_key,
         "labels": parse_labels(label or []),
-        "requires": parse_labels(require or []),
+        "requires": parse_labels(require or [], "--require"),
     }
     if deadline:
-        fields["deadline_s"] = seconds(deadline)
+        fields["deadline_s"] = seconds(deadline, "--deadline")
     if idle_timeout:
-        fields["idle_timeout_s"] = seconds(idle_timeout)
+        fields["idle_timeout_s"] = seconds(idle_timeout, "--idle-timeout")
     if max_retries is not None:
         fields["max_retries"] = max_retries
     value = read_json(input_) if input_ is not None else None
@@ -112,11 +112,15 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
             return _submitted(client, batch, fmt, wait=wait)
         job = client.submit(capability, value, options, idempotency_key=idempotency_key, **fields)
         if wait:
-            job = _ended(client, job.id)
+            job = _ended(client, job)
     if not wait:
-        _show(job, fmt, f"{job.id}: {job.state}; follow it with `hivemesh job watch {job.id}`")
+        _show(
+            job,
+            fmt,
+            f"{job.id}: {job.state}; follow it with `{session.here(f'hivemesh job watch {job.id}')}`",
+        )
         return 0
-    return _result(job, fmt)
+    return show_result(job, fmt)
 
 
 @app.command("list")
@@ -133,7 +137,7 @@ def list_(  # noqa: PLR0913, PLR0917 - one parameter an option
 ) -> None:
     """Show the newest jobs.
 
-    Examples:  hivemesh job list --in failed  ·  hivemesh job list --capability email.classify@1
+    Examples:  hivemesh job list --in failed  ·  hivemesh job list --capability email.classify@1  ·
                hivemesh job list --label team=billing  ·  hivemesh job list --batch batch_0193a5…
     """
     from hivemesh_platform.cli.values import since_time
@@ -155,7 +159,7 @@ def list_(  # noqa: PLR0913, PLR0917 - one parameter an option
                 ("state", "state"),
                 ("age", lambda job: output.age(job.created_at)),
                 ("attempts", lambda job: str(job.nodes[0].attempts)),
-                ("reason", "reason"),
+                ("reason", details.why),
             ],
             fmt,
             wide=[
@@ -209,7 +213,7 @@ def cancel(
         return
     with session.client(state) as client:
         job = client.cancel(id_)
-    _show(job, fmt, f"{job.id}: {job.state} (undo: hivemesh job retry {job.id})")
+    _show(job, fmt, f"{job.id}: {job.state} (undo: {session.here(f'hivemesh job retry {job.id}')})")
 
 
 @app.command()
@@ -223,7 +227,7 @@ def retry(
 ) -> int:
     """Queue a job that has failed or was cancelled once more, with all of its retries.
 
-    Examples:  hivemesh job retry job_0193a5… --wait
+    Examples:  hivemesh job retry job_0193a5… --wait  ·
                hivemesh job retry --batch batch_0193a5… --failed
     """
     _one_of(id_, batch)
@@ -233,11 +237,11 @@ def retry(
     with session.client(state) as client:
         job = client.retry_job(id_)
         if wait:
-            job = _ended(client, id_)
+            job = _ended(client, job)
     if not wait:
         _show(job, fmt, f"{job.id}: {job.state}")
         return 0
-    return _result(job, fmt)
+    return show_result(job, fmt)
 
 
 @app.command()
@@ -250,7 +254,7 @@ def watch(id_: Id, fmt: output.Format = "table", state: session.State = None) ->
 
     with session.client(state) as client:
         job = follow(client, id_)
-    return _result(job, fmt)
+    return show_result(job, fmt)
 
 
 @app.command()
@@ -313,7 +317,7 @@ def _one_of(id_: str, batch: str) -> None:
 def _submitted(client: "Client", batch: "BatchView", fmt: str, *, wait: bool) -> int:
     """Say what was accepted, or wait until all of it has ended."""
     if not wait:
-        further = f"follow it with `hivemesh job batch watch {batch.id}`"
+        further = f"follow it with `{session.here(f'hivemesh job batch watch {batch.id}')}`"
         job_batch.say(batch, fmt, further)
         return 0
     typer.echo(f"{batch.id}: {batch.count:,} jobs", err=True)
@@ -322,9 +326,12 @@ def _submitted(client: "Client", batch: "BatchView", fmt: str, *, wait: bool) ->
     return job_batch.exit_code(batch)
 
 
-def _ended(client: "Client", job_id: str) -> "RunView":
-    """Wait for the end of a job."""
-    return list(client.watch(job_id))[-1]
+def _ended(client: "Client", job: "RunView") -> "RunView":
+    """Say which job it is, and wait for its end."""
+    from hivemesh_platform.cli.progress import follow
+
+    typer.echo(f"{job.id}: {job.state}", err=True)
+    return follow(client, job.id)
 
 
 def _fields(schema: object) -> str:
@@ -345,7 +352,7 @@ def _show(job: "RunView", fmt: str, text: str) -> None:
         details.show_run(job, fmt)
 
 
-def _result(job: "RunView", fmt: str) -> int:
+def show_result(job: "RunView", fmt: str) -> int:
     """Print the result, or the job where it has none."""
     from hivemesh_platform.cli.pipeline import exit_code
 

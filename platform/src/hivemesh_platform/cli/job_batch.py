@@ -106,7 +106,11 @@ def cancel(id_: Id, fmt: output.Format = "table", state: session.State = None) -
     Example:  hivemesh job batch cancel batch_0193a5…
     """
     with session.client(state) as client:
-        say(client.cancel_batch(id_), fmt, f"undo: hivemesh job batch retry {id_}")
+        say(
+            client.cancel_batch(id_),
+            fmt,
+            f"undo: {session.here(f'hivemesh job batch retry {id_}')}",
+        )
 
 
 @app.command()
@@ -119,7 +123,11 @@ def retry(
     """
     states = {"failed"} if failed else {"failed", "cancelled"}
     with session.client(state) as client:
-        say(client.retry_batch(id_, states=states), fmt, f"follow: hivemesh job batch watch {id_}")
+        say(
+            client.retry_batch(id_, states=states),
+            fmt,
+            f"follow: {session.here(f'hivemesh job batch watch {id_}')}",
+        )
 
 
 def say(view: "BatchView", fmt: str, further: str) -> None:
@@ -147,7 +155,8 @@ def follow(client: "Client", batch: str) -> "BatchView":
                 sys.stderr.flush()
             time.sleep(PAUSE_S)
     except KeyboardInterrupt:
-        sys.stderr.write(f"\nstopped watching; the jobs go on: hivemesh job batch watch {batch}\n")
+        again = session.here(f"hivemesh job batch watch {batch}")
+        sys.stderr.write(f"\nstopped watching; the jobs go on: {again}\n")
         raise
     if moving and told:
         sys.stderr.write("\r\x1b[K")

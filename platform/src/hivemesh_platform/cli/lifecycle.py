@@ -75,7 +75,7 @@ def down(
     _refuse_remote("stop")
     folder = session.state_folder(state)
     if purge:
-        _check_purge(folder)
+        _check_purge(folder, named=state is not None)
         asking.confirmed(f"stop, and delete {folder} with all data in it?", yes=yes)
     stopped = stop(folder)
     if purge and folder.exists():
@@ -83,7 +83,8 @@ def down(
     if fmt in {"json", "yaml"}:
         output.show_document({"stopped": stopped, "purged": purge}, fmt)
     else:
-        typer.echo("stopped" if stopped else "nothing was running", err=True)
+        nothing = f"nothing was running on {folder} (--state names another state folder)"
+        typer.echo("stopped" if stopped else nothing, err=True)
         if purge:
             typer.echo(f"{folder} deleted", err=True)
 
@@ -176,12 +177,17 @@ def running(folder: Path) -> "Iterator[Client]":
             stop(folder)
 
 
-def _check_purge(folder: Path) -> None:
-    """Delete nothing that no platform has made.
+def _check_purge(folder: Path, *, named: bool) -> None:
+    """Delete nothing that no platform has made, and nothing that wrong settings may have named.
 
     Raises:
-        ConfigurationError: the folder is not empty, and none has worked in it.
+        ConfigurationError: the folder is not empty, and none has worked in it; or it was not named
+            on the command line or by the environment, and the settings are not valid.
     """
+    if not named:
+        from hivemesh_platform.configuration import Surroundings, load
+
+        load(Surroundings.of_process())
     found = {one.name for one in folder.iterdir()} if folder.exists() else set()
     if not found or "platform.db" in found or ("lock" in found and found & {"trust", "operator"}):
         return
@@ -266,8 +272,10 @@ def _say_ready(seen: "SystemStatus", workers: "list[WorkerView]") -> None:
         typer.echo(f"{tick} API {seen.people_url} (API tokens; --ca-file {root})", err=True)
     for line in worker_lines(workers, tick):
         typer.echo(line, err=True)
-    typer.echo(f"state in {seen.state_folder} (undo: hivemesh down --purge)", err=True)
-    typer.echo("next: hivemesh demo email · hivemesh status · hivemesh down", err=True)
+    undo = session.here("hivemesh down --purge")
+    typer.echo(f"state in {seen.state_folder} (undo: {undo})", err=True)
+    further = ("hivemesh demo email", "hivemesh status", "hivemesh down")
+    typer.echo(f"next: {' · '.join(map(session.here, further))}", err=True)
 
 
 def worker_lines(workers: "list[WorkerView]", tick: str) -> list[str]:
@@ -278,7 +286,9 @@ def worker_lines(workers: "list[WorkerView]", tick: str) -> list[str]:
         lines.append("  name folders of workers: --set workers.folders='[\"FOLDER\"]'")
     waiting = [f"{one.name} ({one.state})" for one in workers if one.live < one.wanted]
     if waiting:
-        lines.append(f"  not live yet: {', '.join(waiting)}; `hivemesh status` follows them")
+        lines.append(
+            f"  not live yet: {', '.join(waiting)}; `{session.here('hivemesh status')}` follows them"
+        )
     return lines
 
 

@@ -61,7 +61,7 @@ def set_(
     with session.client(state) as client:
         view = client.set_limit(target, running=running, rate=rate)
     output.show_one(view, fmt)
-    typer.echo(f"undo: hivemesh limit unset {target}", err=True)
+    typer.echo(f"undo: {session.here(f'hivemesh limit unset {target}')}", err=True)
 
 
 @app.command()

@@ -17,7 +17,7 @@ from hivemesh_platform.cli.session import take_remote
 
 # name -> (module, help); `EXAMPLES` has what its help page ends with; the attribute `app` of the module is a Typer
 GROUPS = {
-    "worker": ("hivemesh_platform.cli.worker", "Workers: list, show, logs, call, scale."),
+    "worker": ("hivemesh_platform.cli.worker", "Workers: list, show, logs, call, scale, restart."),
     "capability": ("hivemesh_platform.cli.capability", "Capabilities and their schemas."),
     "pipeline": ("hivemesh_platform.cli.pipeline", "Pipelines: list, validate, store, run."),
     "policy": ("hivemesh_platform.cli.policy", "Who may call what: show, test, apply, explain."),

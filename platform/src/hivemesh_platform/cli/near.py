@@ -40,7 +40,10 @@ def with_near(document: Problem, words: Sequence[str]) -> Problem:
     wanted = next((word for word in words[1:] if repr(word) in document.detail), "")
     if not kind or not wanted:
         return document
-    near = get_close_matches(wanted, _names(kind), n=3)
+    names = list(dict.fromkeys(_names(kind)))
+    if wanted in names:
+        return document  # it is there, and something of it is not
+    near = get_close_matches(wanted, names, n=3)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return msgspec.structs.replace(document, remedy=hint + _lists(document, kind))
 

@@ -75,18 +75,42 @@ def show_done(said: str, document: object, output: str) -> None:
 
 
 def save(blocks: Iterable[bytes], file: Path | None, output: str) -> None:
-    """Write bytes to standard output, or to a file and say how much."""
+    """Write bytes to standard output, or to a file and say how much.
+
+    The file is there once all of it has come; until then, and where that fails, it is what it was.
+    """
     if file is None:
         sys.stdout.buffer.writelines(blocks)
         sys.stdout.buffer.flush()
         return
-    with file.open("wb") as target:
-        target.writelines(blocks)
-    size = file.stat().st_size
+    size = write(blocks, file)
     if output in {"json", "yaml"}:
         _dump({"file": str(file), "bytes": size}, output)
     else:
         typer.echo(f"{file}: {size_text(size)}", err=True)
+
+
+def write(blocks: Iterable[bytes], file: Path) -> int:
+    """Write beside the file and rename at the end; returns the size."""
+    target = file.resolve()  # a link stays one
+    if target.exists() and not target.is_file():
+        return _pour(
+            blocks, target, "wb"
+        )  # a device or a pipe, which nothing can be put in place of
+    beside = target.with_name(f".{target.name[:200]}.{os.getpid()}.part")
+    try:
+        size = _pour(blocks, beside, "xb")
+        if target.exists():
+            beside.chmod(target.stat().st_mode & 0o7777)
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+    return size
+
+
+def _pour(blocks: Iterable[bytes], file: Path, mode: Literal["wb", "xb"]) -> int:
+    with file.open(mode) as target:
+        return sum(target.write(block) for block in blocks)
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -16,7 +16,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command("list")
 def list_(fmt: output.Format = "table", state: session.State = None) -> None:
-    """Show the pipelines that can be run by name.
+    """Show the pipelines that can be run by name, and files of them that are not valid.
 
     Example:  hivemesh pipeline list
     """
@@ -28,7 +28,10 @@ def list_(fmt: output.Format = "table", state: session.State = None) -> None:
                 ("version", "version"),
                 ("steps", "steps"),
                 ("outputs", "outputs"),
-                ("description", "description"),
+                (
+                    "description",
+                    lambda one: f"invalid: {one.problem}" if one.problem else one.description,
+                ),
             ],
             fmt,
             wide=[("origin", "origin"), ("parameters", "parameters")],

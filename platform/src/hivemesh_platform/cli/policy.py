@@ -139,11 +139,9 @@ def apply(
         output.show_one(view, fmt, name="version")
     else:
         at = f"{view.in_force_at} of {view.asked_by} workers"
-        typer.echo(
-            f"policy version {view.version} is in force at {at} (undo: hivemesh policy show --version "
-            f"{review.based_on} > old.yaml && hivemesh policy apply old.yaml)",
-            err=True,
-        )
+        show_old = session.here(f"hivemesh policy show --version {review.based_on}")
+        undo = f"{show_old} > old.yaml && {session.here('hivemesh policy apply old.yaml')}"
+        typer.echo(f"policy version {view.version} is in force at {at} (undo: {undo})", err=True)
     return 0
 
 

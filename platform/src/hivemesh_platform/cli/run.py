@@ -53,7 +53,7 @@ def list_(  # noqa: PLR0913, PLR0917 - one parameter an option
                 ("state", "state"),
                 ("age", lambda run: output.age(run.created_at)),
                 ("rejected", "rejected"),
-                ("reason", "reason"),
+                ("reason", details.why),
             ],
             fmt,
             wide=[
@@ -139,7 +139,9 @@ def retry(
         if wait:
             run = follow(client, id_)
     if fmt == "table" and not wait:
-        typer.echo(f"{run.id}: {run.state}; follow it with `hivemesh run watch {run.id}`")
+        typer.echo(
+            f"{run.id}: {run.state}; follow it with `{session.here(f'hivemesh run watch {run.id}')}`"
+        )
     else:
         details.show_run(run, fmt)
     return exit_code(run.state, waited=wait)
@@ -166,7 +168,9 @@ def backfill(
         if wait:
             run = follow(client, run.id)
     if fmt == "table" and not wait:
-        typer.echo(f"{run.id} gives what {id_} went without; `hivemesh run watch {run.id}`")
+        typer.echo(
+            f"{run.id} gives what {id_} went without; `{session.here(f'hivemesh run watch {run.id}')}`"
+        )
     else:
         details.show_run(run, fmt)
     return exit_code(run.state, waited=wait)
@@ -181,15 +185,24 @@ def output_(
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="Write to this file instead of stdout.")
     ] = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Of an artifact its reference instead of its bytes.")
+    ] = False,
     fmt: output.Format = "table",
     state: session.State = None,
 ) -> None:
     """Print or save one output of a run: NDJSON for records, JSON for values, bytes for artifacts.
 
+    Without --file, -o json gives the reference of an artifact too.
+
     Example:  hivemesh run output run_0193a5… report --file report.html
     """
+    from hivemesh_platform.cli.artifact import output_bytes
+
+    as_reference = reference or (file is None and fmt in {"json", "yaml"})
     with session.client(state) as client:
-        output.save(client.output(id_, name), file, fmt)
+        blocks = client.output(id_, name) if as_reference else output_bytes(client, id_, name)
+        output.save(blocks, file, fmt)
 
 
 @app.command()

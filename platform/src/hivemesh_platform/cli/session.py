@@ -1,6 +1,7 @@
 """Where the platform is: the state folder of this command, or a server that it was told; a client."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ REMOTE = {
     "--token-file": "HIVEMESH_TOKEN_FILE",
     "--ca-file": "HIVEMESH_CA_FILE",
 }
+STATE = "--state"
 TOKEN = "HIVEMESH_TOKEN"  # noqa: S105 - the name of a variable
 _chosen: dict[str, str] = {}
 _last: dict[str, Path | None] = {}
@@ -52,12 +54,19 @@ class Remote:
 
 
 def take_remote(words: Sequence[str]) -> list[str]:
-    """Remember the options of `REMOTE`; returns the command line without them."""
+    """Remember the options of `REMOTE`; returns the command line without them.
+
+    `--state` is remembered too, for `here`; the commands take it.
+    """
     rest: list[str] = []
     waiting = iter(words)
     for word in waiting:
         name, separator, value = word.partition("=")
-        if name not in REMOTE:
+        if name == STATE:
+            value = value if separator else next(waiting, "")
+            _chosen[STATE] = value
+            rest += [word] if separator or not value else [word, value]
+        elif name not in REMOTE:
             rest.append(word)
         elif separator:
             _chosen[name] = value
@@ -82,13 +91,18 @@ def remote() -> Remote | None:
     return Remote(found["--server"], found["--token-file"], found["--ca-file"])
 
 
+def here(command: str) -> str:
+    """A command that people are told, with the options that make it reach the same platform."""
+    return " ".join((command, *(f"{name} {shlex.quote(value)}" for name, value in _chosen.items())))
+
+
 def state_folder(chosen: Path | None) -> Path:
     """The state folder that this command works on."""
     if chosen is not None:
         return chosen.expanduser().resolve()
-    from hivemesh_platform.configuration import default_state_folder
+    from hivemesh_platform.configuration import Surroundings, state_folder_of
 
-    return default_state_folder()
+    return state_folder_of(Surroundings.of_process())
 
 
 def client(state: Path | None, *, timeout_s: float = 60.0) -> "Client":

@@ -33,7 +33,7 @@ def create(  # noqa: PLR0913 - the options of the command
 
     with session.client(state) as client:
         made = client.create_api_token(
-            name, user=user, roles=role, grants=grant, lifetime_s=seconds(ttl)
+            name, user=user, roles=role, grants=grant, lifetime_s=seconds(ttl, "--ttl")
         )
     if fmt in {"json", "yaml"}:
         output.show_one(made, fmt)
@@ -42,7 +42,7 @@ def create(  # noqa: PLR0913 - the options of the command
     typer.echo(
         f"token {made.id} of {made.owner} with {', '.join(made.scope)}, valid until "
         f"{output.local_time(made.expires_at)}; it is not shown again "
-        f"(undo: hivemesh token revoke {made.id})",
+        f"(undo: {session.here(f'hivemesh token revoke {made.id}')})",
         err=True,
     )
 

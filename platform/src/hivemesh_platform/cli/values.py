@@ -9,8 +9,8 @@ from hivemesh_sdk.errors import ConfigurationError
 from pydantic import JsonValue
 
 
-def parse_labels(pairs: Sequence[str]) -> dict[str, str]:
-    """Read `name=value` pairs; the values are text.
+def parse_labels(pairs: Sequence[str], option: str = "--label") -> dict[str, str]:
+    """Read `name=value` pairs of an option; the values are text.
 
     Raises:
         ConfigurationError: a pair has no `=`.
@@ -19,8 +19,8 @@ def parse_labels(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not sign or not name:
-            message = f"{pair!r} is no label; write NAME=VALUE"
-            raise ConfigurationError(message, slug="configuration-invalid")
+            message = f"{option}: {pair!r} is no label; write NAME=VALUE"
+            raise ConfigurationError(message, slug="command-misused")
         labels[name] = value
     return labels
 
@@ -47,8 +47,8 @@ def read_lines(source: str) -> "list[JsonValue]":
     return values
 
 
-def seconds(text: str) -> float:
-    """Read a duration: a number with s, m, h or d.
+def seconds(text: str, option: str) -> float:
+    """Read the duration that an option has: a number with s, m, h or d.
 
     Raises:
         ConfigurationError: it is none.
@@ -56,8 +56,8 @@ def seconds(text: str) -> float:
     units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
     number, unit = text[:-1], text[-1:]
     if unit not in units or not number.replace(".", "", 1).isdecimal():
-        message = f"{text!r} is no duration; write 15m, 12h or 30d"
-        raise ConfigurationError(message, slug="configuration-invalid")
+        message = f"{option}: {text!r} is no duration; write 15m, 12h or 30d"
+        raise ConfigurationError(message, slug="command-misused")
     return float(number) * units[unit]
 
 
@@ -82,4 +82,4 @@ def since_time(text: str) -> str:
         return text
     from datetime import UTC, datetime, timedelta
 
-    return (datetime.now(UTC) - timedelta(seconds=seconds(text))).isoformat()
+    return (datetime.now(UTC) - timedelta(seconds=seconds(text, "--since"))).isoformat()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
+SOON_S = 1.0  # a call that has ended by then shows nothing but its result
+
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="The worker's name, as `worker list` shows it.")
 ]
@@ -46,8 +48,8 @@ def list_(
         ],
         fmt,
         wide=[("publisher", "publisher"), ("manifest", "manifest_digest")],
-        empty="no workers are installed; put one into the project's folder workers/, or name its "
-        "folder in `workers.folders`, and start again",
+        empty="no workers are installed; put one into the project's folder workers/, where it is "
+        "found within seconds, or name its folder in `workers.folders` and start again",
     )
 
 
@@ -167,9 +169,23 @@ def scale(
     if fmt in {"json", "yaml", "name"}:
         output.show_one(worker, fmt, name="name")
     else:
-        typer.echo(
-            f"{name}: {before} -> {worker.wanted} instances (undo: hivemesh worker scale {name} {before})"
-        )
+        undo = session.here(f"hivemesh worker scale {name} {before}")
+        typer.echo(f"{name}: {before} -> {worker.wanted} instances (undo: {undo})")
+
+
+@app.command()
+def restart(name: Name, fmt: output.Format = "table", state: session.State = None) -> None:
+    """Replace the instances of a worker, as after a change of its code; each finishes its steps first.
+
+    Example:  hivemesh worker restart word-counter
+    """
+    with session.client(state) as client:
+        worker = client.restart(name)
+    if fmt in {"json", "yaml", "name"}:
+        output.show_one(worker, fmt, name="name")
+    else:
+        further = session.here("hivemesh worker list")
+        typer.echo(f"{name}: {worker.wanted} instances are replaced; `{further}` follows them")
 
 
 @app.command("join-token")
@@ -189,7 +205,7 @@ def join_token(
     from hivemesh_platform.cli.values import seconds
 
     with session.client(state) as client:
-        token = client.join_token(name, instance=instance, lifetime_s=seconds(ttl))
+        token = client.join_token(name, instance=instance, lifetime_s=seconds(ttl, "--ttl"))
     if fmt in {"json", "yaml"}:
         output.show_document({"worker": name, "token": token}, fmt)
     else:
@@ -209,30 +225,31 @@ def call(
         str | None, typer.Option("--input", "-i", help="A JSON file with the input, - for stdin.")
     ] = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait for the end.", min=0, max=20)] = 20,
-    fmt: output.Format = "json",
+    fmt: output.Format = "table",
     state: session.State = None,
 ) -> int:
-    """Call one capability with one input and print its result.
+    """Call one capability with one input and print its result as JSON.
 
     Example:  echo '{"subject": "Invoice 7"}' | hivemesh worker call email.classify@1 -i - -w types='["bill"]'
     """
     from hivemesh_sdk.safeio.pairs import parse_pairs
 
     from hivemesh_platform.cli.artifact import stored
+    from hivemesh_platform.cli.job import show_result
+    from hivemesh_platform.cli.pipeline import exit_code
+    from hivemesh_platform.cli.progress import follow
     from hivemesh_platform.cli.values import read_json
 
     value = read_json(input_) if input_ is not None else None
     with session.client(state) as client:
         options = stored(client, parse_pairs(with_ or []))
-        run = client.call(capability, value, options, wait_s=wait)
-    if fmt == "name":
-        typer.echo(run.id)
-    elif "result" in run.outputs:
-        output.show_document(run.outputs["result"], fmt)
-    else:
-        details.show_run(run, fmt)
-        return 6 if not run.state.ended else 1
-    return 0
+        job = client.call(capability, value, options, wait_s=min(wait, SOON_S))
+        if not job.state.ended:
+            typer.echo(f"{job.id}: {job.state}", err=True)
+            job = follow(client, job.id, for_s=max(0, wait - SOON_S))
+    if job.state.ended or fmt != "table":
+        return show_result(job, fmt)
+    return exit_code(job.state)
 
 
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it is kept in the audit trail.")]
@@ -253,7 +270,7 @@ def evict(
 
     A supervised instance is replaced at once, with a fresh identity.
 
-    Examples:  hivemesh worker evict wi-3f2a90c1d7 --reason "strange load"
+    Examples:  hivemesh worker evict wi-3f2a90c1d7 --reason "strange load"  ·
                hivemesh worker evict email-parser --reason "host rebuilt"
     """
     with session.client(state) as client:
@@ -269,7 +286,7 @@ def ban(
 
     Undo: hivemesh worker unban TARGET
 
-    Examples:  hivemesh worker ban email-parser --reason "compromised"
+    Examples:  hivemesh worker ban email-parser --reason "compromised"  ·
                hivemesh worker ban sha256:9f86d0… --reason "known bad build"
     """
     with session.client(state) as client:
@@ -361,6 +378,7 @@ def revoke_credential(
         revoked = client.revoke_credential(credential_id)
     if fmt == "table":
         typer.echo(f"{revoked.id} of {revoked.worker}: revoked")
-        typer.echo(f"its instances: hivemesh worker evict {revoked.worker} --reason …", err=True)
+        evict_them = session.here(f"hivemesh worker evict {revoked.worker} --reason …")
+        typer.echo(f"its instances: {evict_them}", err=True)
     else:
         output.show_one(revoked, fmt)

@@ -14,6 +14,7 @@ from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.contracts.steps import Member
 
 from hivemesh_platform.artifacts.model import Holding
+from hivemesh_platform.execution.ahead import Ahead
 from hivemesh_platform.execution.ledger.counters import ExecutionCounters
 from hivemesh_platform.execution.ledger.port import Claim, Effects, StaleAttemptError
 from hivemesh_platform.execution.model import JOB_NODE
@@ -104,6 +105,7 @@ class HeldSteps:
         self._look_up: LookUp | None = None
         self._by_member: dict[str, HeldStep] = {}  # small jobs that travel with others
         self._early = 0
+        self.ahead = Ahead()
 
     def follow(self, look_up: LookUp) -> None:
         """Have steps that are not held here looked up among those of other replicas."""
@@ -187,7 +189,9 @@ class HeldSteps:
         if step is not None and step.claim.fence.attempt == attempt:
             return True
         step = self._by_member.get(key)
-        return step is not None and step.members[key].fence.attempt == attempt
+        if step is not None:
+            return step.members[key].fence.attempt == attempt
+        return self.ahead.holds(key, attempt)
 
     def endpoints(self) -> list[Endpoint]:
         """Return the instances that run steps."""

@@ -6,7 +6,6 @@ from typing import Literal
 
 import msgspec
 from hivemesh_sdk.contracts.api import RunState
-from hivemesh_sdk.contracts.names import step_key
 from hivemesh_sdk.contracts.problems import Problem, slug_of
 from hivemesh_sdk.contracts.steps import StepKind
 
@@ -26,7 +25,7 @@ class WorkKey(msgspec.Struct, frozen=True, gc=False):
     seq: int
 
     def __str__(self) -> str:
-        return step_key(self.run, self.node, self.seq)
+        return f"{self.run}.{self.node}.{self.seq}"  # `step_key` takes twice as long
 
 
 class Fence(msgspec.Struct, frozen=True, gc=False):
@@ -205,6 +204,11 @@ def node_state(*, completed: int, failed: int, rejected: int) -> RunState:
     if failed and not completed:
         return RunState.FAILED
     return RunState.PARTIAL if failed or rejected else RunState.COMPLETED
+
+
+def lines_of(batch: bytes) -> list[bytes]:
+    """The records of a batch: line ends are those of NDJSON alone."""
+    return batch.removesuffix(b"\n").split(b"\n") if batch else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ from hivemesh_platform.execution.runs.pipelines import PipelineService
 from hivemesh_platform.execution.runs.service import RunParts, RunService
 from hivemesh_platform.execution.steps.claims import Claimer
 from hivemesh_platform.execution.steps.dispatch import Dispatcher
+from hivemesh_platform.execution.steps.ends import Ends
 from hivemesh_platform.execution.steps.parts import Parts
 from hivemesh_platform.execution.wakes import Wakes
 from hivemesh_platform.knowledge.service import DatasetService, DatasetWriter
@@ -134,7 +135,9 @@ async def open_execution(ports: ExecutionPorts) -> AsyncIterator[Execution]:
         wakes=wakes,
         work=work,
         runs=signals,
+        ends=Ends(ports.database, ledger, lambda: milliseconds(ports.clock)),
         counters=counters,
+        has_others=lambda: bool(ports.replicas.others),
     )
     children: asyncio.Future[Children] = asyncio.get_running_loop().create_future()
     nodes = NodeRunner(ports.database, ledger, answers, wakes, ports.clock, children)

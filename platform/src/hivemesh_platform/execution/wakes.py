@@ -32,6 +32,10 @@ class Wakes:
         self.runs.give_end(run)
         ended = set(effects.ended_nodes)
         for one in {*effects.ended_runs, *(of for of, _ in ended)}:
+            self.held.ahead.forget(
+                one,
+                None if one in effects.ended_runs else {node for of, node in ended if of == one},
+            )
             if one != run:  # a nested run that was ended with its step
                 self.runs.give_end(one)
             for step in self.held.of_run(one):

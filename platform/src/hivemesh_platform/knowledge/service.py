@@ -1,6 +1,6 @@
 """Datasets: written part by part inside the ledger's transactions, read in order."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from hivemesh_sdk.errors import NotAuthorizedError, NotFoundError
 
@@ -63,18 +63,20 @@ class DatasetWriter:
         )
         return version
 
-    def add_part(
+    def add_parts(
         self,
         tx: Transaction,
         name: str,
         version: int,
-        seq: int,
-        batch: BatchRef,
+        parts: Sequence[tuple[int, BatchRef]],
         tenant: str = "default",
     ) -> None:
-        """Add the part `seq` to a version that is being written; a second one is an error."""
-        part = Part(seq, batch.sha256, batch.count, batch.bytes, batch.encoding)
-        store.insert_part(tx, name, version, part, tenant)
+        """Add parts by their numbers to a version that is being written; none of them twice."""
+        made = [
+            Part(seq, batch.sha256, batch.count, batch.bytes, batch.encoding)
+            for seq, batch in parts
+        ]
+        store.insert_parts(tx, name, version, made, tenant)
 
     def close(
         self, tx: Transaction, name: str, version: int, state: str, tenant: str = "default"
@@ -104,7 +106,10 @@ class DatasetService:
         """
         found = await self._database.read(lambda tx: _found(tx, name, version, tenant))
         if found is None:
+            newest = await self._database.read(lambda tx: store.find(tx, name, None, tenant))
             message = f"there is no dataset {name!r}"
+            if newest is not None:
+                message += f" version {version}; the newest is {newest.version}"
             raise NotFoundError(message)
         return found
 

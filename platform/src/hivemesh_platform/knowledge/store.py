@@ -1,5 +1,6 @@
 """The statements on datasets."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -46,17 +47,30 @@ def insert(tx: Transaction, version: DatasetVersion) -> None:
     )
 
 
-def insert_part(tx: Transaction, name: str, version: int, part: Part, tenant: str) -> None:
-    """Add a part and count its records."""
-    tx.send(
+def insert_parts(
+    tx: Transaction, name: str, version: int, parts: Sequence[Part], tenant: str
+) -> None:
+    """Add parts and count their records."""
+    if not parts:
+        return
+    tx.execute_many(
         """INSERT INTO dataset_part (name, version, seq, sha256, count, bytes, encoding, tenant)
            VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
-        (name, version, part.seq, part.sha256, part.count, part.bytes, part.encoding, tenant),
+        [
+            (name, version, part.seq, part.sha256, part.count, part.bytes, part.encoding, tenant)
+            for part in parts
+        ],
     )
     tx.send(
         """UPDATE dataset SET records = records + ?, bytes = bytes + ?
             WHERE name = ? AND version = ? AND tenant = ?""",
-        (part.count, part.bytes, name, version, tenant),
+        (
+            sum(part.count for part in parts),
+            sum(part.bytes for part in parts),
+            name,
+            version,
+            tenant,
+        ),
     )
 
 

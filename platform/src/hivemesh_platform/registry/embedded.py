@@ -62,9 +62,13 @@ class EmbeddedDirectory:
         self._add(instance)
 
     async def beat(
-        self, instance_id: str, heartbeat: Heartbeat, expires_at: datetime | None = None
+        self,
+        instance_id: str,
+        heartbeat: Heartbeat,
+        expires_at: datetime | None = None,
+        clock_off: str = "",
     ) -> Instance:
-        """Renew the lease; take over the load and when the certificate of today expires.
+        """Renew the lease; take over load, expiry of the certificate, and by how much its clock is off.
 
         Raises:
             InstanceUnknownError: it is not there, or is another incarnation.
@@ -73,7 +77,7 @@ class EmbeddedDirectory:
         if known is None or heartbeat.incarnation not in {"", known.incarnation}:
             message = f"instance {instance_id!r} is not registered"
             raise InstanceUnknownError(message)
-        instance = known.beaten(heartbeat, self._clock.monotonic(), expires_at)
+        instance = known.beaten(heartbeat, self._clock.monotonic(), expires_at, clock_off)
         self._replace(instance)
         return instance
 

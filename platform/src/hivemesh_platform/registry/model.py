@@ -53,6 +53,12 @@ class ClockOffError(ConflictError):
 
     slug = "clock-off"
 
+    def __init__(self, instance_id: str, difference: str, now: datetime) -> None:
+        super().__init__(
+            f"the clock of {instance_id} is {difference}, where it is {now:%Y-%m-%dT%H:%M:%SZ}"
+        )
+        self.told = f"its clock is {difference} ({self.problem().code})"
+
 
 class InstanceDuplicateError(ConflictError):
     """Another live process uses this instance name."""
@@ -99,6 +105,7 @@ class Instance:
     pid: int = 0
     draining: bool = False
     tells_time: bool = False  # whether it says what its clock shows
+    clock_off: str = ""  # by how much, or "" where it is right: it takes nothing new meanwhile
     incompatible: str = ""  # why, or "" where it is compatible
     registered_at: datetime
     certificate_expires_at: datetime
@@ -113,7 +120,7 @@ class Instance:
             return InstanceState.INCOMPATIBLE
         if age > UNHEALTHY_AFTER_S:
             return InstanceState.UNHEALTHY
-        return InstanceState.DRAINING if self.draining else InstanceState.LIVE
+        return InstanceState.DRAINING if self.draining or self.clock_off else InstanceState.LIVE
 
     def changes_at(self) -> tuple[float, float]:
         """The monotonic times at which silence changes the state."""
@@ -143,7 +150,11 @@ class Instance:
         )
 
     def beaten(
-        self, heartbeat: Heartbeat, now: float, expires_at: datetime | None = None
+        self,
+        heartbeat: Heartbeat,
+        now: float,
+        expires_at: datetime | None = None,
+        clock_off: str = "",
     ) -> "Instance":
         """The instance after a heartbeat. Slots beyond the registered capabilities are ignored."""
         known = {
@@ -157,6 +168,7 @@ class Instance:
             memory=_fraction(heartbeat.memory),
             draining=heartbeat.draining,
             tells_time=bool(heartbeat.clock),
+            clock_off=clock_off,
             certificate_expires_at=expires_at or self.certificate_expires_at,
             heartbeat_at=now,
         )
@@ -203,21 +215,14 @@ def check_registration(
         raise ManifestMismatchError(message)
 
 
-def check_clock(instance_id: str, clock: float, now: datetime) -> None:
-    """Refuse an instance that would refuse what it is given.
-
-    Raises:
-        ClockOffError: with who is ahead, by how much, and both times.
-    """
+def clock_error(instance_id: str, clock: float, now: datetime) -> ClockOffError | None:
+    """Say who is ahead and by how much, of an instance that would refuse what it is given."""
     off_s = clock - now.timestamp()
     if not clock or -SKEW_S <= off_s <= SKEW_S - UNDERWAY_S:
-        return
+        return None
     where = "ahead of" if off_s > 0 else "behind"
-    message = (
-        f"the clock of {instance_id} is {abs(off_s):.0f} s {where} the platform's, "
-        f"where it is {now:%Y-%m-%dT%H:%M:%SZ}"
-    )
-    raise ClockOffError(message)
+    difference = f"{abs(off_s):.0f} s {where} the platform's"
+    return ClockOffError(instance_id, difference, now)
 
 
 def check_incarnation(known: Instance | None, incarnation: str, now: float) -> None:

@@ -30,9 +30,13 @@ class InstanceDirectory(Protocol):
         ...
 
     async def beat(
-        self, instance_id: str, heartbeat: Heartbeat, expires_at: datetime | None = None
+        self,
+        instance_id: str,
+        heartbeat: Heartbeat,
+        expires_at: datetime | None = None,
+        clock_off: str = "",
     ) -> Instance:
-        """Renew the lease; take over the load and when the certificate of today expires.
+        """Renew the lease; take over load, expiry of the certificate, and by how much its clock is off.
 
         Raises:
             InstanceUnknownError: it is not there, or is another incarnation.

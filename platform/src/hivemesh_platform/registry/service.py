@@ -1,7 +1,7 @@
 """Registers instances, renews their leases, and answers who is live. Knows no transport."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from hivemesh_sdk.clock import Clock
@@ -16,7 +16,6 @@ from hivemesh_sdk.contracts.manifest import Manifest
 from hivemesh_sdk.errors import InvalidError, NotAuthorizedError
 from hivemesh_sdk.safeio.documents import field_problems
 from hivemesh_sdk.trust.identity import Kind, Peer
-from msgspec.structs import replace
 from pydantic import ValidationError
 
 from hivemesh_platform.registry.model import (
@@ -26,9 +25,9 @@ from hivemesh_platform.registry.model import (
     InstanceUnknownError,
     ManifestMismatchError,
     WorkerType,
-    check_clock,
     check_incarnation,
     check_registration,
+    clock_error,
     incompatibility,
 )
 from hivemesh_platform.registry.ports import InstanceDirectory
@@ -63,7 +62,7 @@ class RegistryService:
     async def register(
         self, peer: Peer, instance_id: str, registration: Registration
     ) -> RegistrationReply:
-        """Take an instance into the directory.
+        """Take an instance into the directory; one whose clock is off takes nothing and is told so.
 
         Raises:
             NotAuthorizedError: the peer is not that very instance.
@@ -71,7 +70,6 @@ class RegistryService:
             CapabilityNotConsentedError, ManifestMismatchError, InstanceDuplicateError, InvalidError.
         """
         _check_owner(peer, instance_id, registration.worker)
-        self._check_clock(instance_id, registration.clock)
         if registration.manifest_digest in self._banned:
             message = f"the package {registration.manifest_digest[:12]}… is banned here"
             raise NotAuthorizedError(message)
@@ -80,8 +78,13 @@ class RegistryService:
         if not reason:
             check_registration(registration, manifest, self._installed(registration))
         now = self._directory.now()
-        check_incarnation(await self._directory.find(instance_id), registration.incarnation, now)
+        known = await self._directory.find(instance_id)
+        check_incarnation(known, registration.incarnation, now)
         instance = self._instance(peer, instance_id, registration, manifest, reason)
+        off = self._look_at_clock(instance_id, registration.clock)
+        if off is not None:
+            await self._keep_aside(instance, known, off, registration.clock)
+            raise off
         await self._directory.put(instance)
         self._log.info(
             "instance_registered",
@@ -103,13 +106,11 @@ class RegistryService:
             ClockOffError: its clock differs too much from ours; it takes nothing new.
         """
         await self._check_known(peer, instance_id)
-        try:
-            self._check_clock(instance_id, heartbeat.clock)
-        except ClockOffError:
-            draining = replace(heartbeat, draining=True)
-            await self._directory.beat(instance_id, draining, peer.not_after)
-            raise
-        await self._directory.beat(instance_id, heartbeat, peer.not_after)
+        off = self._look_at_clock(instance_id, heartbeat.clock)
+        told = off.told if off is not None else ""
+        await self._directory.beat(instance_id, heartbeat, peer.not_after, told)
+        if off is not None:
+            raise off
         return HeartbeatReply(bundle_sequence=bundle_sequence)
 
     async def deregister(self, peer: Peer, instance_id: str) -> None:
@@ -182,16 +183,34 @@ class RegistryService:
         if peer.uri != known.identity:
             raise _not_yours(peer, instance_id)
 
-    def _check_clock(self, instance_id: str, clock: float) -> None:
-        """Refuse an instance whose clock is off; the log names each once until it is right."""
-        try:
-            check_clock(instance_id, clock, self._clock.now())
-        except ClockOffError as error:
-            if instance_id not in self._off:
-                self._off.add(instance_id)
-                self._log.warning("clock_off", instance=instance_id, detail=error.detail)
-            raise
-        self._off.discard(instance_id)
+    def _look_at_clock(self, instance_id: str, clock: float) -> ClockOffError | None:
+        """Whether the clock of an instance is off; the log names each once until it is right."""
+        error = clock_error(instance_id, clock, self._clock.now())
+        if error is None:
+            self._off.discard(instance_id)
+        elif instance_id not in self._off:
+            self._off.add(instance_id)
+            self._log.warning("clock_off", instance=instance_id, detail=error.detail)
+        return error
+
+    async def _keep_aside(
+        self, instance: Instance, known: Instance | None, off: ClockOffError, clock: float
+    ) -> None:
+        """Have people and what waits see who would serve if its clock were right.
+
+        It asks again every two seconds: from the second time on that only renews its lease.
+        """
+        if known is None or known.incarnation != instance.incarnation:
+            await self._directory.put(replace(instance, clock_off=off.told))
+            return
+        load = Heartbeat(
+            slots=instance.slots,
+            active=known.active,
+            cpu=known.cpu,
+            memory=known.memory,
+            clock=clock,
+        )
+        await self._directory.beat(instance.id, load, instance.certificate_expires_at, off.told)
 
     def _installed(self, registration: Registration) -> WorkerType:
         installed = self.installed(registration.worker)

@@ -7,6 +7,7 @@ clock of whoever reads it, from the moment at which a new heartbeat was seen: cl
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 import structlog
@@ -64,7 +65,11 @@ class SharedDirectory(EmbeddedDirectory):
         self._own[instance.id] = self._turn
 
     async def beat(
-        self, instance_id: str, heartbeat: Heartbeat, expires_at: datetime | None = None
+        self,
+        instance_id: str,
+        heartbeat: Heartbeat,
+        expires_at: datetime | None = None,
+        clock_off: str = "",
     ) -> Instance:
         """Renew the lease; one that registered at another replica is looked up.
 
@@ -72,15 +77,17 @@ class SharedDirectory(EmbeddedDirectory):
             InstanceUnknownError: it is nowhere, or is another incarnation.
         """
         try:
-            instance = await super().beat(instance_id, heartbeat, expires_at)
+            instance = await super().beat(instance_id, heartbeat, expires_at, clock_off)
         except InstanceUnknownError:
             found = await self._shared.read(lambda tx: store.find(tx, [instance_id]))
             if not found:
                 raise
             self._take(found[0])
-            instance = await super().beat(instance_id, heartbeat, expires_at)
+            instance = await super().beat(instance_id, heartbeat, expires_at, clock_off)
         self._unwritten[instance_id] = StoredLoad(
-            heartbeat=heartbeat, expires_at=instance.certificate_expires_at
+            heartbeat=heartbeat,
+            expires_at=instance.certificate_expires_at,
+            clock_off=clock_off,
         )
         return instance
 
@@ -105,11 +112,12 @@ class SharedDirectory(EmbeddedDirectory):
         try:
             if unwritten:
                 await self._shared.write(lambda tx: store.write_beats(tx, unwritten))
-            changed, gone = await self._shared.read(lambda tx: self._read(tx, set(unwritten)))
+            read = await self._shared.read(lambda tx: self._read(tx, set(unwritten)))
         except PASSING:
             self._unwritten = {**unwritten, **self._unwritten}
             raise
         self._exchanged_at = self._clock.monotonic()
+        changed, gone, self._beats = read
         for stored in changed:
             if self._own.get(stored.instance.id, -1) < turn - 1:
                 self._take(stored)
@@ -132,7 +140,13 @@ class SharedDirectory(EmbeddedDirectory):
             else:
                 self._away = False
 
-    def _read(self, tx: Transaction, written: set[str]) -> tuple[list[StoredInstance], list[str]]:
+    def _read(
+        self, tx: Transaction, written: set[str]
+    ) -> tuple[list[StoredInstance], list[str], dict[str, int]]:
+        """What others have written, what has gone, and the beats that this was found by.
+
+        A read may be repeated, so nothing of this object changes here.
+        """
         present = dict(store.beats(tx))
         fresh = [
             name
@@ -140,8 +154,7 @@ class SharedDirectory(EmbeddedDirectory):
             if name not in written and self._beats.get(name) != beats
         ]
         gone = [name for name in self._beats if name not in present]
-        self._beats = present
-        return store.find(tx, fresh), gone
+        return store.find(tx, fresh), gone, present
 
     def _take(self, stored: StoredInstance) -> None:
         """Take over what another replica has written of an instance."""
@@ -149,9 +162,9 @@ class SharedDirectory(EmbeddedDirectory):
         now = self._clock.monotonic()
         instance = stored.instance
         if known is not None and known.incarnation == instance.incarnation:
-            instance = known
+            instance = replace(known, clock_off=instance.clock_off)
         if load is None or load.heartbeat.incarnation not in {"", instance.incarnation}:
             self._replace(instance.seen_at(now))
             return
-        self._replace(instance.beaten(load.heartbeat, now, load.expires_at))
+        self._replace(instance.beaten(load.heartbeat, now, load.expires_at, load.clock_off))
         self._hear(instance.identity, load.heartbeat.bundle_sequence, load.heartbeat.issuer)

@@ -8,7 +8,7 @@ import msgspec
 from hivemesh_sdk.contracts.instances import Heartbeat
 
 from hivemesh_platform.registry.model import Instance
-from hivemesh_platform.storage.transaction import Transaction
+from hivemesh_platform.storage.transaction import Transaction, listed
 
 AT_ONCE = 500  # ids in one statement
 _decode = msgspec.json.Decoder(Instance).decode
@@ -19,6 +19,7 @@ class StoredLoad(msgspec.Struct, frozen=True, kw_only=True):
 
     heartbeat: Heartbeat
     expires_at: datetime  # of its certificate
+    clock_off: str = ""
 
 
 _decode_load = msgspec.json.Decoder(StoredLoad).decode
@@ -57,7 +58,13 @@ def load(tx: Transaction, heartbeat_at: float) -> Sequence[Instance]:
     """Every stored instance, as if it had last beaten at this time."""
     rows = tx.all("SELECT document FROM instance ORDER BY id")
     return [
-        replace(_decode(row["document"]), heartbeat_at=heartbeat_at, active={}, draining=False)
+        replace(
+            _decode(row["document"]),
+            heartbeat_at=heartbeat_at,
+            active={},
+            draining=False,
+            clock_off="",
+        )
         for row in rows
     ]
 
@@ -71,8 +78,7 @@ def find(tx: Transaction, ids: Sequence[str]) -> list[StoredInstance]:
     """The rows of some instances; their heartbeats have no time, as clocks differ."""
     found: list[StoredInstance] = []
     for start in range(0, len(ids), AT_ONCE):
-        some = ids[start : start + AT_ONCE]
-        marks = ", ".join("?" * len(some))
+        marks, some = listed(ids[start : start + AT_ONCE])
         sql = f"SELECT document, load FROM instance WHERE id IN ({marks})"  # noqa: S608 - marks alone
         for row in tx.all(sql, some):
             load = _decode_load(row["load"]) if row["load"] else None

@@ -4,9 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from hivemesh_sdk.contracts.tickets import SKEW_S
 from hivemesh_sdk.errors import ConfigurationError, ConflictError
 
 BEAT_S = 1.0  # between two heartbeats, and between two looks at those of the others
+IN_A_ROW = 2  # heartbeats
 SILENT_BEATS = 6  # looks in a row that saw no new heartbeat: it is declared dead
 
 
@@ -110,6 +112,34 @@ class Watch:
                 silent.append(one)
         self._seen = seen
         return silent
+
+
+class Clocks:
+    """Finds whose clock is off ours, by the time in heartbeats that are new.
+
+    Two in a row have to say so: where we were stopped, one is older than it looks.
+    """
+
+    def __init__(self, own: str) -> None:
+        self._own = own
+        self._beats: dict[str, tuple[int, int]] = {}
+        self._off: dict[str, int] = {}  # new heartbeats in a row
+
+    def look(self, replicas: Iterable[Replica], now: int) -> dict[str, float]:
+        """Take a look; returns by how many seconds each is ahead that was found to be off."""
+        before, self._beats = self._beats, {}
+        found: dict[str, float] = {}
+        for one in replicas:
+            if not one.is_live or one.id == self._own:
+                continue
+            self._beats[one.id] = beats = (one.epoch, one.beats)
+            if before.get(one.id, beats) == beats:
+                continue
+            ahead_s = (one.seen_at - now) / 1000
+            self._off[one.id] = self._off.get(one.id, 0) + 1 if abs(ahead_s) > SKEW_S else 0
+            if self._off[one.id] == IN_A_ROW:
+                found[one.id] = ahead_s
+        return found
 
 
 def is_vacant(leadership: Leadership | None, replicas: Mapping[str, Replica]) -> bool:

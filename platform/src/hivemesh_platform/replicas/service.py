@@ -7,7 +7,7 @@ it is, and execution does the taking.
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from hivemesh_platform.replicas import store
 from hivemesh_platform.replicas.model import (
     BEAT_S,
     SILENT_BEATS,
+    Clocks,
     Leadership,
     Replica,
     ReplicaIdInUseError,
@@ -82,9 +83,10 @@ class Replicas:
         self._clock = clock
         self._singletons = tuple(singletons)
         self._watch = Watch(own.id)
+        self._clocks = Clocks(own.id)
         self._snapshot = Snapshot()
         self._urls = Urls()
-        self._confirmed = float("-inf")  # monotonic: when a heartbeat came through last
+        self._confirmed = float("-inf")  # monotonic: when the last good heartbeat was sent
         self._gone: dict[str, Replica] = {}
         self._changed = asyncio.Event()
         self._away = False
@@ -100,8 +102,9 @@ class Replicas:
         before = await self._database.read(store.all_replicas)
         self._check_keys(before)
         await self._check_free(before)
+        asked = self._clock.monotonic()
         self.standing.epoch = await self._database.write(self._join)
-        self._confirmed = self._clock.monotonic()
+        self._confirmed = asked
         _log.info("replica_joined", replica=self.own.id, epoch=self.standing.epoch)
         await self.tick()
 
@@ -138,17 +141,26 @@ class Replicas:
 
     async def tick(self) -> None:
         """Beat once, look at the others, and lead where nobody does."""
+        asked = self._clock.monotonic()  # the others count from the beat, not from its answer
         found = await self._database.write(self._beat)
         if found.fenced:
             await self._join_again()
             return
-        self._confirmed = self._clock.monotonic()
+        self._confirmed = asked
         self._snapshot = found
+        self._tell_clocks(found.replicas.values())
         silent = self._watch.look(found.replicas.values())
         gone = [one for one in found.replicas.values() if not one.is_live and not one.settled]
         self._gone = {one.id: one for one in (*gone, *silent) if one.id != self.own.id}
         if self._gone:
             self._changed.set()
+
+    def _tell_clocks(self, replicas: Iterable[Replica]) -> None:
+        """Log once whose clock is off: workers refuse the tickets of one of us."""
+        for replica, ahead_s in self._clocks.look(replicas, self._now()).items():
+            where = "ahead of" if ahead_s > 0 else "behind"
+            detail = f"its clock is {abs(ahead_s):.0f} s {where} ours"
+            _log.warning("replica_clock_off", replica=replica, detail=detail)
 
     async def gone(self) -> list[Replica]:
         """Wait for replicas whose work somebody has to take over: silent, dead, or left."""
@@ -227,9 +239,10 @@ class Replicas:
     async def _join_again(self) -> None:
         _log.error("replica_was_declared_dead", replica=self.own.id, epoch=self.standing.epoch)
         self.standing.refused += 1
+        asked = self._clock.monotonic()
         self.standing.epoch = await self._database.write(self._join)
         self._watch = Watch(self.own.id)
-        self._confirmed = self._clock.monotonic()
+        self._confirmed = asked
         self.rejoined.set()
         _log.warning("replica_joined_again", replica=self.own.id, epoch=self.standing.epoch)
 

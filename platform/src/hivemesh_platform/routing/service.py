@@ -82,7 +82,7 @@ class RoutingService:
         number = self._board.choose(wanted, requirement.avoid)
         chosen = self._board.chosen(number)
         if chosen is None:
-            return NoCandidate(self._board.reason(number))
+            return NoCandidate(self._with_clocks(self._board.reason(number), wanted))
         now = self._clock.monotonic()
         self._outliers.began(number, chosen, requirement.capability, requirement.records, now)
         return Choice(
@@ -102,7 +102,7 @@ class RoutingService:
         found += self._out_of_use(wanted)
         found.sort(key=lambda one: (bool(one.misses), bool(one.unmet), one.score, one.instance))
         return Survey(
-            reason=reason,
+            reason=self._with_clocks(reason, wanted) if reason else "",
             candidates=[
                 {"worker": self._worker_of(one.instance), **_shown(one, self._weights)}
                 for one in found[:SURVEYED]
@@ -180,7 +180,9 @@ class RoutingService:
     def absent(self, capability: str) -> str:
         """Why nothing serves the capability; "" where live instances are merely busy."""
         self._update()
-        return self._board.absent(requirements(capability))
+        wanted = requirements(capability)
+        reason = self._board.absent(wanted)
+        return self._with_clocks(reason, wanted) if reason else ""
 
     async def wait_for_change(self) -> None:
         """Return when instances or slots have changed since the last return."""
@@ -216,6 +218,21 @@ class RoutingService:
                 free=one.free(wanted.capability),
                 misses=_why_out(one, now),
             )
+
+    def _with_clocks(self, reason: str, wanted: Requirements) -> str:
+        """Why none could be chosen, with who serves the capability once its clock is right."""
+        if not self._board.absent(wanted):
+            return reason
+        now = self._directory.now()
+        off = sorted(
+            f"{one.id}: {one.clock_off}"
+            for one in self._directory.all()
+            if one.clock_off
+            and wanted.capability in one.capabilities
+            and one.state(now) is InstanceState.DRAINING
+        )
+        more = f", and {len(off) - 1} more" if off[1:] else ""
+        return f"{reason}; {off[0]}{more}" if off else reason
 
     def _worker_of(self, instance_id: str) -> str:
         found = self._directory.get(instance_id)
@@ -320,7 +337,7 @@ def _shown(one: Candidate, weights: Weights) -> dict[str, JsonValue]:
 def _why_out(instance: Instance, now: float) -> str:
     match instance.state(now):
         case InstanceState.DRAINING:
-            return "draining: it finishes what it has"
+            return instance.clock_off or "draining: it finishes what it has"
         case InstanceState.INCOMPATIBLE:
             return f"incompatible: {instance.incompatible}"
         case InstanceState.UNHEALTHY:

@@ -56,6 +56,19 @@ def refuse_incomplete(file: Path) -> None:
         raise DatabaseDamagedError(message)
 
 
+def set_aside(file: Path) -> str:
+    """Rename a file that is damaged or incomplete, whose content is made anew; returns what was wrong."""
+    try:
+        refuse_damaged(file)
+    except DatabaseDamagedError as error:
+        for suffix in ("-shm", "-wal", ""):  # the file last: no log may stand beside another file
+            part = file.with_name(f"{file.name}{suffix}")
+            if part.exists():
+                part.replace(file.with_name(f"{file.name}.damaged{suffix}"))
+        return error.detail.partition(";")[0]
+    return ""
+
+
 def _backup(file: Path) -> str:
     return f"put a backup in its place: rm -f {_beside(file)}; cp BACKUP/{file.name} {file}"
 

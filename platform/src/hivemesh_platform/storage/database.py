@@ -70,7 +70,10 @@ class Database(ABC):
 
     @abstractmethod
     async def read(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` in a thread on what is committed, all of it as of one moment."""
+        """Run `work` in a thread on what is committed, all of it as of one moment.
+
+        `work` changes nothing outside the transaction, because it may be run a second time.
+        """
 
     @abstractmethod
     async def notify(self, text: str) -> None:

@@ -45,6 +45,7 @@ MAX_NOTICE = 7900  # bytes; the server refuses 8000
 _PAUSE_S = (0.05, 1.0)  # between two tries to reach the server: shortest, longest
 _FORGET_WRITER_MS = 7 * 86_400_000
 _BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_ON_PRIMARY = "SELECT pg_current_wal_lsn()"  # an error on a standby, of what is behind
 _BEGIN = "BEGIN"
 _BEGIN_ALONE = "BEGIN ISOLATION LEVEL SERIALIZABLE"
 _BY_KEY = """
@@ -299,7 +300,8 @@ class PostgresDatabase(Database):
                 if servers.is_outdated(error) and not outdated:
                     outdated = True
                     continue
-                if not servers.is_gone(error) or self._closed:
+                away = servers.is_gone(error) or servers.is_behind(error)
+                if not away or self._closed:
                     raise servers.ours(error) from error
                 if until is not None and time.monotonic() >= until:
                     raise _unreachable() from error
@@ -315,6 +317,8 @@ class PostgresDatabase(Database):
             self._opened.append(wire)
         wire.send(_BEGIN_READ)
         try:
+            if self.server.pooled:  # who answers may be another one than at the connection's start
+                wire.send(_ON_PRIMARY)
             value = work(PostgresTransaction(wire))
             wire.commit()
         except BaseException:

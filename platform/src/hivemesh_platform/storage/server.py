@@ -32,6 +32,8 @@ _DEFAULTS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "10000",
     "client_encoding": "utf8",
+    # After a fail-over the old address may be a standby's, which is behind.
+    "target_session_attrs": "read-write",
 }
 _VERIFIED = frozenset({"verify-full", "verify-ca"})
 _REPEATS = {
@@ -172,6 +174,11 @@ def is_gone(error: BaseException) -> bool:
 def is_standby(error: BaseException) -> bool:
     """Whether a server that may not write has answered: after a fail-over, until DNS follows."""
     return isinstance(error, psycopg.Error) and error.sqlstate == "25006"
+
+
+def is_behind(error: BaseException) -> bool:
+    """Whether a standby was asked for what only a server has that takes writes."""
+    return isinstance(error, psycopg.Error) and error.sqlstate == "55000"
 
 
 def reason(error: BaseException) -> str:

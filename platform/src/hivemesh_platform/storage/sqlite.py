@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import structlog
 from hivemesh_sdk.errors import InvalidError
 
 from hivemesh_platform.storage.database import Database, Write, answer, new_write, not_open
@@ -34,6 +36,8 @@ _WRITER_PRAGMAS = (
     "PRAGMA busy_timeout=30000",
     "PRAGMA journal_size_limit=67108864",
 )
+
+_log = structlog.get_logger("hivemesh.storage")
 
 
 class SqliteTransaction(Transaction):
@@ -205,17 +209,44 @@ class SqliteDatabase(Database):
             loop.call_soon_threadsafe(ready.set_exception, _ours(error))
             return
         loop.call_soon_threadsafe(ready.set_result, None)
+        usable: sqlite3.Connection | None = connection
         while (group := self._next_group()) is not None:
-            _commit(connection, group)
+            usable = self._committed(usable, group)
             self._cpu_s = time.thread_time()
             answer(group)
-        connection.close()
+        if usable is not None:
+            usable.close()
+
+    def _committed(
+        self, connection: sqlite3.Connection | None, group: list[Write[Any]]
+    ) -> sqlite3.Connection | None:
+        """Give each write its outcome; returns the connection, None if it is of no use any more.
+
+        A transaction that cannot be rolled back ends with its connection; another one is opened.
+        """
+        try:
+            connection = connection or self._open_writer()
+        except (sqlite3.Error, OSError) as error:
+            _fail(group, error)
+            return None
+        try:
+            _commit(connection, group)
+        except BaseException:  # noqa: BLE001 - a writer that ends leaves all who write waiting
+            _log.exception("database_connection_lost", file=self.path.name)
+            with suppress(sqlite3.Error):
+                connection.close()
+            return None
+        return connection
 
     def _open_writer(self) -> sqlite3.Connection:
         self.path.touch(mode=0o600, exist_ok=True)
         connection = self._connect(read_only=False)
-        for pragma in _WRITER_PRAGMAS:
-            connection.execute(pragma)
+        try:
+            for pragma in _WRITER_PRAGMAS:
+                connection.execute(pragma)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _next_group(self) -> list[Write[Any]] | None:
@@ -236,9 +267,24 @@ class SqliteDatabase(Database):
 
 
 def _commit(connection: sqlite3.Connection, group: list[Write[Any]]) -> None:
-    if len(group) == 1 or not _commit_together(connection, group):
-        for write in group:
+    """Commit together, else one by one; whatever it raises, each write has its outcome."""
+    try:
+        if len(group) > 1 and _commit_together(connection, group):
+            return
+    except BaseException as error:
+        _fail(group, error)
+        raise
+    for number, write in enumerate(group):
+        try:
             _commit_alone(connection, write)
+        except BaseException as error:
+            _fail(group[number:], error)
+            raise
+
+
+def _fail(writes: Iterable[Write[Any]], error: BaseException) -> None:
+    for write in writes:
+        write.error = _ours(error)
 
 
 def _commit_alone(connection: sqlite3.Connection, write: Write[Any]) -> None:

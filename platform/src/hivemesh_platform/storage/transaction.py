@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 Value = str | int | float | bytes | None
+V = TypeVar("V", bound=Value)
 Parameters = Sequence[Value] | Mapping[str, Value]
 Dialect = Literal["sqlite", "postgresql"]
 
@@ -93,3 +94,21 @@ class Transaction(ABC):
     @abstractmethod
     def matching(column: str, pattern: str) -> tuple[str, str]:
         """Return a condition on a text column and its parameter; `*` stands for any characters."""
+
+
+def filled_up(values: Sequence[V]) -> list[V]:
+    """Repeat the last value until there are as many as a power of two; for `IN (…)`.
+
+    What a statement was prepared for is kept with 200 bytes for a parameter: those of lists of
+    each length would be kept beside each other.
+    """
+    filled = list(values)
+    while len(filled) & (len(filled) - 1):
+        filled.append(filled[-1])
+    return filled
+
+
+def listed(values: Sequence[V]) -> tuple[str, list[V]]:
+    """Return the question marks of `IN (…)` and their parameters."""
+    parameters = filled_up(values)
+    return ", ".join("?" * len(parameters)), parameters

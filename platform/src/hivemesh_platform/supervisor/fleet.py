@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from hivemesh_sdk import signals
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.instances import HEARTBEAT_S
 from hivemesh_sdk.errors import HivemeshError
@@ -91,7 +92,7 @@ class Fleet:
         self.refusal = Refusal()
         self.restarts = 0
         self.problem = ""
-        self.building = False
+        self.building_since: float | None = None
         self._recipe = recipe
         self._around = around
         self._backoff = Backoff()
@@ -305,11 +306,12 @@ class Fleet:
 
     async def _environment(self) -> Path:
         recipe = self._recipe()
-        self.building = not self._around.builder.prepared(recipe)
+        if not self._around.builder.prepared(recipe):
+            self.building_since = self._around.clock.monotonic()
         try:
             python = await self._around.builder.build(recipe, self.log.path)
         finally:
-            self.building = False
+            self.building_since = None
         if not self._members:
             await asyncio.to_thread(self._around.builder.remove_others, recipe)
         return python
@@ -360,5 +362,5 @@ def _how(code: int | None) -> str:
     if code is None:
         return "for an unknown reason"
     if code < 0:
-        return f"by signal {signal.Signals(-code).name}"
+        return f"by signal {signals.name_of(-code)}"
     return f"with exit code {code}"

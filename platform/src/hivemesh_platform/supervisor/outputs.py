@@ -8,7 +8,11 @@ import os
 import shutil
 from pathlib import Path
 
+import structlog
+
 BLOCK = 64 * 1024
+
+_log = structlog.get_logger("hivemesh.supervisor")
 
 
 class WorkerLog:
@@ -32,12 +36,19 @@ class WorkerLog:
                 return False
         except FileNotFoundError:
             return False
+        copy = self.path.with_name(f"{self.path.name}.copy")
+        try:
+            shutil.copyfile(self.path, copy)
+            copy.chmod(0o600)
+        except OSError as error:  # such as a full disk: what there is stays as it is
+            copy.unlink(missing_ok=True)
+            _log.error("log_not_rotated", log=self.path.name, detail=str(error))
+            return False
         for number in range(self._files - 1, 0, -1):
             older = self._numbered(number)
             if older.exists():
                 older.replace(self._numbered(number + 1))
-        shutil.copyfile(self.path, self._numbered(1))
-        self._numbered(1).chmod(0o600)
+        copy.replace(self._numbered(1))
         os.truncate(self.path, 0)
         return True
 

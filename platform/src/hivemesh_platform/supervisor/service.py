@@ -13,6 +13,7 @@ from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.errors import NotFoundError
 from hivemesh_sdk.trust.keys import write_private_file
 
+from hivemesh_platform.loops import forever
 from hivemesh_platform.registry.service import RegistryService
 from hivemesh_platform.registry.types import InstalledWorker, WorkerTypes
 from hivemesh_platform.routing.service import RoutingService
@@ -113,9 +114,8 @@ class Supervisor:
         self._update_fleets()
         self._adopt()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow_registry())
-            group.create_task(self._follow_suspects())
-            group.create_task(self._tick())
+            for loop in (self._follow_registry, self._follow_suspects, self._tick):
+                group.create_task(forever(loop.__qualname__, loop))
 
     async def stop(self, hurry: asyncio.Event) -> None:
         """End every worker process; nothing is left running."""
@@ -184,7 +184,7 @@ class Supervisor:
     def standing(self, worker: str, live: int) -> Standing:
         """How a worker stands; `live` is what the registry counts."""
         fleet = self._fleet(worker)
-        state, reason = _state(fleet, live)
+        state, reason = _state(fleet, live, self._clock.monotonic())
         return Standing(state, reason, fleet.wanted, fleet.restarts)
 
     def pid(self, worker: str, instance: str) -> int:
@@ -335,11 +335,14 @@ def _recipe(installed: InstalledWorker, project: Path | None) -> Recipe:
     )
 
 
-def _state(fleet: Fleet, live: int) -> tuple[str, str]:
+def _state(fleet: Fleet, live: int, now: float) -> tuple[str, str]:
     if fleet.refusal.all:
         return "banned", fleet.refusal.all
-    if fleet.building:
-        return "building", "its environment is being built"
+    if fleet.building_since is not None:
+        return (
+            "building",
+            f"its environment is being built, {now - fleet.building_since:.0f} s so far",
+        )
     if fleet.looping and live < fleet.wanted:
         return "crash-loop", fleet.problem
     if live >= fleet.wanted:

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from hivemesh_sdk.errors import ConfigurationError
-from hivemesh_sdk.failures import FAILURE, OK
+from hivemesh_sdk.failures import FAILURE, OK, UNREAD
 from hivemesh_sdk.lifecycle.location import locate
 
 if TYPE_CHECKING:
@@ -51,6 +52,16 @@ class _Reporter:
         self.command = command
         self.as_json = as_json
         self._results: dict[str, Result] = {}
+        self.unread = False  # the reader of the output has gone
+
+    def say(self, text: str) -> None:
+        """Print at once; an error here would be one of pytest."""
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            self.unread = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     @property
     def results(self) -> list[Result]:
@@ -84,7 +95,7 @@ class _Reporter:
         elif report.when == "call" and not result.outcome:
             result.outcome = "passed"
         if report.when == "teardown" and not self.as_json:
-            sys.stdout.write(_text(result))
+            self.say(_text(result))
 
     def pytest_collectreport(self, report: "pytest.CollectReport") -> None:
         """A suite that cannot be collected is a failure of its own."""
@@ -93,7 +104,7 @@ class _Reporter:
             result = Result(number, f"{report.nodeid} is collected", "failed", str(report.longrepr))
             self._results[report.nodeid] = result
             if not self.as_json:
-                sys.stdout.write(_text(result))
+                self.say(_text(result))
 
 
 def _run_pytest(reporter: _Reporter, junit: str | None) -> int:
@@ -116,7 +127,9 @@ def _run_pytest(reporter: _Reporter, junit: str | None) -> int:
         _print_json(reporter, counts)
     else:
         shown = ", ".join(f"{count} {name}" for name, count in counts.items())
-        sys.stdout.write(f"{reporter.folder.name}: {shown}\n")
+        reporter.say(f"{reporter.folder.name}: {shown}\n")
+    if reporter.unread:
+        return UNREAD
     return FAILURE if reporter.failed else OK
 
 

@@ -178,15 +178,16 @@ class CapabilityView(View):
 
 
 class PipelineView(View):
-    """A stored pipeline."""
+    """A pipeline that is stored, or lies in a folder of the installation."""
 
-    name: str
+    name: str  # of an invalid one that of its file
     version: int
     description: str = ""
     parameters: dict[str, JsonValue] = {}
     steps: list[str]
     outputs: list[str]
     origin: str = "stored"
+    problem: str = ""  # why its file cannot be used; then nothing else of it is known
 
 
 class NodeView(View):

@@ -19,6 +19,7 @@ class DeadLetterView(View):
     seq: int
     kind: str
     capability: str
+    options: dict[str, JsonValue] | None = None  # of its step; None in lists
     pipeline: str = ""  # "" for a job
     state: str  # open, retried, discarded
     cause: str  # crashes, retries, refused
@@ -38,6 +39,7 @@ class DeadLetterView(View):
 class ReplayRequest(Body):
     """`POST /v1/dead-letters/{id}/edit`: another input or other options; what is left out stays.
 
+    Of the options those that are named change, and null takes one out; the others stay.
     Of a letter of several records `record` says which one `input` replaces; all of them are run.
     """
 

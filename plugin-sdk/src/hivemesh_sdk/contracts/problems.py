@@ -78,7 +78,7 @@ _ROWS = (
         "invalid",
         422,
         "the request has the wrong shape",
-        "correct the fields that `errors` points at",
+        "correct the fields that are named",
     ),
     _type(
         1003,
@@ -279,7 +279,7 @@ _ROWS = (
         "step-failed",
         500,
         "the capability raised an error",
-        "see `detail` and the worker's log",
+        "see the worker's log; `hivemesh-worker call -vv` shows the stack trace",
         retryable=True,
     ),
     _type(
@@ -301,14 +301,14 @@ _ROWS = (
         "options-invalid",
         422,
         "the options of the capability are not valid",
-        "see `errors`; `hivemesh capability show NAME` prints the schema",
+        "mend what is named; `hivemesh capability show NAME` prints the schema",
     ),
     _type(
         1215,
         "input-invalid",
         422,
         "the input does not fit the capability",
-        "see `detail`; `hivemesh capability show NAME` prints the schema",
+        "mend what is named; `hivemesh capability show NAME` prints the schema",
     ),
     _type(
         1216,
@@ -318,17 +318,29 @@ _ROWS = (
         "repeat after `retry_after_s`",
         retryable=True,
     ),
-    _type(1217, "step-fatal", 422, "the capability refuses this input for good", "see `detail`"),
-    _type(1218, "configuration", 422, "the capability is not configured correctly", "see `detail`"),
+    _type(
+        1217,
+        "step-fatal",
+        422,
+        "the capability refuses this input for good",
+        "mend the input, or the worker",
+    ),
+    _type(
+        1218,
+        "configuration",
+        422,
+        "the capability is not configured correctly",
+        "mend the option or setting that is named",
+    ),
     _type(
         1219,
         "artifact-unavailable",
         502,
         "an artifact could not be read or stored",
-        "see `detail`; the step is repeated",
+        "wait: the step is repeated",
         retryable=True,
     ),
-    _type(1220, "skipped", 422, "there was nothing to do for this input", "see `detail`"),
+    _type(1220, "skipped", 422, "there was nothing to do for this input", "nothing is to be done"),
     _type(
         1221,
         "condition-undecided",
@@ -348,14 +360,14 @@ _ROWS = (
         "nothing-missing",
         409,
         "the run has gone on without nothing",
-        "only a run that is `partial` for want of an optional step is back-filled",
+        "a run is back-filled that has gone without an optional step, or whose dead letters jobs have mended",
     ),
     _type(
         1230,
         "limit-invalid",
         422,
         "the limit or its key is not written as it has to be",
-        "see `detail`; `hivemesh limit set --help` shows the forms",
+        "`hivemesh limit set --help` shows the forms",
     ),
     _type(
         1231,
@@ -384,7 +396,7 @@ _ROWS = (
         "replay-impossible",
         409,
         "this input cannot be run by itself",
-        "see `detail`; the run as a whole is repeated with `hivemesh run retry RUN`",
+        "the run as a whole is repeated with `hivemesh run retry RUN`",
     ),
     _type(
         1242,
@@ -398,7 +410,7 @@ _ROWS = (
         "database-damaged",
         409,
         "the database file is damaged",
-        "stop, keep the file as it is, and put a backup in its place; see `detail`",
+        "stop, keep the file as it is, and put a backup in its place, or take another way that is named",
     ),
     # 13xx: registry and routing
     _type(
@@ -466,7 +478,7 @@ _ROWS = (
         "manifest-invalid",
         422,
         "the manifest is not valid",
-        "correct what `errors` points at; `hivemesh-worker check`",
+        "correct what is named; `hivemesh-worker check`",
     ),
     _type(
         1311,
@@ -511,7 +523,7 @@ _ROWS = (
         "pipeline-invalid",
         422,
         "the pipeline is not valid",
-        "correct what `errors` points at; `hivemesh pipeline validate FILE`",
+        "correct what is named; `hivemesh pipeline validate FILE`",
     ),
     _type(
         1402,
@@ -585,7 +597,8 @@ _ROWS = (
         "port-taken",
         409,
         "a port is taken by another program",
-        "free it, or set another: HIVEMESH_API__PORT, HIVEMESH_API__ENROLMENT_PORT",
+        "free it, or set another: HIVEMESH_API__PORT, HIVEMESH_API__ENROLMENT_PORT, "
+        "HIVEMESH_API__PEOPLE_PORT; 0 takes a free one",
     ),
     _type(
         1605,

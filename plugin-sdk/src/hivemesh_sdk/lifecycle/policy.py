@@ -13,6 +13,7 @@ import structlog
 from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.policy import STALE_S, DenyList
 from hivemesh_sdk.errors import HivemeshError, RemoteError
+from hivemesh_sdk.pauses import around
 from hivemesh_sdk.trust.denials import Denials
 from hivemesh_sdk.trust.jws import SignatureInvalidError
 from hivemesh_sdk.trust.policy import CompiledPolicy, nothing_allowed, open_policy
@@ -131,7 +132,7 @@ class PolicyFetcher:
             if gives_up():
                 message = "the platform has no policy that its trust bundle confirms"
                 raise SignatureInvalidError(message)
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(around(pause_s))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def run(self) -> None:
@@ -145,7 +146,7 @@ class PolicyFetcher:
                 outcome = Taken.INVALID
             if outcome in {Taken.NEW, None}:
                 pause_s, self._failing = SHORTEST_PAUSE_S, False
-            await asyncio.sleep(0 if outcome is Taken.NEW else pause_s)
+            await asyncio.sleep(0 if outcome is Taken.NEW else around(pause_s))
             if outcome in {Taken.INVALID, Taken.OLDER}:
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

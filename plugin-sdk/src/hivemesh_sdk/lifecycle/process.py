@@ -29,6 +29,7 @@ from hivemesh_sdk.lifecycle.policy import PolicyFetcher, PolicyStore
 from hivemesh_sdk.lifecycle.private import own_path
 from hivemesh_sdk.lifecycle.remembered import Remembered
 from hivemesh_sdk.lifecycle.tokens import FileCredential, SupervisorTokens, Tokens
+from hivemesh_sdk.pauses import around, no_sooner
 from hivemesh_sdk.transport.balance import Caller, Discoverer
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import Target
@@ -44,7 +45,7 @@ from hivemesh_sdk.trust.source import IdentitySource
 from hivemesh_sdk.trust.tickets import announced_keys, own_identity
 from hivemesh_sdk.trust.tokens import Token
 from hivemesh_sdk.worker.access import Own
-from hivemesh_sdk.worker.server import ServerSettings, WorkerServer, quiet_collector
+from hivemesh_sdk.worker.server import ServerSettings, WorkerServer
 
 DRAIN_S = 30.0
 STOP_S = 10.0
@@ -162,13 +163,14 @@ class WorkerProcess:
                 waited = self._clock.monotonic() - since
                 if self._gives_up_after(waited):
                     raise
-                _log.info("platform_not_reached", detail=error.detail, again_in_s=pause_s)
+                wait_s = around(pause_s)
+                _log.info("platform_not_reached", detail=error.detail, again_in_s=round(wait_s, 1))
             except RemoteError as error:
                 if not error.document.retryable:
                     raise
-                pause_s = max(pause_s, error.document.retry_after_s or 0.0)
-                _log.info("enrolment_postponed", detail=error.detail, again_in_s=pause_s)
-            await asyncio.sleep(pause_s)
+                wait_s = no_sooner(max(pause_s, error.document.retry_after_s or 0.0))
+                _log.info("enrolment_postponed", detail=error.detail, again_in_s=round(wait_s, 1))
+            await asyncio.sleep(wait_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def _enrol_again(self, tokens: Tokens, instance: str) -> Identity:
@@ -252,7 +254,7 @@ class WorkerProcess:
             )
             source.refusals.subscribe(lambda reason, peer: server.refused.add(peer, reason.value))
             await server.start()
-            quiet_collector()
+            heap.quiet_collector()
             try:
                 async with serve(
                     server.app,  # type: ignore[arg-type]  # ASGI, typed without uvicorn
@@ -327,7 +329,7 @@ class WorkerProcess:
                 health.beat(self._health(running))
                 await self._refresh_bundle(running)
                 if running.server.stuck:
-                    _log.warning("stuck", reason="a step that was ended does not stop")
+                    _log.warning("stuck", reason="inline code does not stop, or has ended its loop")
                     self.stop()
                 if self._is_alone(running):
                     _log.warning("alone", seconds=round(running.membership.alone_s))
@@ -465,8 +467,9 @@ async def _bundle_of(source: IdentitySource, platforms: Platforms) -> Bundle:
         except PeerRefusedError:
             raise
         except TransportError as error:
-            _log.info("platform_not_reached", detail=error.detail, again_in_s=pause_s)
-        await asyncio.sleep(pause_s)
+            wait_s = around(pause_s)
+            _log.info("platform_not_reached", detail=error.detail, again_in_s=round(wait_s, 1))
+        await asyncio.sleep(wait_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 

@@ -1,5 +1,6 @@
 """One outgoing request from its first hop to its last: redirects, limits, what is read. Pure."""
 
+import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "accept-encoding"})
 _HARMLESS = frozenset(
     {"accept", "accept-language", "user-agent", "content-type", "content-language"}
@@ -157,7 +159,7 @@ class Body:
             raise FetchFailedError(message)
         self._unpack = zlib.decompressobj(_GZIP) if "gzip" in coding else None
         length = headers.get("content-length", "")
-        if length.isdigit() and int(length) > limit:
+        if _LENGTH.fullmatch(length) and int(length) > limit:
             raise self._too_large()
 
     def take(self, chunk: bytes) -> bytes:

@@ -15,6 +15,7 @@ import structlog
 from hivemesh_sdk.clock import Clock, SystemClock
 from hivemesh_sdk.contracts.instances import Discovery, Endpoint
 from hivemesh_sdk.errors import HivemeshError
+from hivemesh_sdk.pauses import around
 from hivemesh_sdk.transport.client import MeshClient
 from hivemesh_sdk.transport.connection import MAX_BODY, Chunk, Response, Target
 from hivemesh_sdk.transport.errors import TransportError, WorkerUnreachableError
@@ -161,7 +162,7 @@ class Discoverer:
         while True:
             await self.refresh(WAIT_S)
             if self.away:
-                await asyncio.sleep(PAUSE_S)
+                await asyncio.sleep(around(PAUSE_S))
 
     async def refresh(self, wait_s: float = 0.0) -> None:
         """Ask once; while the platform is away, what it said last stays valid."""

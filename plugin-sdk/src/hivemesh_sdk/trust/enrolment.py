@@ -17,6 +17,7 @@ from cryptography import x509
 
 from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.errors import ConfigurationError, RemoteError
+from hivemesh_sdk.pauses import around
 from hivemesh_sdk.transport.connection import Response, Target, call_once
 from hivemesh_sdk.transport.errors import (
     DeadlineExceededError,
@@ -88,7 +89,7 @@ async def enrol(
         except PeerRefusedError:
             raise
         except TransportError:
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(around(RETRY_S))
     return await _enrol_once(host, port, token, newcomer, key, deadline_s)
 
 

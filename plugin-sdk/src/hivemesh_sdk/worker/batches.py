@@ -3,7 +3,7 @@
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,13 @@ import msgspec
 
 from hivemesh_sdk.contracts.steps import MAX_RECORD_BYTES, Limits
 from hivemesh_sdk.errors import FatalError
-from hivemesh_sdk.worker.codec import Codec, encode, encode_record, field_problems
+from hivemesh_sdk.worker.codec import (
+    UNWRITABLE,
+    Codec,
+    UnwritableError,
+    encode_record,
+    field_problems,
+)
 from hivemesh_sdk.worker.records import Rejected
 
 MAX_REJECTED_HELD = 500  # so that a file without one good record takes no memory
@@ -61,11 +67,12 @@ class Cutter:
         """Take one record and say whether a batch was emitted.
 
         Raises:
-            FatalError: the record cannot be written as JSON, or a batch was not taken; whatever
-                the clock met when it cut one is raised here too.
+            FatalError: the record's type cannot be written as JSON, nor the checkpoint, or a batch
+                was not taken; whatever the clock met when it cut one is raised here too.
         """
         if not isinstance(checkpoint, _UNCHANGING):
-            checkpoint = msgspec.Raw(encode(checkpoint))  # the source may change it later
+            # the source may change it later
+            checkpoint = msgspec.Raw(encode_record(checkpoint, "a checkpoint"))
         with self._lock:
             self._go_on()
             emitted = self._take(record, checkpoint)
@@ -96,11 +103,17 @@ class Cutter:
             self._checkpoint = checkpoint
             return False
         before = len(self._lines)
-        _append(record, self._lines)
+        refused = None
+        try:
+            _append(record, self._lines)
+        except UnwritableError as error:
+            refused = _unwritable(error, checkpoint)
         size = len(self._lines) - before
         if size > MAX_RECORD_BYTES:
             del self._lines[before:]
-            self._rejected.append(_too_large(size, checkpoint))
+            refused = _too_large(size, checkpoint)
+        if refused is not None:
+            self._rejected.append(refused)
             self._checkpoint = checkpoint
             return False
         too_much = bool(before) and len(self._lines) > self._limits.bytes
@@ -127,7 +140,7 @@ class Cutter:
     def _cut(self) -> None:
         batch = None
         if self._count:
-            checkpoint = encode(self._checkpoint)
+            checkpoint = encode_record(self._checkpoint, "a checkpoint")
             if len(checkpoint) > MAX_CHECKPOINT_BYTES:
                 message = f"a checkpoint takes {len(checkpoint)} bytes; keep a position, no data"
                 raise FatalError(message, slug="output-invalid")
@@ -200,8 +213,10 @@ def join_answers(
 ) -> tuple[Batch, list[Rejected]]:
     """Encode the answers of a map; `positions` are the line numbers of the records they answer.
 
+    An answer that is too large, or has a value that cannot be written as JSON, is rejected.
+
     Raises:
-        FatalError: an answer cannot be written as JSON, or all together are too large.
+        FatalError: an answer's type cannot be written as JSON, or all together are too large.
     """
     rejected = [
         _placed(answer, position)
@@ -209,43 +224,48 @@ def join_answers(
         if isinstance(answer, Rejected)
     ]
     kept = [one for one in answers if not isinstance(one, Rejected)] if rejected else answers
-    data = _lines_of(kept)
-    if len(data) > MAX_RECORD_BYTES:
-        lines = [encode_record(one) for one in kept]
-        large = [len(line) > MAX_RECORD_BYTES for line in lines]
-        rejected += [
-            _too_large(len(line), number)
-            for number, (line, over) in enumerate(zip(lines, large, strict=True))
-            if over
-        ]
-        lines = [line for line, over in zip(lines, large, strict=True) if not over]
-        data = b"".join(line + b"\n" for line in lines)
-        kept = lines
+    count, data = len(kept), _lines_of(kept)
+    if data is None or len(data) > MAX_RECORD_BYTES:
+        places = (
+            position
+            for answer, position in zip(answers, positions, strict=True)
+            if not isinstance(answer, Rejected)
+        )
+        lines, refused = _each(kept, places)
+        rejected += refused
+        count, data = len(lines), b"".join(lines)
+    if data.count(b"\n") != count:
+        message = "a raw record contains a line break"
+        raise FatalError(message, slug="output-invalid")
     if len(data) > MAX_ANSWER_BYTES:
         message = (
             f"the answers of one batch take {len(data)} bytes; declare large fields as Artifact"
         )
         raise FatalError(message, slug="output-invalid")
-    return Batch(data, len(kept)), rejected
+    return Batch(data, count), rejected
 
 
-def _lines_of(records: Sequence[object]) -> bytes:
+def _lines_of(records: Sequence[object]) -> bytes | None:
     try:
-        data = _encode_lines(records)
-    except TypeError:  # a Pydantic model, or nothing that JSON knows
-        data = b"".join(_line(record) for record in records)
-    if data.count(b"\n") != len(records):
-        message = "a raw record contains a line break"
-        raise FatalError(message, slug="output-invalid")
-    return data
+        return _encode_lines(records)
+    except UNWRITABLE:  # a Pydantic model, or what cannot be written
+        return None
 
 
-def _line(record: object) -> bytes:
-    try:
-        return encode_record(record) + b"\n"
-    except TypeError as error:
-        message = f"the answer cannot be written as JSON: {error}"
-        raise FatalError(message, slug="output-invalid") from error
+def _each(records: Sequence[object], places: Iterable[int]) -> tuple[list[bytes], list[Rejected]]:
+    """The lines of the records, and those that become none."""
+    lines, refused = [], []
+    for record, place in zip(records, places, strict=True):
+        try:
+            line = encode_record(record) + b"\n"
+        except UnwritableError as error:
+            refused.append(_unwritable(error, place))
+            continue
+        if len(line) > MAX_RECORD_BYTES + 1:
+            refused.append(_too_large(len(line) - 1, place))
+        else:
+            lines.append(line)
+    return lines, refused
 
 
 def _append(record: object, lines: bytearray) -> None:
@@ -253,9 +273,9 @@ def _append(record: object, lines: bytearray) -> None:
     try:
         _encode_into(record, lines, -1)
         lines += b"\n"
-    except TypeError:
+    except UNWRITABLE:
         del lines[start:]
-        lines += _line(record)
+        lines += encode_record(record) + b"\n"
     if isinstance(record, msgspec.Raw) and lines.find(b"\n", start) != len(lines) - 1:
         message = "a raw record contains a line break"
         raise FatalError(message, slug="output-invalid")
@@ -287,3 +307,7 @@ def _placed(rejected: Rejected, position: int) -> Rejected:
 
 def _too_large(size: int, position: object) -> Rejected:
     return Rejected("record-too-large", f"{size} bytes; declare large fields as Artifact", position)
+
+
+def _unwritable(error: UnwritableError, position: object) -> Rejected:
+    return Rejected(error.slug, error.detail, position)

@@ -28,6 +28,7 @@ from hivemesh_sdk.contracts.steps import (
 from hivemesh_sdk.contracts.tickets import ExchangeReply, ExchangeRequest
 from hivemesh_sdk.contracts.unreadable import UNREADABLE
 from hivemesh_sdk.errors import FatalError, HivemeshError, RemoteError, RetryableError
+from hivemesh_sdk.pauses import around, no_sooner
 from hivemesh_sdk.transport.balance import Caller
 from hivemesh_sdk.transport.connection import Response, Target
 from hivemesh_sdk.worker.access import Right
@@ -194,7 +195,7 @@ class _Call:
                 if slug_of(error.document) not in {"overloaded", "draining"}:
                     raise
                 self.target = None
-                await asyncio.sleep(error.document.retry_after_s or RETRY_S)
+                await asyncio.sleep(pause(error.document))
 
     def _failed(self, document: Problem) -> HivemeshError:
         """What the caller's step ends with: a callee's crash is none of its own."""
@@ -217,6 +218,12 @@ class _Call:
     def asks(self, target: Target) -> None:
         """Note who is asked, before the answer: a long poll may be given up."""
         self.target = target
+
+
+def pause(refusal: Problem) -> float:
+    """How long a callee is let be that has no free slot."""
+    named = min(refusal.retry_after_s or 0.0, LONGEST_S)
+    return no_sooner(named) if named > 0 else around(RETRY_S)
 
 
 def _result(event: ResultEvent, body: bytes) -> bytes:

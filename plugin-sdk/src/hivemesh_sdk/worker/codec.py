@@ -14,16 +14,24 @@ import msgspec
 from hivemesh_sdk.contracts.artifacts import Artifact
 from hivemesh_sdk.contracts.printable import schema_components
 from hivemesh_sdk.contracts.problems import FieldProblem
-from hivemesh_sdk.errors import ConfigurationError
+from hivemesh_sdk.errors import ConfigurationError, FatalError
 from hivemesh_sdk.worker.records import Raw
 from hivemesh_sdk.worker.secrets import NO_VAULT, Vault, option_decoder
 
 Type = Any  # an annotation: a class, a union, a generic alias
 
+UNWRITABLE = (TypeError, ValueError, RecursionError)  # what has no form in JSON, or holds it
+
 _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
 _PATH = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[\.\.\.\]")
+
+
+class UnwritableError(FatalError):
+    """A value cannot be written as JSON, such as text that is no Unicode; others of its type can."""
+
+    slug = "output-invalid"
 
 
 class Codec:
@@ -50,18 +58,27 @@ class Codec:
         return msgspec.convert(value, self.type, dec_hook=option_decoder(vault))
 
     def _each_line(self, data: bytes) -> list[Any]:
-        return [self.decode(line) for line in data.splitlines() if line]
+        return [self.decode(line) for line in data.split(b"\n") if line]
 
 
-def encode_record(record: object) -> bytes:
-    """The JSON of a record, on one line."""
+def encode_record(record: object, what: str = "the answer") -> bytes:
+    """The JSON of a record, on one line.
+
+    Raises:
+        UnwritableError: because of its value.
+        FatalError: because of its type.
+    """
     try:
+        if _is_pydantic(type(record)):
+            data: str = record.model_dump_json()  # type: ignore[attr-defined] # a Pydantic model
+            return data.encode()
         return encode(record)
-    except TypeError:
-        if not _is_pydantic(type(record)):
-            raise
-    data: str = record.model_dump_json()  # type: ignore[attr-defined] # a Pydantic model
-    return data.encode()
+    except TypeError as error:
+        message = f"{what} cannot be written as JSON: {error}"
+        raise FatalError(message, slug="output-invalid") from error
+    except UNWRITABLE as error:
+        message = f"{what} cannot be written as JSON: {error}"
+        raise UnwritableError(message) from error
 
 
 def options_of(codec: Codec | None, given: Mapping[str, object], vault: Vault = NO_VAULT) -> object:

@@ -363,8 +363,7 @@ class Execution(msgspec.Struct, eq=False):
             sha256=sha256,
             artifacts=list(artifacts),
         )
-        self.ended = True
-        self._append(event, body or b"", 0, wake=True)
+        self._append(event, body or b"", 0, wake=True, ends=True)
         self._listener.execution_ended(self)
 
     def fail(self, problem: Problem, *, refused: bool = False) -> None:
@@ -373,8 +372,9 @@ class Execution(msgspec.Struct, eq=False):
             return
         if refused:
             self.refused = problem
-        self.ended = self.failed = True
-        self._append(ProblemEvent(no=self.last_no + 1, problem=problem), b"", 0, wake=True)
+        self.failed = True
+        event = ProblemEvent(no=self.last_no + 1, problem=problem)
+        self._append(event, b"", 0, wake=True, ends=True)
         self._listener.execution_ended(self)
 
     def release(self) -> None:
@@ -388,8 +388,11 @@ class Execution(msgspec.Struct, eq=False):
                 self.right = self.right.bare
             self._listener.execution_released(self)
 
-    def _append(self, event: Event, body: bytes, cost: int, *, wake: bool) -> None:
-        line = _encode(event) + b"\n"
+    def _append(
+        self, event: Event, body: bytes, cost: int, *, wake: bool, ends: bool = False
+    ) -> None:
+        line = _encode(event) + b"\n"  # what cannot be written changes nothing
+        self.ended = ends
         size = len(line) + len(body)
         number = self.last_no = event.no
         self._events.append(Buffered(number, line, body, size, cost))

@@ -44,6 +44,7 @@ def main(file_descriptor: int) -> int:
     """Serve the channel; the process ends when the other end closes."""
     os.dup2(2, 1)  # what the author's code prints goes to the log
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the front, which then stops us
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a TextIOWrapper; as standard error has it
     sys.stdout = MaskedStream(sys.stdout, REDACTOR)
     sys.stderr = MaskedStream(sys.stderr, REDACTOR)
     line = Line(socket.socket(fileno=file_descriptor))
@@ -123,6 +124,8 @@ def _run(
         if begin.members:
             return _run_members(vault, step, begin, body, capability, http)
         return _run_with(vault, step, begin, body, capability, http)
+    except BaseException as error:  # noqa: BLE001 - options may have code of the author's
+        return channel.Failed(problem=_raised(error, begin.key, begin.capability)), b""
     finally:
         step.close()
         vault.close()
@@ -217,11 +220,15 @@ def _compute(
             refuse_secrets(result, "the answer")
     except (HivemeshError, StepCancelledError) as error:
         return problem_of(error), None
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the boundary of the author's code
-        print(f"step {context.key} of {capability.id} raised:", file=sys.stderr)  # noqa: T201 - the worker's log
-        traceback.print_exc()
-        return problem_of(error), None
+    except BaseException as error:  # noqa: BLE001 - the boundary of the author's code
+        return _raised(error, context.key, capability.id), None
     return None, result
+
+
+def _raised(error: BaseException, key: str, capability: str) -> Problem:
+    print(f"step {key} of {capability} raised:", file=sys.stderr)  # noqa: T201 - the worker's log
+    traceback.print_exception(error)
+    return problem_of(error)
 
 
 if __name__ == "__main__":

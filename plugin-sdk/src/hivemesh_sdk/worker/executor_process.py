@@ -17,6 +17,7 @@ import msgspec
 import psutil
 import structlog
 
+from hivemesh_sdk import signals
 from hivemesh_sdk.contracts.problems import Problem, problem
 from hivemesh_sdk.contracts.steps import StepRequest
 from hivemesh_sdk.errors import FatalError, HivemeshError
@@ -318,7 +319,15 @@ class Executor(asyncio.Protocol):
     def _finish(self) -> None:
         if not (self._exited and self._closed) or self.gone.is_set():
             return
+        self.gone.set()
         execution, self._execution = self._execution, None
+        try:
+            self._tell_end(execution)
+        finally:
+            if execution is not None:
+                self._release(execution)
+
+    def _tell_end(self, execution: Execution | None) -> None:
         cause = self._cause()
         if execution is not None:
             execution.fail(self._load_problem or problem("executor-crashed", cause))
@@ -327,9 +336,6 @@ class Executor(asyncio.Protocol):
             key = "" if execution is None else execution.key
             _log.warning("executor_crashed", pid=self._process.pid, cause=cause, key=key)
         self._owner.executor_gone(self, crashed=crashed, was_ready=self._ready)
-        if execution is not None:
-            self._release(execution)
-        self.gone.set()
 
     def _cause(self) -> str:
         if self._kill_reason:
@@ -337,9 +343,8 @@ class Executor(asyncio.Protocol):
         code = self._process.returncode
         if code >= 0:
             return f"the process ended by itself with status {code}"
-        name = signal.Signals(-code).name
         hint = "; the kernel does this when memory runs out" if code == -signal.SIGKILL else ""
-        return f"the process died by signal {name}{hint}"
+        return f"the process died by signal {signals.name_of(-code)}{hint}"
 
 
 def _start_interpreter(theirs: socket.socket) -> subprocess.Popen[bytes]:

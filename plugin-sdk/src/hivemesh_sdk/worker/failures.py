@@ -1,6 +1,8 @@
 """Turns what the author's code raised into the problem that the platform acts on."""
 
-from hivemesh_sdk.contracts.problems import Problem, problem
+from contextlib import suppress
+
+from hivemesh_sdk.contracts.problems import FieldProblem, Problem, problem
 from hivemesh_sdk.errors import (
     FatalError,
     HivemeshError,
@@ -9,6 +11,7 @@ from hivemesh_sdk.errors import (
     SkippedError,
 )
 from hivemesh_sdk.redaction import REDACTOR
+from hivemesh_sdk.worker.texts import said
 
 _MAX_DETAIL = 2000
 
@@ -28,16 +31,15 @@ def problem_of(error: BaseException, *, request_id: str = "") -> Problem:
     if isinstance(error, RemoteError):
         return error.document
     if isinstance(error, HivemeshError):
-        return problem(
-            error.slug,
-            REDACTOR.masked(error.detail)[:_MAX_DETAIL],
-            errors=error.errors,
-            request_id=request_id,
-            retry_after_s=error.retry_after_s,
-            retryable=_retryable(error),
-        )
-    detail = REDACTOR.masked(f"{type(error).__name__}: {error}")
-    return problem("step-failed", detail[:_MAX_DETAIL], request_id=request_id)
+        with suppress(AttributeError, KeyError):  # else a class or a slug of the author's own
+            return _of_ours(error, request_id)
+    detail = f"{type(error).__name__}: {said(error, _MAX_DETAIL)}"
+    return problem(
+        "step-failed",
+        detail[:_MAX_DETAIL],
+        request_id=request_id,
+        retryable=_retryable(error),
+    )
 
 
 class SecretCheck:
@@ -66,7 +68,26 @@ def refuse_secrets(data: bytes, what: str) -> None:
         raise FatalError(message, slug="secret-in-answer")
 
 
-def _retryable(error: HivemeshError) -> bool | None:
+def _of_ours(error: HivemeshError, request_id: str) -> Problem:
+    errors = [
+        FieldProblem(
+            pointer=said(one.pointer, _MAX_DETAIL),
+            message=said(one.message, _MAX_DETAIL),
+            code=one.code,
+        )
+        for one in error.errors
+    ]
+    return problem(
+        error.slug,
+        said(error.detail, _MAX_DETAIL),
+        errors=errors,
+        request_id=request_id,
+        retry_after_s=error.retry_after_s,
+        retryable=_retryable(error),
+    )
+
+
+def _retryable(error: BaseException) -> bool | None:
     if isinstance(error, RetryableError):
         return True
     return False if isinstance(error, FatalError | SkippedError) else None

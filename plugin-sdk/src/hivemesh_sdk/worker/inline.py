@@ -6,6 +6,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -47,6 +48,8 @@ class InlineRunner:
         self._artifacts = artifacts
         self._scratch = scratch
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._lost = False
         self._pinged_at: float | None = None
         self._reported = False
         self.blocked = 0
@@ -63,7 +66,9 @@ class InlineRunner:
 
     def close(self) -> None:
         """Stop the loop; code that blocks it is left behind."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._closing = True
+        with suppress(RuntimeError):  # it has ended by itself
+            self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=1.0)
         self._front.close()
 
@@ -93,6 +98,11 @@ class InlineRunner:
         else:
             self._inside.post(step.begin)
         return step
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the process has to be replaced: code does not stop, or the loop has ended."""
+        return self.left_behind > 0 or self._lost
 
     def _abandon(self, count: int) -> None:
         """Nothing can end a thread: where its code does not stop, the process is replaced."""
@@ -147,11 +157,20 @@ class InlineRunner:
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_forever()
+            while not self._closing:
+                self._run_loop()
             self._loop.run_until_complete(_let_end())
         finally:
+            self._lost = not self._closing
             self._inside.close()
             self._loop.close()
+
+    def _run_loop(self) -> None:
+        """Run until the loop is told to stop; an exit in a task of the author's own is none of ours."""
+        try:
+            self._loop.run_forever()
+        except (SystemExit, KeyboardInterrupt):
+            _log.exception("exit_refused")
 
 
 def _not_named(path: str) -> NoReturn:

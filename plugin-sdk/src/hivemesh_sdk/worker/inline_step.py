@@ -16,7 +16,6 @@ from hivemesh_sdk.contracts.artifacts import Artifact, Tree
 from hivemesh_sdk.contracts.problems import Problem, problem
 from hivemesh_sdk.contracts.steps import StepRequest
 from hivemesh_sdk.errors import ConfigurationError, HivemeshError
-from hivemesh_sdk.redaction import REDACTOR
 from hivemesh_sdk.worker.batches import Batch
 from hivemesh_sdk.worker.channel import CREDIT_BYTES
 from hivemesh_sdk.worker.context import ArtifactReader, Context
@@ -30,6 +29,7 @@ from hivemesh_sdk.worker.platform import ArtifactService
 from hivemesh_sdk.worker.questions import Question
 from hivemesh_sdk.worker.records import Rejected
 from hivemesh_sdk.worker.secrets import NO_VAULT, LeasedValues, Vault
+from hivemesh_sdk.worker.texts import counted, said
 
 Bodies = Sequence[bytes | None]
 
@@ -115,8 +115,8 @@ class InlineStep(msgspec.Struct, eq=False):
             self.front.post(
                 partial(
                     self.execution.rejected,
-                    REDACTOR.masked(str(one.reason))[:MAX_REASON],
-                    REDACTOR.masked(str(one.detail))[:MAX_DETAIL],
+                    said(one.reason, MAX_REASON),
+                    said(one.detail, MAX_DETAIL),
                     short(one.position),
                     cost=0,
                     more=follows,
@@ -155,7 +155,9 @@ class InlineStep(msgspec.Struct, eq=False):
         if now - self.told_at >= PROGRESS_S or done == total:
             self.told_at = now
             self.front.post_from_anywhere(
-                partial(self.execution.progress, int(done), int(total), str(unit))
+                partial(
+                    self.execution.progress, counted(done), counted(total), said(unit, MAX_REASON)
+                )
             )
 
     def log(self, level: str, event: str, fields: Mapping[str, object]) -> None:
@@ -165,7 +167,7 @@ class InlineStep(msgspec.Struct, eq=False):
             partial(
                 self.execution.log,
                 level,
-                REDACTOR.masked(str(event))[:MAX_DETAIL],
+                said(event, MAX_DETAIL),
                 copied,
                 cost=0,
             )
@@ -201,9 +203,8 @@ class InlineStep(msgspec.Struct, eq=False):
         except HivemeshError as error:
             self.front.post(partial(self.end, problem_of(error), refused=True))
             return
-        except Exception as error:  # noqa: BLE001 - options may have code of the author's
-            _log.exception("step_raised", key=self.execution.key)
-            self.front.post(partial(self.end, problem_of(error)))
+        except BaseException as error:  # noqa: BLE001 - options may have code of the author's
+            self.front.post(partial(self.end, _failure(error, self.execution.key)))
             return
         if request.members:
             await self._run_members(job, options)
@@ -213,14 +214,12 @@ class InlineStep(msgspec.Struct, eq=False):
                 self.context = self._surroundings()
             result = await self.capability.run_waiting(job, options, self.context, self)
             refuse_secrets(result or b"", "the answer")
-        except asyncio.CancelledError:
-            self.front.post(partial(self.end, problem("cancelled")))
+        except asyncio.CancelledError as error:
+            ended = problem("cancelled") if self.cancelled() else problem_of(error)
+            self.front.post(partial(self.end, ended))
             raise
-        except HivemeshError as error:
-            self.front.post(partial(self.end, problem_of(error)))
-        except Exception as error:  # noqa: BLE001 - the boundary of the author's code
-            _log.exception("step_raised", key=self.execution.key)
-            self.front.post(partial(self.end, problem_of(error)))
+        except BaseException as error:  # noqa: BLE001 - the boundary of the author's code
+            self.front.post(partial(self.end, _failure(error, self.execution.key)))
         else:
             digest = "" if result is None else hashlib.sha256(result).hexdigest()
             self.front.post(partial(self._succeed, result, digest))
@@ -244,11 +243,8 @@ class InlineStep(msgspec.Struct, eq=False):
             except asyncio.CancelledError:
                 self.front.post(partial(self.end, problem("cancelled")))
                 raise
-            except HivemeshError as error:
-                failed = problem_of(error)
-            except Exception as error:  # noqa: BLE001 - the boundary of the author's code
-                _log.exception("step_raised", key=member.key)
-                failed = problem_of(error)
+            except BaseException as error:  # noqa: BLE001 - the boundary of the author's code
+                failed = _failure(error, member.key)
             ended = self.execution.member_ended
             body = b"" if failed is not None else result
             self.front.post(partial(ended, body, failed, cost=0))
@@ -292,6 +288,15 @@ class InlineStep(msgspec.Struct, eq=False):
         self.unacknowledged -= count
         if self.read_on is not None:
             self.read_on.set()
+
+
+def _failure(error: BaseException, key: str) -> Problem:
+    """The problem of what the author's code raised, an exit of the interpreter included."""
+    if isinstance(error, GeneratorExit):
+        raise error  # the loop has gone, and nobody is left to be told
+    if not isinstance(error, HivemeshError):
+        _log.error("step_raised", key=key, exc_info=error)
+    return problem_of(error)
 
 
 class _NoArtifacts:

@@ -23,6 +23,7 @@ from hivemesh_sdk.worker.batches import (
     ticking,
 )
 from hivemesh_sdk.worker.codec import (
+    UNWRITABLE,
     Codec,
     encode,
     encode_record,
@@ -258,19 +259,12 @@ class Capability:
     def _encode(self, value: object) -> bytes:
         try:
             data = encode(value)
-        except TypeError:
-            data = self._encode_other(value)
+        except UNWRITABLE:
+            data = encode_record(value)  # a Pydantic model, or why it cannot be written
         if len(data) > MAX_ANSWER_BYTES:
             message = f"the answer takes {len(data)} bytes; store it as an artifact and name it"
             raise FatalError(message, slug="output-invalid")
         return data
-
-    def _encode_other(self, value: object) -> bytes:
-        try:
-            return encode_record(value)
-        except TypeError as error:
-            message = f"the answer cannot be written as JSON: {error}"
-            raise FatalError(message, slug="output-invalid") from error
 
 
 def _sole_input(roles: Mapping[str, Role]) -> str | None:

@@ -19,10 +19,11 @@ from hivemesh_sdk.errors import ConfigurationError, RemoteError
 from hivemesh_sdk.redaction import REDACTOR
 from hivemesh_sdk.worker import channel
 from hivemesh_sdk.worker.batches import Batch
-from hivemesh_sdk.worker.codec import encode
+from hivemesh_sdk.worker.codec import UNWRITABLE, encode
 from hivemesh_sdk.worker.failures import StepCancelledError, refuse_secrets
 from hivemesh_sdk.worker.questions import Question
 from hivemesh_sdk.worker.records import Rejected
+from hivemesh_sdk.worker.texts import counted, said
 
 PROGRESS_S = 1.0  # each word on progress costs the reader a page
 MAX_LOG_LINES = 1000  # per step; the rest is counted
@@ -177,8 +178,8 @@ class StepLine:
         for one in rejected:
             self._send_counted(
                 channel.RejectedRecord(
-                    reason=REDACTOR.masked(str(one.reason))[:MAX_REASON],
-                    detail=REDACTOR.masked(str(one.detail))[:MAX_DETAIL],
+                    reason=said(one.reason, MAX_REASON),
+                    detail=said(one.detail, MAX_DETAIL),
                     position=short(one.position),
                     more=follows,
                 )
@@ -276,7 +277,11 @@ class StepLine:
         now = time.monotonic()
         if now - self._told_at >= PROGRESS_S or done == total:
             self._told_at = now
-            self._send(channel.Progress(done=int(done), total=int(total), unit=str(unit)))
+            self._send(
+                channel.Progress(
+                    done=counted(done), total=counted(total), unit=said(unit, MAX_REASON)
+                )
+            )
 
     def log(self, level: str, event: str, fields: Mapping[str, object]) -> None:
         """Send a line of the log; of a flood only the beginning."""
@@ -287,7 +292,7 @@ class StepLine:
             level, event, fields = "warning", "log_truncated", {"lines": MAX_LOG_LINES}
         message = channel.LogLine(
             level=level,
-            message=REDACTOR.masked(str(event))[:MAX_DETAIL],
+            message=said(event, MAX_DETAIL),
             fields=printable(fields),
         )
         with self._state:
@@ -329,8 +334,11 @@ def printable(fields: Mapping[str, object]) -> bytes:
     """The fields of a log line as JSON, whatever they are; large ones are left out."""
     try:
         data = encode(fields)
-    except TypeError:
-        data = encode({name: str(value)[:MAX_DETAIL] for name, value in fields.items()})
+    except UNWRITABLE:
+        said_of = {
+            said(name, MAX_REASON): said(value, MAX_DETAIL) for name, value in fields.items()
+        }
+        data = encode(said_of)
     data = REDACTOR.masked_bytes(data)
     return data if len(data) <= MAX_FIELDS_BYTES else encode({"fields_left_out": len(data)})
 
@@ -339,11 +347,7 @@ def short(position: object) -> bytes:
     """The position of a rejected record as JSON, whatever it is."""
     try:
         data = encode(position)
-    except TypeError:
-        data = encode(str(position)[:MAX_DETAIL])
+    except UNWRITABLE:
+        data = encode(said(position, MAX_DETAIL))
     data = REDACTOR.masked_bytes(data)
-    return (
-        data
-        if len(data) <= MAX_FIELDS_BYTES
-        else encode(REDACTOR.masked(str(position))[:MAX_DETAIL])
-    )
+    return data if len(data) <= MAX_FIELDS_BYTES else encode(said(position, MAX_DETAIL))

@@ -6,7 +6,11 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
+import structlog
+
 _WAKE_UPS = 4096  # as many as may wait are read at once
+
+_log = structlog.get_logger("hivemesh.mailbox")
 
 
 class Mailbox:
@@ -81,6 +85,9 @@ class Mailbox:
         self._woken = False  # before the queue is emptied: what comes later wakes again
         calls = self._calls
         while calls:
-            calls.popleft()()
+            try:
+                calls.popleft()()
+            except Exception:  # noqa: BLE001 - whatever it is, those behind it are made
+                _log.exception("call_failed")
         if self._answers is not None:
             self._answers.await_posts()

@@ -53,6 +53,9 @@ class QuickRunner:
             options = capability.accept(job)
         except HivemeshError as error:
             execution.fail(problem_of(error), refused=True)
+        except BaseException as error:  # noqa: BLE001 - options may have code of the author's
+            _log.exception("step_raised", key=execution.key)
+            execution.fail(problem_of(error))
         else:
             self._answer(capability, execution, job, options)
         execution.release()

@@ -295,7 +295,7 @@ def _seconds(preferred: bytes | None, deadline: bytes | None) -> float:
         match = _WAIT.search(preferred)
         if match is not None:
             seconds = min(seconds, float(match[1]))
-    if deadline is not None and deadline.isdigit():
+    if deadline is not None and deadline.isdigit() and len(deadline) <= 18:
         seconds = min(seconds, int(deadline) / 1000 - ANSWER_S)
     return seconds
 

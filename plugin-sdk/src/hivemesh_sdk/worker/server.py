@@ -4,12 +4,13 @@ What listens (mutual TLS) and what enrols stands above; tests call `app` without
 """
 
 import asyncio
-import gc
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+import structlog
 
 from hivemesh_sdk.clock import Clock, SystemClock
 from hivemesh_sdk.contracts.manifest import Capability as Declared
@@ -41,15 +42,7 @@ LAST_PAGES_S = 1.0  # for readers to fetch what ended while draining
 
 MIB = 1024 * 1024
 
-
-def quiet_collector() -> None:
-    """Let the garbage collector look at what was imported no more, and at the rest less often.
-
-    For the process of a worker: with Python's own thresholds it takes a third of a small call.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
+_log = structlog.get_logger("hivemesh.server")
 
 
 class Usage(Protocol):
@@ -140,6 +133,7 @@ class WorkerServer:
         self.app = WorkerApp(self._routes, build_shell(self, access))
         self._expected: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._ticker: asyncio.Task[None] | None = None
+        self._faulty: set[Callable[[], None]] = set()  # parts of a tick that failed the last time
 
     async def start(self) -> None:
         """Empty the scratch folder, start the second loop and a first executor."""
@@ -182,8 +176,8 @@ class WorkerServer:
 
     @property
     def stuck(self) -> bool:
-        """Whether code is left that nothing but the end of this process stops."""
-        return self._inline is not None and self._inline.left_behind > 0
+        """Whether nothing but the end of this process helps."""
+        return self._inline is not None and self._inline.stuck
 
     @property
     def busy(self) -> bool:
@@ -245,11 +239,26 @@ class WorkerServer:
         return metrics.render(readings, gauges, totals, self._access.refusals)
 
     def tick(self) -> None:
-        """Let time pass for steps and for those who wait."""
-        self._table.tick()
-        self._routes.tick()
+        """Let time pass for steps and for those who wait; one part's fault stops no other."""
+        for part in (self._table.tick, self._routes.tick, self._watch_inline, self._tell_expected):
+            self._guarded(part)
+
+    def _guarded(self, part: Callable[[], None]) -> None:
+        """Do it; a fault is told once until it works again."""
+        try:
+            part()
+        except Exception:  # noqa: BLE001 - whatever it is, time goes on
+            if part not in self._faulty:
+                self._faulty.add(part)
+                _log.exception("tick_failed", part=getattr(part, "__qualname__", ""))
+        else:
+            self._faulty.discard(part)
+
+    def _watch_inline(self) -> None:
         if self._inline is not None and self._table.busy:
             self._inline.watch()
+
+    def _tell_expected(self) -> None:
         for condition, waiter in self._expected:
             if condition() and not waiter.done():
                 waiter.set_result(None)
@@ -281,7 +290,7 @@ class WorkerServer:
             self.tick()
             count += 1
             if count % WATCH_EVERY == 0:
-                self._pool.watch()
+                self._guarded(self._pool.watch)
 
 
 def _executor_settings(manifest: Manifest, settings: ServerSettings) -> ExecutorSettings:

@@ -82,7 +82,7 @@ class StepTable:
         self._clock = clock
         self._timing = timing or Timing()
         self._entries: dict[str, Execution] = {}
-        self._running: dict[Execution, None] = {}  # not released: they hold a slot
+        self._running: dict[str, Execution] = {}  # not released: they hold a slot; by their key
         self._waiting: dict[Execution, _Waiting] = {}  # by the attempt they wait for
         self._kept = Kept(self._timing.keep, self._timing.keep_bytes)
         self._settled = Settled(self._timing.keep, self._timing.keep_settled)
@@ -112,7 +112,7 @@ class StepTable:
                 return found
         else:
             self._refuse_settled(key, request, fingerprint)
-        previous = self._admit(key, request, right, slots, present)
+        previous = self._admit(key, request, right, slots)
         execution = Execution.begin(key, request, fingerprint, right, self._clock, self)
         if request.members:
             execution.has_members(request.members, request.deadline_ms)
@@ -193,7 +193,7 @@ class StepTable:
 
     def with_member(self, key: str, attempt: int) -> Execution | None:
         """The execution in which a small call runs with others, or waits to."""
-        for execution in self._running:
+        for execution in self._running.values():
             for member in execution.members:
                 if member.key == key and member.attempt == attempt:
                     return None if execution.ended else execution
@@ -209,7 +209,7 @@ class StepTable:
         self._stop_unwanted(execution)
 
     def forget(self, execution: Execution) -> None:
-        """Nobody will ask for it again."""
+        """Nobody will ask for it again; the next attempt of its key still waits for its code."""
         if execution.refused is not None:  # nothing had begun, so the same request may come again
             self._spent.discard(execution.right.claims, execution.key)
         self._kept.discard(execution)
@@ -227,7 +227,7 @@ class StepTable:
 
     def stop_all(self) -> None:
         """End everything: the process is about to leave."""
-        for execution in tuple(self._running):
+        for execution in tuple(self._running.values()):
             self.stop(execution, "draining", "the worker stops")
         for waiting in tuple(self._waiting.values()):
             self.stop(waiting.execution, "draining", "the worker stops")
@@ -235,7 +235,7 @@ class StepTable:
     def tick(self) -> None:
         """Let time pass: deadlines, graces, idle and orphaned executions, expired answers."""
         now = self._clock.monotonic()
-        for execution in tuple(self._running):
+        for execution in tuple(self._running.values()):
             self._watch(execution, now)
         for execution in self._kept.expired(now):
             self.forget(execution)
@@ -258,8 +258,8 @@ class StepTable:
 
     def statuses(self) -> list[ExecutionStatus]:
         """Every execution that has not ended or still computes, oldest first."""
-        shown = {**self._running, **{one.execution: None for one in self._waiting.values()}}
-        return [execution.status() for execution in shown]
+        waiting = (one.execution for one in self._waiting.values())
+        return [execution.status() for execution in (*self._running.values(), *waiting)]
 
     def slot_status(self) -> dict[str, SlotStatus]:
         """Slots by capability."""
@@ -279,8 +279,8 @@ class StepTable:
 
     def execution_released(self, execution: Execution) -> None:
         """Give the slot to the attempt that waited for it, or free it."""
-        if execution in self._running:
-            del self._running[execution]
+        if self._running.get(execution.key) is execution:
+            del self._running[execution.key]
             self._slots[execution.capability].active -= 1
         if not self._waiting:
             return
@@ -331,7 +331,7 @@ class StepTable:
         execution.epoch = epoch
 
     def _admit(
-        self, key: str, request: StepRequest, right: Right, slots: Slots, present: Execution | None
+        self, key: str, request: StepRequest, right: Right, slots: Slots
     ) -> Execution | None:
         """Refuse what may not begin; an attempt that has to stop before is answered."""
         if self.draining:
@@ -340,7 +340,7 @@ class StepTable:
         if not self._spent.add(right.claims, key):
             message = f"{key!r} was begun with it before"
             raise TicketRefusedError(message, reason="replayed", slug="ticket-replayed")
-        previous = None if present is None else self._holder(present)
+        previous = self._holder(key)
         if previous is None and slots.active >= slots.total:
             self._spent.discard(right.claims, key)
             slots.metrics.refused()
@@ -348,23 +348,20 @@ class StepTable:
             raise RetryableError(message, slug="overloaded", delay_s=RETRY_AFTER_S)
         return previous
 
-    def _holder(self, present: Execution) -> Execution | None:
+    def _holder(self, key: str) -> Execution | None:
         """The execution whose code must stop before another attempt of the key may begin."""
-        if present in self._running:
-            return present
-        for previous, waiting in tuple(self._waiting.items()):
-            if waiting.execution is present:  # an attempt that never began is replaced
-                del self._waiting[previous]
-                self.stop(present, "stale-attempt", "a newer attempt has begun")
-                return previous
-        return None
+        previous = self._running.get(key)
+        waiting = None if previous is None else self._waiting.pop(previous, None)
+        if waiting is not None:  # an attempt that never began is replaced
+            self.stop(waiting.execution, "stale-attempt", "a newer attempt has begun")
+        return previous
 
     def _start(
         self, execution: Execution, request: StepRequest, bodies: Bodies, slots: Slots
     ) -> None:
         slots.active += 1
         slots.metrics.starts += 1
-        self._running[execution] = None
+        self._running[execution.key] = execution
         try:
             control = slots.runner.start(execution, request, bodies)
         except Exception as error:  # noqa: BLE001 - whatever it is, the slot is free again

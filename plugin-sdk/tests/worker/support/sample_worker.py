@@ -108,7 +108,7 @@ def fail(input: dict[str, str]) -> None:  # noqa: A002
 
 @worker.call("sample.crash@1")
 def crash(input: str) -> None:  # noqa: A002
-    os.kill(os.getpid(), getattr(signal, input))
+    os.kill(os.getpid(), int(input) if input.isdigit() else getattr(signal, input))
 
 
 @worker.call("sample.stubborn@1")
@@ -182,6 +182,8 @@ class Quick(Record):
     def __post_init__(self) -> None:
         if self.then == "refuse":
             raise KeyError(self.then)
+        if self.then == "leave":
+            sys.exit(3)
 
 
 @worker.call("sample.quick@1", run_in="inline")
@@ -190,6 +192,8 @@ def quick(input: dict[str, object], options: Quick) -> dict[str, object]:  # noq
         sys.exit(3)
     if options.then == "raise":
         raise ValueError(options.then)
+    if options.then == "no unicode":
+        raise ValueError(NOT_UNICODE)
     if options.key is not None:
         return {"value": options.key.reveal()}
     return {**input, "thread": threading.current_thread().name}
@@ -399,3 +403,84 @@ def fork(options: Flag) -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path(options.path).write_text(str(child.pid))
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+NOT_UNICODE = "caf\udce9"  # as Python reads a file name in Latin-1
+
+
+class UnprintableError(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+class OwnError(FatalError):
+    """Says nothing of itself to ours, and has a slug of its own."""
+
+    def __init__(self) -> None:
+        self.slug = "own"
+
+
+RAISED: dict[str, BaseException] = {
+    "raise": ValueError(NOT_UNICODE),
+    "fatal": FatalError(ValueError(NOT_UNICODE)),  # type: ignore[arg-type]  # as authors do
+    "unprintable": UnprintableError(),
+    "own": OwnError(),
+    "exit": SystemExit(3),
+    "interrupt": KeyboardInterrupt(),
+    "cancelled": asyncio.CancelledError(),
+}
+
+
+def misbehave(how: str, context: Context) -> object:
+    """Say or do what Python takes and nothing that is sent can hold."""
+    if how in RAISED:
+        raise RAISED[how]
+    match how:
+        case "log":
+            context.log.info(NOT_UNICODE, **{NOT_UNICODE: NOT_UNICODE, "many": [1]})
+        case "progress":
+            context.progress(2**70, 2**70, NOT_UNICODE)
+        case "print":
+            print(NOT_UNICODE)  # noqa: T201 - the worker's log
+        case "answer":
+            return {"name": NOT_UNICODE}
+    return how
+
+
+@worker.call("sample.misbehave@1")
+def misbehave_apart(input: str, context: Context) -> object:  # noqa: A002 - the contract's word
+    return misbehave(input, context)
+
+
+@worker.call("sample.inline.misbehave@1", run_in="inline")
+async def misbehave_inline(input: str, context: Context) -> object:  # noqa: A002 - as above
+    return misbehave(input, context)
+
+
+async def leave() -> None:
+    sys.exit(3)
+
+
+@worker.call("sample.inline.leave@1", run_in="inline")
+async def leave_inline(input: str) -> None:  # noqa: A002 - as above
+    """End the loop, in a task of its own or at once."""
+    if input == "stop":
+        asyncio.get_running_loop().stop()
+    else:
+        await asyncio.create_task(leave())
+
+
+def reject(records: list[Item]) -> list[Item | Rejected]:
+    """Refuse the first in words that are no Unicode, and answer the second with them."""
+    position = {"at": NOT_UNICODE}
+    return [Rejected("bad", NOT_UNICODE, position), Item(2, NOT_UNICODE), *records[2:]]
+
+
+@worker.map("sample.reject@1")
+def reject_apart(records: list[Item]) -> list[Item | Rejected]:
+    return reject(records)
+
+
+@worker.map("sample.inline.reject@1", run_in="inline")
+async def reject_inline(records: list[Item]) -> list[Item | Rejected]:
+    return reject(records)

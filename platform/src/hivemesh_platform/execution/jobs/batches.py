@@ -37,7 +37,8 @@ from hivemesh_platform.storage.transaction import Row, Transaction
 
 MAX_JOBS = 100_000
 MAX_BYTES = 64 * 1024 * 1024  # of all jobs as they are kept: each has the options of the batch
-PAGE = 1000  # results that are read at once
+PAGE = 250  # results that are read at once: answers in their rows have up to 64 KiB each
+CHUNK_BYTES = 256 * 1024  # of results that are sent at once, and one answer however long it is
 CANCELLED_AT_ONCE = 2000
 RETRIED_AT_ONCE = 200
 _TURN = 1000  # inputs that are looked at before other requests have their turn
@@ -153,8 +154,8 @@ class JobBatches:
             first=first_job(batch),
             states=states,
             open=open_,
-            created_at=views.iso(counts.began) or "",
-            ended_at=None if open_ else views.iso(counts.ended),
+            created_at=views.iso(first["created_at"]) or "",
+            ended_at=views.iso(counts.ended),
             submitter=first["submitter"],
             labels=told(first["spec"]).tags,
         )
@@ -245,7 +246,14 @@ class JobBatches:
                     (place, last, JOB_NODE, PAGE),
                 )
             )
-            yield b"".join([await self._line(row) for row in rows])
+            chunk = bytearray()
+            for row in rows:
+                chunk += await self._line(row)
+                if len(chunk) >= CHUNK_BYTES:
+                    yield bytes(chunk)
+                    chunk.clear()
+            if chunk:
+                yield bytes(chunk)
             if len(rows) < PAGE:
                 return
             place = rows[-1]["run"]
@@ -258,7 +266,7 @@ class JobBatches:
         }
         if row["state"] == "completed":
             try:
-                line["result"] = await self._parts.answers.value(row["output"])
+                line["result"] = msgspec.Raw(await self._parts.answers.written(row["output"]))
             except UNREADABLE_ANSWER as error:
                 line["problem"] = error.problem()
         elif row["problem"] is not None:

@@ -25,7 +25,7 @@ from hivemesh_platform.execution.jobs.service import JobService, UnknownCapabili
 from hivemesh_platform.execution.ledger import letter_sql
 from hivemesh_platform.execution.ledger.letter_sql import LetterFilter
 from hivemesh_platform.execution.ledger.port import NewJob, milliseconds
-from hivemesh_platform.execution.model import JOB_NODE
+from hivemesh_platform.execution.model import JOB_NODE, lines_of
 from hivemesh_platform.execution.plans.given import Given
 from hivemesh_platform.execution.plans.policies import policy_of
 from hivemesh_platform.execution.plans.spec import (
@@ -103,6 +103,13 @@ class Letter:
         return msgspec.json.decode(self.row["input"], type=tuple[BatchRef, ...])
 
     @property
+    def document(self) -> bytes:
+        """Its input where that is no batch: that of a job; a call of a run has none."""
+        if not self.is_job:
+            return b"null"
+        return bytes(msgspec.json.decode(self.row["spec"], type=JobSpec).input)
+
+    @property
     def lines(self) -> tuple[int, int] | None:
         """Which of them are meant, where not all are."""
         return (self.row["first"], self.row["last"]) if self.row["last"] else None
@@ -122,8 +129,8 @@ class Letter:
             named.append(msgspec.json.decode(spec.input))
         return Given(*artifact_digests(named))
 
-    def view(self) -> DeadLetterView:
-        """What people are shown."""
+    def view(self, *, listed: bool = False) -> DeadLetterView:
+        """What people are shown; lists go without the options."""
         row = self.row
         return DeadLetterView(
             id=row["id"],
@@ -133,6 +140,7 @@ class Letter:
             seq=row["seq"],
             kind=row["kind"],
             capability=row["capability"],
+            options=None if listed else self.options,
             pipeline=row["pipeline"],
             state=row["state"],
             cause=row["cause"],
@@ -196,9 +204,8 @@ class DeadLetters:
         Raises:
             ArtifactDamagedError: a stored batch does not match its digest.
         """
-        if letter.is_job and not letter.inputs:
-            spec = msgspec.json.decode(letter.row["spec"], type=JobSpec)
-            return OutputStream(JSON, _once(bytes(spec.input)))
+        if not letter.inputs:
+            return OutputStream(JSON, _once(letter.document))
         return OutputStream(NDJSON_MEDIA_TYPE, self._records(letter))
 
     async def retry(self, letter: Letter, who: Behalf) -> str:
@@ -232,12 +239,9 @@ class DeadLetters:
             ReplayImpossibleError: it is no such input, or its own options name secrets.
             InvalidError, DataClassError: as for any job.
         """
-        if request.options is None or request.options == letter.options:
-            _refuse_brought(letter)
         asked = await self.edited(letter, request)
+        _refuse_brought(letter, asked.options)
         lent = effective(who, letter.behalf)
-        if asked.options == letter.options:
-            await self._check_secrets(letter, lent)
         job = await self._jobs.prepare(asked, lent, replay_of=letter.id, labels=letter.labels)
         if letter.row["records"] > 1:
             job = await self._with_others(letter, job, request.record or 0)
@@ -260,12 +264,12 @@ class DeadLetters:
             stream = await self.input(letter)
             data = b"".join([block async for block in stream.chunks])
             value = msgspec.json.decode(
-                data if letter.is_job and not letter.inputs else _lines(data)[request.record or 0]
+                lines_of(data)[request.record or 0] if letter.inputs else data
             )
         return JobRequest(
             capability=letter.row["capability"],
             input=value,
-            options=letter.options if request.options is None else request.options,
+            options=_changed(letter.options, request.options or {}),
             data_class=highest((request.data_class, DataClass(letter.row["data_class"]))),
             priority=letter.priority,
             concurrency_key=letter.row["limit_key"].partition("/")[2],
@@ -301,7 +305,7 @@ class DeadLetters:
 
     async def _with_others(self, letter: Letter, job: NewJob, record: int) -> NewJob:
         """The changed record in its place among those that were given up with it."""
-        lines = _lines(b"".join([block async for block in self._records(letter)]))
+        lines = lines_of(b"".join([block async for block in self._records(letter)]))
         spec = msgspec.json.decode(job.spec, type=JobSpec)
         lines[record] = bytes(spec.input)
         data = b"".join(line + b"\n" for line in lines)
@@ -321,7 +325,7 @@ class DeadLetters:
         return known
 
     async def _check_secrets(self, letter: Letter, behalf: Behalf) -> None:
-        _refuse_brought(letter)
+        _refuse_brought(letter, letter.options)
         await self._jobs.check_secrets(letter.row["capability"], letter.options, behalf)
 
     async def _same_job(self, letter: Letter, behalf: Behalf, who: Behalf) -> str:
@@ -405,11 +409,11 @@ class DeadLetters:
         first, last = letter.lines or (0, letter.row["records"])
         before = 0
         for one in letter.inputs:
-            lines = (await self._artifacts.read(one.sha256)).splitlines(keepends=True)
+            lines = lines_of(await self._artifacts.read(one.sha256))
             meant = lines[max(0, first - before) : max(0, last - before)]
             before += len(lines)
             if meant:
-                yield b"".join(meant)
+                yield b"\n".join(meant) + b"\n"
 
 
 def no_letter(letter: str) -> NotFoundError:
@@ -433,15 +437,20 @@ def _part_of_run(letter: Letter, why: str) -> ReplayImpossibleError:
     return ReplayImpossibleError(f"{why}; `hivemesh run retry {letter.row['run']}`")
 
 
-def _refuse_brought(letter: Letter) -> None:
+def _changed(options: dict[str, JsonValue], changes: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """The options with what is changed; null takes one out."""
+    return {
+        name: one
+        for name, one in {**options, **changes}.items()
+        if changes.get(name, 0) is not None
+    }
+
+
+def _refuse_brought(letter: Letter, options: dict[str, JsonValue]) -> None:
     """Options of a run may hold references that data has brought; nobody was asked for them."""
-    if not letter.is_job and written_secrets(letter.options):
+    stay = {name: one for name, one in letter.options.items() if options.get(name) == one}
+    if not letter.is_job and written_secrets(stay):
         raise _part_of_run(letter, "the options of its step name secrets")
-
-
-def _lines(data: bytes) -> list[bytes]:
-    """One record each: line ends are those of NDJSON alone."""
-    return data.removesuffix(b"\n").split(b"\n")
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -24,7 +24,7 @@ from hivemesh_platform.execution.plans.spec import JobSpec, is_intact, written
 from hivemesh_platform.storage.transaction import Row, Transaction
 
 _ENDED_BADLY = """
-SELECT spec, capability, together FROM work
+SELECT spec, capability, together, state FROM work
  WHERE run = ? AND node = 'job' AND seq = 0 AND state IN ('failed', 'cancelled')
 """
 
@@ -129,13 +129,7 @@ def retry_job(tx: Transaction, job: str, by: Behalf, now: int) -> bool:
         spec = msgspec.structs.replace(spec, behalf=effective(spec.behalf, by))
         text = written(spec)
         together = together_of(row["capability"], spec) if row["together"] else ""
-    tx.send(
-        """UPDATE work SET state = 'queued', ended_at = NULL, problem = NULL, reason = '',
-                  not_before = 0, retries = 0, crashes = 0, suspect = 0, epoch = epoch + 1,
-                  spec = ?, together = ?
-            WHERE run = ? AND node = 'job' AND seq = 0""",
-        (text, together, job),
-    )
+    letter_sql.set_going_again(tx, job, text, state=row["state"], together=together)
     letter_sql.settle_step(tx, job, JOB_NODE, by.sub, now)
     return True
 
@@ -204,19 +198,19 @@ def _add(
     )
     if copy is None:
         return
-    for seq, one in enumerate(mended, int(copy["last"]) + 1):
+    numbered = list(enumerate(mended, int(copy["last"]) + 1))
+    for seq, one in numbered:
         ref = one.batch
         tx.send(
             """INSERT INTO batch (run, node, seq, sha256, count, bytes, encoding)
                VALUES (?, ?, ?, ?, ?, ?, ?)""",
             (*where, seq, ref.sha256, ref.count, ref.bytes, ref.encoding),
         )
-        if copy["dataset"]:
-            datasets.add_part(
-                tx, copy["dataset"], copy["dataset_version"], seq, ref, node["tenant"]
-            )
         source: dict[str, object] = {"letter": one.letter, "job": one.job, "batch": seq}
         log_event(tx, new, "letter_added", now, node=node["name"], data=source)
+    if copy["dataset"]:
+        added = [(seq, one.batch) for seq, one in numbered]
+        datasets.add_parts(tx, copy["dataset"], copy["dataset_version"], added, node["tenant"])
     left = letters_left(tx, node["run"], node["name"], mended)
     tx.send(
         """UPDATE node SET state = ?, problem = CASE WHEN ? = 0 THEN NULL ELSE problem END,
@@ -251,13 +245,14 @@ def _copy(tx: Transaction, datasets: DatasetParts, node: Row, new: str) -> None:
     )
     if copy is None or not copy["dataset"]:
         return
-    for row in tx.all(
+    rows = tx.all(
         "SELECT * FROM batch WHERE run = ? AND node = ? AND count > 0 ORDER BY seq", (new, name)
-    ):
-        batch = BatchRef(row["sha256"], row["count"], row["bytes"], row["encoding"])
-        datasets.add_part(
-            tx, copy["dataset"], copy["dataset_version"], row["seq"], batch, node["tenant"]
-        )
+    )
+    parts = [
+        (int(row["seq"]), BatchRef(row["sha256"], row["count"], row["bytes"], row["encoding"]))
+        for row in rows
+    ]
+    datasets.add_parts(tx, copy["dataset"], copy["dataset_version"], parts, node["tenant"])
 
 
 _COPIED = (

@@ -66,11 +66,13 @@ SELECT ? AS capability
     OR EXISTS (SELECT 1 FROM limit_parked WHERE capability = ?)
 """  # in order of rank, which is an index: where many are queued EXISTS reads the table from its start
 _ASKED = 100  # capabilities in one statement
+_NODE_OF_CLAIM = """
+SELECT node.*, run.state AS state_of_run FROM node JOIN run ON run.id = node.run
+ WHERE node.run = ? AND node.name = ?
+"""
 _STARTED_NODE = """
-UPDATE node SET state = 'running', reason = '', started_at = coalesce(started_at, :now),
-       attempts = attempts + 1
+UPDATE node SET state = 'running', reason = '', started_at = coalesce(started_at, :now)
  WHERE run = :run AND name = :node
-RETURNING *, (SELECT run.state FROM run WHERE run.id = node.run) AS state_of_run
 """
 _STARTED_RUN = """
 UPDATE run SET state = 'running', reason = '', started_at = :now WHERE id = :run AND state = 'queued'
@@ -81,9 +83,7 @@ UPDATE work SET state = 'queued', attempt = attempt - 1, reason = :reason, not_b
  WHERE run = :run AND node = :node AND seq = :seq AND attempt = :attempt AND epoch = :epoch
    AND state = 'running'
 """
-_UNCLAIM_NODE = """
-UPDATE node SET reason = ?, attempts = attempts - 1 WHERE run = ? AND name = ?
-"""
+_UNCLAIM_NODE = "UPDATE node SET reason = ? WHERE run = ? AND name = ?"
 _BRING_FORWARD = """
 UPDATE work SET not_before = 0
  WHERE (run, node, seq) IN (
@@ -274,16 +274,23 @@ def recover(tx: Transaction, now: int, standing: Standing, of: str | None = None
 def _claimed(tx: Transaction, row: Row, now: int) -> Claim:
     node = None
     if row["node"] != JOB_NODE:
-        node = tx.one(_STARTED_NODE, {"run": row["run"], "node": row["node"], "now": now})
-        if (
-            node is not None
-            and node["state_of_run"] == "queued"
-            and tx.execute(_STARTED_RUN, {"run": row["run"], "now": now})
-        ):
-            log_event(tx, row["run"], "run_started", now)
+        node = tx.one(_NODE_OF_CLAIM, (row["run"], row["node"]))
+    if node is not None:
+        _start(tx, node, now)
     if row["kind"] == "source":
         start_over(tx, WorkKey(row["run"], row["node"], row["seq"]))
     return _claim_of(tx, row, node)
+
+
+def _start(tx: Transaction, node: Row, now: int) -> None:
+    """A row of a node is claimed. Of a node that runs nothing is written: its batches end now."""
+    names: dict[str, Value] = {"run": node["run"], "node": node["name"], "now": now}
+    if node["state"] != "running" or node["reason"]:
+        tx.send(_STARTED_NODE, names)
+    if node["state_of_run"] == "queued" and tx.execute(
+        _STARTED_RUN, {"run": node["run"], "now": now}
+    ):
+        log_event(tx, node["run"], "run_started", now)
 
 
 def claim_of(tx: Transaction, row: Row) -> Claim:

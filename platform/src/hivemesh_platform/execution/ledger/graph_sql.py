@@ -23,7 +23,7 @@ from hivemesh_platform.execution.model import (
     node_state,
 )
 from hivemesh_platform.execution.plans.graph import Edge, Fate, NodeEnd, fate, run_state
-from hivemesh_platform.storage.transaction import Row, Transaction
+from hivemesh_platform.storage.transaction import Parameters, Row, Transaction
 
 Numbered = tuple[int, BatchRef]
 
@@ -44,10 +44,10 @@ SELECT node.* FROM node JOIN node AS upstream
 class DatasetParts(Protocol):
     """What the graph needs of the datasets, inside its own transaction."""
 
-    def add_part(
-        self, tx: Transaction, name: str, version: int, seq: int, batch: BatchRef, tenant: str
+    def add_parts(
+        self, tx: Transaction, name: str, version: int, parts: Sequence[Numbered], tenant: str
     ) -> None:
-        """Add the part `seq` to a version that is being written."""
+        """Add parts to a version that is being written, each with its number."""
         ...
 
     def close(
@@ -68,6 +68,11 @@ def lock_run(tx: Transaction, run: str) -> None:
     """
     if tx.for_update:
         tx.send("SELECT 1 FROM run WHERE id = ?" + tx.for_update, (run,))  # noqa: S608 - the dialect's own words
+
+
+def after_map(run: str, name: str) -> tuple[tuple[str, Parameters], tuple[str, Parameters]]:
+    """The questions whose answers `Change.rows_mapped` needs."""
+    return (_TAKERS, (run, name)), (_MAP_WITHOUT_MORE, (run, name))
 
 
 class Change:
@@ -91,6 +96,12 @@ class Change:
 
     def batches_ended(self, node: Row, batches: Sequence[Numbered]) -> None:
         """A source or map has given batches, in order of their numbers."""
+        read = len(batches) if node["kind"] == "source" else 0
+        self._tx.send(
+            """UPDATE node SET records_out = records_out + ?, batches_known = batches_known + ?,
+                      batches_done = batches_done + ? WHERE run = ? AND name = ?""",
+            (_records(batches), read, read, node["run"], node["name"]),
+        )
         self._give(node, batches, self._children(node["run"], node["name"]))
 
     def _give(self, node: Row, batches: Sequence[Numbered], children: Sequence[Row]) -> None:
@@ -102,38 +113,23 @@ class Change:
                 for seq, one in batches
             ],
         )
-        records, read = sum(one.count for _, one in batches), 0
-        if node["kind"] == "source":
-            read = len(batches)
-        self._tx.send(
-            """UPDATE node SET records_out = records_out + ?, batches_known = batches_known + ?,
-                      batches_done = batches_done + ? WHERE run = ? AND name = ?""",
-            (records, read, read, run, name),
-        )
-        for seq, one in batches if node["dataset"] else ():
-            if one.count:
-                self._datasets.add_part(
-                    self._tx, node["dataset"], node["dataset_version"], seq, one, node["tenant"]
-                )
+        if node["dataset"]:
+            full = [(seq, one) for seq, one in batches if one.count]
+            self._datasets.add_parts(
+                self._tx, node["dataset"], node["dataset_version"], full, node["tenant"]
+            )
         for child in children:
             self._feed(child, batches)
 
     def row_completed(self, node: Row, row: Row, end: Finished) -> None:
         """A row has ended well."""
         run, name = node["run"], node["name"]
+        if end.placed is not None and node["kind"] != "map":
+            count_attempt(self._tx, run, name)
         match node["kind"]:
             case "map":
-                self._tx.send(
-                    """UPDATE node SET batches_done = batches_done + 1, records_in = records_in + ?
-                        WHERE run = ? AND name = ?""",
-                    (_records_in(row), run, name),
-                )
-                children, ended = self._tx.each(
-                    (_TAKERS, (run, name)), (_MAP_WITHOUT_MORE, (run, name))
-                )
-                self._give(node, [(row["seq"], end.batch or BatchRef(""))], children)
-                if ended:
-                    self._end_map_if_done(run, name)
+                children, closed = self._tx.each(*after_map(run, name))
+                self.rows_mapped(node, [(row, end)], children, closed=bool(closed))
             case "reduce":
                 self._reduced(node, row, end)
             case "source":
@@ -144,6 +140,34 @@ class Change:
                     (end.output, run, name),
                 )
                 self._end_node(node, RunState.COMPLETED)
+
+    def rows_mapped(
+        self,
+        node: Row,
+        ended: Sequence[tuple[Row, Finished]],
+        children: Sequence[Row],
+        *,
+        closed: bool,
+    ) -> None:
+        """Rows of a map have ended well; `after_map` asks for its children and whether it closes."""
+        run, name = node["run"], node["name"]
+        batches = [(int(row["seq"]), end.batch or BatchRef("")) for row, end in ended]
+        self._give(node, batches, children)
+        self._tx.send(
+            """UPDATE node SET batches_done = batches_done + ?, records_in = records_in + ?,
+                      records_out = records_out + ?, attempts = attempts + ?
+                WHERE run = ? AND name = ?""",
+            (
+                len(batches),
+                sum(_records_in(row) for row, _ in ended),
+                _records(batches),
+                sum(end.placed is not None for _, end in ended),
+                run,
+                name,
+            ),
+        )
+        if closed:
+            self._end_map_if_done(run, name)
 
     def row_failed(self, node: Row, row: Row, problem: str, *, every: bool) -> None:
         """A row has ended badly; `every` says that no other row of the node can do better."""
@@ -604,6 +628,11 @@ def _dataset_state(run: RunState, node: Row) -> str:
             return "abandoned"
 
 
+def count_attempt(tx: Transaction, run: str, name: str) -> None:
+    """An attempt of a node was written."""
+    tx.send("UPDATE node SET attempts = attempts + 1 WHERE run = ? AND name = ?", (run, name))
+
+
 def count_on(tx: Transaction, key: WorkKey) -> None:
     """Let the attempts of a row follow those that its key has had before."""
     where = (key.run, key.node, key.seq)
@@ -617,6 +646,10 @@ def count_on(tx: Transaction, key: WorkKey) -> None:
 
 def _ref(row: Row) -> BatchRef:
     return BatchRef(row["sha256"], row["count"], row["bytes"], row["encoding"])
+
+
+def _records(batches: Sequence[Numbered]) -> int:
+    return sum(one.count for _, one in batches)
 
 
 def _records_in(row: Row) -> int:

@@ -31,6 +31,28 @@ SELECT dead_letter.*,
            AND work.node = dead_letter.node AND work.seq = dead_letter.seq) AS priority
   FROM dead_letter
 """
+BECAME = """
+WITH RECURSIVE became (letter, job) AS (
+    SELECT id, replayed_as FROM dead_letter
+     WHERE run = ? AND state = 'retried' AND replayed_as != run
+     UNION
+    SELECT became.letter, later.replayed_as FROM became
+      JOIN dead_letter AS later ON later.run = became.job AND later.state = 'retried'
+                               AND later.replayed_as != later.run
+)
+"""  # the jobs of a run's letters: of one that failed the letter may have become another
+_REPLAYED = (
+    BECAME
+    + """
+SELECT became.job, dead_letter.id AS letter FROM became
+  JOIN dead_letter ON dead_letter.id = became.letter
+  JOIN work ON work.run = dead_letter.run AND work.node = dead_letter.node
+           AND work.seq = dead_letter.seq AND work.state IN ('failed', 'cancelled')
+  LEFT JOIN work AS made ON made.run = became.job AND made.node = ? AND made.seq = 0
+ WHERE dead_letter.node = ? AND coalesce(made.state, 'completed') NOT IN ('failed', 'cancelled')
+ ORDER BY dead_letter.id LIMIT 1
+"""
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +80,7 @@ def keep(
     if not is_letter(problem) or (node is not None and fails_every_row(problem)):
         return
     inputs = msgspec.json.decode(row["input"], type=list[BatchRef])
+    lines = lines or (_spec_of(row).lines if node is None else None)  # of an earlier letter
     first, last = lines or (0, 0)
     records = last - first if lines else sum(one.count for one in inputs) or 1
     fixed: tuple[Value, ...] = (
@@ -131,34 +154,26 @@ def reopen(tx: Transaction, letter: str) -> bool:
     return changed == 1
 
 
-def set_going_again(tx: Transaction, job: str, spec: str) -> bool:
-    """Queue a failed job once more under its own key; False where its row is gone.
+def set_going_again(
+    tx: Transaction, job: str, spec: str, *, state: str = "failed", together: str = ""
+) -> bool:
+    """Queue a job once more that has ended in `state`, as if new; False where it has not.
 
-    It travels alone: its right may be less than that of those with which it travelled.
+    Unless it may travel `together` with others it goes alone: its right may be less than theirs.
     """
     changed = tx.execute(
-        """UPDATE work SET state = 'queued', ended_at = NULL, retries = 0, crashes = 0, suspect = 0,
-                  not_before = 0, reason = '', spec = ?, together = ''
-            WHERE run = ? AND node = ? AND seq = 0 AND state = 'failed'""",
-        (spec, job, JOB_NODE),
+        """UPDATE work SET state = 'queued', ended_at = NULL, problem = NULL, reason = '',
+                  not_before = 0, retries = 0, crashes = 0, suspect = 0, epoch = epoch + 1,
+                  spec = ?, together = ?
+            WHERE run = ? AND node = ? AND seq = 0 AND state = ?""",
+        (spec, together, job, JOB_NODE, state),
     )
     return changed == 1
 
 
 def replayed(tx: Transaction, run: str, node: str) -> Row | None:
     """A job that does an input of a failed row of a step: job, letter; those that failed excepted."""
-    return tx.one(
-        """SELECT dead_letter.replayed_as AS job, dead_letter.id AS letter FROM dead_letter
-             JOIN work ON work.run = dead_letter.run AND work.node = dead_letter.node
-                      AND work.seq = dead_letter.seq AND work.state IN ('failed', 'cancelled')
-             LEFT JOIN work AS made ON made.run = dead_letter.replayed_as
-                                   AND made.node = ? AND made.seq = 0
-            WHERE dead_letter.run = ? AND dead_letter.node = ? AND dead_letter.state = 'retried'
-              AND dead_letter.replayed_as != dead_letter.run
-              AND coalesce(made.state, 'completed') NOT IN ('failed', 'cancelled')
-            ORDER BY dead_letter.id LIMIT 1""",
-        (JOB_NODE, run, node),
-    )
+    return tx.one(_REPLAYED, (run, JOB_NODE, node))
 
 
 def state_of_job(tx: Transaction, job: str) -> str:

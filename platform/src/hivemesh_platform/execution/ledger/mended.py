@@ -7,21 +7,25 @@ import msgspec
 from hivemesh_sdk.contracts.artifacts import DataClass
 
 from hivemesh_platform.artifacts.model import BatchRef
+from hivemesh_platform.execution.ledger.letter_sql import BECAME
 from hivemesh_platform.execution.plans.spec import JobSpec, is_intact
 from hivemesh_platform.storage.transaction import Row, Transaction
 
-_FOUND = """
+_FOUND = (
+    BECAME
+    + """
 SELECT letter.id, letter.node, job.run AS job, job.output, job.spec, node.output_class
-  FROM dead_letter AS letter
+  FROM became
+  JOIN dead_letter AS letter ON letter.id = became.letter
   JOIN node ON node.run = letter.run AND node.name = letter.node
   JOIN work AS origin ON origin.run = letter.run AND origin.node = letter.node
                      AND origin.seq = letter.seq AND origin.created_at <= letter.created_at
-  JOIN work AS job ON job.run = letter.replayed_as AND job.node = 'job' AND job.seq = 0
+  JOIN work AS job ON job.run = became.job AND job.node = 'job' AND job.seq = 0
                   AND job.state = 'completed'
- WHERE letter.run = ? AND letter.kind = 'map' AND letter.state = 'retried'
-   AND letter.replayed_as != letter.run
- ORDER BY letter.node, letter.seq, letter.first, letter.id
-"""  # of a row that was made anew since (`run retry --from`) the letter is of no more concern
+ WHERE letter.kind = 'map'
+ ORDER BY letter.node, letter.seq, letter.first, letter.id, job.run
+"""
+)  # of a row that was made anew since (`run retry --from`) the letter is of no more concern
 _LEFT = """
 SELECT letter.id FROM dead_letter AS letter
   JOIN work AS origin ON origin.run = letter.run AND origin.node = letter.node
@@ -52,9 +56,11 @@ class Answered:
 
 def found(tx: Transaction, run: str) -> list[Answered]:
     """Return the letters of a run that were mended; what is of a higher class stays a job's."""
-    rows = tx.all(_FOUND, (run,))
+    last = {row["id"]: row for row in tx.all(_FOUND, (run,))}  # one answer for each
     return [
-        Answered(row["id"], row["node"], row["job"], row["output"]) for row in rows if _fits(row)
+        Answered(row["id"], row["node"], row["job"], row["output"])
+        for row in last.values()
+        if _fits(row)
     ]
 
 

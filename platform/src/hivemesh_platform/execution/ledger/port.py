@@ -225,6 +225,14 @@ class JobEnd(NamedTuple):
     output: str
 
 
+class RowEnd(NamedTuple):
+    """The good end of a row."""
+
+    key: WorkKey
+    fence: Fence
+    end: Finished
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """The bad end of an attempt that is followed by another one, not before a time."""
@@ -350,6 +358,15 @@ class Ledger(Protocol):
 
         Raises:
             StaleAttemptError: the fence is not the row's.
+        """
+        ...
+
+    def finish_rows(
+        self, tx: Transaction, ends: Sequence[RowEnd], now: int
+    ) -> list[Effects | StaleAttemptError]:
+        """End rows of one run well, as `finish` does; returns for each what it would say of it.
+
+        What they have set free or ended together is told of one of them.
         """
         ...
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from hivemesh_platform.execution.ledger.graph_sql import lock_run
-from hivemesh_platform.storage.transaction import Row, Transaction, Value
+from hivemesh_platform.storage.transaction import Row, Transaction, Value, listed
 
 RUNS, JOBS = "run_", "job_"
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -134,22 +134,22 @@ def remove_rows(tx: Transaction, run: str, limit: int) -> bool:
 
 def remove_jobs(tx: Transaction, jobs: Sequence[str], before: int) -> int:
     """Remove jobs with all of their rows, but not one that was set going or opened again."""
-    marks = ", ".join("?" * len(jobs))
+    marks, asked = listed(jobs)
     letters = tx.all(
         f"SELECT run, state FROM dead_letter WHERE run IN ({marks})" + tx.for_update,  # noqa: S608 - as below
-        jobs,
+        asked,
     )
     opened = {row["run"] for row in letters if row["state"] == "open"}
     rows = tx.all(
         f"""SELECT run FROM work WHERE run IN ({marks}) AND node = 'job' AND seq = 0
                AND ended_at < ?"""  # noqa: S608 - question marks only
         + tx.for_update,
-        (*jobs, before),
+        (*asked, before),
     )
     found = [row["run"] for row in rows if row["run"] not in opened]
-    marks = ", ".join("?" * len(found))
+    marks, gone = listed(found)
     for table in _OF_JOBS if found else ():
-        tx.send(f"DELETE FROM {table} WHERE run IN ({marks})", found)  # noqa: S608 - as above
+        tx.send(f"DELETE FROM {table} WHERE run IN ({marks})", gone)  # noqa: S608 - as above
     return len(found)
 
 
@@ -166,11 +166,11 @@ def runs_with_events(tx: Transaction, after: str, before: int, limit: int) -> li
 
 def remove_events(tx: Transaction, runs: Sequence[str], before: int) -> int:
     """Remove the logs of runs that ended before a time."""
-    marks = ", ".join("?" * len(runs))
+    marks, asked = listed(runs)
     return tx.execute(
         f"""DELETE FROM run_event WHERE run IN (
                 SELECT id FROM run WHERE id IN ({marks}) AND ended_at < ?)""",  # noqa: S608 - as above
-        (*runs, before),
+        (*asked, before),
     )
 
 
@@ -188,8 +188,8 @@ def named_by_runs(tx: Transaction, after: str, limit: int) -> tuple[str, set[str
         return "", set()
     found = _named(runs, "document", "parameters")
     ids = [row["id"] for row in runs]
-    marks = ", ".join("?" * len(ids))
-    nodes = tx.all(f"SELECT options, output FROM node WHERE run IN ({marks})", ids)  # noqa: S608 - as above
+    marks, asked = listed(ids)
+    nodes = tx.all(f"SELECT options, output FROM node WHERE run IN ({marks})", asked)  # noqa: S608 - as above
     found |= _named(nodes, "options", "output")
     for run in (row["id"] for row in runs if row["state"] != "completed"):
         work = tx.all("SELECT input, output FROM work WHERE run = ?", (run,))

@@ -5,6 +5,7 @@ What follows from a row's end (rows of later nodes, ends of nodes and runs) is i
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 
 import msgspec
 from hivemesh_sdk.contracts.api import RunState
@@ -14,7 +15,14 @@ from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution.behalf import Behalf
 from hivemesh_platform.execution.ledger import again_sql, claim_sql, group_sql, letter_sql, part_sql
 from hivemesh_platform.execution.ledger.event_sql import log_event
-from hivemesh_platform.execution.ledger.graph_sql import Change, DatasetParts, count_on, lock_run
+from hivemesh_platform.execution.ledger.graph_sql import (
+    Change,
+    DatasetParts,
+    after_map,
+    count_attempt,
+    count_on,
+    lock_run,
+)
 from hivemesh_platform.execution.ledger.limit_sql import next_start
 from hivemesh_platform.execution.ledger.mended import Mended
 from hivemesh_platform.execution.ledger.port import (
@@ -29,6 +37,7 @@ from hivemesh_platform.execution.ledger.port import (
     NewRun,
     Placed,
     Recorded,
+    RowEnd,
     StaleAttemptError,
     StaleReaderError,
     Travel,
@@ -60,12 +69,17 @@ from hivemesh_platform.execution.plans.graph import Edge
 from hivemesh_platform.execution.plans.spec import told
 from hivemesh_platform.replicas.model import StaleReplicaError
 from hivemesh_platform.replicas.standing import Standing
-from hivemesh_platform.storage.transaction import Row, Transaction
+from hivemesh_platform.storage.transaction import Parameters, Row, Transaction, listed
 
 _NODE_OF_ROW = "SELECT * FROM node WHERE run = ? AND name = ?"
 _HOLD = """
 SELECT * FROM work WHERE run = ? AND node = ? AND seq = ? AND attempt = ? AND epoch = ?
    AND state = 'running'
+   AND (replica = '' OR EXISTS (SELECT 1 FROM replica
+                                 WHERE id = work.replica AND epoch = work.replica_epoch))
+"""
+_HOLD_ROWS = """
+SELECT * FROM work WHERE run = ? AND node = ? AND seq IN ({marks}) AND state = 'running'
    AND (replica = '' OR EXISTS (SELECT 1 FROM replica
                                  WHERE id = work.replica AND epoch = work.replica_epoch))
 """
@@ -255,20 +269,13 @@ class SqlLedger:
     def placed(self, tx: Transaction, key: WorkKey, fence: Fence, placed: Placed, now: int) -> None:
         """Keep where the attempt runs and why, if it is still the one that runs, or was cancelled."""
         held = (key.run, key.node, key.seq, fence.attempt, fence.epoch)
-        tx.send(
-            _PLACED,
-            (
-                placed.instance,
-                placed.identity,
-                placed.worker,
-                placed.explanation,
-                now,
-                *held,
-            ),
-        )
+        where = (placed.instance, placed.identity, placed.worker, placed.explanation)
+        written = tx.execute(_PLACED, (*where, now, *held))
         tx.send(_PLACED_AT, (placed.instance, *held))
         if placed.endpoint:
             tx.send(_REACHED_AT, (placed.endpoint, key.run, key.node, *held))
+        if written and key.node != JOB_NODE:
+            count_attempt(tx, key.run, key.node)
 
     def release(
         self, tx: Transaction, key: WorkKey, fence: Fence, reason: str, not_before: int
@@ -349,31 +356,58 @@ class SqlLedger:
             end = replace(end, output=kept)
         if row["halved"]:
             part_sql.forget(tx, key)
-        placed = end.placed
-        tx.send(
-            """UPDATE work SET state = 'completed', ended_at = ?, output = ?, problem = NULL,
-                      instance = ?
-                WHERE run = ? AND node = ? AND seq = ?""",
-            (
-                now,
-                end.output,
-                row["instance"] if placed is None else placed.instance,
-                key.run,
-                key.node,
-                key.seq,
-            ),
-        )
-        if placed is None:
-            _end_attempt(tx, key, fence, AttemptOutcome.COMPLETED, None, now)
-        else:
-            where = (placed.instance, placed.identity, placed.worker, placed.explanation)
-            tx.send(_ATTEMPTED, (key.run, key.node, key.seq, fence.attempt, *where, end.began, now))
+        _complete(tx, row, RowEnd(key, fence, end), now)
         if node is None:
             return Effects(ended_runs=(key.run,))
         keep_rejected(tx, node, key.seq, end.rejected)
         change = Change(tx, self._datasets, now)
         change.row_completed(node, row, end)
         return change.effects()
+
+    def finish_rows(
+        self, tx: Transaction, ends: Sequence[RowEnd], now: int
+    ) -> list[Effects | StaleAttemptError]:
+        """End rows of one run well, as `finish` does; returns for each what it would say of it.
+
+        What they have set free or ended together is told of one of them.
+        """
+        mapped = sorted((one for one in ends if one.end.batch is not None), key=_node_of_end)
+        told: dict[RowEnd, Effects | StaleAttemptError] = {}
+        for node, some in groupby(mapped, key=_node_of_end):
+            if node != JOB_NODE:
+                told |= self._finish_mapped(tx, list(some), now)
+        for one in ends:
+            if one not in told:
+                told[one] = self._finished(tx, one, now)
+        return [told[one] for one in ends]
+
+    def _finish_mapped(
+        self, tx: Transaction, ends: Sequence[RowEnd], now: int
+    ) -> dict[RowEnd, Effects]:
+        """End those rows of a map of which nothing is to be written but their batches."""
+        run, name = ends[0].key.run, ends[0].key.node
+        lock_run(tx, run)
+        found, nodes, children, closed = tx.each(
+            _hold_rows(tx, ends), (_NODE_OF_ROW, (run, name)), *after_map(run, name)
+        )
+        rows = {row["seq"]: row for row in found}
+        plain = [(rows[one.key.seq], one) for one in ends if _is_plain(rows.get(one.key.seq), one)]
+        if not (nodes and nodes[0]["kind"] == "map" and plain):
+            return {}
+        for row, one in plain:
+            _complete(tx, row, one, now)
+        change = Change(tx, self._datasets, now)
+        ended = [(row, one.end) for row, one in plain]
+        change.rows_mapped(nodes[0], ended, children, closed=bool(closed))
+        told = dict.fromkeys([one for _, one in plain], Effects())
+        told[plain[-1][1]] = change.effects()
+        return told
+
+    def _finished(self, tx: Transaction, one: RowEnd, now: int) -> Effects | StaleAttemptError:
+        try:
+            return self.finish(tx, one.key, one.fence, one.end, now)
+        except StaleAttemptError as error:
+            return error
 
     def retry(
         self, tx: Transaction, key: WorkKey, fence: Fence, failure: Failure, now: int
@@ -705,6 +739,51 @@ def _hold(tx: Transaction, key: WorkKey, fence: Fence) -> Row:
     if row is None:
         raise _not_held(tx, key, fence)
     return row
+
+
+def _hold_rows(tx: Transaction, ends: Sequence[RowEnd]) -> tuple[str, Parameters]:
+    """The question for those rows of a node that run; locked as `_hold` does."""
+    marks, numbers = listed(sorted(one.key.seq for one in ends))
+    sql = _HOLD_ROWS.format(marks=marks) + tx.for_update
+    return sql, (ends[0].key.run, ends[0].key.node, *numbers)
+
+
+def _is_plain(row: Row | None, one: RowEnd) -> bool:
+    """Whether the fence is the row's, and its end brings a batch and nothing else."""
+    return (
+        row is not None
+        and Fence(row["attempt"], row["epoch"]) == one.fence
+        and not row["halved"]
+        and not one.end.rejected
+    )
+
+
+def _complete(tx: Transaction, row: Row, one: RowEnd, now: int) -> None:
+    """The row and its attempt have ended well."""
+    key, fence, end = one
+    placed = end.placed
+    tx.send(
+        """UPDATE work SET state = 'completed', ended_at = ?, output = ?, problem = NULL,
+                  instance = ?
+            WHERE run = ? AND node = ? AND seq = ?""",
+        (
+            now,
+            end.output,
+            row["instance"] if placed is None else placed.instance,
+            key.run,
+            key.node,
+            key.seq,
+        ),
+    )
+    if placed is None:
+        _end_attempt(tx, key, fence, AttemptOutcome.COMPLETED, None, now)
+    else:
+        where = (placed.instance, placed.identity, placed.worker, placed.explanation)
+        tx.send(_ATTEMPTED, (key.run, key.node, key.seq, fence.attempt, *where, end.began, now))
+
+
+def _node_of_end(one: RowEnd) -> str:
+    return one.key.node
 
 
 def _hold_in_run(tx: Transaction, key: WorkKey, fence: Fence) -> tuple[Row, Row]:

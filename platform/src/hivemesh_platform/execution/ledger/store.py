@@ -68,6 +68,12 @@ def node(tx: Transaction, run_id: str, name: str) -> Row | None:
     return tx.one("SELECT * FROM node WHERE run = ? AND name = ?", (run_id, name))
 
 
+def options_length(tx: Transaction, run_id: str) -> int:
+    """Return how long the options of a run's nodes are, as far as they are known."""
+    row = tx.one("SELECT coalesce(sum(length(options)), 0) AS n FROM node WHERE run = ?", (run_id,))
+    return 0 if row is None else int(row["n"])
+
+
 def unfinished(tx: Transaction) -> list[tuple[str, int, list[str]]]:
     """Return id, turn and node names (in order) of the runs that have not ended."""
     rows = tx.all(

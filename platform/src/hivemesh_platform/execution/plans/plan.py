@@ -142,7 +142,12 @@ def secret_uses(plan: Plan) -> Iterator[SecretUse]:
 def written_by(plan: Plan) -> Given:
     """The artifacts that the document itself names: in its steps and as defaults."""
     defaults = {name: one.default for name, one in plan.pipeline.parameters.items()}
-    return given_by([node.step.with_ for node in plan.nodes], defaults)
+    return given_by(options_of(plan), defaults)
+
+
+def options_of(plan: Plan) -> dict[str, JsonValue]:
+    """The options of a plan's steps as they are written."""
+    return {node.name: node.step.with_ for node in plan.nodes}
 
 
 def _bind_one(

@@ -1,13 +1,19 @@
 """The grammar of `${{ path }}` in pipelines, and how references are replaced by values. Pure."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
-from hivemesh_sdk.errors import FatalError
+import msgspec
+from hivemesh_sdk.contracts.problems import FieldProblem
+from hivemesh_sdk.errors import FatalError, InvalidError
 from pydantic import JsonValue
 
 PARAMETERS = "parameters"
+# Of a step: the first line of its request has 1 MiB, a checkpoint 256 KiB of it.
+MAX_OPTIONS_BYTES = 768 * 1024
+MAX_RUN_OPTIONS_BYTES = 16 * 1024 * 1024  # of all steps of a run
 _REFERENCE = re.compile(r"\$\{\{\s*(.*?)\s*\}\}", re.DOTALL)
 _PATH = re.compile(r"[a-z][A-Za-z0-9_-]{0,63}(?:\.[A-Za-z0-9_-]{1,64}){0,15}")
 
@@ -16,6 +22,22 @@ class BrokenReferenceError(FatalError):
     """A reference names something that is not there."""
 
     slug = "pipeline-invalid"
+
+
+class OptionsTooLargeError(InvalidError):
+    """Options are too large once the values are put in that they refer to."""
+
+    slug = "options-invalid"
+
+    def __init__(self, pointer: str, most: int) -> None:
+        message = (
+            f"options take more than {most} bytes with the values that they refer to; hand on large "
+            "values as artifacts"
+        )
+        super().__init__(
+            f"{pointer}: {message}",
+            errors=[FieldProblem(pointer=pointer, message=message, code="too-large")],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,34 +87,75 @@ def escape(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
 
 
-def resolve(value: JsonValue, scope: Mapping[str, JsonValue]) -> JsonValue:
+class Room:
+    """How many bytes options may still take while their references are replaced.
+
+    A short document of many references to one long value is otherwise gigabytes of options.
+    """
+
+    def __init__(self, pointer: str, most: int, within: "Room | None" = None) -> None:
+        self._pointer = pointer
+        self._most = most
+        self._left = most
+        self._within = within
+
+    @classmethod
+    def of_run(cls) -> "Room":
+        """That of all steps of a run."""
+        return cls("/steps", MAX_RUN_OPTIONS_BYTES)
+
+    def step(self, name: str) -> "Room":
+        """That of one step among them."""
+        return Room(f"/steps/{name}/with", MAX_OPTIONS_BYTES, self)
+
+    def take(self, size: int) -> None:
+        """Count what is written.
+
+        Raises:
+            OptionsTooLargeError: there is no room for it.
+        """
+        self._left -= size
+        if self._left < 0:
+            raise OptionsTooLargeError(self._pointer, self._most)
+        if self._within is not None:
+            self._within.take(size)
+
+
+def resolve(value: JsonValue, scope: Mapping[str, JsonValue], room: Room) -> JsonValue:
     """Replace references by values of `scope`; a string that is one reference takes its type.
 
     Raises:
         BrokenReferenceError: a referred value does not exist.
+        OptionsTooLargeError: there is not enough room for what they bring.
     """
-    match value:
-        case str():
-            return _resolve_text(value, scope)
-        case dict():
-            return {key: resolve(item, scope) for key, item in value.items()}
-        case list():
-            return [resolve(item, scope) for item in value]
-        case _:
-            return value
+
+    def whole(path: str, _: str) -> JsonValue:
+        return look_up(parse_path(path), scope)
+
+    def part(path: str, _: str) -> str:
+        return _as_text(look_up(parse_path(path), scope))
+
+    return _replace(value, _Finds(whole, part, room))
 
 
-def fill(value: JsonValue, scope: Mapping[str, JsonValue]) -> JsonValue:
-    """Replace what `scope` knows, as `resolve` will, and leave every other reference as it is."""
-    match value:
-        case str():
-            return _fill_text(value, scope)
-        case dict():
-            return {key: fill(item, scope) for key, item in value.items()}
-        case list():
-            return [fill(item, scope) for item in value]
-        case _:
-            return value
+def fill(value: JsonValue, scope: Mapping[str, JsonValue], room: Room) -> JsonValue:
+    """Replace what `scope` knows, as `resolve` will, and leave every other reference as it is.
+
+    Raises:
+        OptionsTooLargeError: there is not enough room for what they bring.
+    """
+
+    def whole(path: str, written: str) -> JsonValue:
+        with suppress(BrokenReferenceError, ValueError):
+            return look_up(parse_path(path), scope)
+        return written
+
+    def part(path: str, written: str) -> str:
+        with suppress(BrokenReferenceError, ValueError):
+            return _as_text(look_up(parse_path(path), scope))
+        return written
+
+    return _replace(value, _Finds(whole, part, room))
 
 
 def look_up(reference: Reference, scope: Mapping[str, JsonValue]) -> JsonValue:
@@ -113,25 +176,41 @@ def look_up(reference: Reference, scope: Mapping[str, JsonValue]) -> JsonValue:
     return value
 
 
-def _resolve_text(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
+@dataclass(frozen=True, slots=True)
+class _Finds:
+    """What takes the place of a reference, by its path and as it is written."""
+
+    whole: Callable[[str, str], JsonValue]  # that stands alone
+    part: Callable[[str, str], str]  # within a text
+    room: Room
+
+
+def _replace(value: JsonValue, finds: _Finds) -> JsonValue:
+    match value:
+        case str():
+            return _replace_text(value, finds)
+        case dict():
+            return {key: _replace(item, finds) for key, item in value.items()}
+        case list():
+            return [_replace(item, finds) for item in value]
+        case _:
+            return value
+
+
+def _replace_text(text: str, finds: _Finds) -> JsonValue:
+    finds.room.take(len(text))
     whole = _REFERENCE.fullmatch(text)
     if whole is not None and _REFERENCE.search(text, whole.start(1)) is None:
-        return look_up(parse_path(whole[1]), scope)
-    return _REFERENCE.sub(lambda match: _as_text(look_up(parse_path(match[1]), scope)), text)
+        found = finds.whole(whole[1], text)
+        finds.room.take(len(msgspec.json.encode(found)))
+        return found
 
+    def part(match: re.Match[str]) -> str:
+        found = finds.part(match[1], match[0])
+        finds.room.take(len(msgspec.json.encode(found)))
+        return found
 
-def _fill_text(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
-    try:
-        return _resolve_text(text, scope)
-    except (BrokenReferenceError, ValueError):
-        return _REFERENCE.sub(lambda match: _fill_one(match, scope), text)
-
-
-def _fill_one(match: re.Match[str], scope: Mapping[str, JsonValue]) -> str:
-    try:
-        return _as_text(look_up(parse_path(match[1]), scope))
-    except (BrokenReferenceError, ValueError):
-        return match[0]
+    return _REFERENCE.sub(part, text)
 
 
 def _as_text(value: JsonValue) -> str:

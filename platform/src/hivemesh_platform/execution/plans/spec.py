@@ -1,6 +1,7 @@
 """What a job keeps in its row, and which artifacts a JSON document names. Pure."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 from zlib import crc32
 
 import msgspec
@@ -58,6 +59,7 @@ class Told(msgspec.Struct):
 
     tags: dict[str, str] = {}
     submitted_by: str = ""
+    options: dict[str, Any] = {}
 
 
 def told(text: str | None) -> Told:

@@ -60,7 +60,8 @@ class RunsAgain:
         )
         if not done:
             message = f"{job} is {view.state}; only what has failed or was cancelled is retried"
-            raise JobNotFailedError(message)
+            remedy = "submit it once more with `hivemesh job submit`"
+            raise JobNotFailedError(message, remedy=remedy)
         _log.info("job_retried", run_id=job)
         self._parts.work.give()
         self._parts.runs.give(job)

@@ -184,8 +184,9 @@ def _step(tx: Transaction, run: str, name: str) -> tuple[Row, Row]:
 
 
 def _given(parent: Row) -> Given:
-    steps = Pipeline.model_validate_json(parent["document"]).steps.values()
-    return given_by([one.with_ for one in steps], msgspec.json.decode(parent["parameters"]))
+    steps = Pipeline.model_validate_json(parent["document"]).steps
+    options: dict[str, JsonValue] = {name: one.with_ for name, one in steps.items()}
+    return given_by(options, msgspec.json.decode(parent["parameters"]))
 
 
 def _problem_of(row: Row, nodes: list[Row], limit: DataClass) -> Problem | None:

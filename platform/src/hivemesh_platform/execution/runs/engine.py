@@ -17,10 +17,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
+import structlog
+
 from hivemesh_platform import crash
 from hivemesh_platform.omitted import without_postgres
+from hivemesh_platform.storage.damage import set_aside
 from hivemesh_platform.storage.database import PATIENCE_S
 from hivemesh_platform.storage.migrate import engine_of
+from hivemesh_platform.storage.transaction import filled_up
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -37,6 +41,7 @@ THREADS = 16  # of DBOS at most, which also become the loop's default; made when
 CONNECTIONS = 4  # of DBOS to its file, which takes one writer at a time, or to the server
 TURNS_AT_ONCE = 8  # of a run that are looked for; few runs have more than one
 SCHEMA = "dbos"  # of its tables on a server, beside ours
+_log = structlog.get_logger("hivemesh.execution")
 _PRAGMAS = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA busy_timeout=30000")
 
 
@@ -174,11 +179,11 @@ class DbosEngine:
             turns = range(first, first + TURNS_AT_ONCE)
             wanted = [_workflow(run, turn) for run in left for turn in turns]
             found = await DBOS.list_workflows_async(
-                workflow_ids=wanted, load_input=False, load_output=False
+                workflow_ids=filled_up(wanted), load_input=False, load_output=False
             )
             known = [one.workflow_id for one in found]
             if known:
-                await DBOS.delete_workflows_async(known)
+                await DBOS.delete_workflows_async(filled_up(known))
             left = [run for run in left if _workflow(run, turns[-1]) in known]
             first = turns.stop
 
@@ -268,6 +273,8 @@ class DbosEngine:
             return engine_of(
                 self._where, self._closing, pool_size=CONNECTIONS, max_overflow=CONNECTIONS
             )
+        if wrong := set_aside(self._where):  # the ledger knows every run that has not ended
+            _log.warning("engine_made_anew", detail=wrong)
         self._where.touch(mode=0o600, exist_ok=True)
         engine = sqlalchemy.create_engine(
             self._url(), pool_size=CONNECTIONS, max_overflow=CONNECTIONS

@@ -114,5 +114,6 @@ def _reason(row: Row, nobody: str, now: int) -> str:
         return "the steps that give its options have not ended"
     failed = row["retries"] or row["crashes"]  # others are put off because nobody takes them
     if row["not_before"] - now > SOON_MS and (failed or not nobody):
-        return f"it is tried again at {views.iso(row['not_before'])}"
+        when = f"it is tried again at {views.iso(row['not_before'])}"
+        return f"{when}: {row['reason']}" if row["reason"] else when
     return nobody or row["reason"] or "it is queued: a slot is free, and rows before it go first"

@@ -22,13 +22,13 @@ from hivemesh_platform.artifacts.errors import ArtifactDamagedError, ArtifactMis
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.artifacts.ports import ArtifactStore
 from hivemesh_platform.execution.ledger import store
-from hivemesh_platform.execution.ledger.graph_sql import edges_of
-from hivemesh_platform.execution.ledger.port import Ledger, milliseconds
+from hivemesh_platform.execution.ledger.graph_sql import edges_of, lock_run
+from hivemesh_platform.execution.ledger.port import Effects, Ledger, milliseconds
 from hivemesh_platform.execution.ledger.signals import ends_of
-from hivemesh_platform.execution.model import Output
+from hivemesh_platform.execution.model import Output, lines_of
 from hivemesh_platform.execution.plans.condition import decide, parse_condition
 from hivemesh_platform.execution.plans.graph import fate
-from hivemesh_platform.execution.plans.references import PARAMETERS, find_references, resolve
+from hivemesh_platform.execution.plans.references import PARAMETERS, Room, find_references, resolve
 from hivemesh_platform.execution.wakes import Wakes
 from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.errors import PASSING
@@ -143,19 +143,30 @@ class NodeRunner:
                 if scope is None or not await self._holds(node, scope):
                     return False
                 step = scope.pipeline.steps[name]
-                options = msgspec.json.encode(resolve(step.with_, scope.values)).decode()
+                room = Room.of_run().step(name)
+                options = msgspec.json.encode(resolve(step.with_, scope.values, room)).decode()
+            effects = await self._activate(node, options)
         except PASSING:
             raise
         except HivemeshError as error:
             await self._fail(run, name, error)
             return True
-        now = milliseconds(self._clock)
-        effects = await self._database.write(
-            lambda tx: self._ledger.activate(tx, run, name, options, now)
-        )
         self._wakes.tell(run, effects)
         self._wakes.work.give()
         return True
+
+    async def _activate(self, node: Row, options: str) -> Effects:
+        """Give the node its options, if the run has room for them beside those of its others."""
+        run, name = node["run"], node["name"]
+        now = milliseconds(self._clock)
+
+        def activate(tx: Transaction) -> Effects:
+            if node["options"] is None:
+                lock_run(tx, run)  # two nodes of it do not find the same room
+                Room.of_run().take(store.options_length(tx, run) + len(options))
+            return self._ledger.activate(tx, run, name, options, now)
+
+        return await self._database.write(activate)
 
     async def _scope(self, run: str, name: str) -> "_Scope | None":
         """What the node's references lead to, or None while a step it depends on has not ended."""
@@ -258,7 +269,7 @@ class Answers:
             return _value(bytes(kept.value))
         data = await self._stored(kept.artifact)
         if kept.artifact.count:
-            return [_value(line) for line in data.splitlines()]
+            return [_value(line) for line in lines_of(data)]
         return _value(data)
 
     async def written(self, output: str | None) -> bytes:
@@ -272,7 +283,7 @@ class Answers:
             return bytes(kept.value)
         data = await self._stored(kept.artifact)
         if kept.artifact.count:
-            data = b"[" + b",".join(data.splitlines()) + b"]"
+            data = b"[" + b",".join(lines_of(data)) + b"]"
         _value(data)
         return data
 

@@ -9,7 +9,7 @@ from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.contracts.api import PipelineView
 from hivemesh_sdk.contracts.pipeline import PIPELINE_USE, Pipeline
 from hivemesh_sdk.contracts.problems import FieldProblem
-from hivemesh_sdk.errors import ConflictError, InvalidError, NotFoundError
+from hivemesh_sdk.errors import ConflictError, HivemeshError, InvalidError, NotFoundError
 from hivemesh_sdk.safeio.documents import load_pipeline, validated
 from pydantic import JsonValue
 
@@ -49,6 +49,30 @@ class KnownPipeline:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class BrokenPipeline:
+    """A file that holds no pipeline because of a mistake."""
+
+    file: Path
+    error: InvalidError
+
+    @property
+    def name(self) -> str:
+        """The name of the file: its document says none that can be trusted."""
+        return self.file.stem
+
+    def view(self) -> PipelineView:
+        """Make the view."""
+        return PipelineView(
+            name=self.name,
+            version=0,
+            steps=[],
+            outputs=[],
+            origin=SHIPPED,
+            problem=self.error.detail,
+        )
+
+
 class PipelineService:
     """Finds, checks and stores pipelines."""
 
@@ -68,7 +92,7 @@ class PipelineService:
 
     async def newest(self, tenant: str = "default") -> list[KnownPipeline]:
         """Return the newest version of each pipeline of a tenant and of the shipped ones, by name."""
-        found = {one.document.metadata.name: one for one in self._shipped()}
+        found = {one.document.metadata.name: one for one in self._shipped()[0]}
         for row in await self._database.read(lambda tx: _newest(tx, tenant)):
             stored = _known(row)
             name = stored.document.metadata.name
@@ -82,12 +106,20 @@ class PipelineService:
 
         Raises:
             NotFoundError: there is none of this name.
+            InvalidError: there is a file of this name, and it is not valid.
         """
         for one in await self.newest(tenant):
             if one.document.metadata.name == name:
                 return one
+        for broken in self.broken():
+            if broken.name == name:
+                raise broken.error
         message = f"there is no pipeline {name!r}"
         raise NotFoundError(message)
+
+    def broken(self) -> list[BrokenPipeline]:
+        """The files that hold no pipeline because of a mistake; they concern no other one."""
+        return self._shipped()[1]
 
     async def check(self, document: Mapping[str, JsonValue], tenant: str = "default") -> Plan:
         """Check a document against its form and the installed capabilities.
@@ -167,7 +199,7 @@ class PipelineService:
         )
         if row is not None:
             return _known(row)
-        found = (one for one in self._shipped() if one.document.metadata.name == name)
+        found = (one for one in self._shipped()[0] if one.document.metadata.name == name)
         return next((one for one in found if _version(one) == version), None)
 
     async def store(self, document: Mapping[str, JsonValue], author: Behalf) -> KnownPipeline:
@@ -183,9 +215,17 @@ class PipelineService:
         await self._database.write(lambda tx: _store(tx, pipeline, frozen, now))
         return KnownPipeline(pipeline, STORED, frozen)
 
-    def _shipped(self) -> list[KnownPipeline]:
+    def _shipped(self) -> tuple[list[KnownPipeline], list[BrokenPipeline]]:
         files = [file for folder in self._folders for file in sorted(folder.glob("*.yaml"))]
-        return [KnownPipeline(load_pipeline(file), SHIPPED) for file in files]
+        good: list[KnownPipeline] = []
+        broken: list[BrokenPipeline] = []
+        for file in files:
+            try:
+                good.append(KnownPipeline(load_pipeline(file), SHIPPED))
+            except HivemeshError as error:
+                reason = InvalidError(error.detail, slug="pipeline-invalid", errors=error.errors)
+                broken.append(BrokenPipeline(file, reason))
+        return good, broken
 
 
 def _store(tx: Transaction, pipeline: Pipeline, author: Behalf, now: int) -> None:

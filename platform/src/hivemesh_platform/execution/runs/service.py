@@ -33,10 +33,17 @@ from hivemesh_platform.execution.ledger.submit_sql import SubmitKey
 from hivemesh_platform.execution.ledger.submits import Submits
 from hivemesh_platform.execution.plans.condition import parse_condition
 from hivemesh_platform.execution.plans.given import Given, filled, given_by
-from hivemesh_platform.execution.plans.plan import Node, Plan, bind_parameters, secret_uses
+from hivemesh_platform.execution.plans.plan import (
+    Node,
+    Plan,
+    bind_parameters,
+    options_of,
+    secret_uses,
+)
 from hivemesh_platform.execution.plans.policies import policy_of
 from hivemesh_platform.execution.plans.references import (
     PARAMETERS,
+    Room,
     look_up,
     parse_path,
     resolve,
@@ -102,7 +109,7 @@ class Demands:
 
     def given(self) -> Given:
         """The artifacts that its steps and parameters name."""
-        return given_by([node.step.with_ for node in self.plan.nodes], self.parameters)
+        return given_by(options_of(self.plan), self.parameters)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -495,6 +502,7 @@ class RunService:
         """Write a run that is valid, inside a transaction."""
         pipeline = accepted.plan.pipeline
         parameters, classes = _classes(tx, accepted)
+        room = Room.of_run()
         new = NewRun(
             id=accepted.run,
             pipeline=pipeline.metadata.name,
@@ -509,7 +517,14 @@ class RunService:
             backfill_of=accepted.backfill_of,
             parent=accepted.parent,
             nodes=[
-                self._node(tx, accepted, node, position, classes[node.name])
+                self._node(
+                    tx,
+                    accepted,
+                    node,
+                    position,
+                    classes[node.name],
+                    room.step(node.name),
+                )
                 for position, node in enumerate(accepted.plan.nodes)
             ],
         )
@@ -522,6 +537,7 @@ class RunService:
         node: Node,
         position: int,
         classes: Classes,
+        room: Room,
     ) -> NewNode:
         version = 0
         if node.dataset:
@@ -529,7 +545,7 @@ class RunService:
         options = None
         if node.begins_at_once:
             options = msgspec.json.encode(
-                resolve(node.step.with_, {PARAMETERS: accepted.parameters})
+                resolve(node.step.with_, {PARAMETERS: accepted.parameters}, room)
             )
         deadline_s = node.step.deadline_s
         if deadline_s is None:
@@ -584,11 +600,11 @@ class RunService:
             row = found.nodes[0]
             try:
                 if listed and is_large(row["output"]):
-                    return views.job_view(row, {})
+                    return views.job_view(row, {}, listed=True)
                 result = await self._parts.answers.value(row["output"])
             except UNREADABLE_ANSWER as error:
                 return views.unreadable_view(row, error.problem())
-            return views.job_view(row, {"result": result})
+            return views.job_view(row, {"result": result}, listed=listed)
         return views.run_view(found.run, found.nodes, _outputs(found))
 
     async def _job_output(self, row: Row, name: str) -> OutputStream:
@@ -645,7 +661,9 @@ class _Found:
 
 def _nothing_missing(run: str, state: str = "") -> NothingMissingError:
     is_ = f"is {state} and " if state else ""
-    return NothingMissingError(f"{run} {is_}has gone on without nothing")
+    return NothingMissingError(
+        f"{run} {is_}has gone on without nothing, and no dead letter of it was mended"
+    )
 
 
 def _classes(tx: Transaction, accepted: Accepted) -> tuple[DataClass, dict[str, Classes]]:
@@ -657,7 +675,8 @@ def _classes(tx: Transaction, accepted: Accepted) -> tuple[DataClass, dict[str, 
     plan = accepted.plan
     bound = accepted.parameters
     given = artifact_digests(bound)[0]
-    named = {node.name: artifact_digests(filled(node.step.with_, bound))[0] for node in plan.nodes}
+    known_options = filled(options_of(plan), bound)
+    named = {name: artifact_digests(one)[0] for name, one in known_options.items()}
     known = known_classes(tx, given.union(*named.values()), accepted.folders)
     parameters = highest((accepted.data_class, *(known[one] for one in given)))
     written = {name: highest(known[one] for one in digests) for name, digests in named.items()}

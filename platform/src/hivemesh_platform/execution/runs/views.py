@@ -106,8 +106,8 @@ def node_view(node: Row) -> NodeView:
     )
 
 
-def job_view(row: Row, outputs: dict[str, JsonValue]) -> RunView:
-    """Make the view of a job: a run with one node."""
+def job_view(row: Row, outputs: dict[str, JsonValue], *, listed: bool = False) -> RunView:
+    """Make the view of a job: a run with one node. Its options are left out of lists."""
     state = RunState(row["state"])
     if state is RunState.QUEUED and row["reason"]:
         state = RunState.WAITING
@@ -134,6 +134,7 @@ def job_view(row: Row, outputs: dict[str, JsonValue]) -> RunView:
         created_at=iso(row["created_at"]) or "",
         started_at=node.started_at,
         ended_at=node.ended_at,
+        parameters={} if listed else said.options,
         nodes=[node],
         outputs=outputs if state is RunState.COMPLETED else {},
         submitter=row["submitter"],

@@ -49,6 +49,7 @@ class Claimer:
         self._sizes = GroupSizes()
         self._turns = Turns()
         self._unplaced = Unplaced()
+        self._ahead = parts.held.ahead
         self._back: list[Unclaimed] = []  # what the round puts back
         self._early: Counter[str] = Counter()  # rows that need not be put off, by capability
         self._steps: set[asyncio.Task[None]] = set()
@@ -68,6 +69,7 @@ class Claimer:
         """Wake `run` whenever instances or slots have changed, until cancelled."""
         while True:
             await self._parts.placement.wait_for_change()
+            self._start_ahead()  # a slot does not wait for a claim that is under way
             self._parts.work.give()
 
     async def recover(
@@ -112,6 +114,8 @@ class Claimer:
         """Claim once; a full disk only delays it."""
         try:
             await self._claim()
+            if self._back or self._early:
+                self._put_back()
             await self._explain()
         except StorageFullError as error:
             _log.error("storage_full", detail=error.detail)
@@ -120,11 +124,14 @@ class Claimer:
 
     async def _claim(self) -> None:
         room = MAX_STEPS - len(self._steps)
-        free = {
-            name: count
+        self._start_ahead()
+        self._put_back_late()
+        more = {
+            name: count + self._ahead.more(name)
             for name, count in self._parts.placement.free_slots().items()
-            if count and not self._parts.secrets.holds_back(name)
+            if not self._parts.secrets.holds_back(name)
         }
+        free = {name: count for name, count in more.items() if count}
         if not free or room <= 0:
             return
         database = self._parts.database
@@ -136,13 +143,37 @@ class Claimer:
         claims = await database.write(lambda tx: self._claim_all(tx, free, room))
         self._found = bool(claims)
         crash.reach("claim.after")
-        for some in self._parted(claims, free):
+        for some in self._parted(self._beyond(claims)):
             if len(some) == 1:
                 self._start(some[0])
             else:
                 self._start_together(some)
-        if self._back or self._early:
-            self._put_back()
+
+    def _start_ahead(self) -> None:
+        """Start what was claimed before there was a slot for it."""
+        for capability, slots in self._parts.placement.free_slots().items():
+            for claim in self._ahead.take(capability, slots):
+                self._start(claim)
+
+    def _put_back_late(self) -> None:
+        until = milliseconds(self._parts.clock)
+        for claim in self._ahead.late(self._parts.clock.monotonic()):
+            self._back.append(Unclaimed(claim.key, claim.fence, "", until))
+
+    def _beyond(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Keep the rows for which there are no slots yet; returns the others."""
+        left = Counter(self._parts.placement.free_slots())
+        now: list[Claim] = []
+        later: list[Claim] = []
+        for claim in claims:
+            if left[claim.capability] <= 0 and not travels(claim):
+                later.append(claim)
+                continue
+            if not left[claim.capability]:
+                self._ahead.stop(claim.capability)
+            left[claim.capability] -= 1
+            now.append(claim)
+        return now + self._ahead.put(later, self._parts.clock.monotonic())
 
     def _claimable(self, tx: Transaction, free: Mapping[str, int], now: int) -> dict[str, int]:
         """The free slots of capabilities that have something to do."""
@@ -157,9 +188,9 @@ class Claimer:
             free, room, lambda name, limit: ledger.claim(tx, name, limit, now, sizes.most(name))
         )
 
-    def _parted(self, claims: Sequence[Claim], free: Mapping[str, int]) -> list[list[Claim]]:
+    def _parted(self, claims: Sequence[Claim]) -> list[list[Claim]]:
         """What goes to a worker in one request each, in order."""
-        slots = dict(free)
+        slots = Counter(self._parts.placement.free_slots())
         parts: list[list[Claim]] = []
         groups: dict[tuple[str, str], list[Claim]] = {}
         for claim in claims:
@@ -208,7 +239,10 @@ class Claimer:
             """Before the next row is claimed; a failure's time says nothing of it."""
             self._sizes.learn(choice.capability, 1, self._parts.clock.monotonic() - started)
 
-        answered = learn if travels(claim) else None
+        def learn_alone() -> None:
+            self._ahead.learn(claim, self._parts.clock.monotonic() - started)
+
+        answered = learn if travels(claim) else learn_alone
         await self._dispatcher.run(claim, choice, resume=resume, answered=answered)
 
     def _start(self, claim: Claim) -> None:

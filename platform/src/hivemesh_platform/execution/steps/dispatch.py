@@ -35,13 +35,14 @@ from hivemesh_platform.execution.plans.given import Given
 from hivemesh_platform.execution.ports import Choice, Outcome, UnreachableError
 from hivemesh_platform.execution.steps import halves
 from hivemesh_platform.execution.steps.budget import RetryBudget
+from hivemesh_platform.execution.steps.clock_refusals import ClockRefusals
 from hivemesh_platform.execution.steps.exchange import Exchange
 from hivemesh_platform.execution.steps.pages import StepFailedError
 from hivemesh_platform.execution.steps.parts import Parts
 from hivemesh_platform.execution.steps.requests import given_to, granted, not_written, visible
 from hivemesh_platform.execution.steps.survivors import Survivors
 from hivemesh_platform.replicas.model import StaleReplicaError
-from hivemesh_platform.storage.errors import StorageFullError
+from hivemesh_platform.storage.errors import PASSING, StorageFullError
 from hivemesh_platform.storage.transaction import Transaction
 
 T = TypeVar("T")
@@ -56,6 +57,11 @@ _OVERLOADED = frozenset({"overloaded", "overloaded-server", "draining"})
 UNSENT_S = 0.25  # before a row is tried again that could not even be sent
 
 _log = structlog.get_logger("hivemesh.execution")
+
+
+def refused_ticket(step: HeldStep, document: Problem) -> str:
+    """Why rows wait whose worker reads another time than we do."""
+    return f"{step.endpoint.instance} refused its ticket: {document.detail or document.title}"
 
 
 class PayloadDamagedError(FatalError):
@@ -73,6 +79,7 @@ class Dispatcher:
         self._budget = RetryBudget(retry.budget_ratio, retry.budget_per_s)
         self._forgetting: set[asyncio.Task[None]] = set()
         self.survivors = Survivors(parts)
+        self.clock_refusals = ClockRefusals()
 
     async def run(
         self,
@@ -96,6 +103,8 @@ class Dispatcher:
         outcome = Outcome.CANCELLED
         try:
             outcome = await self._guarded(step, choice, resume=resume)
+            if outcome is not Outcome.UNREACHABLE:
+                self.clock_refusals.taken([claim])
         except StaleReplicaError as error:  # others go on with all that was held here
             self._parts.counters.commits_fenced += 1
             _log.warning("commit_refused", step=str(claim.key), detail=error.detail)
@@ -251,6 +260,24 @@ class Dispatcher:
         return StepFailedError(document)
 
     async def _failed(self, step: HeldStep, document: Problem) -> Outcome:
+        """Write what follows a failure; where it cannot be written as it is, the row ends."""
+        try:
+            return await self._follow(step, document)
+        except (StaleReplicaError, *PASSING):
+            raise
+        except StaleAttemptError:
+            self._parts.counters.stale_results += 1
+            return _outcome(document)
+        except Exception as error:  # noqa: BLE001 - it would be executed for ever
+            _log.error("failure_not_written", step=str(step.claim.key), exc_info=error)
+        unwritten = problem("internal", "how the step has failed cannot be written")
+        try:
+            await self._give_up(step, unwritten)
+        except StaleAttemptError:
+            self._parts.counters.stale_results += 1
+        return _outcome(document)
+
+    async def _follow(self, step: HeldStep, document: Problem) -> Outcome:
         """Decide between a further attempt and the end of the row."""
         slug = slug_of(document)
         if not step.begun and (outcome := await self._put_back(step, document)) is not None:
@@ -279,19 +306,15 @@ class Dispatcher:
             records=claim.divisible,
             halved=claim.halved,
         )
-        try:
-            match decision:
-                case Again():
-                    await self._retry(step, document, decision)
-                case Split():
-                    await self._split(step, document, decision)
-                case _:
-                    await self._give_up(step, document)
-        except StaleAttemptError:
-            self._parts.counters.stale_results += 1
-        else:
-            if is_lost_worker(document):
-                self.survivors.lost(step)
+        match decision:
+            case Again():
+                await self._retry(step, document, decision)
+            case Split():
+                await self._split(step, document, decision)
+            case _:
+                await self._give_up(step, document)
+        if is_lost_worker(document):
+            self.survivors.lost(step)
         return _outcome(document)
 
     async def _put_back(self, step: HeldStep, document: Problem) -> Outcome | None:
@@ -301,7 +324,8 @@ class Dispatcher:
             return Outcome.OVERLOADED
         tells_time = self._parts.placement.tells_time(step.endpoint.instance)
         if tells_time and is_of_clocks(document):  # its next heartbeat says it too
-            await self._release(step, document.detail, UNSENT_S)
+            delay_s = self.clock_refusals.again_s(step.claim.key)
+            await self._release(step, refused_ticket(step, document), delay_s)
             return Outcome.UNREACHABLE
         return None
 
@@ -333,7 +357,7 @@ class Dispatcher:
         if outcome is AttemptOutcome.FAILED and not is_crash(document):
             monotonic = self._parts.clock.monotonic()
             delay_s = max(delay_s, self._budget.take(claim.capability, monotonic))
-        failure = Failure(document, outcome, now + round(delay_s * 1000))
+        failure = Failure(document, outcome, self._parts.after(delay_s))
         await self._surely(lambda tx: ledger.retry(tx, claim.key, claim.fence, failure, now))
         lost = outcome is AttemptOutcome.LOST
         self._parts.counters.attempts_lost += int(lost)
@@ -353,7 +377,7 @@ class Dispatcher:
 
     async def _split(self, step: HeldStep, document: Problem, split: Split) -> None:
         claim, ledger, now = step.claim, self._parts.ledger, self._parts.now()
-        failure = Failure(document, _ended_as(document), now + round(split.delay_s * 1000))
+        failure = Failure(document, _ended_as(document), self._parts.after(split.delay_s))
         await self._surely(lambda tx: ledger.split(tx, claim.key, claim.fence, failure, now))
         self._parts.counters.attempts_lost += 1
         _log.warning(
@@ -414,7 +438,7 @@ class Dispatcher:
 
     async def _release(self, step: HeldStep, reason: str, delay_s: float) -> None:
         claim, ledger = step.claim, self._parts.ledger
-        until = self._parts.now() + round(delay_s * 1000)
+        until = self._parts.after(delay_s)
         await self._surely(lambda tx: ledger.release(tx, claim.key, claim.fence, reason, until))
 
     async def _surely(self, work: Callable[[Transaction], T]) -> T:

@@ -16,7 +16,7 @@ from hivemesh_platform import crash
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.artifacts.store import stored_by_run
 from hivemesh_platform.execution.held import HeldStep
-from hivemesh_platform.execution.ledger.port import Effects, Finished, Placed, Recorded
+from hivemesh_platform.execution.ledger.port import Effects, Finished, Placed, Recorded, RowEnd
 from hivemesh_platform.execution.ports import Choice, Page, Place
 from hivemesh_platform.execution.steps import halves
 from hivemesh_platform.execution.steps.pages import PageReader, StepFailedError, Taken
@@ -202,7 +202,7 @@ class Exchange:
         parts, step, key = self._parts, self._step, str(self._claim.key)
         body = await request_of(self._claim, parts.artifacts, parts.settings)
         self._unplaced, self._began = self._place(), self._parts.now()
-        if self._claim.kind == "source" or parts.runs.shared:  # others are asked what it may do
+        if self._claim.kind == "source" or parts.has_others():  # they are asked what it may do
             self._write_place()
         else:
             asyncio.get_running_loop().call_later(PLACED_AFTER_S, self._write_place)
@@ -272,15 +272,15 @@ class Exchange:
         parts.wake(claim, effects)
 
     async def _finish(self, end: Finished) -> None:
-        parts, claim, now = self._parts, self._claim, self._parts.now()
+        parts, claim = self._parts, self._claim
         if self._placed is not None:
             await asyncio.wait([self._placed])
         placed, self._unplaced = self._unplaced, None
         whole = replace(end, placed=placed, began=self._began)
         crash.reach("finish.before")
         try:
-            effects = await parts.surely(
-                lambda tx: parts.ledger.finish(tx, claim.key, claim.fence, whole, now)
+            effects = await parts.with_space(
+                lambda: parts.ends.finish(RowEnd(claim.key, claim.fence, whole))
             )
         except BaseException:
             self._unplaced = placed

@@ -51,7 +51,11 @@ from hivemesh_platform.execution.ports import (
     StepRefusedError,
     UnreachableError,
 )
-from hivemesh_platform.execution.steps.dispatch import Dispatcher, until_stored
+from hivemesh_platform.execution.steps.dispatch import (
+    Dispatcher,
+    refused_ticket,
+    until_stored,
+)
 from hivemesh_platform.execution.steps.pages import (
     INLINE_ANSWER,
     StepFailedError,
@@ -108,6 +112,8 @@ class GroupDispatcher:
         step.drop = partial(self._drop, journey, set())
         try:
             outcome = await self._guarded(journey)
+            if outcome is not Outcome.UNREACHABLE:
+                self._dispatcher.clock_refusals.taken(claims)
             await self._arrived(journey, outcome)
         finally:
             parts.held.remove(step)
@@ -199,12 +205,12 @@ class GroupDispatcher:
                 outcome = Outcome.CANCELLED
             else:
                 outcome = await self._first(journey, error.document)
-        except HivemeshError as error:
-            outcome = await self._broken(journey, error)
         except StaleReplicaError as error:  # others go on with all that was held here
             self._parts.counters.commits_fenced += 1
             _log.warning("commit_refused", step=str(journey.step.claim.key), detail=error.detail)
             outcome, journey.moved = Outcome.CANCELLED, True
+        except HivemeshError as error:
+            outcome = await self._broken(journey, error)
         except Exception as error:  # noqa: BLE001 - a row must never be left held
             _log.exception("dispatch_broken", step=str(journey.step.claim.key))
             outcome = await self._first(journey, problem("internal", type(error).__name__))
@@ -244,7 +250,9 @@ class GroupDispatcher:
             return Outcome.OVERLOADED
         tells_time = self._parts.placement.tells_time(journey.step.endpoint.instance)
         if tells_time and is_of_clocks(document):
-            await self._release(journey.unanswered(), document.detail, BUSY_S)
+            left, refusals = journey.unanswered(), self._dispatcher.clock_refusals
+            delay_s = max((refusals.again_s(one.key) for one in left), default=0.0)
+            await self._release(left, refused_ticket(journey.step, document), delay_s)
             return Outcome.UNREACHABLE
         if slug in _LOST:
             return await self._first(journey, document)
@@ -282,7 +290,7 @@ class GroupDispatcher:
         self, claims: Sequence[Claim], reason: str, delay_s: float, *, apart: bool = False
     ) -> None:
         parts = self._parts
-        until = parts.now() + round(delay_s * 1000) if delay_s else 0
+        until = parts.after(delay_s) if delay_s else 0
         held = [(one.key, one.fence) for one in claims]
         if held:
             await parts.surely(
@@ -459,8 +467,8 @@ class _Journey:
         return said
 
     def _end(self, claim: Claim, body: bytes) -> JobEnd:
-        output = Output(value=msgspec.Raw(body))
-        return JobEnd(claim.key, claim.fence, _encode(output).decode())
+        """As `Output` is encoded; there are thousands of them in a second."""
+        return JobEnd(claim.key, claim.fence, f'{{"value":{body.decode()}}}')
 
     async def _long(self, claim: Claim, body: bytes) -> JobEnd:
         """A longer answer becomes an artifact."""
@@ -499,11 +507,13 @@ class _Journey:
         crash.reach("finish.after")
         parts.counters.rows_finished += len(ends)
         self.ended += len(ends)
+        self.untold += [end.key.run for end in ends]
+        if whole:
+            self.open.clear()
+            return
         for end in ends:
             self.open.pop(str(end.key), None)
-            self.untold.append(end.key.run)
-        if not whole:
-            self.tell()
+        self.tell()
 
     def tell(self) -> None:
         """Tell who waits for jobs that they have ended."""

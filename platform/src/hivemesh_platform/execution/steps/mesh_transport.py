@@ -181,6 +181,6 @@ def _problem(response: Response) -> Problem:
         detail = f"the worker answered {response.status} without a problem document"
         document = problem("step-failed", detail, retryable=response.status >= 500)
     after = response.headers.get("retry-after", "")
-    if document.retry_after_s is None and after.isdigit():
+    if document.retry_after_s is None and after.isascii() and after.isdigit():
         document = msgspec.structs.replace(document, retry_after_s=float(after))
     return document

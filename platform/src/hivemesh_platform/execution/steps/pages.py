@@ -27,7 +27,7 @@ from hivemesh_platform.execution.ledger.port import Progress
 from hivemesh_platform.execution.model import Output, RejectedRecord, is_lost_worker
 
 INLINE_ANSWER = 16 * 1024  # a longer answer becomes an artifact, so that rows stay small
-MAX_COUNT = 2**53  # of records in a batch
+MAX_COUNT = 2**53  # of records in a batch, and in a word on progress
 
 _log = structlog.get_logger("hivemesh.execution")
 _encode = msgspec.json.Encoder().encode
@@ -159,7 +159,7 @@ class PageReader:
             case RejectedEvent() as event:
                 into.rejected.append(_rejected(event))
             case ProgressEvent() as event:
-                into.progress = Progress(done=event.done, total=event.total, unit=event.unit)
+                into.progress = _kept(event)
             case ResultEvent() as event:
                 into.output = await self._answer(event, frame.body)
                 into.ended = True
@@ -228,6 +228,12 @@ def _up_to(batches: int, frames: Sequence[Frame]) -> Sequence[Frame]:
         if not batches:
             return frames[:place]
     return frames
+
+
+def _kept(event: ProgressEvent) -> Progress:
+    """The word on progress, its counts cut to what a column holds."""
+    done, total = (max(-MAX_COUNT, min(count, MAX_COUNT)) for count in (event.done, event.total))
+    return Progress(done=done, total=total, unit=event.unit)
 
 
 def _rejected(event: RejectedEvent) -> RejectedRecord:

@@ -17,6 +17,7 @@ from hivemesh_platform.execution.ledger.signals import RunSignals, Signal
 from hivemesh_platform.execution.ports import Placement, StepTransport
 from hivemesh_platform.execution.rights.secrets import SecretGate
 from hivemesh_platform.execution.rights.tickets import TicketMint
+from hivemesh_platform.execution.steps.ends import Ends
 from hivemesh_platform.execution.wakes import Wakes
 from hivemesh_platform.settings import ExecutionSettings
 from hivemesh_platform.storage.database import Database
@@ -25,6 +26,7 @@ from hivemesh_platform.storage.transaction import Transaction
 
 T = TypeVar("T")
 
+LONGEST_DELAY_S = 7 * 86_400.0  # that a row is put off: a worker may answer any number
 FULL_S = 5.0  # before what found the disk full is written again
 
 _log = structlog.get_logger("hivemesh.execution")
@@ -48,11 +50,18 @@ class Parts:
     wakes: Wakes
     work: Signal  # there may be rows to claim
     runs: RunSignals
+    ends: Ends
     counters: ExecutionCounters
+    has_others: Callable[[], bool]  # whether other replicas live
 
     def now(self) -> int:
         """Wall time as the ledger writes it."""
         return milliseconds(self.clock)
+
+    def after(self, delay_s: float) -> int:
+        """Wall time so many seconds from now; what is no length of time is none."""
+        delay_s = min(delay_s, LONGEST_DELAY_S) if delay_s > 0.0 else 0.0
+        return self.now() + round(delay_s * 1000)
 
     async def surely(self, work: Callable[[Transaction], T]) -> T:
         """Write as soon as there is space: a row whose attempt has ended must not stay held."""

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from hivemesh_sdk.pauses import around
+
 from hivemesh_platform.execution.ports import Page, UnreachableError
 
 RECONNECTS = 3  # of one request to the same worker; what is not back then is lost
-RECONNECT_S = 0.25  # doubled each time
+RECONNECT_S = 0.25  # doubled each time, more or less by half
 
 
 async def reconnecting(ask: Callable[[], Awaitable[Page]]) -> Page:
@@ -21,7 +23,7 @@ async def reconnecting(ask: Callable[[], Awaitable[Page]]) -> Page:
             return await ask()
         except UnreachableError as error:
             sent = sent or error.sent
-            await asyncio.sleep(RECONNECT_S * 2**waited)
+            await asyncio.sleep(around(RECONNECT_S * 2**waited))
     try:
         return await ask()
     except UnreachableError as error:

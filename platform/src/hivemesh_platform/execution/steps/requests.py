@@ -70,8 +70,9 @@ def given_to(tx: Transaction, claim: Claim) -> Given:
     run = store.run(tx, claim.key.run)
     if run is None:
         return Given(frozenset(), frozenset())
-    steps = msgspec.json.decode(run["document"], type=_Document).steps.values()
-    return given_by([one.options for one in steps], msgspec.json.decode(run["parameters"]))
+    steps = msgspec.json.decode(run["document"], type=_Document).steps
+    options: dict[str, Any] = {name: one.options for name, one in steps.items()}
+    return given_by(options, msgspec.json.decode(run["parameters"]))
 
 
 def granted(tx: Transaction, claim: Claim, named: frozenset[str], given: Given) -> frozenset[str]:
