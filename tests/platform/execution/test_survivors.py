@@ -159,3 +159,39 @@ async def test_what_was_lost_while_the_platform_was_away_counts_as_nothing(tmp_p
         assert (await platform.end(run)).state == "completed"
         assert "lost" not in await outcomes(platform, run)
     assert len([key for _, key, _ in fleet.puts if ".read." in key]) == before + 1
+
+
+async def test_a_source_that_was_lost_does_not_keep_the_steps_behind_it_waiting(tmp_path):
+    """All are suspects, and there is one instance: the source waits for them, not they for it."""
+    most = FAST.in_flight_batches
+    one = worker(slots=most, records=60)
+    fleet = FakeWorkerFleet(one, page_events=2)
+    double = "test.double@1"
+
+    def hang(_kind, _instance, key):
+        if ".double." in key:
+            one.hang_once.add(double)
+
+    def puts(node):
+        return len([key for _, key, _ in fleet.puts if f".{node}." in key])
+
+    def lose_all(platform):
+        one.restart()
+        for step in platform.execution.held.at("w1"):
+            step.end(Verdict.LOST, problem("worker-lost", "it did not answer"))
+
+    fleet.before = hang
+    async with core(tmp_path, fleet) as platform:
+        run = await platform.start()
+        await platform.until(lambda: puts("double") == most)
+        fleet.before, one.slots[double] = lambda *_: None, 0
+        one.hang_once.clear()
+        lose_all(platform)
+        for again in (2, 3):  # the first time it went on, so that it is no suspect
+            await platform.until(lambda again=again: puts("read") == again)
+            if again == 2:
+                lose_all(platform)
+        one.slots[double] = 1
+        platform.placement.changed()
+        assert (await platform.end(run)).state == "completed"
+        assert (await outcomes(platform, run)).count("lost") == most + 2

@@ -52,6 +52,7 @@ class HeldStep:
     members: Mapping[str, Claim] = field(default_factory=dict)  # small jobs of one request
     drop: Callable[[str], None] | None = None  # has the worker end one of them, by its key
     answered: Callable[[], None] | None = None  # told when its worker has answered well
+    harmless: Callable[[], None] | None = None  # told when it is no suspect any more
     over: bool = False  # its worker has said its last, and has no rights any more
     given_back: bool = False  # its slot, because its worker has answered
     untold: list[Effects] = field(default_factory=list)  # of its end: told when it holds nothing

@@ -53,7 +53,7 @@ class Claimer:
         self._back: list[Unclaimed] = []  # what the round puts back
         self._early: Counter[str] = Counter()  # rows that need not be put off, by capability
         self._steps: set[asyncio.Task[None]] = set()
-        self._suspects: dict[asyncio.Task[None], str] = {}  # and the instance that has it
+        self._suspects: dict[asyncio.Task[None] | None, str] = {}  # and the instance that has it
         self._reasons: dict[str, str] = {}
         self._found = False  # whether the last round has found rows: so there may be more
         self._explained_at = self._tidied_at = 0.0
@@ -233,7 +233,10 @@ class Claimer:
             self._sizes.learn(choice.capability, answered, seconds)
 
     async def _alone(self, claim: Claim, choice: Choice, *, resume: bool) -> None:
-        started = self._parts.clock.monotonic()
+        started, own = self._parts.clock.monotonic(), asyncio.current_task()
+
+        def harmless() -> None:
+            self._suspects.pop(own, None)
 
         def learn() -> None:
             """Before the next row is claimed; a failure's time says nothing of it."""
@@ -243,7 +246,9 @@ class Claimer:
             self._ahead.learn(claim, self._parts.clock.monotonic() - started)
 
         answered = learn if travels(claim) else learn_alone
-        await self._dispatcher.run(claim, choice, resume=resume, answered=answered)
+        await self._dispatcher.run(
+            claim, choice, resume=resume, answered=answered, harmless=harmless
+        )
 
     def _start(self, claim: Claim) -> None:
         choice = self._choose([claim])

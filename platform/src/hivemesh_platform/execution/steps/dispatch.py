@@ -88,15 +88,18 @@ class Dispatcher:
         *,
         resume: bool = False,
         answered: Callable[[], None] | None = None,
+        harmless: Callable[[], None] | None = None,
     ) -> Outcome:
         """Bring a claimed row to its end, or to its next attempt; returns how this one went.
 
-        `answered` is told when its worker has answered well, before its slot goes to another row.
+        `answered` is told when its worker has answered well, before its slot goes to another row;
+        `harmless` when a source goes on, or waits for the steps behind it.
         """
         started = self._parts.clock.monotonic()
         clearance = self._parts.tickets.clearance(claim.capability)
         step = HeldStep(claim, choice.endpoint, frozenset(), frozenset(), started, clearance)
         step.answered = answered
+        step.harmless = harmless
         self._parts.held.add(step)
         if not claim.retries:
             self._budget.began(claim.capability, started)

@@ -242,11 +242,16 @@ class Exchange:
                 )
                 if waiting < most:
                     return
+                self._clear()  # those behind may be suspects too, which would wait for its end
                 await changed.wait(ROOM_POLL_S)
                 await asyncio.sleep(min(ROOM_GAP_S[0] * most, ROOM_GAP_S[1]))
                 if parts.clock.monotonic() - asked > KEEP_ALIVE_S:
                     await self._next(execution, after)
                     asked = parts.clock.monotonic()
+
+    def _clear(self) -> None:
+        if self._step.harmless is not None:
+            self._step.harmless()
 
     async def _record(self, execution: str, taken: Taken) -> None:
         parts, claim, now = self._parts, self._claim, self._parts.now()
@@ -266,7 +271,9 @@ class Exchange:
         crash.reach("record.after")
         parts.counters.batches_recorded += len(taken.batches)
         self._count_processed(taken.batches)
-        self._step.advanced = self._step.advanced or bool(taken.batches)
+        if taken.batches:
+            self._step.advanced = True
+            self._clear()
         self._told = parts.clock.monotonic()
         taken.clear()
         parts.wake(claim, effects)
