@@ -652,6 +652,7 @@ def _supervisor(
             log_files=loaded.settings.storage.log_files,
             environment=environment,
             log_level=loaded.settings.telemetry.log_level,
+            log_class_max=loaded.settings.execution.log_class_max,
         ),
         types=types,
         registry=registry,

@@ -210,8 +210,8 @@ class ExecutionSettings(Section):
 
     log_class_max: DataClass = Field(
         default=DataClass.INTERNAL,
-        description="Highest class of data whose steps may write text to the platform's log; of "
-        "others only that a line came.",
+        description="Highest class of data whose steps may write text to the logs of platform and "
+        "workers; of others only that a line came.",
     )
 
     batch_records: Annotated[int, Field(ge=1, le=100_000)] = Field(

@@ -50,6 +50,7 @@ def test_a_listener_on_all_addresses_is_advertised_by_a_name():
         ("HIVEMESH_PORT", "x"),
         ("HIVEMESH_INSTANCE", "a/b"),
         ("HIVEMESH_PLATFORM_ID", "platform"),
+        ("HIVEMESH_LOG_CLASS_MAX", "private"),
     ],
 )
 def test_a_wrong_variable_is_named(name, value):

@@ -9,6 +9,7 @@ from pathlib import Path
 import killable_platform
 import pytest
 from hivemesh_platform.app import Platform
+from hivemesh_platform.cli.log_lines import parsed
 from hivemesh_platform.registry.model import InstanceState
 from hivemesh_platform.supervisor.environment import EnvironmentBuilder
 from hivemesh_platform.supervisor.processes import ProcessId, identify
@@ -84,6 +85,22 @@ async def test_a_worker_is_started_listed_scaled_and_gone_in_the_end(tmp_path: P
     assert log
     assert not any(one.exists() for one in processes)
     assert not Records(found.state_folder / "run").all()
+
+
+async def test_the_log_of_a_worker_has_what_its_capabilities_say(
+    tmp_path: Path, tiny: Path
+) -> None:
+    says = MAIN.replace("(input: str)", "(input: str, context: Context)")
+    says = says.replace("return", 'context.log.info("said", words=input.split())\n    return')
+    says = says.replace("import Worker", "import Context, Worker")
+    (tiny / "src" / "worker_tiny" / "main.py").write_text(says)
+    async with platform(tmp_path, **{"workers.supervise": True}) as found:
+        await become_live(found)
+        job = await ask(found, "call", "tiny.say@1", "a b", wait_s=10)
+        log = await ask(found, "worker_log", "tiny")
+    (line,) = [one for one in map(parsed, log.splitlines()) if one["event"] == "said"]
+    assert line["fields"] == {"words": ["a", "b"]}
+    assert line["step"].startswith(job.id)
 
 
 async def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:

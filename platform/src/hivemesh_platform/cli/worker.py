@@ -139,17 +139,21 @@ def logs(
     fmt: output.Format = "table",
     state: session.State = None,
 ) -> None:
-    """Print the end of a worker's log.
+    """Print the end of a worker's log: what its capabilities and its process say.
+
+    With `-o json` each line is an object; what `context.log` was given stands in its `fields`.
 
     Example:  hivemesh worker logs email-parser -n 20
     """
+    from hivemesh_platform.cli import log_lines
+
     with session.client(state) as client:
         text = client.worker_log(name, lines=lines)
     if fmt in {"json", "yaml"}:
-        output.show_document(text.splitlines(), fmt)
+        output.show_document([log_lines.parsed(line) for line in text.splitlines()], fmt)
     else:
         for line in text.splitlines():
-            typer.echo(output.printable(line))
+            typer.echo(log_lines.shown(line))
 
 
 @app.command()

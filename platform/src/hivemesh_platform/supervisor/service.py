@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import structlog
 from hivemesh_sdk.clock import Clock
+from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.errors import NotFoundError
 from hivemesh_sdk.trust.keys import write_private_file
 
@@ -49,6 +50,7 @@ class SupervisorSettings:
     log_files: int
     environment: Mapping[str, str]
     log_level: str = "info"
+    log_class_max: DataClass = DataClass.INTERNAL  # of steps on data above it the log has no text
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +301,7 @@ class Supervisor:
             "HIVEMESH_PORT": "0",
             "HIVEMESH_ALONE_S": f"{settings.alone_s:.0f}",
             "HIVEMESH_LOG_LEVEL": settings.log_level,
+            "HIVEMESH_LOG_CLASS_MAX": settings.log_class_max,
         }
 
     def _wanted_of(self, worker: str) -> int:

@@ -33,6 +33,8 @@ environment:
   HIVEMESH_ALONE_S          seconds a worker with a token descriptor goes on without its
                             platform (120; 0: for ever)
   HIVEMESH_LOG_LEVEL        debug, info or warning (info)
+  HIVEMESH_LOG_CLASS_MAX    public, internal, personal or secret (internal): of steps on data
+                            above it the log has no text
 examples:
   HIVEMESH_TOKEN_FD=0 HIVEMESH_ALONE_S=0 hivemesh-worker run workers/email-parser < fifo
   HIVEMESH_CREDENTIAL_FILE=/run/secrets/credential hivemesh-worker run email-parser

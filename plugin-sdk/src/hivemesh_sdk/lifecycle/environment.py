@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.names import IDENTIFIER
 from hivemesh_sdk.errors import ConfigurationError
 from hivemesh_sdk.trust.files import IdentityPaths
@@ -24,6 +25,7 @@ ADVERTISE_HOST = "HIVEMESH_ADVERTISE_HOST"
 INSTANCE = "HIVEMESH_INSTANCE"
 ALONE_S = "HIVEMESH_ALONE_S"
 LOG_LEVEL = "HIVEMESH_LOG_LEVEL"
+LOG_CLASS_MAX = "HIVEMESH_LOG_CLASS_MAX"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Environment:
     instance: str = ""  # empty: the platform gives a name
     alone_s: float = 120.0  # a supervised worker goes on so long without its platform; 0: for ever
     log_level: str = "info"
+    log_class_max: DataClass = DataClass.INTERNAL  # steps on higher data write no text to the log
 
     @property
     def enrolments(self) -> tuple[Address, ...]:
@@ -99,6 +102,7 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         instance=_instance(variables),
         alone_s=float(_number(variables, ALONE_S, 120)),
         log_level=variables.get(LOG_LEVEL, "info").lower(),
+        log_class_max=_data_class(variables, LOG_CLASS_MAX),
     )
 
 
@@ -151,6 +155,15 @@ def _platform_id(variables: Mapping[str, str]) -> str:
         message = f"{PLATFORM_ID}={rule!r} must look like spiffe://<trust domain>/platform/*"
         raise ConfigurationError(message)
     return rule
+
+
+def _data_class(variables: Mapping[str, str], name: str) -> DataClass:
+    text = variables.get(name) or DataClass.INTERNAL
+    try:
+        return DataClass(text)
+    except ValueError as error:
+        message = f"{name}={text!r} must be one of {', '.join(DataClass)}"
+        raise ConfigurationError(message) from error
 
 
 def _number(variables: Mapping[str, str], name: str, default: int = 0) -> int:

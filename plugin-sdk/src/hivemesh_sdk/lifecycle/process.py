@@ -247,6 +247,7 @@ class WorkerProcess:
                     instance=instance,
                     caller=None if discoverer is None else Caller(mesh, discoverer),
                     search_path=self._search_path,
+                    log_class_max=environment.log_class_max,
                     internal=lambda: policies.current().egress(self._manifest.metadata.name),
                 ),
                 clock=self._clock,

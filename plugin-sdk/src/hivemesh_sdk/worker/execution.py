@@ -5,7 +5,7 @@ Lives on the loop that serves; runners report to it there and nowhere else.
 
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -348,6 +348,7 @@ class Execution(msgspec.Struct, eq=False):
             return
         event = LogEvent(no=self.last_no + 1, level=level, message=message, fields=fields)
         self._append(event, b"", cost, wake=False)
+        self._listener.execution_said(self, level, message, fields)
 
     def suspend(self) -> None:
         """The code waits until a reader acknowledges something."""
@@ -421,3 +422,7 @@ class Listener(Protocol):
     def execution_ended(self, execution: Execution) -> None: ...
 
     def execution_released(self, execution: Execution) -> None: ...
+
+    def execution_said(
+        self, execution: Execution, level: str, message: str, fields: Mapping[str, object]
+    ) -> None: ...

@@ -13,6 +13,7 @@ from typing import Protocol
 import structlog
 
 from hivemesh_sdk.clock import Clock, SystemClock
+from hivemesh_sdk.contracts.artifacts import DataClass
 from hivemesh_sdk.contracts.manifest import Capability as Declared
 from hivemesh_sdk.contracts.manifest import Manifest
 from hivemesh_sdk.contracts.names import PROTOCOL
@@ -34,6 +35,7 @@ from hivemesh_sdk.worker.pool import ExecutorPool
 from hivemesh_sdk.worker.quick import QuickRunner
 from hivemesh_sdk.worker.refused import Refused
 from hivemesh_sdk.worker.routes import PREFIX, StepRoutes
+from hivemesh_sdk.worker.spoken import SpokenLines
 from hivemesh_sdk.worker.steps import Runner, Slots, StepTable, Timing
 
 TICK_S = 0.1  # how exactly deadlines are kept; costs a fiftieth of a percent of a CPU
@@ -96,6 +98,7 @@ class ServerSettings:
     timing: Timing = field(default_factory=Timing)
     warm: bool = True  # start an executor before the first step
     internal: Callable[[], Sequence[str]] = tuple  # internal destinations the policy opens now
+    log_class_max: DataClass = DataClass.INTERNAL  # of the data whose steps write text to the log
 
 
 class WorkerServer:
@@ -128,7 +131,11 @@ class WorkerServer:
         }
         self.refused = Refused(self._clock)
         access = self._access = Access(settings.own, self._clock, self.refused)
-        self._table = StepTable(self._slots, self._clock, settings.timing)
+        spoken = SpokenLines(
+            made={one.id: one.data_class for one in manifest.capabilities},
+            most=settings.log_class_max,
+        )
+        self._table = StepTable(self._slots, self._clock, settings.timing, spoken)
         self._routes = StepRoutes(self._table, access, self._clock)
         self.app = WorkerApp(self._routes, build_shell(self, access))
         self._expected: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []

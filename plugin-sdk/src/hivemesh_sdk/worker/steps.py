@@ -34,6 +34,7 @@ from hivemesh_sdk.worker.execution import ENTRY_BYTES, UNARY, Control, Execution
 from hivemesh_sdk.worker.failures import problem_of
 from hivemesh_sdk.worker.kept import Kept, Settled
 from hivemesh_sdk.worker.metrics import StepMetrics
+from hivemesh_sdk.worker.spoken import SpokenLines
 
 RETRY_AFTER_S = 1.0
 
@@ -76,11 +77,16 @@ class StepTable:
     """All executions of this process that anybody may still ask for."""
 
     def __init__(
-        self, slots: Mapping[str, Slots], clock: Clock, timing: Timing | None = None
+        self,
+        slots: Mapping[str, Slots],
+        clock: Clock,
+        timing: Timing | None = None,
+        spoken: SpokenLines | None = None,
     ) -> None:
         self._slots = slots
         self._clock = clock
         self._timing = timing or Timing()
+        self._spoken = spoken or SpokenLines()
         self._entries: dict[str, Execution] = {}
         self._running: dict[str, Execution] = {}  # not released: they hold a slot; by their key
         self._waiting: dict[Execution, _Waiting] = {}  # by the attempt they wait for
@@ -288,6 +294,12 @@ class StepTable:
         if waiting is not None and not waiting.execution.ended:
             slots = self._slots[waiting.execution.capability]
             self._start(waiting.execution, waiting.request, waiting.bodies, slots)
+
+    def execution_said(
+        self, execution: Execution, level: str, message: str, fields: Mapping[str, object]
+    ) -> None:
+        """Write what it said into the log of this process too."""
+        self._spoken.write(execution, level, message, fields)
 
     def _present(
         self, present: Execution, request: StepRequest, fingerprint: Fingerprint, right: Right
