@@ -171,6 +171,16 @@ async def test_a_source_waits_for_the_steps_behind_it(tmp_path):
         assert max(open_rows) <= 3 + 1
 
 
+async def test_sources_of_a_run_do_not_wait_for_each_other(tmp_path):
+    settings = FAST.model_copy(update={"in_flight_batches": 1})
+    reads = {name: {"use": "test.read@1"} for name in ("one", "two", "three")}
+    steps = {**reads, "double": {"use": "test.double@1", "map": "two"}}
+    document = {**PIPELINE, "steps": steps, "outputs": {"records": "double"}}
+    async with core(tmp_path, worker(slots=len(reads)), settings=settings) as platform:
+        run = await platform.start(document)
+        assert (await platform.end(run, timeout_s=10)).state == "completed"
+
+
 async def test_a_retryable_problem_is_repeated_and_costs_nothing_else(tmp_path):
     attempts = []
 

@@ -113,6 +113,15 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'completed')
     ON CONFLICT (run, node, seq, attempt, tenant) DO UPDATE SET
        ended_at = excluded.ended_at, outcome = excluded.outcome
 """
+_OPEN_BEHIND = """
+WITH RECURSIVE behind (name) AS (
+     SELECT name FROM node WHERE run = :run AND upstream = :node
+      UNION
+     SELECT node.name FROM node JOIN behind ON node.upstream = behind.name WHERE node.run = :run)
+SELECT count(*) AS n FROM work
+ WHERE run = :run AND ended_at IS NULL AND state != 'blocked'
+   AND node IN (SELECT name FROM behind)
+"""  # other sources of the run may wait too: they must not wait for each other
 _ATTEMPT_ENDED = """
 UPDATE attempt SET ended_at = ?, outcome = ?, problem = ?
  WHERE run = ? AND node = ? AND seq = ? AND attempt = ?
@@ -599,11 +608,7 @@ class SqlLedger:
 
     def open_rows(self, tx: Transaction, run: str, node: str) -> int:
         """Count the rows behind a source that have not ended."""
-        row = tx.one(
-            """SELECT count(*) AS n FROM work
-                WHERE run = ? AND node != ? AND ended_at IS NULL AND state != 'blocked'""",
-            (run, node),
-        )
+        row = tx.one(_OPEN_BEHIND, {"run": run, "node": node})
         return 0 if row is None else int(row["n"])
 
     def waiting(self, tx: Transaction, now: int) -> dict[str, int]:
