@@ -51,6 +51,18 @@ def held(counters: ExecutionCounters) -> HeldSteps:
     return HeldSteps(counters)
 
 
+async def test_an_attempt_that_ends_after_the_next_one_has_begun_leaves_nothing_behind(held):
+    """Its row is free a moment before it; the instances are asked about their steps all the same."""
+    first, second = step(attempt=1), step(attempt=2, identity=OTHER)
+    held.add(first)
+    held.add(second)
+    assert [held.at(name) for name in ("w1", "w2")] == [[first], [second]]
+    held.remove(first)
+    assert held.find("run_1.parse.0") is second
+    held.remove(second)
+    assert (held.endpoints(), len(held)) == ([], 0)
+
+
 async def test_what_a_superseded_attempt_asks_for_is_refused_as_stale_and_counted(held, counters):
     first, second = step(attempt=1), step(attempt=2, identity=OTHER)
     held.add(first)

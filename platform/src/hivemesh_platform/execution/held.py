@@ -101,7 +101,7 @@ class HeldSteps:
         self._counters = counters
         self._by_key: dict[str, HeldStep] = {}
         self._ended: OrderedDict[tuple[str, int, str], None] = OrderedDict()
-        self._by_instance: defaultdict[str, set[str]] = defaultdict(set)
+        self._by_instance: defaultdict[str, set[HeldStep]] = defaultdict(set)
         self._elsewhere: OrderedDict[str, HeldStep] = OrderedDict()  # as they were looked up last
         self._look_up: LookUp | None = None
         self._by_member: dict[str, HeldStep] = {}  # small jobs that travel with others
@@ -131,7 +131,7 @@ class HeldSteps:
         """A step has been placed."""
         key = str(step.claim.key)
         self._by_key[key] = step
-        self._by_instance[step.endpoint.instance].add(key)
+        self._by_instance[step.endpoint.instance].add(step)
         self._by_member.update(dict.fromkeys(step.members, step))
 
     def remove(self, step: HeldStep) -> None:
@@ -142,12 +142,11 @@ class HeldSteps:
             if self._by_member.get(member) is step:
                 del self._by_member[member]
         self.end_rights(step)
-        if self._by_key.get(key) is not step:
-            return
-        del self._by_key[key]
-        keys = self._by_instance[step.endpoint.instance]
-        keys.discard(key)
-        if not keys:
+        if self._by_key.get(key) is step:  # else its next attempt is held already
+            del self._by_key[key]
+        steps = self._by_instance[step.endpoint.instance]
+        steps.discard(step)
+        if not steps:
             del self._by_instance[step.endpoint.instance]
 
     def end_rights(self, step: HeldStep) -> None:
@@ -196,11 +195,11 @@ class HeldSteps:
 
     def endpoints(self) -> list[Endpoint]:
         """Return the instances that run steps."""
-        return [steps[0].endpoint for steps in map(self.at, tuple(self._by_instance)) if steps]
+        return [next(iter(steps)).endpoint for steps in self._by_instance.values()]
 
     def at(self, instance: str) -> list[HeldStep]:
         """Return the steps that an instance runs."""
-        return [self._by_key[key] for key in self._by_instance.get(instance, ())]
+        return list(self._by_instance.get(instance, ()))
 
     def holding(self, key: str) -> Holding | None:
         """Return who holds the step and what it may read (the port of artifacts)."""
