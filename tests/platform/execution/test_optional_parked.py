@@ -41,6 +41,17 @@ async def test_parked_rows_are_handed_on_and_the_run_ends(database, parked):
     assert {row["state"] for row in rows} == {"skipped"}
 
 
+async def test_a_row_that_is_lost_after_its_step_was_left_out_is_handed_on_too(database, parked):
+    [again] = await database.write(lambda tx: LEDGER.claim(tx, DOUBLE, 1, NOW))
+    await database.write(lambda tx: LEDGER.left_out(tx, "run_1", "double", "nobody", NOW))
+    lost = Failure(LOST, AttemptOutcome.LOST, 0)
+    await database.write(lambda tx: LEDGER.retry(tx, again.key, again.fence, lost, NOW))
+    [found] = await database.read(store.optional_waiting)
+    await database.write(lambda tx: LEDGER.left_out(tx, "run_1", found["name"], "nobody", NOW))
+    row = await database.read(lambda tx: store.run(tx, "run_1"))
+    assert row["state"] == "partial"
+
+
 async def test_a_step_with_parked_rows_alone_is_looked_at(database, parked):
     await database.write(
         lambda tx: tx.execute("UPDATE work SET state = 'waiting' WHERE state = 'queued'")

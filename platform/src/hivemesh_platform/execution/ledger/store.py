@@ -90,7 +90,7 @@ def optional_waiting(tx: Transaction) -> list[Row]:
     """Return run, name and capability of the optional nodes that have queued rows."""
     return tx.all(
         """SELECT run, name, capability FROM node
-            WHERE optional = 1 AND ended_at IS NULL AND passing = 0
+            WHERE optional = 1 AND ended_at IS NULL
               AND EXISTS (SELECT 1 FROM work WHERE work.run = node.run
                              AND work.node = node.name AND work.state IN ('queued', 'waiting'))"""
     )
