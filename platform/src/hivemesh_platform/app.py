@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import structlog
@@ -100,7 +100,7 @@ from hivemesh_platform.supervisor.service import Supervisor, SupervisorSettings
 from hivemesh_platform.telemetry.metrics import Metrics
 from hivemesh_platform.telemetry.placement import MeasuredPlacement
 from hivemesh_platform.trust.authority import Authority, open_authority
-from hivemesh_platform.trust.profile import Lifetimes, check_lifetimes
+from hivemesh_platform.trust.profile import lifetimes_of
 from hivemesh_platform.trust.revocation import Revocation
 from hivemesh_platform.trust.rotation import Rotation
 from hivemesh_platform.trust.sealing import check_passphrase
@@ -337,7 +337,7 @@ async def _keep_in_step(platform: Platform, lending: Lending) -> None:
 
 def _assemble(loaded: Loaded, clock: Clock, base: _Base) -> Platform:
     settings = loaded.settings
-    types = WorkerTypes(worker_folders(loaded))
+    types = WorkerTypes(loaded.worker_folders)
     types.refresh()
     registry = RegistryService(base.directory, types, clock, __version__)
     routing = RoutingService(
@@ -460,12 +460,6 @@ def _mesh_routers(platform: Platform, database: Database) -> list[APIRouter]:
     ]
 
 
-def worker_folders(loaded: Loaded) -> list[Path]:
-    """The configured folders of workers, relative ones below the checkout or project."""
-    base = loaded.project or loaded.state_folder
-    return [base / Path(folder).expanduser() for folder in loaded.settings.workers.folders]
-
-
 def _people(loaded: Loaded, clock: Clock, base: _Base) -> People:
     access = AccessService(base.database, clock, base.authority.trust_domain)
     names = names_of(loaded.settings.api)
@@ -508,12 +502,7 @@ def _routes(name: str, routers: list[APIRouter]) -> FastAPI:
 def open_trust(settings: Settings, folder: Path, clock: Clock) -> Authority:
     """The certificate authority of a state folder."""
     trust = settings.trust
-    lifetimes = Lifetimes(
-        root=timedelta(seconds=trust.root_lifetime_s),
-        issuer=timedelta(seconds=trust.issuer_lifetime_s),
-        svid=timedelta(seconds=trust.svid_lifetime_s),
-    )
-    check_lifetimes(lifetimes, local=settings.mode == "local")
+    lifetimes = lifetimes_of(trust, local=settings.mode == "local")
     passphrase = check_passphrase(
         trust.passphrase.get_secret_value(), production=settings.mode == "production"
     )

@@ -90,6 +90,12 @@ class Loaded:
         return self.state_folder if shared is None else shared.expanduser().absolute()
 
     @property
+    def worker_folders(self) -> list[Path]:
+        """The configured folders of workers, relative ones below the checkout or project."""
+        base = self.project or self.state_folder
+        return [base / Path(folder).expanduser() for folder in self.settings.workers.folders]
+
+    @property
     def homes(self) -> Path | None:
         """Where each replica has a folder that the others read; None where there is one replica."""
         if self.settings.replica.shared_folder is None:

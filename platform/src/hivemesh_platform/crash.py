@@ -20,9 +20,14 @@ def arm(setting: str | None, *, production: bool) -> None:
         ConfigurationError: crash points are set in production, or the number is no number.
     """
     global _target  # noqa: PLW0603 - one process has one crash point
+    _target = target_of(setting, production=production)
+    _passed.clear()
+
+
+def target_of(setting: str | None, *, production: bool) -> tuple[str, int] | None:
+    """The crash point and its turn that `HIVEMESH_CRASH_AT` names; raises as `arm`."""
     if not setting:
-        _target = None
-        return
+        return None
     if production:
         message = f"{VARIABLE} is set in `mode: production`; unset it"
         raise ConfigurationError(message, slug="configuration-invalid")
@@ -32,8 +37,7 @@ def arm(setting: str | None, *, production: bool) -> None:
             f"{VARIABLE}={setting!r} does not end with a number; write it like finish.before:3"
         )
         raise ConfigurationError(message, slug="configuration-invalid")
-    _passed.clear()
-    _target = (name, int(count or 1))
+    return name, int(count or 1)
 
 
 def reach(name: str) -> None:

@@ -149,7 +149,7 @@ def open_sources(
     Raises:
         ConfigurationError: the files make no identity, or that of somebody else.
     """
-    files = _files(settings, own, clock)
+    files = identity_files(settings, own, clock)
     if files is None:
         return Sources(IdentitySource(authority.svid(own), authority.bundle()))
     authority.trust_also(files.file_roots)
@@ -158,7 +158,10 @@ def open_sources(
     return Sources(IdentitySource(svid, authority.bundle(), refusals=files.refusals), files)
 
 
-def _files(settings: TrustSettings, own: SpiffeId, clock: Clock) -> FileIdentitySource | None:
+def identity_files(
+    settings: TrustSettings, own: SpiffeId, clock: Clock
+) -> FileIdentitySource | None:
+    """The identity that the settings name as files, None where they name none; raises as `open_sources`."""
     key, chain, bundle = settings.identity_key, settings.identity_chain, settings.identity_bundle
     if settings.identity != "files" or key is None or chain is None or bundle is None:
         return None

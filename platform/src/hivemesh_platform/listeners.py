@@ -35,17 +35,13 @@ class Sockets:
         Workers that outlived a killed platform find the next one at the same port.
 
         Raises:
-            PortTakenError: a fixed port is taken.
+            PortTakenError: a fixed port is taken, or named twice.
             ConfigurationError: the host is no address of this machine.
         """
+        check_ports(api)
         last, bound = _remembered(memory), dict[str, socket.socket]()
-        wanted = {
-            "mesh": (api.host, api.port, "port"),
-            "enrolment": (api.host, api.enrolment_port, "enrolment_port"),
-            "people": (api.people_host, _people_port(api), "people_port"),
-        }
         try:
-            for name, (host, port, key) in wanted.items():
+            for name, (host, port, key) in _wanted(api).items():
                 bound[name] = _bind(host, port, last.get(name, 0), key)
         except BaseException:
             for one in bound.values():
@@ -58,6 +54,29 @@ class Sockets:
         """Close all."""
         for one in (self.mesh, self.enrolment, self.people):
             one.close()
+
+
+def check_ports(api: ApiSettings) -> None:
+    """Look whether each listener has an address of its own.
+
+    Raises:
+        PortTakenError: two of them have the same.
+    """
+    taken: dict[tuple[str, int], str] = {}
+    for host, port, key in _wanted(api).values():
+        other = taken.setdefault((host, port), key)
+        if port and other != key:
+            message = f"api.{other} and api.{key} are both {port}; set another one (0 = any)"
+            raise PortTakenError(message)
+
+
+def _wanted(api: ApiSettings) -> dict[str, tuple[str, int, str]]:
+    """Host, port and key of each listener."""
+    return {
+        "mesh": (api.host, api.port, "port"),
+        "enrolment": (api.host, api.enrolment_port, "enrolment_port"),
+        "people": (api.people_host, _people_port(api), "people_port"),
+    }
 
 
 def _people_port(api: ApiSettings) -> int:

@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
+from hivemesh_sdk.clock import Clock
 from hivemesh_sdk.errors import ConfigurationError
 
 from hivemesh_platform import hookspecs
@@ -16,6 +18,7 @@ from hivemesh_platform.credentials.service import SecretService
 from hivemesh_platform.execution.ports import Catalogue
 from hivemesh_platform.execution.rights.borrowers import Borrowers
 from hivemesh_platform.execution.runtime import Execution
+from hivemesh_platform.settings import Settings
 from hivemesh_platform.storage.database import Database
 
 if TYPE_CHECKING:
@@ -45,7 +48,7 @@ async def open_secrets(platform: "Platform", database: Database) -> AsyncIterato
         ConfigurationError: there is no such store, or its settings are wrong.
     """
     settings = platform.settings.secrets
-    store = store_of(platform)
+    store = store_of(platform.settings, platform.loaded.shared_folder, platform.clock)
     service = SecretService(store, platform.audit, check_s=settings.check_s)
     lending = Lending(
         store,
@@ -63,13 +66,13 @@ async def open_secrets(platform: "Platform", database: Database) -> AsyncIterato
         await lending.close()
 
 
-def store_of(platform: "Platform") -> SecretStore:
-    """Make the store that the settings name.
+def store_of(every: Settings, shared_folder: Path, clock: Clock) -> SecretStore:
+    """Make the store that the settings name; nothing of it is opened yet.
 
     Raises:
         ConfigurationError: no extension registers one of this name, or its settings are wrong.
     """
-    settings = platform.settings.secrets
+    settings = every.secrets
     stores = hookspecs.secret_stores(hookspecs.extensions())
     factory = stores.get(settings.store)
     if factory is None:
@@ -77,6 +80,6 @@ def store_of(platform: "Platform") -> SecretStore:
         detail = f"there is no secret store {settings.store!r} (secrets.store); known are {known}"
         raise ConfigurationError(detail, slug="configuration-invalid")
     if not settings.passphrase.get_secret_value() and not settings.vault.transit_key:
-        settings = settings.model_copy(update={"passphrase": platform.settings.trust.passphrase})
-    folder = platform.loaded.shared_folder / FOLDER
-    return factory(StoreParts(settings=settings, folder=folder, clock=platform.clock))
+        settings = settings.model_copy(update={"passphrase": every.trust.passphrase})
+    folder = shared_folder / FOLDER
+    return factory(StoreParts(settings=settings, folder=folder, clock=clock))

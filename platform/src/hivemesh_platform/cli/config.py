@@ -10,6 +10,8 @@ from hivemesh_platform.cli import output
 if TYPE_CHECKING:
     from hivemesh_sdk.errors import NotFoundError
 
+    from hivemesh_platform.refusals import Refusal
+
 app = typer.Typer(no_args_is_help=True)
 
 
@@ -57,24 +59,59 @@ def validate(
         Path | None, typer.Argument(help="Check this folder's hivemesh.yaml instead of ./")
     ] = None,
     fmt: output.Format = "table",
-) -> None:
-    """Check the settings without starting anything.
+) -> int:
+    """Check the settings without starting anything: all that `hivemesh up` would refuse.
 
     Example:  hivemesh config validate
     """
     from dataclasses import replace
 
+    from hivemesh_sdk.clock import SystemClock
+
     from hivemesh_platform.configuration import Surroundings, load
+    from hivemesh_platform.refusals import missing_folders, refusals
 
     surroundings = Surroundings.of_process()
     if file is not None:
         folder = file if file.is_dir() else file.parent
         surroundings = replace(surroundings, working_folder=folder.resolve())
     loaded = load(surroundings)
+    found = refusals(loaded, SystemClock())
+    if found:
+        return _refused(found, fmt)
+    missing = missing_folders(loaded)
+    for one in missing:
+        typer.echo(f"warning: workers.folders: {one} is not there; make or correct it", err=True)
     if fmt == "table":
         typer.echo("the settings are valid")
     else:
-        output.show_document({"valid": True, "state_folder": str(loaded.state_folder)}, fmt)
+        document = {"valid": True, "state_folder": str(loaded.state_folder)}
+        output.show_document(document | ({"missing_folders": missing} if missing else {}), fmt)
+    return 0
+
+
+def _refused(found: "list[Refusal]", fmt: str) -> int:
+    """Tell each with its code and remedy; programs get one document that names all of them."""
+    from hivemesh_sdk.contracts.problems import FieldProblem
+    from hivemesh_sdk.errors import ConfigurationError
+    from hivemesh_sdk.failures import show as show_problem
+
+    problems = [(one.key, one.error.problem()) for one in found]
+    if fmt == "json" and len(problems) > 1:
+        errors = [
+            FieldProblem(pointer=_pointer(key), message=f"{key}: {one.detail}", code=one.code)
+            for key, one in problems
+        ]
+        detail = "; ".join(one.message for one in errors)
+        raise ConfigurationError(detail, slug="configuration-invalid", errors=errors)
+    codes = [show_problem(one, as_json=fmt == "json") for _, one in problems]
+    return codes[0]
+
+
+def _pointer(key: str) -> str:
+    """The place of a setting; a key's name may have dots of its own. "" for a variable."""
+    parts = key.replace("~", "~0").replace("/", "~1").split(".", 2)
+    return "" if key.isupper() else "/" + "/".join(parts)
 
 
 def _absent(key: str, names: list[str]) -> "NotFoundError":

@@ -99,12 +99,14 @@ def _machine(folder: Path) -> Iterator[Finding]:
 
 
 def _settings() -> Iterator[Finding]:
+    from hivemesh_sdk.clock import SystemClock
     from hivemesh_sdk.errors import HivemeshError
 
     from hivemesh_platform.configuration import Surroundings, load
+    from hivemesh_platform.refusals import missing_folders, refusals
 
     try:
-        load(Surroundings.of_process())
+        loaded = load(Surroundings.of_process())
     except HivemeshError as error:
         yield Finding(
             section="settings",
@@ -114,8 +116,21 @@ def _settings() -> Iterator[Finding]:
             fix="hivemesh config validate",
             docs="HM-1601",
         )
-    else:
+        return
+    found = refusals(loaded, SystemClock())
+    if not found:
         yield Finding(section="settings", check="the settings are valid", verdict="ok")
+    for one in found:
+        yield _failure("settings", f"{one.key} can be used", one.error)
+    for folder in missing_folders(loaded):
+        yield Finding(
+            section="settings",
+            check="workers.folders are there",
+            verdict="warning",
+            cause=f"{folder} is not there",
+            fix="make the folder, or correct workers.folders",
+            docs="docs/reference/configuration.md",
+        )
 
 
 def _database(folder: Path) -> Iterator[Finding]:
@@ -127,10 +142,11 @@ def _database(folder: Path) -> Iterator[Finding]:
 
     try:
         settings = load(Surroundings.of_process()).settings.database
+        place = place_of(settings, folder)
     except HivemeshError:
         return  # the settings have a finding of their own
     try:
-        looks = list(examine(place_of(settings, folder), settings.connections))
+        looks = list(examine(place, settings.connections))
     except HivemeshError as error:
         yield _failure("database", "database.url can be used", error)
         return

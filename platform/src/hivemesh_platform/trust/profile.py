@@ -20,6 +20,8 @@ from hivemesh_sdk.trust.profile import (
     root_certificate,
 )
 
+from hivemesh_platform.settings import TrustSettings
+
 BACKDATE = timedelta(seconds=60)  # clocks of one installation may differ by a minute
 SIGNER_BACKDATE = timedelta(days=1)  # a clock that is set back must not lie before all that signs
 
@@ -38,6 +40,16 @@ _LEAST_LOCAL = Lifetimes(
     root=timedelta(days=1), issuer=timedelta(seconds=60), svid=timedelta(seconds=10)
 )
 _LONGEST_SVID = timedelta(hours=24)
+
+
+def lifetimes_of(settings: TrustSettings, *, local: bool) -> Lifetimes:
+    """The lifetimes that the settings name; raises as `check_lifetimes`."""
+    lifetimes = Lifetimes(
+        root=timedelta(seconds=settings.root_lifetime_s),
+        issuer=timedelta(seconds=settings.issuer_lifetime_s),
+        svid=timedelta(seconds=settings.svid_lifetime_s),
+    )
+    return check_lifetimes(lifetimes, local=local)
 
 
 def check_lifetimes(lifetimes: Lifetimes, *, local: bool) -> Lifetimes:
