@@ -17,6 +17,8 @@ async def service(tmp_path):
     (folder / "sums.yaml").write_text(safe_dump(PIPELINE))
     (folder / "broken.yaml").write_text("steps: [")
     (folder / "wrong.yaml").write_text(safe_dump({**PIPELINE, "step": {}}))
+    mistyped = {"n": {"type": "integer", "default": "three"}}
+    (folder / "mistyped.yaml").write_text(safe_dump({**PIPELINE, "parameters": mistyped}))
     async with opened_in(tmp_path) as database:
         yield PipelineService(
             database, FakeCatalogue(*CAPABILITIES), (folder,), SystemClock(), None
@@ -30,8 +32,9 @@ async def test_the_others_are_there(service):
 
 async def test_what_is_wrong_is_told_by_file(service):
     found = {one.name: one.view() for one in service.broken()}
-    assert found.keys() == {"broken", "wrong"}
+    assert found.keys() == {"broken", "mistyped", "wrong"}
     assert "step" in found["wrong"].problem
+    assert "'n' is no integer" in found["mistyped"].problem
     with pytest.raises(InvalidError, match="step"):
         await service.get("wrong")
     with pytest.raises(NotFoundError):

@@ -237,6 +237,35 @@ def test_wrong_parameters(given, pointer):
     assert refused.value.errors[0].pointer == pointer
 
 
+def with_parameter(declared):
+    return {**GOOD, "parameters": {**GOOD["parameters"], "n": declared}}
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"type": "integer", "default": "5"},
+        {"type": "integer", "default": True},
+        {"type": "artifact", "default": "mail.mbox"},
+        {"default": 5},
+    ],
+)
+def test_a_default_of_another_type_is_refused(declared):
+    assert list(problems(with_parameter(declared))) == ["/parameters/n/default"]
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"type": "number", "default": 5},
+        {"type": "array", "default": []},
+        {"type": "integer", "default": None},
+    ],
+)
+def test_a_default_of_its_type_is_taken(declared):
+    assert plan(with_parameter(declared))
+
+
 SCOPE = {"parameters": {"n": 5, "on": True, "name": "x"}, "step": {"list": [1, {"a": None}]}}
 
 

@@ -82,6 +82,7 @@ def make_plan(
     """
     catalogue = _WithPipelines(catalogue, nested) if nested else catalogue
     problems = [
+        *_default_problems(pipeline),
         *_step_problems(pipeline, catalogue),
         *_reference_problems(pipeline, catalogue),
         *_need_problems(pipeline),
@@ -98,6 +99,19 @@ def make_plan(
         detail = f"{pipeline.metadata.name}: {problems[0].message}"
         raise InvalidError(detail, slug="pipeline-invalid", errors=problems)
     return Plan(pipeline, tuple(_node(pipeline, name, catalogue, nested) for name in order))
+
+
+def check_defaults(pipeline: Pipeline) -> Pipeline:
+    """Return the pipeline unchanged.
+
+    Raises:
+        InvalidError: the default of a parameter is not of its type.
+    """
+    problems = list(_default_problems(pipeline))
+    if problems:
+        detail = f"{pipeline.metadata.name}: {problems[0].message}"
+        raise InvalidError(detail, slug="pipeline-invalid", errors=problems)
+    return pipeline
 
 
 def bind_parameters(pipeline: Pipeline, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
@@ -191,6 +205,13 @@ def is_artifact(value: JsonValue) -> bool:
     return (
         isinstance(digest, str) and SHA256.fullmatch(digest) is not None and isinstance(size, int)
     )
+
+
+def _default_problems(pipeline: Pipeline) -> Iterator[FieldProblem]:
+    for name, declared in pipeline.parameters.items():
+        if declared.default is not None and not _has_type(declared.default, declared.type):
+            message = f"the default of the parameter {name!r} is no {declared.type}"
+            yield _problem(f"/parameters/{escape(name)}/default", message, "type")
 
 
 def _step_problems(pipeline: Pipeline, catalogue: Catalogue) -> Iterator[FieldProblem]:

@@ -15,7 +15,13 @@ from pydantic import JsonValue
 
 from hivemesh_platform.execution.behalf import Behalf, effective
 from hivemesh_platform.execution.ledger.port import milliseconds
-from hivemesh_platform.execution.plans.plan import Nested, Plan, make_plan, secret_uses
+from hivemesh_platform.execution.plans.plan import (
+    Nested,
+    Plan,
+    check_defaults,
+    make_plan,
+    secret_uses,
+)
 from hivemesh_platform.execution.ports import Catalogue
 from hivemesh_platform.execution.rights.secrets import SecretGate
 from hivemesh_platform.storage.database import Database
@@ -221,7 +227,7 @@ class PipelineService:
         broken: list[BrokenPipeline] = []
         for file in files:
             try:
-                good.append(KnownPipeline(load_pipeline(file), SHIPPED))
+                good.append(KnownPipeline(check_defaults(load_pipeline(file)), SHIPPED))
             except HivemeshError as error:
                 reason = InvalidError(error.detail, slug="pipeline-invalid", errors=error.errors)
                 broken.append(BrokenPipeline(file, reason))
