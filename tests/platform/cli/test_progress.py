@@ -54,6 +54,14 @@ def test_what_the_end_of_the_run_leaves_blocked_is_told(capsys):
     assert told(capsys, *views) == ["parse: failed, 0 records", "sum: blocked, 0 records"]
 
 
+def test_a_step_that_waits_for_those_before_it_is_not_told(capsys):
+    before, after = node("running"), node("waiting", name="sum")
+    views = [seen("running", before, after)] * 3
+    end = seen("completed", node("completed", 9), node("completed", 1, "sum"))
+    assert told(capsys, *views, end)[0] == "parse: running, 0 records"
+    assert not [one for one in told(capsys, *views, end) if "waiting" in one]
+
+
 def job(state, reason=""):
     node = NodeView.model_construct(name="call", state=RunState(state), reason=reason)
     return RunView.model_construct(id="job_1", state=RunState(state), nodes=[node])

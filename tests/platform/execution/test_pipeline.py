@@ -27,7 +27,8 @@ from fake_workers import (
     records_frame,
     source,
 )
-from hivemesh_sdk.contracts.api import JobRequest
+from hivemesh_platform.execution.steps import dispatch, exchange
+from hivemesh_sdk.contracts.api import JobRequest, LimitRequest
 from hivemesh_sdk.contracts.pages import Frame
 from hivemesh_sdk.contracts.problems import problem, slug_of
 from hivemesh_sdk.contracts.steps import ProblemEvent, ResultEvent
@@ -124,7 +125,7 @@ async def test_an_answer_in_several_parts_is_one_batch(tmp_path):
         assert await platform.output(run.id, "total") == str(sum(DOUBLED)).encode()
 
 
-async def test_a_step_that_waits_for_a_value_is_blocked(tmp_path):
+async def test_a_step_that_waits_for_a_value_is_shown_as_waiting(tmp_path):
     steps = {"tell": {"use": "test.echo@1", "with": {"text": "${{ sum.sum }}"}}}
     document = {**PIPELINE, "steps": {**PIPELINE["steps"], **steps}}
     one = worker(records=50)
@@ -132,8 +133,8 @@ async def test_a_step_that_waits_for_a_value_is_blocked(tmp_path):
     async with core(tmp_path, FakeWorkerFleet(one, page_events=1)) as platform:
         run = await platform.start(document)
         await platform.until(lambda: platform.execution.counters.batches_recorded)
-        states = {n.name: n.state for n in (await platform.execution.runs.get(run)).nodes}
-        assert states["tell"] == "blocked"
+        view = await platform.execution.runs.get(run)
+        assert {n.name: n.state for n in view.nodes}["tell"] == "waiting"
         one.behaviours["test.double@1"] = double
         platform.placement.changed()
         assert (await platform.end(run)).state == "completed"
@@ -169,6 +170,28 @@ async def test_a_source_waits_for_the_steps_behind_it(tmp_path):
             await count()
         assert (await ended).state == "completed"
         assert max(open_rows) <= 3 + 1
+
+
+@pytest.mark.parametrize("target", ["all", "key:mailbox"])
+async def test_a_source_makes_room_for_the_steps_that_its_own_limit_holds_back(
+    tmp_path, monkeypatch, target
+):
+    for module, name in (
+        (exchange, "ASIDE_AFTER_S"),
+        (exchange, "ROOM_POLL_S"),
+        (dispatch, "ASIDE_S"),
+    ):
+        monkeypatch.setattr(module, name, 0.01)
+    settings = FAST.model_copy(update={"in_flight_batches": 1})
+    steps = {
+        name: {**step, "concurrency_key": "mailbox"} for name, step in PIPELINE["steps"].items()
+    }
+    async with core(tmp_path, worker(slots=2), settings=settings) as platform:
+        limit = LimitRequest(running=1)
+        await platform.execution.limits.set(target, limit, "default", "tester")
+        run = await platform.start({**PIPELINE, "steps": steps})
+        assert (await platform.end(run, timeout_s=30)).state == "completed"
+        assert [one["n"] for one in await platform.records(run)] == [2 * n for n in range(35)]
 
 
 async def test_sources_of_a_run_do_not_wait_for_each_other(tmp_path):

@@ -64,6 +64,11 @@ def _line_of(run: "RunView", node: "NodeView") -> str:
     return f"{name}: {node.state.value}{done}"
 
 
+def _has_not_begun(node: "NodeView") -> bool:
+    """Whether there is nothing to say of it yet: it is queued, or waits for the steps before it."""
+    return node.state == "queued" or (node.state == "waiting" and not node.reason)
+
+
 class _Screen:
     """What was shown last, and since when."""
 
@@ -80,7 +85,7 @@ class _Screen:
             return
         for node in run.nodes:
             fact = (node.name, node.state.value)
-            if node.state == "queued" or fact in self._said:
+            if _has_not_begun(node) or fact in self._said:
                 continue
             if not (run.state.ended or node.state.ended or fact in self._seen):
                 self._seen.add(fact)  # it may be over before anybody reads it
@@ -100,7 +105,7 @@ class _Screen:
             f"{'' if node.state == 'running' else ' ' + node.state.value}"
             f"{': ' + printable(node.reason) if node.state == 'waiting' else ''}"
             for node in run.nodes
-            if node.state != "queued"
+            if not _has_not_begun(node)
         ]
         records = max((node.records_out for node in run.nodes), default=0)
         return (

@@ -37,13 +37,13 @@ class RunState(StrEnum):
     """States of runs, nodes and rows of work."""
 
     QUEUED = "queued"
-    WAITING = "waiting"  # nothing can take it at the moment; the reason says why
+    WAITING = "waiting"  # the reason says for what; a step without one, for those before it
     RUNNING = "running"
     COMPLETED = "completed"
     PARTIAL = "partial"  # completed, but inputs were rejected or steps left out
     FAILED = "failed"
     CANCELLED = "cancelled"
-    BLOCKED = "blocked"
+    BLOCKED = "blocked"  # something before it has failed
     SKIPPED = "skipped"
 
     @property

@@ -76,9 +76,15 @@ def run_view(run: Row, nodes: list[Row], outputs: dict[str, JsonValue]) -> RunVi
 
 
 def node_view(node: Row) -> NodeView:
-    """Make the view of a node; one that has a reason and does not run is waiting."""
+    """Make the view of a node.
+
+    One that has a reason and does not run is waiting, and so is one whose options or order depend on
+    others that have not ended: its row is blocked until then, which to people means for good.
+    """
     state = RunState(node["state"])
     if state in {RunState.QUEUED, RunState.RUNNING} and node["reason"]:
+        state = RunState.WAITING
+    if state is RunState.BLOCKED and node["ended_at"] is None:
         state = RunState.WAITING
     return NodeView(
         name=node["name"],
@@ -200,7 +206,7 @@ def _run_state(state: RunState, nodes: list[NodeView]) -> tuple[RunState, str]:
     """A run waits where none of its nodes runs and one of them has a reason to wait."""
     if state.ended or any(node.state is RunState.RUNNING for node in nodes):
         return state, ""
-    waiting = next((node for node in nodes if node.state is RunState.WAITING), None)
+    waiting = next((one for one in nodes if one.state is RunState.WAITING and one.reason), None)
     return (state, "") if waiting is None else (RunState.WAITING, waiting.reason)
 
 
