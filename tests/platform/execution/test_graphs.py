@@ -192,6 +192,21 @@ async def test_a_failure_that_is_tolerated_skips_what_needs_its_value(tmp_path, 
         assert states(run) == {"bad": "failed", "value": "skipped", "order": "completed"}
 
 
+async def test_failed_is_asked_of_the_last_step_alone_and_not_of_what_was_skipped(tmp_path):
+    document = graph(
+        bad=FAIL,
+        last={**ECHO, "needs": ["bad"]},
+        tell={**ECHO, "when": "${{ failed(last) }}"},
+        out={**ECHO, "when": "${{ parameters.mode == 'none' }}"},
+        left={**ECHO, "needs": ["out"]},
+        no={**ECHO, "when": "${{ failed(out) or failed(left) }}"},
+    )
+    async with open_core(tmp_path) as platform:
+        found = states(await platform.run(document))
+        assert (found["last"], found["tell"]) == ("blocked", "completed")
+        assert (found["left"], found["no"]) == ("skipped", "skipped")
+
+
 async def test_a_step_may_run_because_another_has_failed(tmp_path):
     document = graph(
         bad=FAIL,

@@ -6,6 +6,9 @@ not     = "not" not | "(" or ")" | compare
 compare = value [ ( "==" | "!=" | "<" | "<=" | ">" | ">=" ) value ]
 value   = 'text' | "text" | number | true | false | null | reference
 | exists(reference) | succeeded(STEP) | failed(STEP) | skipped(STEP)
+
+A step that a failure further up has blocked counts as failed: whoever tells of failures or tidies
+up after them names the last step, and need not know which one before it broke.
 """
 
 import re
