@@ -18,7 +18,8 @@ with open({log!r}, "a") as log:
     log.write(" ".join(sys.argv[1:]) + "\\n")
 pathlib.Path({variables!r}).write_text("\\n".join(sorted(os.environ)))
 if {fails!r} in " ".join(sys.argv):
-    print("error: no matching package")
+    print("error: no matching package\\n  cause: 'tally' was not found in the registry")
+    print("    and the worker needs it\\n  cause: it is an error")
     raise SystemExit(1)
 if "venv" in sys.argv:
     binary = pathlib.Path(sys.argv[-1]) / "bin"
@@ -111,6 +112,13 @@ async def test_a_failed_build_is_tried_again(tmp_path: Path, recipe: Recipe) -> 
 async def test_pip_is_the_fallback_of_uv(tmp_path: Path, recipe: Recipe) -> None:
     await builder(tmp_path, fails="-m uv", kind="auto").build(recipe, tmp_path / "log")
     assert [line.split()[1] for line in commands(tmp_path)] == ["uv", "venv", "pip"]
+
+
+async def test_what_uv_cannot_fill_is_not_tried_by_pip(tmp_path: Path, recipe: Recipe) -> None:
+    why = "error: no matching package: 'tally' was not found in the registry: it is an error"
+    with pytest.raises(WorkerEnvironmentError, match=why):
+        await builder(tmp_path, fails="install", kind="auto").build(recipe, tmp_path / "log")
+    assert [line.split()[1] for line in commands(tmp_path)] == ["uv", "uv"]
 
 
 async def test_builders_see_index_settings_and_no_secrets(tmp_path: Path, recipe: Recipe) -> None:

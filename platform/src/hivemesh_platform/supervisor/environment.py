@@ -24,6 +24,8 @@ Builder = Literal["uv", "pip"]
 COMPLETE = ".complete"
 BUILD_TIMEOUT_S = 600.0
 TAIL_BYTES = 4096
+MAX_WORDS = 400
+_CAUSE = "cause: "
 _KEPT_PREFIXES = ("PIP_", "UV_", "SSL_", "LC_")
 _KEPT = frozenset(
     {"PATH", "HOME", "LANG", "TMPDIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"}
@@ -68,6 +70,10 @@ class BuilderSettings:
     python: str = sys.executable
 
 
+class _UnusableBuilderError(WorkerEnvironmentError):
+    """Not even an empty environment could be made: what pip could do better than uv."""
+
+
 class EnvironmentBuilder:
     """Builds environments, each at most once at a time."""
 
@@ -86,10 +92,10 @@ class EnvironmentBuilder:
             builder = self._builder()
             try:
                 return await self._build(recipe, log, builder)
-            except WorkerEnvironmentError:
+            except _UnusableBuilderError:
                 if builder == "pip" or self._settings.builder == "uv":
                     raise
-                self._log.warning("uv_failed_trying_pip", worker=recipe.worker)
+                self._log.warning("uv_cannot_run_trying_pip", worker=recipe.worker)
                 return await self._build(recipe, log, "pip")
 
     def prepared(self, recipe: Recipe) -> bool:
@@ -111,24 +117,31 @@ class EnvironmentBuilder:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._log.info("environment_building", worker=recipe.worker, builder=builder)
-        for command in self._commands(builder, folder, recipe):
-            await self._run(command, recipe.worker, log)
+        make, install = self._commands(builder, folder, recipe)
+        try:
+            await self._run(make, recipe.worker, log)
+        except WorkerEnvironmentError as error:
+            raise _UnusableBuilderError(error.detail) from error
+        await self._run(install, recipe.worker, log)
         (folder / COMPLETE).touch()
         self._log.info("environment_built", worker=recipe.worker, folder=str(folder))
         return python
 
-    def _commands(self, builder: Builder, folder: Path, recipe: Recipe) -> list[list[str]]:
+    def _commands(
+        self, builder: Builder, folder: Path, recipe: Recipe
+    ) -> tuple[list[str], list[str]]:
+        """What makes an empty environment, and what fills it."""
         base, inside = self._settings.python, str(folder / "bin" / "python")
         if builder == "uv":
             uv = [base, "-m", "uv", "--no-progress"]
-            return [
+            return (
                 [*uv, "venv", "--no-project", "--python", base, str(folder)],
                 [*uv, "pip", "install", "--python", inside, *recipe.requirements()],
-            ]
-        return [
+            )
+        return (
             [base, "-m", "venv", str(folder)],
             [inside, "-m", "pip", "install", "--no-input", *recipe.requirements()],
-        ]
+        )
 
     async def _run(self, command: Sequence[str], worker: str, log: Path) -> None:
         with log.open("ab") as output:
@@ -196,10 +209,18 @@ def _described_by(source: Path) -> Path:
 
 
 def _last_words(log: Path) -> str:
-    """The last line of a failed build that says something."""
+    """What a failed build says last: the error with its causes, else the last line."""
     with log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
         lines = file.read().decode("utf-8", "replace").splitlines()
     said = [line.strip() for line in lines if line.strip() and not line.startswith("$ ")]
-    errors = [line for line in said if "error" in line.lower()]
-    return (errors or said or ["the build failed"])[-1][:300]
+    errors = [n for n, line in enumerate(said) if "error" in line.lower() and not _is_cause(line)]
+    if not errors:
+        return (said or ["the build failed"])[-1][:MAX_WORDS]
+    causes = [line.removeprefix(_CAUSE) for line in said[errors[-1] :] if _is_cause(line)]
+    return ": ".join([said[errors[-1]], *causes])[:MAX_WORDS]
+
+
+def _is_cause(line: str) -> bool:
+    """Whether uv says in a line why something failed; what is longer goes on in the next ones."""
+    return line.startswith(_CAUSE)
