@@ -324,7 +324,7 @@ class Client:
         return self._view(WorkerView, "POST", path, {"instances": instances})
 
     def restart(self, name: str) -> WorkerView:
-        """Replace the instances of a worker; each finishes its steps first."""
+        """Replace the instances of a worker, one after the other; each finishes its steps first."""
         return self._view(WorkerView, "POST", f"/v1/workers/{quote(name, safe='')}/restart", {})
 
     def worker_log(self, name: str, *, lines: int = 200) -> str:

@@ -60,9 +60,8 @@ def test_a_restart_tells_how_many_are_replaced_and_how_they_are_followed(monkeyp
     client = SimpleNamespace(restart=lambda _: SimpleNamespace(wanted=2))
     monkeypatch.setattr(session, "client", lambda _: nullcontext(client))
     worker.restart("echo")
-    assert (
-        capsys.readouterr().out
-        == "echo: 2 instances are replaced; `hivemesh worker list` follows them\n"
+    assert capsys.readouterr().out == (
+        "echo: 2 instances are replaced, one after the other; `hivemesh worker list` follows them\n"
     )
 
 

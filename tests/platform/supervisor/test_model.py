@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hivemesh_platform.supervisor.model import (
     CONDEMNED_S,
@@ -73,6 +75,40 @@ def test_a_replaced_process_that_comes_back_makes_one_too_many() -> None:
     back = member(Phase.CONDEMNED, Sign.BEATING, name="back")
     new = member(Phase.LIVE, Sign.BEATING, name="new", active=1)
     assert actions(back, new) == ["pardon back", "stop back"]
+
+
+def outdated(name: str, phase: Phase = Phase.LIVE) -> Member:
+    return replace(member(phase, Sign.BEATING, name=name), outdated=True)
+
+
+LIVE = member(Phase.LIVE, Sign.BEATING, name="new")
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ([outdated("b")], ["stop a"]),
+        ([LIVE], ["stop a"]),
+        ([member(Phase.STARTING, Sign.UNSEEN, name="new")], []),
+        ([member(Phase.STARTING, Sign.BEATING, name="new")], ["live new", "stop a"]),
+        ([member(Phase.STARTING, Sign.UNSEEN, name="new", age=31)], ["kill new", "start"]),
+        ([outdated("b", Phase.STOPPING)], ["start"]),
+        ([outdated("b", Phase.STOPPING), LIVE], ["stop a"]),
+        ([], ["start"]),
+    ],
+)
+def test_an_outdated_process_is_replaced_when_all_others_are_live(
+    others: list[Member], expected: list[str]
+) -> None:
+    assert actions(outdated("a"), *others, wanted=2) == expected
+
+
+def test_the_only_process_is_replaced_at_once() -> None:
+    assert actions(outdated("a")) == ["stop a"]
+
+
+def test_where_the_new_one_does_not_start_the_others_go_on() -> None:
+    assert actions(outdated("a"), wanted=2, backoff=Backoff(failures=9, not_before=NOW + 9)) == []
 
 
 def test_nothing_is_started_before_the_backoff_is_over() -> None:

@@ -103,6 +103,21 @@ async def test_the_log_of_a_worker_has_what_its_capabilities_say(
     assert line["step"].startswith(job.id)
 
 
+async def test_a_restart_replaces_one_after_the_other(tmp_path: Path) -> None:
+    settings = {"workers.supervise": True, "workers.default_instances": 2}
+    async with platform(tmp_path, **settings) as found:
+        before = set(await become_live(found, 2))
+        seen: list[set[str]] = []
+
+        def replaced() -> bool:
+            seen.append(set(live(found)))
+            return len(seen[-1]) == 2 and not seen[-1] & before
+
+        await ask(found, "restart", "tiny")
+        await until(replaced, within_s=120)
+    assert all(seen)
+
+
 async def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
     async with platform(tmp_path, **{"workers.supervise": True}) as found:
         (first,) = await become_live(found)

@@ -57,7 +57,7 @@ def router(overview: Overview, supervisor: Supervisor | None) -> APIRouter:
     @routes.post("/v1/workers/{name}/restart")
     @declares(problems=("conflict",))
     async def restart_worker(name: str, request: Request) -> WorkerView:
-        """Replace the instances of a worker; each finishes its steps first."""
+        """Replace the instances of a worker, one after the other; each finishes its steps first."""
         require(request, "write:worker", name)
         processes_of(name).restart(name)
         return overview.worker(name)

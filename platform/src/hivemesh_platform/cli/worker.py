@@ -181,6 +181,9 @@ def scale(
 def restart(name: Name, fmt: output.Format = "table", state: session.State = None) -> None:
     """Replace the instances of a worker, as after a change of its code; each finishes its steps first.
 
+    One after the other: the next when the new one is live. Where that does not come up, the others
+    go on as they are; `worker list` says why.
+
     Example:  hivemesh worker restart word-counter
     """
     with session.client(state) as client:
@@ -189,7 +192,8 @@ def restart(name: Name, fmt: output.Format = "table", state: session.State = Non
         output.show_one(worker, fmt, name="name")
     else:
         further = session.here("hivemesh worker list")
-        typer.echo(f"{name}: {worker.wanted} instances are replaced; `{further}` follows them")
+        how = f"{worker.wanted} instances are replaced, one after the other"
+        typer.echo(f"{name}: {how}; `{further}` follows them")
 
 
 @app.command("join-token")

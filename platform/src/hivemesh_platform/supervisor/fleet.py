@@ -23,6 +23,7 @@ from hivemesh_platform.registry.types import InstalledWorker
 from hivemesh_platform.supervisor.environment import EnvironmentBuilder, Recipe
 from hivemesh_platform.supervisor.launcher import Launcher
 from hivemesh_platform.supervisor.model import (
+    RESTARTED,
     STABLE_S,
     Action,
     Backoff,
@@ -63,6 +64,7 @@ class _Managed:
     started: float
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     suspected: bool = False
+    outdated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +137,22 @@ class Fleet:
         self.wake()
 
     def restart(self) -> None:
-        """Replace every process, in order: each drains first."""
+        """Replace every process, one after the other; each drains first.
+
+        Those that do not serve yet are replaced at once.
+        """
         self._backoff = Backoff()
         for one in self._members.values():
-            self._stop(one, "restarted by the operator")
+            one.outdated = one.phase is Phase.LIVE
+            if one.phase is Phase.STARTING:
+                self._stop(one, RESTARTED)
+        self.wake()
+
+    def replace(self, reason: str) -> None:
+        """Replace every process now; each drains first."""
+        self._backoff = Backoff()
+        for one in self._members.values():
+            self._stop(one, reason)
         self.wake()
 
     def refuse(self, refusal: Refusal) -> None:
@@ -233,6 +247,7 @@ class Fleet:
             since=one.since,
             sign=_sign(one, listing),
             active=active,
+            outdated=one.outdated,
         )
 
     def _act(self, action: Action, now: float) -> None:
@@ -247,6 +262,7 @@ class Fleet:
                 self._logger.warning("worker_replaced", instance=one.instance, reason=action.reason)
             case "stop":
                 self._stop(one, action.reason)
+                self.wake()  # another one may take its place
             case "kill":
                 if one.phase is Phase.STARTING:
                     self.problem = action.reason

@@ -11,6 +11,7 @@ STABLE_S = 30.0  # a process that lived this long has started well
 LOOPING = 4  # ends in a row after which it is called a crash loop
 FREE_DEATHS = 16  # of steps, in a row: what one record costs that is found by halves of a batch
 CONDEMNED_S = 60.0  # a lost process may come back for this long before it is killed
+RESTARTED = "restarted by the operator"
 KILL_AFTER_S = 5.0  # past the drain grace
 
 
@@ -42,6 +43,7 @@ class Member:
     since: float  # when the phase began
     sign: Sign
     active: int = 0
+    outdated: bool = False  # it is to be replaced, when it is its turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,11 @@ class Plan:
 def plan(
     members: Sequence[Member], wanted: int, backoff: Backoff, limits: Limits, now: float
 ) -> Plan:
-    """Decide what brings the processes of one worker to the wanted number."""
+    """Decide what brings the processes of one worker to the wanted number.
+
+    Those that are outdated are replaced one after the other: the next when all others are live. So
+    where a new one does not start, the others go on.
+    """
     actions = [action for one in members if (action := _judge(one, limits, now)) is not None]
     phases = {one.instance: one.phase for one in members}
     phases.update({action.instance: _AFTER[action.kind] for action in actions})
@@ -107,6 +113,8 @@ def plan(
         actions += [Action("start")] * missing
     for one in sorted(serving, key=_dispensable)[: max(0, -missing)]:
         actions.append(Action("stop", one.instance, "scaled down"))
+    if missing == 0 and all(phases[one.instance] is Phase.LIVE for one in serving):
+        actions += [Action("stop", one.instance, RESTARTED) for one in serving if one.outdated][:1]
     times = [time for one in members if (time := _deadline(one, limits)) > now]
     if missing > 0 and now < backoff.not_before:
         times.append(backoff.not_before)

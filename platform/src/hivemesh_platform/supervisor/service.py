@@ -142,7 +142,7 @@ class Supervisor:
         fleet.scale(instances)
 
     def restart(self, worker: str) -> None:
-        """Replace every process of a worker.
+        """Replace every process of a worker, one after the other.
 
         Raises:
             NotFoundError: no such worker.
@@ -212,7 +212,7 @@ class Supervisor:
             elif fleet.installed.type.digest != installed.type.digest:
                 fleet.installed = installed
                 fleet.refuse(refusal_of(installed, self._denials))
-                fleet.restart()
+                fleet.replace("its manifest has changed")
 
         for name, fleet in self._fleets.items():
             if self._types.get(name) is None and fleet.wanted:
