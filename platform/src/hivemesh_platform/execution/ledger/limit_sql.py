@@ -251,6 +251,24 @@ def running(tx: Transaction, limit: Limit) -> int:
     return 0 if row is None else int(row["n"])
 
 
+def full(tx: Transaction, capability: str, key: str) -> list[Limit]:
+    """The limits that count a row of the capability and key, and have no room for another one."""
+    limits = all_limits(tx)
+    closest = limit_of_key(limits, key)
+    return [
+        one
+        for one in limits
+        if one.running is not None
+        and (applies(one, capability) or one is closest)
+        and (_of_key(tx, key) if one is closest else running(tx, one)) >= one.running
+    ]
+
+
+def _of_key(tx: Transaction, key: str) -> int:
+    row = tx.one("SELECT count(*) AS n FROM work WHERE state = 'running' AND limit_key = ?", (key,))
+    return 0 if row is None else int(row["n"])
+
+
 def waiting(tx: Transaction, limit: Limit) -> int:
     """How many rows wait for the limit; those of a key alone are told apart."""
     return _of_its_keys(tx, limit, _WAITING_BY_KEY) if limit.scope == "key" else 0

@@ -498,6 +498,13 @@ class Ledger(Protocol):
         """
         ...
 
+    def held_up(self, tx: Transaction, run: str, node: str) -> frozenset[str]:
+        """The capabilities of rows that wait for a limit which the source before them fills.
+
+        None while any row behind it runs.
+        """
+        ...
+
     def waiting(self, tx: Transaction, now: int) -> dict[str, int]:
         """Count the queued rows per capability whose time has come."""
         ...

@@ -13,7 +13,14 @@ from hivemesh_sdk.contracts.problems import Problem
 
 from hivemesh_platform.artifacts.model import BatchRef
 from hivemesh_platform.execution.behalf import Behalf
-from hivemesh_platform.execution.ledger import again_sql, claim_sql, group_sql, letter_sql, part_sql
+from hivemesh_platform.execution.ledger import (
+    again_sql,
+    claim_sql,
+    group_sql,
+    letter_sql,
+    limit_sql,
+    part_sql,
+)
 from hivemesh_platform.execution.ledger.event_sql import log_event
 from hivemesh_platform.execution.ledger.graph_sql import (
     Change,
@@ -23,7 +30,6 @@ from hivemesh_platform.execution.ledger.graph_sql import (
     count_on,
     lock_run,
 )
-from hivemesh_platform.execution.ledger.limit_sql import next_start
 from hivemesh_platform.execution.ledger.mended import Mended
 from hivemesh_platform.execution.ledger.port import (
     Claim,
@@ -113,15 +119,17 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'completed')
     ON CONFLICT (run, node, seq, attempt, tenant) DO UPDATE SET
        ended_at = excluded.ended_at, outcome = excluded.outcome
 """
-_OPEN_BEHIND = """
+_BEHIND = """
 WITH RECURSIVE behind (name) AS (
      SELECT name FROM node WHERE run = :run AND upstream = :node
       UNION
      SELECT node.name FROM node JOIN behind ON node.upstream = behind.name WHERE node.run = :run)
-SELECT count(*) AS n FROM work
+SELECT {what} FROM work
  WHERE run = :run AND ended_at IS NULL AND state != 'blocked'
    AND node IN (SELECT name FROM behind)
 """  # other sources of the run may wait too: they must not wait for each other
+_OPEN_BEHIND = _BEHIND.format(what="count(*) AS n")
+_KINDS_BEHIND = _BEHIND.format(what="DISTINCT capability, limit_key, state")
 _ATTEMPT_ENDED = """
 UPDATE attempt SET ended_at = ?, outcome = ?, problem = ?
  WHERE run = ? AND node = ? AND seq = ? AND attempt = ?
@@ -611,6 +619,23 @@ class SqlLedger:
         row = tx.one(_OPEN_BEHIND, {"run": run, "node": node})
         return 0 if row is None else int(row["n"])
 
+    def held_up(self, tx: Transaction, run: str, node: str) -> frozenset[str]:
+        """The capabilities of rows that wait for a limit which the source before them fills."""
+        source = tx.one(
+            "SELECT capability, limit_key FROM work WHERE run = ? AND node = ? AND seq = 0",
+            (run, node),
+        )
+        rows = tx.all(_KINDS_BEHIND, {"run": run, "node": node})
+        if source is None or any(row["state"] == "running" for row in rows):
+            return frozenset()
+        capability, key = source["capability"], source["limit_key"]
+        return frozenset(
+            row["capability"]
+            for one in limit_sql.full(tx, capability, key)
+            for row in rows
+            if (row["limit_key"] == key if one.scope == "key" else one.scope == "all")
+        )
+
     def waiting(self, tx: Transaction, now: int) -> dict[str, int]:
         """Count the queued rows per capability whose time has come."""
         rows = tx.all(
@@ -627,7 +652,7 @@ class SqlLedger:
                 WHERE state = 'queued' AND not_before > 0 AND not_before > ?""",
             (now,),
         )
-        times = [next_start(tx, now), None if row is None else row["at"]]
+        times = [limit_sql.next_start(tx, now), None if row is None else row["at"]]
         return min((int(at) for at in times if at is not None), default=None)
 
     def explain_waiting(self, tx: Transaction, capability: str, reason: str) -> None:

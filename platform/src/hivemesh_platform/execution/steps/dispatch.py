@@ -36,7 +36,7 @@ from hivemesh_platform.execution.ports import Choice, Outcome, UnreachableError
 from hivemesh_platform.execution.steps import halves
 from hivemesh_platform.execution.steps.budget import RetryBudget
 from hivemesh_platform.execution.steps.clock_refusals import ClockRefusals
-from hivemesh_platform.execution.steps.exchange import Exchange
+from hivemesh_platform.execution.steps.exchange import Exchange, StepAsideError
 from hivemesh_platform.execution.steps.pages import StepFailedError
 from hivemesh_platform.execution.steps.parts import Parts
 from hivemesh_platform.execution.steps.requests import given_to, granted, not_written, visible
@@ -54,6 +54,7 @@ PAUSE_S = 5.0  # before a row is tried again that found the disk full
 BUSY_S = 0.2  # before a row is tried again whose worker was full and did not say for how long
 SEALED_S = 1.0  # before a row is tried again whose secrets were sealed
 _OVERLOADED = frozenset({"overloaded", "overloaded-server", "draining"})
+ASIDE_S = 0.25  # before a source reads on that has made room for the steps behind it
 UNSENT_S = 0.25  # before a row is tried again that could not even be sent
 
 _log = structlog.get_logger("hivemesh.execution")
@@ -219,6 +220,10 @@ class Dispatcher:
         match error:
             case StepFailedError():
                 return await self._failed(step, error.document)
+            case StepAsideError():
+                self._forget(step)
+                await self._release(step, str(error), ASIDE_S)
+                return Outcome.CANCELLED
             case UnreachableError(sent=False) if not step.begun:  # so nothing has failed
                 await self._release(step, error.detail, UNSENT_S)
                 return Outcome.UNREACHABLE

@@ -26,12 +26,17 @@ from hivemesh_platform.execution.steps.requests import request_of
 
 ROOM_POLL_S = 1.0
 ROOM_GAP_S = (0.001, 0.05)  # between two looks: for each batch that may be ahead, and at most
+ASIDE_AFTER_S = 1.0  # of waiting, before it is asked whether it waits for itself
 KEEP_ALIVE_S = 60.0  # well below the ten minutes after which a worker drops what nobody asks for
 PROGRESS_EVERY_S = 1.0
 PLACED_AFTER_S = 0.05  # where no others are: what ends sooner is written with its end, at once
 
 _log = structlog.get_logger("hivemesh.execution")
 _encode = msgspec.json.Encoder().encode
+
+
+class StepAsideError(Exception):
+    """A source keeps the steps for which it waits from running: it reads on later."""
 
 
 class Exchange:
@@ -234,7 +239,8 @@ class Exchange:
     async def _wait_for_room(self, execution: str, after: int) -> None:
         """Let the steps behind catch up: this, and the worker's own buffer, bound the run."""
         parts, (run, node) = self._parts, (self._claim.key.run, self._claim.key.node)
-        most, asked = parts.settings.in_flight_batches, parts.clock.monotonic()
+        most = parts.settings.in_flight_batches
+        asked = looked = parts.clock.monotonic()
         with parts.runs.listen(run) as changed:
             while True:
                 waiting = await parts.database.read(
@@ -245,9 +251,21 @@ class Exchange:
                 self._clear()  # those behind may be suspects too, which would wait for its end
                 await changed.wait(ROOM_POLL_S)
                 await asyncio.sleep(min(ROOM_GAP_S[0] * most, ROOM_GAP_S[1]))
+                if parts.clock.monotonic() - looked > ASIDE_AFTER_S:
+                    await self._step_aside()
+                    looked = parts.clock.monotonic()
                 if parts.clock.monotonic() - asked > KEEP_ALIVE_S:
                     await self._next(execution, after)
                     asked = parts.clock.monotonic()
+
+    async def _step_aside(self) -> None:
+        """End here where those behind could run, but for a limit that this source fills."""
+        parts, (run, node) = self._parts, (self._claim.key.run, self._claim.key.node)
+        held_up = await parts.database.read(lambda tx: parts.ledger.held_up(tx, run, node))
+        free = parts.placement.free_slots()
+        if any(free.get(name, 0) > 0 for name in held_up):
+            message = "it makes room for the steps behind it, which its own limit holds back"
+            raise StepAsideError(message)
 
     def _clear(self) -> None:
         if self._step.harmless is not None:
