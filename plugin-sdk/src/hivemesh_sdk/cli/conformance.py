@@ -26,8 +26,9 @@ _SIGNS = {"passed": "✓", "skipped": "-", "failed": "✗"}
 def run(options: argparse.Namespace) -> int:
     """Run the suite; a test that does not apply to the worker is skipped with its reason."""
     if importlib.util.find_spec("pytest") is None:
-        message = "the suite needs pytest; run: pip install 'hivemesh-sdk[testing]'"
-        raise ConfigurationError(message)
+        remedy = "in a checkout: make install; elsewhere: pip install 'hivemesh-sdk[testing]'"
+        message = "the suite needs pytest, which is not installed here"
+        raise ConfigurationError(message, slug="command-misused", remedy=remedy)
     folder = locate(options.worker).folder
     command = shlex.split(options.start) if options.start else None
     reporter = _Reporter(folder, command, as_json=options.output == "json")
