@@ -29,9 +29,9 @@ def read_lines(source: str) -> "list[JsonValue]":
     """Read a JSON document a line, from a file or from standard input for `-`.
 
     Raises:
-        ConfigurationError: a line is not JSON, or there is none.
+        ConfigurationError: a line is not JSON, there is none, or no file is named.
     """
-    text = sys.stdin.read() if source == "-" else Path(source).read_text()
+    text = _text(source)
     values: list[JsonValue] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -65,15 +65,33 @@ def read_json(source: str) -> "JsonValue":
     """Read a JSON document from a file, or from standard input for `-`.
 
     Raises:
-        ConfigurationError: the text is not JSON.
+        ConfigurationError: the text is not JSON, or no file is named.
     """
-    text = sys.stdin.read() if source == "-" else Path(source).read_text()
+    text = _text(source)
     try:
         value: JsonValue = json.loads(text)
     except ValueError as error:
         message = f"{source!r} holds no JSON document: {error}"
         raise ConfigurationError(message, slug="malformed") from error
     return value
+
+
+def _text(source: str) -> str:
+    """What a file holds, or standard input.
+
+    Raises:
+        ConfigurationError: the document itself stands where its file is named.
+    """
+    if source == "-":
+        return sys.stdin.read()
+    try:
+        return Path(source).read_text()
+    except OSError as error:
+        if source[:1] not in tuple('{["'):
+            raise
+        message = "the JSON itself stands where a file is named, or - for standard input"
+        remedy = "name a file that holds it, or pipe it in: echo 'JSON' | hivemesh … --input -"
+        raise ConfigurationError(message, slug="command-misused", remedy=remedy) from error
 
 
 def since_time(text: str) -> str:

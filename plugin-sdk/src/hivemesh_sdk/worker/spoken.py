@@ -44,7 +44,7 @@ class SpokenLines:
         touched = highest((speaker.right.claims.data_class, made))
         said: dict[str, object] = {"step": speaker.key}
         if touched.exceeds(self.most):
-            message = f"({touched}: withheld)"
+            message = f"(withheld: the data is {touched}; see execution.log_class_max)"
         elif fields:
             said["fields"] = fields
         with contextlib.suppress(OSError):
