@@ -518,6 +518,21 @@ async def test_a_failed_job_is_retried_under_its_own_name(tmp_path):
         assert refused.value.slug == "nothing-to-retry"
 
 
+async def test_a_step_that_is_done_afresh_is_not_waited_for_where_it_still_runs(tmp_path):
+    stuck = workers()
+    stuck.slots, stuck.hang_once = dict.fromkeys(stuck.behaviours, 1), {"test.echo@1"}
+    async with open_core(tmp_path, stuck) as platform:
+        run = await platform.start(graph(a=ECHO))
+        await platform.until(lambda: platform.fleet.puts)
+        await platform.execution.again.retry(run, "a", TESTER)
+        assert (await platform.end(run, timeout_s=10)).state == "completed"
+        first, second = await platform.execution.history.attempts(run, "", -1, 0, 10)
+        assert (first.outcome in {"cancelled", "interrupted"}, second.outcome) == (
+            True,
+            "completed",
+        )
+
+
 async def test_a_retry_lends_no_right_that_who_asks_for_it_has_not(tmp_path):
     broken = workers()
     viewer = Behalf(sub="viewer", roles=("viewer",), grants=("read:run",))

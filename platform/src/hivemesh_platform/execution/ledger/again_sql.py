@@ -74,7 +74,7 @@ def retry(
     turns: list[Turn] = []
     names = [str(node["name"]) for node in chosen]
     for node in chosen:
-        _open_run_again(tx, datasets, node, afresh=node["name"] in fresh)
+        _open_run_again(tx, datasets, node, now, afresh=node["name"] in fresh)
         _narrow(tx, node, by)
         letter_sql.settle_step(tx, run, node["name"], by.sub, now)
         turns += _retry_child(tx, datasets, node, by, now, afresh=node["name"] in fresh)
@@ -308,10 +308,12 @@ def _behind(tx: Transaction, run: str, first: str, nodes: Iterable[Row]) -> set[
     return found
 
 
-def _open_run_again(tx: Transaction, datasets: DatasetParts, node: Row, *, afresh: bool) -> None:
+def _open_run_again(
+    tx: Transaction, datasets: DatasetParts, node: Row, now: int, *, afresh: bool
+) -> None:
     run, name = where = node["run"], node["name"]
     if afresh or node["kind"] == "reduce":
-        _forget(tx, node)
+        _forget(tx, node, now)
     else:
         tx.send(
             """DELETE FROM work_part WHERE run = ? AND node = ? AND seq IN (
@@ -360,9 +362,14 @@ SELECT run, node, seq, attempt, instance, coalesce(started_at, created_at),
 """  # of attempts that were put back nothing is kept, but their numbers are used up
 
 
-def _forget(tx: Transaction, node: Row) -> None:
+def _forget(tx: Transaction, node: Row, now: int) -> None:
     """Drop the rows and batches of a node; their attempts are kept and counted on."""
     where = (node["run"], node["name"])
+    tx.send(
+        """UPDATE attempt SET ended_at = ?, outcome = 'cancelled'
+            WHERE run = ? AND node = ? AND ended_at IS NULL""",
+        (now, *where),
+    )
     tx.send(_KEEP_NUMBERS, where)
     tx.send("DELETE FROM work WHERE run = ? AND node = ?", where)
     tx.send("DELETE FROM batch WHERE run = ? AND node = ?", where)

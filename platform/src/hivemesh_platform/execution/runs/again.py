@@ -1,11 +1,14 @@
 """Sets runs and jobs going again that have ended badly; what is recorded of them is kept."""
 
+from collections.abc import Sequence
+
 import structlog
 from hivemesh_sdk.contracts.api import RunView
 from hivemesh_sdk.errors import ConflictError
 
 from hivemesh_platform.execution.behalf import Behalf, effective
-from hivemesh_platform.execution.ledger.port import Effects, milliseconds
+from hivemesh_platform.execution.held import HeldStep, Verdict
+from hivemesh_platform.execution.ledger.port import Effects, Turn, milliseconds
 from hivemesh_platform.execution.runs.service import RunParts, RunService
 
 _log = structlog.get_logger("hivemesh.execution")
@@ -36,10 +39,12 @@ class RunsAgain:
             NotFoundError: there is no such run or step.
         """
         await self._runs.get(run)
-        now = milliseconds(self._parts.clock)
+        now, before = milliseconds(self._parts.clock), self._parts.held.all()
         turns, effects = await self._parts.database.write(
             lambda tx: self._parts.ledger.run_again(tx, run, first, effective(by), now)
         )
+        for turn in turns:
+            self._end(before, turn)
         self._wake(run, effects)
         for turn in turns:
             _log.info("run_retried", run_id=turn.run, steps=turn.steps)
@@ -77,6 +82,12 @@ class RunsAgain:
         await self._parts.database.write(lambda tx: self._parts.ledger.hurry_job(tx, job))
         self._parts.work.give()
         return await self._runs.get(job)
+
+    def _end(self, before: Sequence[HeldStep], turn: Turn) -> None:
+        """What is done afresh is not waited for where it still ran."""
+        for step in before:
+            if step.claim.key.run == turn.run and step.claim.key.node in turn.steps:
+                step.end(Verdict.CANCELLED)
 
     def _wake(self, run: str, effects: Effects) -> None:
         self._parts.wakes.tell(run, effects)
