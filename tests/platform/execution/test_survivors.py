@@ -136,6 +136,23 @@ async def test_no_worker_is_still_asked_when_a_look_ends_with_an_error():
     assert len(survivors) == 1
 
 
+async def test_suspects_run_at_the_same_time_where_there_are_instances_for_them(tmp_path):
+    """Both would rather go to the other instance than to the one that died with them."""
+    first, second = worker("w1"), worker("w2")
+    fleet = FakeWorkerFleet(first, second)
+    async with core(tmp_path, fleet) as platform:
+        await begin(platform)
+        await platform.until(lambda: len(fleet.puts) == 1)
+        await begin(platform)
+        await platform.until(lambda: len(platform.execution.held.at("w1")) == len(fleet.puts) == 2)
+        second.hang_once.add(ECHO)
+        for step in platform.execution.held.at("w1"):
+            step.end(Verdict.LOST, problem("worker-lost", "it did not answer"))
+        counters = platform.execution.counters
+        await platform.until(lambda: counters.rows_finished == 1, timeout_s=10)
+        assert sorted(instance for instance, _, _ in fleet.puts) == ["w1", "w1", "w1", "w2"]
+
+
 async def test_a_process_that_was_started_since_is_not_the_one_that_ran_the_step(tmp_path):
     fleet = FakeWorkerFleet(worker(slots=1))
     async with core(tmp_path, fleet) as platform:

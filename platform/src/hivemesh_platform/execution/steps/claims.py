@@ -8,6 +8,7 @@ second, because a row may have been delayed or queued by another process.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 import structlog
@@ -252,14 +253,27 @@ class Claimer:
 
     def _start(self, claim: Claim) -> None:
         choice = self._choose([claim])
-        if choice is None:
-            return
-        if claim.suspect and choice.endpoint.instance in self._suspects.values():
-            self._parts.placement.report(choice, Outcome.CANCELLED, 0.0)
-            until = milliseconds(self._parts.clock) + SOON_MS
-            self._back.append(Unclaimed(claim.key, claim.fence, _APART, until))
-            return
-        self._spawn(claim, choice, resume=False)
+        if choice is not None and claim.suspect and self._has_suspect(choice):
+            choice = self._choose_apart(claim, choice)
+        if choice is not None:
+            self._spawn(claim, choice, resume=False)
+
+    def _has_suspect(self, choice: Choice) -> bool:
+        return choice.endpoint.instance in self._suspects.values()
+
+    def _choose_apart(self, claim: Claim, taken: Choice) -> Choice | None:
+        """Choose another instance for a suspect; where each has one already it is put back."""
+        placement = self._parts.placement
+        wanted = replace(requirement_of(claim), avoid=taken.endpoint.instance)
+        other = placement.choose(wanted)
+        placement.report(taken, Outcome.CANCELLED, 0.0)
+        if isinstance(other, Choice):
+            if not self._has_suspect(other):
+                return other
+            placement.report(other, Outcome.CANCELLED, 0.0)
+        until = milliseconds(self._parts.clock) + SOON_MS
+        self._back.append(Unclaimed(claim.key, claim.fence, _APART, until))
+        return None
 
     def _put_back(self) -> None:
         """Queue rows again; on a full disk that waits for space, and nothing waits for it."""
