@@ -27,7 +27,7 @@ from fake_workers import (
     records_frame,
     source,
 )
-from hivemesh_platform.execution.steps import dispatch, exchange
+from hivemesh_platform.execution.steps import claims, dispatch, exchange
 from hivemesh_sdk.contracts.api import JobRequest, LimitRequest
 from hivemesh_sdk.contracts.pages import Frame
 from hivemesh_sdk.contracts.problems import problem, slug_of
@@ -192,6 +192,16 @@ async def test_a_source_makes_room_for_the_steps_that_its_own_limit_holds_back(
         run = await platform.start({**PIPELINE, "steps": steps})
         assert (await platform.end(run, timeout_s=30)).state == "completed"
         assert [one["n"] for one in await platform.records(run)] == [2 * n for n in range(35)]
+
+
+async def test_sources_leave_places_for_the_steps_behind_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "MAX_STEPS", 3)
+    monkeypatch.setattr(claims, "MAX_SOURCES", 2)
+    settings = FAST.model_copy(update={"in_flight_batches": 1})
+    async with core(tmp_path, worker(slots=4), settings=settings) as platform:
+        runs = [await platform.start() for _ in range(4)]
+        for run in runs:
+            assert (await platform.end(run, timeout_s=10)).state == "completed"
 
 
 async def test_sources_of_a_run_do_not_wait_for_each_other(tmp_path):

@@ -33,9 +33,11 @@ POLL_S = 1.0
 TIDY_S = 300.0  # between two looks for what the queue need not remember
 MORE = 4  # rows that are tried early for one that was placed: of many more each time
 MAX_STEPS = 256  # at once in this process: bounds memory whatever the directory says
+MAX_SOURCES = 192  # of them: the steps that they wait for need places too
 
 # Of the steps that ran when a worker died one is the cause: apart from each other they tell which.
 _APART = "its last worker died; it waits to run apart from others whose worker died"
+_ENOUGH = "as many sources run here as may at a time"
 
 _log = structlog.get_logger("hivemesh.execution")
 
@@ -54,6 +56,8 @@ class Claimer:
         self._back: list[Unclaimed] = []  # what the round puts back
         self._early: Counter[str] = Counter()  # rows that need not be put off, by capability
         self._steps: set[asyncio.Task[None]] = set()
+        self._sources: set[asyncio.Task[None]] = set()
+        self._reading: set[str] = set()  # capabilities that are known to be those of sources
         self._suspects: dict[asyncio.Task[None] | None, str] = {}  # and the instance that has it
         self._reasons: dict[str, str] = {}
         self._found = False  # whether the last round has found rows: so there may be more
@@ -130,7 +134,7 @@ class Claimer:
         more = {
             name: count + self._ahead.more(name)
             for name, count in self._parts.placement.free_slots().items()
-            if not self._parts.secrets.holds_back(name)
+            if not (self._parts.secrets.holds_back(name) or self._has_enough(name))
         }
         free = {name: count for name, count in more.items() if count}
         if not free or room <= 0:
@@ -149,6 +153,9 @@ class Claimer:
                 self._start(some[0])
             else:
                 self._start_together(some)
+
+    def _has_enough(self, capability: str) -> bool:
+        return capability in self._reading and len(self._sources) >= MAX_SOURCES
 
     def _start_ahead(self) -> None:
         """Start what was claimed before there was a slot for it."""
@@ -252,6 +259,11 @@ class Claimer:
         )
 
     def _start(self, claim: Claim) -> None:
+        if claim.kind == "source":
+            self._reading.add(claim.capability)
+            if self._has_enough(claim.capability):
+                self._put_off(claim, _ENOUGH)
+                return
         choice = self._choose([claim])
         if choice is not None and claim.suspect and self._has_suspect(choice):
             choice = self._choose_apart(claim, choice)
@@ -271,9 +283,12 @@ class Claimer:
             if not self._has_suspect(other):
                 return other
             placement.report(other, Outcome.CANCELLED, 0.0)
-        until = milliseconds(self._parts.clock) + SOON_MS
-        self._back.append(Unclaimed(claim.key, claim.fence, _APART, until))
+        self._put_off(claim, _APART)
         return None
+
+    def _put_off(self, claim: Claim, reason: str) -> None:
+        until = milliseconds(self._parts.clock) + SOON_MS
+        self._back.append(Unclaimed(claim.key, claim.fence, reason, until))
 
     def _put_back(self) -> None:
         """Queue rows again; on a full disk that waits for space, and nothing waits for it."""
@@ -298,6 +313,8 @@ class Claimer:
         work = self._alone(claim, choice, resume=resume)
         task = asyncio.create_task(work, name=str(claim.key))
         self._steps.add(task)
+        if claim.kind == "source":
+            self._sources.add(task)
         if claim.suspect:
             self._suspects[task] = choice.endpoint.instance
         self._parts.runs.give(claim.key.run)
@@ -305,6 +322,7 @@ class Claimer:
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._steps.discard(task)
+        self._sources.discard(task)
         self._suspects.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("dispatch_broken", step=task.get_name(), exc_info=error)
