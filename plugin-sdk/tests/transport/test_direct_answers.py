@@ -13,8 +13,8 @@ REPEATED = (
 )
 
 
-def seen(reply):
-    return b"".join(b"%b=%b " % header for header in reply.scope["headers"])
+def seen(headers):
+    return b"".join(b"%b=%b " % header for header in sorted(headers.items()))
 
 
 class Both:
@@ -28,7 +28,7 @@ class Both:
     def takes(self, scope):
         return scope["path"] == "/direct"
 
-    def direct(self, scope, body, reply):
+    def direct(self, scope, headers, body, reply):
         if self.raises:
             raise ValueError
         self.called.set()
@@ -36,7 +36,10 @@ class Both:
             reply.later()
             self.replies.append(reply)
         else:
-            self.give(reply, body)
+            self.give(reply, self.give_with(headers, body))
+
+    def give_with(self, _headers, body):
+        return body
 
     def give(self, reply, body=b""):
         reply.answer(200, [b"way: direct"], body + b"." * self.size)
@@ -146,7 +149,7 @@ async def test_header_with_a_line_of_its_own_is_not_sent(mesh_of, wire, value):
 
 async def test_repeated_head_is_read_anew_for_each_request(mesh_of, wire):
     app = Both()
-    app.give = lambda reply, body: reply.answer(200, [b"way: direct"], seen(reply) + body)
+    app.give_with = lambda headers, body: seen(headers) + body
     async with mesh_of(app) as mesh:
         connection = await wire(mesh)
         for body in (b"a", b"bb", b"ccc"):
@@ -212,7 +215,7 @@ async def test_peer_is_judged_on_every_request_with_a_known_head(mesh_of, wire):
 
 async def test_only_varying_lines_may_stand_before_a_known_head(mesh_of, wire):
     app = Both()
-    app.give = lambda reply, body: reply.answer(200, [b"way: direct"], seen(reply) + body)
+    app.give_with = lambda headers, body: seen(headers) + body
     async with mesh_of(app) as mesh:
         connection = await wire(mesh)
         first = b"PUT /direct HTTP/1.1\r\ncontent-length: 1\r\n%bhost: x\r\n\r\na"
@@ -224,7 +227,8 @@ async def test_only_varying_lines_may_stand_before_a_known_head(mesh_of, wire):
             connection.send(first % lines)
             _, _, answered = await connection.answer()
             pairs = lines.replace(b": ", b"=").replace(b"\r\n", b" ")
-            assert answered == b"content-length=1 " + pairs + b"host=x a"
+            expected = b"content-length=1 " + pairs + b"host=x a"
+            assert sorted(answered.split()) == sorted(expected.split())
 
 
 async def test_request_behind_a_large_answer_keeps_its_body(mesh_of, wire):

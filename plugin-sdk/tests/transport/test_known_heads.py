@@ -111,8 +111,8 @@ class Seen:
     def takes(self, scope):
         return scope["method"] == "PUT" and scope["path"].startswith("/v1/steps/")
 
-    def direct(self, scope, body, reply):
-        reply.answer(200, [b"x: y"], self.answer(scope, body))
+    def direct(self, scope, headers, body, reply):
+        reply.answer(200, [b"x: y"], self.answer({**scope, "headers": headers.items()}, body))
 
     async def __call__(self, scope, receive, send):
         body, more = b"", True

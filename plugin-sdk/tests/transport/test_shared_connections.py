@@ -32,13 +32,21 @@ class Echo:
         self.waiting = {}
         self.waited_for = []
         self.ways = []
+        self.stages = []
 
     def takes(self, scope):
         return scope["method"] == "PUT"
 
-    def direct(self, scope, body, reply):
+    def direct(self, scope, headers, body, reply):
         self.ways.append("direct")
         if scope["path"] == "/raises":
+            raise ValueError
+        self.stages.append(("read", scope["path"]))
+        return lambda: self.run(scope, body, reply)
+
+    def run(self, scope, body, reply):
+        self.stages.append(("run", scope["path"]))
+        if scope["path"] == "/breaks":
             raise ValueError
         if reply.others_wait:
             self.waited_for.append(scope["path"])
@@ -225,12 +233,14 @@ async def test_large_answer_among_small_ones_arrives_whole_and_in_its_place(mesh
 @pytest.mark.parametrize(
     "names", [[0, 1, "raises", 2, 3, 4, 5], [0, "raises", 1], [0, 1, "raises", 2]]
 )
-async def test_one_broken_answer_costs_its_neighbours_nothing(mesh_of, names):
+@pytest.mark.parametrize("broken", ["raises", "breaks"])
+async def test_one_broken_answer_costs_its_neighbours_nothing(mesh_of, names, broken):
     app = Echo()
+    names = [broken if one == "raises" else one for one in names]
     async with mesh_of(app) as mesh:  # the server closes the connection behind it
         await opened(mesh)
         answers = await asyncio.gather(*(put(mesh, one) for one in names))
-        assert answers[names.index("raises")].status == 500
+        assert answers[names.index(broken)].status == 500
         assert [one.body for one in answers if one.status == 200] == [
             b"/%d %d" % (n, n) for n in range(len(names) - 1)
         ]
@@ -351,12 +361,29 @@ async def test_garbage_behind_known_requests_closes_the_connection(mesh_of, wire
         assert mesh.listener.requests == 0
 
 
-async def test_failure_among_others_ends_the_connection_there(mesh_of, wire):
+@pytest.mark.parametrize(("limit", "together"), [(1000, True), (3, False)])
+async def test_all_are_read_before_one_is_run_unless_each_counts_for_the_next(
+    mesh_of, wire, limit, together
+):
+    app = Echo()
+    async with mesh_of(app, limits=Limits(requests=limit)) as mesh:
+        connection = await wire(mesh)
+        await learnt(connection)
+        app.stages.clear()
+        connection.send(b"".join(request(b"%d" % n) for n in range(3)))
+        assert [(await connection.answer())[0] for _ in range(3)] == [200] * 3
+        read, run = ([(kind, f"/{n}") for n in range(3)] for kind in ("read", "run"))
+        each = [stage for pair in zip(read, run, strict=True) for stage in pair]
+        assert app.stages == (read + run if together else each)
+
+
+@pytest.mark.parametrize("broken", [b"raises", b"breaks"])
+async def test_failure_among_others_ends_the_connection_there(mesh_of, wire, broken):
     app = Echo()
     async with mesh_of(app) as mesh:
         connection = await wire(mesh)
         await learnt(connection)
-        connection.send(request(b"1") + request(b"raises") + request(b"3"))
+        connection.send(request(b"1") + request(broken) + request(b"3"))
         rest = await connection.rest()
         assert b"/3" not in rest
         assert mesh.listener.requests == 0

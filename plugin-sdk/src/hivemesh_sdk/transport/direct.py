@@ -4,13 +4,14 @@ An application that offers `takes` and `direct` besides its ASGI call gets such 
 everything else, and every request that arrives in parts, comes through ASGI.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 
 ONE_WRITE = 64 * 1024  # above this an answer waits until the peer takes it
 
+Asked = Callable[[], None]
 Lines = Sequence[bytes]  # headers as `name: value`, names in lower case
 
 
@@ -45,8 +46,14 @@ class Direct(Protocol):
         """Whether `direct` answers this request."""
         ...
 
-    def direct(self, scope: HTTPScope, body: bytes, reply: Reply) -> None:
-        """Answer at once, or call `reply.later` and answer then."""
+    def direct(
+        self, scope: HTTPScope, headers: Mapping[bytes, bytes], body: bytes, reply: Reply
+    ) -> Asked | None:
+        """Read a request; the headers are those of the mapping, and not of the scope.
+
+        What is returned is called once the others that came with it are read too: it answers, or
+        calls `reply.later` and answers then. None: it was answered at once.
+        """
         ...
 
 

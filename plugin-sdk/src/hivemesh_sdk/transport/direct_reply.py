@@ -36,7 +36,7 @@ class DirectReply(msgspec.Struct, eq=False):
     keep_alive: bool
     others_wait: bool = False
     ordered: bool = False  # came with others, so its answer may have to wait for theirs
-    data: bytes = b""  # the answer that waits, or it is a large one
+    waits: tuple[int, Lines, bytes] | None = None  # the answer, or it is a large one
     large: WholeAnswer | None = None
     disconnected: bool = False
     response_started: bool = False
@@ -65,21 +65,29 @@ class DirectReply(msgspec.Struct, eq=False):
         if len(body) > ONE_WRITE:
             self._answer_by_task(WholeAnswer(status, lines, body))
             return
-        last = b"content-length: %d\r\n\r\n" % len(body)
-        if not self.keep_alive:
-            last = b"connection: close\r\n" + last
-        head = STATUS_LINE[status] + b"\r\n".join((protocol.date_line, *lines, last))
-        data = checked_head(head, len(lines) + (4 if self.keep_alive else 5)) + body
         if self.ordered:
-            self.data = data
+            self.waits = status, lines, body
             protocol.answered_in_order()
             return
+        data = self.framed(status, lines, body)
         self.response_started = True
         protocol.transport.write(data)
         self.response_complete = True
         if not self.keep_alive:
             protocol.transport.close()
         protocol.on_response_complete()
+
+    def framed(self, status: int, lines: Lines, body: bytes) -> bytes:
+        """Head and body as they are sent.
+
+        Raises:
+            RuntimeError: a header value brought a line of its own.
+        """
+        last = b"content-length: %d\r\n\r\n" % len(body)
+        if not self.keep_alive:
+            last = b"connection: close\r\n" + last
+        head = STATUS_LINE[status] + b"\r\n".join((self.protocol.date_line, *lines, last))
+        return checked_head(head, len(lines) + (4 if self.keep_alive else 5)) + body
 
     def _answer_by_task(self, answer: WholeAnswer) -> None:
         if self.ordered:

@@ -60,25 +60,31 @@ def split_lines(lines: bytes) -> list[tuple[bytes, bytes]]:
 
 _pairs = lru_cache(maxsize=64)(split_lines)
 
+Headers = dict[bytes, bytes]  # names in lower case
+Known = tuple["HTTPScope", Headers, int, int]  # begin and end of the body come last
+
 
 class KnownHeads:
     """Of one connection: what the parser made of header lines, by their bytes."""
 
-    __slots__ = ("_scopes", "_unread", "_varying")
+    __slots__ = ("_known", "_unread", "_varying")
 
     def __init__(self) -> None:
-        self._scopes: dict[bytes, HTTPScope] = {}
+        self._known: dict[bytes, tuple[HTTPScope, Headers]] = {}
         self._unread = b""
         self._varying = 0
 
-    def read(self, data: bytes, at: int) -> "tuple[HTTPScope, int, int] | None":
-        """Scope, begin and end of the body of a whole request; None leaves it to the parser."""
+    def read(self, data: bytes, at: int) -> Known | None:
+        """Scope, headers, begin and end of the body of a whole request; None leaves it to the parser.
+
+        `whole` makes of scope and headers what an application may have.
+        """
         start = _START.match(data, at)
         if start is None:
             return None
         method, path, length, varying = start.groups()
         after = start.end()
-        for lines in self._scopes:  # a loop: `next` of a generator takes a fifth of this method
+        for lines in self._known:  # a loop: `next` of a generator takes a fifth of this method
             if data.startswith(lines, after):
                 break
         else:
@@ -89,14 +95,15 @@ class KnownHeads:
         end = body + int(length)
         if end > len(data):
             return None
-        known = self._scopes[lines]
-        scope = known.copy()
+        scope, repeated = self._known[lines]
+        scope, headers = scope.copy(), repeated.copy()
         scope["method"] = method.decode("ascii")
         scope["path"] = path.decode("ascii")
         scope["raw_path"] = path
-        scope["headers"] = [(b"content-length", length), *_pairs(varying), *known["headers"]]
-        scope["state"] = known["state"].copy()
-        return scope, body, end
+        headers[b"content-length"] = length
+        if varying:
+            headers.update(_pairs(varying))
+        return scope, headers, body, end
 
     def learn(self, scope: "HTTPScope | None") -> None:
         """Remember what the parser has made of the lines that `read` did not know.
@@ -109,8 +116,16 @@ class KnownHeads:
         headers = list(scope["headers"])[self._varying :]
         if b"".join([b"%b: %b\r\n" % pair for pair in headers]) + b"\r\n" != lines:
             return
-        if any(name in _FRAMING for name, _ in headers):
+        repeated = dict(headers)
+        if len(repeated) < len(headers) or not _FRAMING.isdisjoint(repeated):
             return
-        if len(self._scopes) >= MOST:
-            self._scopes.clear()
-        self._scopes[lines] = {**scope, "headers": headers, "query_string": b""}
+        if len(self._known) >= MOST:
+            self._known.clear()
+        self._known[lines] = {**scope, "headers": (), "query_string": b""}, repeated
+
+
+def whole(scope: "HTTPScope", headers: Headers) -> "HTTPScope":
+    """What `KnownHeads.read` has read as a scope of its own."""
+    scope["headers"] = list(headers.items())
+    scope["state"] = scope["state"].copy()
+    return scope

@@ -8,7 +8,7 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import msgspec
 import structlog
@@ -24,10 +24,10 @@ from hivemesh_sdk.contracts.names import (
 )
 from hivemesh_sdk.contracts.pages import FramingError, decode_request
 from hivemesh_sdk.contracts.problems import Problem, problem
-from hivemesh_sdk.contracts.steps import MAX_WAIT_S
+from hivemesh_sdk.contracts.steps import MAX_WAIT_S, StepRequest
 from hivemesh_sdk.errors import FatalError, HivemeshError, InvalidError, NotFoundError
 from hivemesh_sdk.transport.direct import Reply
-from hivemesh_sdk.worker.access import Access
+from hivemesh_sdk.worker.access import Access, Right
 from hivemesh_sdk.worker.asgi import (
     Lines,
     Receive,
@@ -39,6 +39,7 @@ from hivemesh_sdk.worker.asgi import (
     read_body,
 )
 from hivemesh_sdk.worker.execution import Execution
+from hivemesh_sdk.worker.inline_step import Bodies
 from hivemesh_sdk.worker.steps import StepTable
 
 PREFIX = "/v1/steps/"
@@ -90,17 +91,30 @@ class StepRoutes:
         path: str = scope["path"]
         return scope["method"] == "PUT" and path.startswith(PREFIX)
 
-    def direct(self, scope: Scope, body: bytes, reply: Reply) -> None:
-        """Answer a `PUT` by plain calls: this is what is asked most."""
-        headers = dict(scope["headers"])
+    def direct(
+        self, scope: Scope, headers: RequestHeaders, body: bytes, reply: Reply
+    ) -> "_Asked | None":
+        """Read a `PUT`, to answer it by plain calls: this is what is asked most."""
         given = self._given(headers)
         try:
-            self._settle(scope, headers)
+            if _ACKNOWLEDGE in headers:
+                self._settle(scope, headers)
             address = _STEP.fullmatch(scope["path"])
             if address is None:
                 _refuse_address(scope, given)
-            execution = self._put(address[1], scope, headers, body)
+            wanted = self._wanted(address[1], scope, headers, body)
         except (HivemeshError, FramingError) as error:
+            status, document = problem_body(_document(error, scope, headers, given), given)
+            reply.answer(status, given, document)
+            return None
+        return _Asked(self, wanted, scope, headers, given, reply)
+
+    def put(self, asked: "_Asked") -> None:
+        """Create the step that a direct request asks for, and answer when there is something to say."""
+        _, wanted, scope, headers, given, reply = asked
+        try:
+            execution = self._table.put(*wanted)
+        except HivemeshError as error:
             status, document = problem_body(_document(error, scope, headers, given), given)
             reply.answer(status, given, document)
             return
@@ -137,7 +151,8 @@ class StepRoutes:
         match (scope["method"], rest):
             case ("PUT", ""):
                 self._access.require_holder(scope, headers)  # before the body is read
-                execution = self._put(key, scope, headers, await read_body(receive))
+                wanted = self._wanted(key, scope, headers, await read_body(receive))
+                execution = self._table.put(*wanted)
                 await self._page(execution, 0, headers, send, given)
             case ("GET", "events"):
                 await self._events(key, scope, headers, send, given)
@@ -167,11 +182,13 @@ class StepRoutes:
             if execution is not None and self._access.is_owner(scope, execution):
                 self._table.settle(execution, attempt)
 
-    def _put(self, key: str, scope: Scope, headers: RequestHeaders, body: bytes) -> Execution:
+    def _wanted(
+        self, key: str, scope: Scope, headers: RequestHeaders, body: bytes
+    ) -> tuple[str, StepRequest, Bodies, Right]:
         caller = self._access.require_holder(scope, headers)  # before anything of the body is read
         request, bodies = decode_request(body)
         right = self._access.begin(caller, headers, key, request, self._table.get(key))
-        return self._table.put(key, request, bodies, right)
+        return key, request, bodies, right
 
     async def _events(
         self, key: str, scope: Scope, headers: RequestHeaders, send: Send, given: Lines
@@ -252,6 +269,20 @@ class StepRoutes:
     async def _status(self, execution: Execution, status: int, send: Send, given: Lines) -> None:
         given += (_JSON_TYPE, _EXECUTION + execution.id.encode())
         await answer(send, status, given, (_encode(execution.status()),))
+
+
+class _Asked(NamedTuple):
+    """A direct request that is read and allowed."""
+
+    routes: StepRoutes
+    wanted: tuple[str, StepRequest, Bodies, Right]
+    scope: Scope
+    headers: RequestHeaders
+    given: Lines
+    reply: Reply
+
+    def __call__(self) -> None:
+        self.routes.put(self)
 
 
 class _Reader(msgspec.Struct, eq=False):

@@ -145,7 +145,9 @@ async def ask_directly(app, method, target, *, body=b"", headers=None, who=PLATF
     }
     assert app.takes(scope)
     reply = Reply()
-    app.direct(scope, body, reply)
+    asked = app.direct(scope, dict(scope["headers"]), body, reply)
+    if asked is not None:
+        asked()
     async with asyncio.timeout(WAIT_S):
         return await reply.answered
 
