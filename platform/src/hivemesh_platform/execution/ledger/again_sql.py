@@ -365,13 +365,13 @@ SELECT run, node, seq, attempt, instance, coalesce(started_at, created_at),
 def _forget(tx: Transaction, node: Row, now: int) -> None:
     """Drop the rows and batches of a node; their attempts are kept and counted on."""
     where = (node["run"], node["name"])
+    tx.send(_KEEP_NUMBERS, where)
+    tx.send("DELETE FROM work WHERE run = ? AND node = ?", where)
     tx.send(
         """UPDATE attempt SET ended_at = ?, outcome = 'cancelled'
             WHERE run = ? AND node = ? AND ended_at IS NULL""",
         (now, *where),
     )
-    tx.send(_KEEP_NUMBERS, where)
-    tx.send("DELETE FROM work WHERE run = ? AND node = ?", where)
     tx.send("DELETE FROM batch WHERE run = ? AND node = ?", where)
     tx.send("DELETE FROM work_part WHERE run = ? AND node = ?", where)
     tx.send("DELETE FROM source WHERE run = ? AND node = ?", where)

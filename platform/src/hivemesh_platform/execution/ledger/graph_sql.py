@@ -205,14 +205,14 @@ class Change:
     def row_cancelled(self, node: Row, row: Row, problem: str) -> None:
         """Somebody does not want a batch any more: the others go on without it."""
         self._tx.send(
-            """UPDATE attempt SET ended_at = ?, outcome = 'cancelled'
-                WHERE run = ? AND node = ? AND seq = ? AND ended_at IS NULL""",
-            (self._now, node["run"], node["name"], row["seq"]),
-        )
-        self._tx.send(
             """UPDATE work SET state = 'cancelled', ended_at = ?, problem = ?
                 WHERE run = ? AND node = ? AND seq = ?""",
             (self._now, problem, node["run"], node["name"], row["seq"]),
+        )
+        self._tx.send(
+            """UPDATE attempt SET ended_at = ?, outcome = 'cancelled'
+                WHERE run = ? AND node = ? AND seq = ? AND ended_at IS NULL""",
+            (self._now, node["run"], node["name"], row["seq"]),
         )
         look_again(self._tx, node["run"], node["run"])
         self.row_failed(node, row, problem, every=False)
@@ -533,12 +533,12 @@ class Change:
         """End what is open of a node, or of the whole run."""
         names = (self._now, run, node, node)
         self._tx.send(
-            """UPDATE attempt SET ended_at = ?, outcome = 'cancelled'
+            """UPDATE work SET state = 'cancelled', ended_at = ?
                 WHERE run = ? AND (? = '' OR node = ?) AND ended_at IS NULL""",
             names,
         )
         self._tx.send(
-            """UPDATE work SET state = 'cancelled', ended_at = ?
+            """UPDATE attempt SET ended_at = ?, outcome = 'cancelled'
                 WHERE run = ? AND (? = '' OR node = ?) AND ended_at IS NULL""",
             names,
         )

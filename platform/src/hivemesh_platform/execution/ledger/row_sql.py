@@ -287,8 +287,10 @@ class SqlLedger:
         """Keep where the attempt runs and why, if it is still the one that runs, or was cancelled."""
         held = (key.run, key.node, key.seq, fence.attempt, fence.epoch)
         where = (placed.instance, placed.identity, placed.worker, placed.explanation)
+        tx.send(
+            _PLACED_AT, (placed.instance, *held)
+        )  # first: who cancels the row waits, or has done
         written = tx.execute(_PLACED, (*where, now, *held))
-        tx.send(_PLACED_AT, (placed.instance, *held))
         if placed.endpoint:
             tx.send(_REACHED_AT, (placed.endpoint, key.run, key.node, *held))
         if written and key.node != JOB_NODE:
