@@ -26,7 +26,8 @@ PAGE = [b"x-request-id: 1", b"content-type: application/vnd.hivemesh.events"]
 class Echo:
     """Answers with path and body, in an order that the test chooses; `sizes` are added."""
 
-    def __init__(self, **sizes):
+    def __init__(self, *, at_once=False, **sizes):
+        self.at_once = at_once
         self.hold = False
         self.sizes = {f"/{name}": size for name, size in sizes.items()}
         self.waiting = {}
@@ -48,6 +49,10 @@ class Echo:
         self.stages.append(("run", scope["path"]))
         if scope["path"] == "/breaks":
             raise ValueError
+        if self.at_once:
+            status = 299 if scope["path"] == "/status" else 200  # of no kind that is known
+            reply.answer(status, PAGE, scope["path"].encode() + b" " + body)
+            return
         if reply.others_wait:
             self.waited_for.append(scope["path"])
         reply.later()
@@ -386,7 +391,22 @@ async def test_failure_among_others_ends_the_connection_there(mesh_of, wire, bro
         connection.send(request(b"1") + request(broken) + request(b"3"))
         rest = await connection.rest()
         assert b"/3" not in rest
+        assert ("run", "/3") not in app.stages
         assert mesh.listener.requests == 0
+
+
+async def test_answers_before_a_failure_among_others_are_given(mesh_of, wire):
+    """Be it one of reading, of running or of an answer that cannot be written."""
+    for broken in (b"raises", b"breaks", b"status"):
+        app = Echo(at_once=True)
+        async with mesh_of(app) as mesh:
+            connection = await wire(mesh)
+            await learnt(connection)
+            connection.send(request(b"1") + request(broken) + request(b"3"))
+            answers = [(await connection.answer())[::2] for _ in range(2)]
+            assert answers[0] == (200, b"/1 b")
+            assert answers[1][0] == 500
+            assert b"/3" not in await connection.rest()
 
 
 async def test_each_of_them_is_admitted_by_itself(mesh_of, wire):

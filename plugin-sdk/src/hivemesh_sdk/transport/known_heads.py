@@ -39,7 +39,7 @@ KNOWN_ANSWER = re.compile(
     % (REQUEST_ID_HEADER.encode(), EXECUTION_HEADER.encode())
 )
 _END = b"\r\n\r\n"
-_FRAMING = frozenset(
+_LEFT_TO_THE_PARSER = frozenset(
     {
         b"connection",
         b"content-length",
@@ -48,6 +48,7 @@ _FRAMING = frozenset(
         b"trailer",
         b"transfer-encoding",
         b"upgrade",
+        *(name.encode() for name in VARYING),  # what comes twice is the parser's to read
     }
 )
 
@@ -117,7 +118,7 @@ class KnownHeads:
         if b"".join([b"%b: %b\r\n" % pair for pair in headers]) + b"\r\n" != lines:
             return
         repeated = dict(headers)
-        if len(repeated) < len(headers) or not _FRAMING.isdisjoint(repeated):
+        if len(repeated) < len(headers) or not _LEFT_TO_THE_PARSER.isdisjoint(repeated):
             return
         if len(self._known) >= MOST:
             self._known.clear()

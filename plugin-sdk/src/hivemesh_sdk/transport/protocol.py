@@ -8,6 +8,7 @@ import asyncio
 import urllib.parse
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import httptools
@@ -327,9 +328,8 @@ class MeshProtocol(HttpToolsProtocol):
         code runs it again in half the time.
         """
         known = self._known(data)
-        near_limit = (
-            self._requests + len(known) >= self._shared
-        )  # then each counts for the next one
+        # Near the limit of requests each counts for the next one.
+        near_limit = self._requests + len(known) >= self._shared
         asked: list[tuple[DirectReply, Asked]] = []
         begin, size = 0, len(data)
         for scope, headers, body, end in known:
@@ -396,18 +396,20 @@ class MeshProtocol(HttpToolsProtocol):
         self._start_asgi_task(cycle, app)
 
     def _read_directly(self, reply: DirectReply, headers: Headers, body: bytes) -> Asked | None:
+        """Have the application read a request; a failure is told in its turn."""
         self.cycle = reply
         if reply.ordered:
             self.in_order.append(reply)
         try:
             asked: Asked | None = self.app.direct(reply.scope, headers, body, reply)
         except Exception as error:  # noqa: BLE001 - the boundary of a request
-            reply.fail_directly(error)
-            return None
+            return partial(reply.fail_directly, error)
         return asked
 
     def _run(self, asked: Iterable[tuple[DirectReply, Asked]]) -> None:
         for reply, run in asked:
+            if self.transport.is_closing():  # an answer before it has ended the connection
+                return
             try:
                 run()
             except Exception as error:  # noqa: BLE001 - as above
@@ -535,7 +537,7 @@ class MeshProtocol(HttpToolsProtocol):
             reply = replies[0]
             try:
                 data = reply.framed(*answer)
-            except RuntimeError as error:
+            except Exception as error:  # noqa: BLE001 - as in `_read_directly`
                 reply.waits, broken = None, (reply, error)
                 break
             replies.popleft()
