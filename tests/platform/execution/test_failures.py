@@ -131,9 +131,9 @@ async def test_what_is_refused_for_our_clock_waits_twice_as_long_each_time(tmp_p
     put_back = []
     release = SqlLedger.release
 
-    def note(ledger, tx, key, fence, reason, not_before):
+    def note(ledger, tx, key, fence, reason, not_before, **more):
         put_back.append((not_before, reason))
-        release(ledger, tx, key, fence, reason, 0)
+        release(ledger, tx, key, fence, reason, 0, **more)
 
     monkeypatch.setattr(SqlLedger, "release", note)
     fleet = FakeWorkerFleet(worker())

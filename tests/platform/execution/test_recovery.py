@@ -4,8 +4,9 @@ import asyncio
 import random
 
 import pytest
-from execution_support import PIPELINE, core, worker
+from execution_support import FAST, PIPELINE, core, worker
 from fake_workers import FakeWorkerFleet
+from hivemesh_platform.execution.steps import dispatch, exchange
 from hivemesh_sdk.contracts.problems import problem
 
 pytestmark = pytest.mark.usefixtures("each_database")
@@ -166,3 +167,16 @@ def _with_retries(count):
     retry = {"max_retries": count, "base_s": 0.001}
     steps = {name: {**step, "retry": retry} for name, step in PIPELINE["steps"].items()}
     return {**PIPELINE, "steps": steps}
+
+
+async def test_a_source_makes_room_for_what_its_own_limit_holds_back(tmp_path, monkeypatch):
+    """It reads on from its checkpoint, and who made its batches stays known."""
+    monkeypatch.setattr(exchange, "ASIDE_AFTER_S", 0.0)
+    monkeypatch.setattr(exchange, "ROOM_POLL_S", 0.01)
+    monkeypatch.setattr(dispatch, "ASIDE_S", 0.0)
+    settings = FAST.model_copy(update={"limits": {"all": 1}, "in_flight_batches": 2})
+    async with core(tmp_path, fleet_of("w1"), settings=settings) as platform:
+        run = await platform.start()
+        await assert_complete(platform, run)
+        found = await platform.execution.history.attempts(run, "read", -1, 0, 100)
+        assert {one.outcome for one in found} == {"interrupted", "completed"}

@@ -328,9 +328,19 @@ class Ledger(Protocol):
         ...
 
     def release(
-        self, tx: Transaction, key: WorkKey, fence: Fence, reason: str, not_before: int
+        self,
+        tx: Transaction,
+        key: WorkKey,
+        fence: Fence,
+        reason: str,
+        not_before: int,
+        *,
+        advanced_at: int | None = None,
     ) -> None:
-        """Put a claimed row back, because nobody can take it; costs no retry."""
+        """Put a claimed row back, because nobody can take it; costs no retry.
+
+        With `advanced_at`, the time now, its attempt has made batches and stays known as interrupted.
+        """
         ...
 
     def unclaim(self, tx: Transaction, rows: Sequence[Unclaimed]) -> None:
@@ -498,7 +508,7 @@ class Ledger(Protocol):
         """
         ...
 
-    def held_up(self, tx: Transaction, run: str, node: str) -> frozenset[str]:
+    def held_up(self, tx: Transaction, run: str, node: str, now: int) -> frozenset[str]:
         """The capabilities of rows that wait for a limit which the source before them fills.
 
         None while any row behind it runs.

@@ -129,7 +129,9 @@ SELECT {what} FROM work
    AND node IN (SELECT name FROM behind)
 """  # other sources of the run may wait too: they must not wait for each other
 _OPEN_BEHIND = _BEHIND.format(what="count(*) AS n")
-_KINDS_BEHIND = _BEHIND.format(what="DISTINCT capability, limit_key, state")
+_KINDS_BEHIND = (
+    _BEHIND.format(what="DISTINCT capability, limit_key, state") + "   AND not_before <= :now"
+)
 _ATTEMPT_ENDED = """
 UPDATE attempt SET ended_at = ?, outcome = ?, problem = ?
  WHERE run = ? AND node = ? AND seq = ? AND attempt = ?
@@ -297,7 +299,14 @@ class SqlLedger:
             count_attempt(tx, key.run, key.node)
 
     def release(
-        self, tx: Transaction, key: WorkKey, fence: Fence, reason: str, not_before: int
+        self,
+        tx: Transaction,
+        key: WorkKey,
+        fence: Fence,
+        reason: str,
+        not_before: int,
+        *,
+        advanced_at: int | None = None,
     ) -> None:
         """Put a claimed row back, because nobody can take it; costs no retry."""
         held = tx.execute(
@@ -311,10 +320,18 @@ class SqlLedger:
         tx.send(
             "UPDATE node SET reason = ? WHERE run = ? AND name = ?", (reason, key.run, key.node)
         )
-        tx.send(
-            "DELETE FROM attempt WHERE run = ? AND node = ? AND seq = ? AND attempt = ?",
-            (key.run, key.node, key.seq, fence.attempt),
-        )
+        attempt = (key.run, key.node, key.seq, fence.attempt)
+        if advanced_at is None:
+            tx.send(
+                "DELETE FROM attempt WHERE run = ? AND node = ? AND seq = ? AND attempt = ?",
+                attempt,
+            )
+        else:
+            tx.send(
+                """UPDATE attempt SET ended_at = ?, outcome = ?
+                    WHERE run = ? AND node = ? AND seq = ? AND attempt = ?""",
+                (advanced_at, AttemptOutcome.INTERRUPTED, *attempt),
+            )
 
     def unclaim(self, tx: Transaction, rows: Sequence[Unclaimed]) -> None:
         """Put rows back that nobody was asked to take: as if they had not been claimed."""
@@ -621,13 +638,13 @@ class SqlLedger:
         row = tx.one(_OPEN_BEHIND, {"run": run, "node": node})
         return 0 if row is None else int(row["n"])
 
-    def held_up(self, tx: Transaction, run: str, node: str) -> frozenset[str]:
+    def held_up(self, tx: Transaction, run: str, node: str, now: int) -> frozenset[str]:
         """The capabilities of rows that wait for a limit which the source before them fills."""
         source = tx.one(
             "SELECT capability, limit_key FROM work WHERE run = ? AND node = ? AND seq = 0",
             (run, node),
         )
-        rows = tx.all(_KINDS_BEHIND, {"run": run, "node": node})
+        rows = tx.all(_KINDS_BEHIND, {"run": run, "node": node, "now": now})
         if source is None or any(row["state"] == "running" for row in rows):
             return frozenset()
         capability, key = source["capability"], source["limit_key"]

@@ -447,7 +447,12 @@ class Dispatcher:
     async def _release(self, step: HeldStep, reason: str, delay_s: float) -> None:
         claim, ledger = step.claim, self._parts.ledger
         until = self._parts.after(delay_s)
-        await self._surely(lambda tx: ledger.release(tx, claim.key, claim.fence, reason, until))
+        advanced_at = self._parts.now() if step.advanced else None
+        await self._surely(
+            lambda tx: ledger.release(
+                tx, claim.key, claim.fence, reason, until, advanced_at=advanced_at
+            )
+        )
 
     async def _surely(self, work: Callable[[Transaction], T]) -> T:
         return await self._parts.surely(work)

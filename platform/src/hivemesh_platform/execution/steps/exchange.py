@@ -261,7 +261,9 @@ class Exchange:
     async def _step_aside(self) -> None:
         """End here where those behind could run, but for a limit that this source fills."""
         parts, (run, node) = self._parts, (self._claim.key.run, self._claim.key.node)
-        held_up = await parts.database.read(lambda tx: parts.ledger.held_up(tx, run, node))
+        held_up = await parts.database.read(
+            lambda tx: parts.ledger.held_up(tx, run, node, parts.now())
+        )
         free = parts.placement.free_slots()
         if any(free.get(name, 0) > 0 for name in held_up):
             message = "it makes room for the steps behind it, which its own limit holds back"
