@@ -4,12 +4,25 @@ import asyncio
 
 import psycopg
 import pytest
-from failure_conformance import FailureConformance
+from failure_conformance import BY, FailureConformance
 from hivemesh_platform.execution.ledger.row_sql import SqlLedger
 from ledger_conformance import NOW, PLACED, LedgerConformance, batch, recorded
 from storage_support import settings_in
 
 DOUBLE = "test.double@1"
+
+
+def other_connection(folder, **options):
+    url = settings_in(folder).url.get_secret_value()
+    return psycopg.AsyncConnection.connect(url, **options)
+
+
+async def until_it_waits(task, folder):
+    """Return when a transaction waits for another one's lock."""
+    async with asyncio.timeout(20), await other_connection(folder, autocommit=True) as looking:
+        waits = "SELECT 1 FROM pg_locks WHERE NOT granted"
+        while await (await looking.execute(waits)).fetchone() is None:
+            assert not task.done()
 
 
 class Parts:
@@ -64,21 +77,36 @@ class TestSqlLedger(LedgerConformance, FailureConformance):
         page = recorded(batch(1))
         await write(lambda tx: ledger.record(tx, run.key, run.fence, page, NOW))
         [claim] = await write(lambda tx: ledger.claim(tx, DOUBLE, 10, NOW))
-        url = settings_in(tmp_path).url.get_secret_value()
-        async with await psycopg.AsyncConnection.connect(url) as other:
+        async with await other_connection(tmp_path) as other:
             await other.execute(
                 "UPDATE work SET state = 'cancelled', ended_at = 7 WHERE node = 'double'"
             )
             placing = asyncio.ensure_future(
                 write(lambda tx: ledger.placed(tx, claim.key, claim.fence, PLACED, NOW))
             )
-            async with (
-                asyncio.timeout(20),
-                await psycopg.AsyncConnection.connect(url, autocommit=True) as looking,
-            ):
-                waits = "SELECT 1 FROM pg_locks WHERE NOT granted"
-                while await (await looking.execute(waits)).fetchone() is None:
-                    assert not placing.done()
+            await until_it_waits(placing, tmp_path)
         await placing
         query = "SELECT ended_at, outcome FROM attempt WHERE node = 'double'"
         assert tuple(await write(lambda tx: tuple(tx.one(query)))) == (7, "cancelled")
+
+    @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+    async def test_a_step_is_done_afresh_once_its_attempt_is_placed(
+        self, database, ledger, write, run, tmp_path
+    ):
+        page = recorded(batch(1))
+        await write(lambda tx: ledger.record(tx, run.key, run.fence, page, NOW))
+        await write(lambda tx: ledger.claim(tx, DOUBLE, 10, NOW))
+        async with await other_connection(tmp_path) as other:
+            await other.execute("UPDATE work SET instance = 'w1' WHERE node = 'double'")
+            retrying = asyncio.ensure_future(
+                write(lambda tx: ledger.run_again(tx, "run_1", "double", BY, NOW))
+            )
+            await until_it_waits(retrying, tmp_path)
+            await other.execute("SET lock_timeout = 500")
+            await other.execute(
+                """INSERT INTO attempt (run, node, seq, attempt, instance, started_at)
+                   VALUES ('run_1', 'double', 1, 1, 'w1', 1)"""
+            )
+        await retrying
+        query = "SELECT ended_at, outcome FROM attempt WHERE node = 'double'"
+        assert tuple(await write(lambda tx: tuple(tx.one(query)))) == (NOW, "cancelled")

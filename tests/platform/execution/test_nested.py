@@ -113,6 +113,26 @@ async def test_a_child_that_was_retried_alone_is_not_started_a_second_time(tmp_p
         assert set(steps) == {"bad"}
 
 
+@pytest.mark.parametrize("first", ["word", "part"])
+async def test_a_child_that_runs_is_cancelled_when_its_step_is_done_afresh(tmp_path, first):
+    slow = workers()
+    slow.hang_once.add("test.fail@1")
+    slow.behaviours["test.fail@1"] = caller(lambda _value, _options: 1)
+    document = graph(word=ECHO, part={"use": "pipeline/inner@1", "needs": ["word"]})
+    async with open_core(tmp_path, slow) as platform:
+        await store(platform, named("inner", graph(long=FAIL)))
+        run = await platform.start(document)
+        await platform.until(lambda: any(".long." in key for _, key, _ in platform.fleet.puts))
+        old = await child_of(platform, run)
+        await platform.execution.again.retry(run, first, TESTER)
+        assert (await platform.execution.runs.get(old)).state == "cancelled"
+        assert states(await platform.end(run)) == {"word": "completed", "part": "completed"}
+        new = await child_of(platform, run)
+        assert new != old
+        assert (await platform.execution.runs.get(new)).state == "completed"
+        await platform.until(lambda: not len(platform.execution.held))
+
+
 async def test_a_cancel_goes_down(tmp_path):
     slow = workers()
     slow.hang_once = {"test.fail@1"}

@@ -2,13 +2,19 @@
 
 import asyncio
 import dataclasses
+import json
 import threading
 from types import SimpleNamespace
 
 import pytest
+from graph_support import ECHO, graph
+from hivemesh_platform.execution.ledger.port import Effects
 from hivemesh_platform.execution.ledger.row_sql import SqlLedger
+from hivemesh_platform.execution.ledger.signals import Signal
 from hivemesh_platform.execution.runs.children import ChildRuns
+from hivemesh_platform.execution.runs.nodes import Answers
 from hivemesh_platform.knowledge.service import DatasetWriter
+from hivemesh_sdk.clock import SystemClock
 from ledger_conformance import DOUBLE, NOW, READ, batch, new_run, node, recorded
 
 LEDGER = SqlLedger(DatasetWriter())
@@ -90,7 +96,35 @@ async def test_no_child_begins_while_its_parent_is_cancelled(database):
 
     def start(tx, pause):
         paused.append(pause)
-        children._accept(tx, accepted, PARENT, "part")
+        children._accept(tx, accepted, PARENT, "part", "{}")
 
     await beside(database, start, lambda tx: LEDGER.cancel(tx, PARENT, NOW))
     assert set((await states(database)).values()) == {"cancelled"}
+
+
+@pytest.mark.usefixtures("parent")
+@pytest.mark.parametrize("state", ["completed", "failed"])
+async def test_a_child_does_not_end_a_step_that_is_done_afresh(database, state):
+    def replace(tx):
+        begin(tx)
+        tx.send(
+            "UPDATE run SET document = ?, state = ?, ended_at = ? WHERE id = ?",
+            (json.dumps(graph(a=ECHO)), state, NOW, CHILD),
+        )
+        LEDGER.add_run(tx, new_run("run_new", [node("read", READ, "source")]), NOW)
+        tx.send("UPDATE node SET child = 'run_new', state = 'running' WHERE run = ?", (PARENT,))
+
+    await database.write(replace)
+    told = []
+    parts = SimpleNamespace(
+        database=database,
+        ledger=LEDGER,
+        clock=SystemClock(),
+        answers=Answers(None),
+        wakes=SimpleNamespace(tell=lambda _, effects: told.append(effects)),
+        work=Signal(),
+    )
+    await ChildRuns(parts, None).finish(PARENT, "part", CHILD)
+    assert told == [Effects()]
+    found = await states(database)
+    assert (found[f"{PARENT}.part"], found["run_new"]) == ("running", "queued")

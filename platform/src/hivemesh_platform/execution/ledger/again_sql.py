@@ -77,7 +77,11 @@ def retry(
         _open_run_again(tx, datasets, node, now, afresh=node["name"] in fresh)
         _narrow(tx, node, by)
         letter_sql.settle_step(tx, run, node["name"], by.sub, now)
-        turns += _retry_child(tx, datasets, node, by, now, afresh=node["name"] in fresh)
+        if node["name"] in fresh:
+            change.cancel_child(node)  # another one is started in its place
+            _set_childless(tx, node)
+        else:
+            turns += _retry_child(tx, datasets, node, by, now)
     turn = _begin_turn(tx, run, by, now, names)
     for name in names:
         change.go_on(run, name)
@@ -95,7 +99,7 @@ def _refuse_replayed(tx: Transaction, run: str, names: list[str]) -> None:
 
 
 def _retry_child(
-    tx: Transaction, datasets: DatasetParts, node: Row, by: Behalf, now: int, *, afresh: bool
+    tx: Transaction, datasets: DatasetParts, node: Row, by: Behalf, now: int
 ) -> list[Turn]:
     """Set the run of a step going again; one that cannot be is started anew.
 
@@ -104,15 +108,18 @@ def _retry_child(
     if not node["child"]:
         return []
     try:
-        if not afresh:
-            turns, _ = retry(tx, datasets, node["child"], "", by, now)
-            return turns
+        turns, _ = retry(tx, datasets, node["child"], "", by, now)
     except NothingToRetryError:
         child = tx.one("SELECT state, ended_at FROM run WHERE id = ?", (node["child"],))
         if child is not None and (child["ended_at"] is None or child["state"] in _ENDED_WELL):
             return []
-    tx.execute("UPDATE node SET child = '' WHERE run = ? AND name = ?", (node["run"], node["name"]))
-    return []
+        _set_childless(tx, node)
+        return []
+    return turns
+
+
+def _set_childless(tx: Transaction, node: Row) -> None:
+    tx.send("UPDATE node SET child = '' WHERE run = ? AND name = ?", (node["run"], node["name"]))
 
 
 def retry_job(tx: Transaction, job: str, by: Behalf, now: int) -> bool:
@@ -353,6 +360,7 @@ def _open_run_again(
     )
 
 
+_ROWS = "SELECT 1 FROM work WHERE run = ? AND node = ? ORDER BY seq"
 _KEEP_NUMBERS = """
 INSERT INTO attempt (run, node, seq, attempt, instance, started_at, ended_at, outcome)
 SELECT run, node, seq, attempt, instance, coalesce(started_at, created_at),
@@ -365,6 +373,8 @@ SELECT run, node, seq, attempt, instance, coalesce(started_at, created_at),
 def _forget(tx: Transaction, node: Row, now: int) -> None:
     """Drop the rows and batches of a node; their attempts are kept and counted on."""
     where = (node["run"], node["name"])
+    if tx.for_update:  # a row is locked before its attempts, as by who places one
+        tx.send(_ROWS + tx.for_update, where)
     tx.send(_KEEP_NUMBERS, where)
     tx.send("DELETE FROM work WHERE run = ? AND node = ?", where)
     tx.send(

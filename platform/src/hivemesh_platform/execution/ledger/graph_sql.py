@@ -466,7 +466,7 @@ class Change:
         end = NodeEnd(state)
         if not end.well:
             self._close_rows(run, name)
-            self._cancel_child(node)
+            self.cancel_child(node)
         self._tx.send(
             """UPDATE node SET state = ?, reason = ?, ended_at = ?, missing = missing + ?,
                       started_at = coalesce(started_at, ?) WHERE run = ? AND name = ?""",
@@ -482,7 +482,8 @@ class Change:
             self._stop_unneeded(run, name)
         self._end_run_if_done(run)
 
-    def _cancel_child(self, node: Row) -> None:
+    def cancel_child(self, node: Row) -> None:
+        """Cancel the run that is a step, if it has not ended."""
         open_child = self._tx.one(
             "SELECT id FROM run WHERE id = ? AND ended_at IS NULL", (node["child"],)
         )

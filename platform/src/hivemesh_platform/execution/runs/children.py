@@ -44,7 +44,9 @@ class ChildRuns:
         self._runs = runs
 
     async def start(self, run: str, name: str, options: str) -> str:
-        """Start the run of a step, once; returns its id, or nothing where the step has ended.
+        """Start the run of a step, once; returns its id.
+
+        Nothing is returned where the step has ended, or no longer has these options.
 
         Raises:
             InvalidError: the pipeline is not valid, or its parameters are not.
@@ -75,17 +77,21 @@ class ChildRuns:
             now=milliseconds(self._parts.clock),
             parent=(run, name, int(parent["depth"]) + 1),
         )
-        child = await self._parts.database.write(lambda tx: self._accept(tx, accepted, run, name))
+        child = await self._parts.database.write(
+            lambda tx: self._accept(tx, accepted, run, name, options)
+        )
         if child == accepted.run:
             _log.info("child_accepted", run_id=child, parent=run, node=name)
             self._parts.runs.give(run)
             await self._runs.submit(child, [one.name for one in nested.plan.nodes])
         return child
 
-    def _accept(self, tx: Transaction, accepted: Accepted, run: str, name: str) -> str:
+    def _accept(
+        self, tx: Transaction, accepted: Accepted, run: str, name: str, options: str
+    ) -> str:
         lock_run(tx, run)  # a cancel either finds the child or is found here
         _, node = _step(tx, run, name)
-        if node["child"] or node["ended_at"] is not None:
+        if node["child"] or node["ended_at"] is not None or node["options"] != options:
             return str(node["child"])
         self._runs.accept(tx, accepted)
         tx.execute(
@@ -101,7 +107,10 @@ class ChildRuns:
         return accepted.run
 
     async def finish(self, run: str, name: str, child: str) -> None:
-        """End a step whose run has ended: with its outputs, or with its problem."""
+        """End a step whose run has ended: with its outputs, or with its problem.
+
+        A run that is no longer the step's says nothing: the step is done afresh.
+        """
         row, nodes = await self._parts.database.read(
             lambda tx: (store.run(tx, child), store.nodes(tx, child))
         )
@@ -117,16 +126,17 @@ class ChildRuns:
                 outputs = await self._outputs(row, nodes)
         except UNREADABLE_ANSWER as error:
             wrong = error.problem()
-        if wrong is not None:
-            effects = await self._parts.database.write(
-                lambda tx: ledger.fail_node(tx, run, name, wrong, now)
-            )
-        else:
-            output = await self._parts.answers.keep(outputs)
-            effects = await self._parts.database.write(
-                lambda tx: ledger.answer_node(tx, run, name, output, state, now)
-            )
-        self._wake(run, effects)
+        output = "" if wrong is not None else await self._parts.answers.keep(outputs)
+
+        def end(tx: Transaction) -> Effects:
+            lock_run(tx, run)
+            if _step(tx, run, name)[1]["child"] != child:
+                return Effects()
+            if wrong is not None:
+                return ledger.fail_node(tx, run, name, wrong, now)
+            return ledger.answer_node(tx, run, name, output, state, now)
+
+        self._wake(run, await self._parts.database.write(end))
 
     async def _outputs(self, row: Row, nodes: list[Row]) -> bytes:
         """What the child gives: values as they are, datasets by name and version."""

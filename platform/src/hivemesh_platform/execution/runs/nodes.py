@@ -92,13 +92,14 @@ class NodeRunner:
                 going = going or await self._set_going(row)
                 if going and row["kind"] == "pipeline":
                     await self._run_child(run, node)
+                    going = False  # a step that is done afresh may wait for others once more
                     continue
                 await changed.wait(WAIT_S)
 
     async def _run_child(self, run: str, name: str) -> None:
         """Start the run of a step that is a pipeline, wait for its end and answer for it."""
         row = await self._database.read(lambda tx: store.node(tx, run, name))
-        if row is None or row["ended_at"] is not None:
+        if row is None or row["ended_at"] is not None or row["options"] is None:
             return
         children = await self._children
         try:
