@@ -19,7 +19,7 @@ with open({log!r}, "a") as log:
 pathlib.Path({variables!r}).write_text("\\n".join(sorted(os.environ)))
 if {fails!r} in " ".join(sys.argv):
     print("error: no matching package\\n  cause: 'tally' was not found in the registry")
-    print("    and the worker needs it\\n  cause: it is an error")
+    print("    and the worker needs it\\n  Caused by: it is an error\\n\\nhint: use the cache")
     raise SystemExit(1)
 if "venv" in sys.argv:
     binary = pathlib.Path(sys.argv[-1]) / "bin"
@@ -115,10 +115,25 @@ async def test_pip_is_the_fallback_of_uv(tmp_path: Path, recipe: Recipe) -> None
 
 
 async def test_what_uv_cannot_fill_is_not_tried_by_pip(tmp_path: Path, recipe: Recipe) -> None:
-    why = "error: no matching package: 'tally' was not found in the registry: it is an error"
+    why = (
+        "error: no matching package: 'tally' was not found in the registry and the worker needs it: "
+        r"it is an error \(log: .*\); mend it, or set workers.builder: pip$"
+    )
     with pytest.raises(WorkerEnvironmentError, match=why):
         await builder(tmp_path, fails="install", kind="auto").build(recipe, tmp_path / "log")
     assert [line.split()[1] for line in commands(tmp_path)] == ["uv", "uv"]
+
+
+async def test_what_pip_has_built_before_serves_where_uv_cannot_fill_it(
+    tmp_path: Path, recipe: Recipe
+) -> None:
+    log = tmp_path / "log"
+    built = await builder(tmp_path, kind="pip").build(recipe, log)
+    assert (
+        await builder(tmp_path, fails="--no-progress pip", kind="auto").build(recipe, log) == built
+    )
+    with pytest.raises(WorkerEnvironmentError, match=r"\)$"):
+        await builder(tmp_path, fails="--no-progress pip", kind="uv").build(recipe, log)
 
 
 async def test_builders_see_index_settings_and_no_secrets(tmp_path: Path, recipe: Recipe) -> None:

@@ -7,9 +7,10 @@ it ready. Building writes to the log that `hivemesh worker logs` shows.
 import asyncio
 import hashlib
 import os
+import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ COMPLETE = ".complete"
 BUILD_TIMEOUT_S = 600.0
 TAIL_BYTES = 4096
 MAX_WORDS = 400
-_CAUSE = "cause: "
+_CAUSE = re.compile("(?:cause|caused by): ", re.IGNORECASE)
 _KEPT_PREFIXES = ("PIP_", "UV_", "SSL_", "LC_")
 _KEPT = frozenset(
     {"PATH", "HOME", "LANG", "TMPDIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"}
@@ -92,15 +93,18 @@ class EnvironmentBuilder:
             builder = self._builder()
             try:
                 return await self._build(recipe, log, builder)
-            except _UnusableBuilderError:
+            except WorkerEnvironmentError as error:
                 if builder == "pip" or self._settings.builder == "uv":
                     raise
-                self._log.warning("uv_cannot_run_trying_pip", worker=recipe.worker)
+                if not (isinstance(error, _UnusableBuilderError) or self._has(recipe, "pip")):
+                    message = f"{error.detail}; mend it, or set workers.builder: pip"
+                    raise WorkerEnvironmentError(message) from error
+                self._log.warning("uv_failed_taking_pip", worker=recipe.worker, why=error.detail)
                 return await self._build(recipe, log, "pip")
 
     def prepared(self, recipe: Recipe) -> bool:
         """Whether the environment is there already."""
-        return (self._folder(recipe, self._builder()) / COMPLETE).is_file()
+        return self._has(recipe, self._builder())
 
     def remove_others(self, recipe: Recipe) -> None:
         """Delete environments of this worker that nothing uses any more."""
@@ -112,7 +116,7 @@ class EnvironmentBuilder:
     async def _build(self, recipe: Recipe, log: Path, builder: Builder) -> Path:
         folder = self._folder(recipe, builder)
         python = folder / "bin" / "python"
-        if (folder / COMPLETE).is_file():
+        if self._has(recipe, builder):
             return python
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -180,6 +184,9 @@ class EnvironmentBuilder:
         }
         return {**self._settings.indexes.uv_variables(), **inherited, **ours}
 
+    def _has(self, recipe: Recipe, builder: Builder) -> bool:
+        return (self._folder(recipe, builder) / COMPLETE).is_file()
+
     def _folder(self, recipe: Recipe, builder: Builder) -> Path:
         digest = recipe.digest(f"{self._settings.python} {sys.version}", builder)
         return self._settings.folder / f"{recipe.worker}@{digest}"
@@ -213,14 +220,29 @@ def _last_words(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
         lines = file.read().decode("utf-8", "replace").splitlines()
-    said = [line.strip() for line in lines if line.strip() and not line.startswith("$ ")]
+    said = _paragraphs(line.strip() for line in lines)
     errors = [n for n, line in enumerate(said) if "error" in line.lower() and not _is_cause(line)]
     if not errors:
         return (said or ["the build failed"])[-1][:MAX_WORDS]
-    causes = [line.removeprefix(_CAUSE) for line in said[errors[-1] :] if _is_cause(line)]
+    causes = [_CAUSE.sub("", line, count=1) for line in said[errors[-1] :] if _is_cause(line)]
     return ": ".join([said[errors[-1]], *causes])[:MAX_WORDS]
 
 
+def _paragraphs(lines: Iterable[str]) -> list[str]:
+    """The lines that say something, each cause with those that it goes on in: up to a blank one."""
+    said: list[str] = []
+    goes_on = False
+    for line in lines:
+        if not line or line.startswith("$ "):
+            goes_on = False
+        elif goes_on and not _is_cause(line):
+            said[-1] += f" {line}"
+        else:
+            said.append(line)
+            goes_on = _is_cause(line)
+    return said
+
+
 def _is_cause(line: str) -> bool:
-    """Whether uv says in a line why something failed; what is longer goes on in the next ones."""
-    return line.startswith(_CAUSE)
+    """Whether uv says in a line why something failed."""
+    return _CAUSE.match(line) is not None
