@@ -111,6 +111,17 @@ def test_where_the_new_one_does_not_start_the_others_go_on() -> None:
     assert actions(outdated("a"), wanted=2, backoff=Backoff(failures=9, not_before=NOW + 9)) == []
 
 
+def test_an_outdated_process_that_comes_back_leaves_its_place_to_the_new_one() -> None:
+    back = replace(outdated("back", Phase.CONDEMNED), active=1)
+    new = member(Phase.STARTING, Sign.UNSEEN, name="new")
+    assert actions(back, new) == ["pardon back", "stop back"]
+
+
+def test_scaling_down_in_a_restart_ends_what_would_be_replaced() -> None:
+    assert actions(LIVE, replace(outdated("a"), active=1)) == ["stop a"]
+    assert actions(member(Phase.STARTING, Sign.UNSEEN, name="new"), outdated("a")) == ["stop new"]
+
+
 def test_nothing_is_started_before_the_backoff_is_over() -> None:
     waiting = Backoff(failures=1, not_before=NOW + 2)
     assert actions(backoff=waiting) == []

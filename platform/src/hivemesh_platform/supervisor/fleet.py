@@ -143,7 +143,7 @@ class Fleet:
         """
         self._backoff = Backoff()
         for one in self._members.values():
-            one.outdated = one.phase is Phase.LIVE
+            one.outdated = one.phase in {Phase.LIVE, Phase.CONDEMNED}  # it may come back
             if one.phase is Phase.STARTING:
                 self._stop(one, RESTARTED)
         self.wake()

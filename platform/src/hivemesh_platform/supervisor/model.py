@@ -144,9 +144,9 @@ def _deadline(one: Member, limits: Limits) -> float:
             return 0.0
 
 
-def _dispensable(one: Member) -> tuple[bool, int, float]:
-    """Those that do not serve yet go first, then the least busy, then the youngest."""
-    return one.phase is Phase.LIVE, one.active, -one.since
+def _dispensable(one: Member) -> tuple[bool, bool, int, float]:
+    """Those that do not serve go first, then the outdated, the least busy, the youngest."""
+    return one.phase is Phase.LIVE, not one.outdated, one.active, -one.since
 
 
 _AFTER = {
