@@ -101,8 +101,8 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
         fields["idle_timeout_s"] = seconds(idle_timeout, "--idle-timeout")
     if max_retries is not None:
         fields["max_retries"] = max_retries
-    value = read_json(input_) if input_ is not None else None
-    many = read_lines(file) if file else []
+    value = read_json(input_, "--input") if input_ is not None else None
+    many = read_lines(file, "--file") if file else []
     with session.client(state) as client:
         options = stored(client, parse_pairs(with_ or []), data_class)
         if many:

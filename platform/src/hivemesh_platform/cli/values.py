@@ -25,13 +25,13 @@ def parse_labels(pairs: Sequence[str], option: str = "--label") -> dict[str, str
     return labels
 
 
-def read_lines(source: str) -> "list[JsonValue]":
-    """Read a JSON document a line, from a file or from standard input for `-`.
+def read_lines(source: str, option: str) -> "list[JsonValue]":
+    """Read a JSON document a line, from the file of an option or from standard input for `-`.
 
     Raises:
         ConfigurationError: a line is not JSON, there is none, or no file is named.
     """
-    text = _text(source)
+    text = _text(source, option)
     values: list[JsonValue] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -61,13 +61,13 @@ def seconds(text: str, option: str) -> float:
     return float(number) * units[unit]
 
 
-def read_json(source: str) -> "JsonValue":
-    """Read a JSON document from a file, or from standard input for `-`.
+def read_json(source: str, option: str) -> "JsonValue":
+    """Read a JSON document from the file of an option, or from standard input for `-`.
 
     Raises:
         ConfigurationError: the text is not JSON, or no file is named.
     """
-    text = _text(source)
+    text = _text(source, option)
     try:
         value: JsonValue = json.loads(text)
     except ValueError as error:
@@ -76,7 +76,7 @@ def read_json(source: str) -> "JsonValue":
     return value
 
 
-def _text(source: str) -> str:
+def _text(source: str, option: str) -> str:
     """What a file holds, or standard input.
 
     Raises:
@@ -89,8 +89,8 @@ def _text(source: str) -> str:
     except OSError as error:
         if source[:1] not in tuple('{["'):
             raise
-        message = "the JSON itself stands where a file is named, or - for standard input"
-        remedy = "name a file that holds it, or pipe it in: echo 'JSON' | hivemesh … --input -"
+        message = f"{option}: the JSON itself stands where a file is named, or - for standard input"
+        remedy = f"name a file that holds it, or pipe it in: echo 'JSON' | hivemesh … {option} -"
         raise ConfigurationError(message, slug="command-misused", remedy=remedy) from error
 
 

@@ -248,7 +248,7 @@ def call(
     from hivemesh_platform.cli.progress import follow
     from hivemesh_platform.cli.values import read_json
 
-    value = read_json(input_) if input_ is not None else None
+    value = read_json(input_, "--input") if input_ is not None else None
     with session.client(state) as client:
         options = stored(client, parse_pairs(with_ or []))
         job = client.call(capability, value, options, wait_s=min(wait, SOON_S))
