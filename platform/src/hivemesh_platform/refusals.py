@@ -1,5 +1,7 @@
-"""What a start would refuse of valid settings, found without opening anything: all of it at once.
+"""What a start would refuse of valid settings: all that can be told without opening more.
 
+The state folder, its keys and sockets are not opened, so a start may still refuse what they tell:
+a trust domain, a passphrase or a secrets key other than theirs, an address of another machine.
 Each check is the one that the start itself makes.
 """
 
@@ -30,7 +32,7 @@ class Refusal(NamedTuple):
 
 
 def refusals(loaded: Loaded, clock: Clock) -> list[Refusal]:
-    """Everything that a start would refuse."""
+    """Everything that can be told beforehand."""
     found: list[Refusal] = []
     for key, check in _checks(loaded, clock):
         try:

@@ -5,6 +5,7 @@ import json
 import pytest
 from hivemesh_platform.cli import doctor, failures
 from hivemesh_platform.cli.main import build
+from hivemesh_sdk.safeio.yaml import parse_yaml
 
 WRONG = """
 mode: production
@@ -42,6 +43,14 @@ def test_programs_get_one_document_that_names_all(run):
     pointers = ["/trust/passphrase", "/database/url", "/execution/rates/all"]
     assert [one["pointer"] for one in errors] == pointers
     assert all(one["code"].startswith("HM-") for one in errors)
+
+
+@pytest.mark.parametrize("text", [WRONG, "mode: production"])
+def test_both_formats_for_programs_have_the_same_document(run, text):
+    code, out, _ = run(text, "config", "validate", "-o", "json")
+    as_yaml = run(text, "config", "validate", "-o", "yaml")
+    assert code == as_yaml[0] == failures.USAGE
+    assert parse_yaml(as_yaml[1].encode()) == json.loads(out)
 
 
 def test_a_folder_that_is_not_there_is_a_warning(run):

@@ -60,7 +60,9 @@ def validate(
     ] = None,
     fmt: output.Format = "table",
 ) -> int:
-    """Check the settings without starting anything: all that `hivemesh up` would refuse.
+    """Check the settings without starting anything: what `hivemesh up` would refuse.
+
+    All of it is named that can be told without opening the state folder, its keys or sockets.
 
     Example:  hivemesh config validate
     """
@@ -95,15 +97,19 @@ def _refused(found: "list[Refusal]", fmt: str) -> int:
     from hivemesh_sdk.contracts.problems import FieldProblem
     from hivemesh_sdk.errors import ConfigurationError
     from hivemesh_sdk.failures import show as show_problem
+    from msgspec import to_builtins
 
     problems = [(one.key, one.error.problem()) for one in found]
-    if fmt == "json" and len(problems) > 1:
+    if fmt in {"json", "yaml"} and len(problems) > 1:
         errors = [
             FieldProblem(pointer=_pointer(key), message=f"{key}: {one.detail}", code=one.code)
             for key, one in problems
         ]
         detail = "; ".join(one.message for one in errors)
-        raise ConfigurationError(detail, slug="configuration-invalid", errors=errors)
+        together = ConfigurationError(detail, slug="configuration-invalid", errors=errors)
+        problems = [("", together.problem())]
+    if fmt == "yaml":
+        output.show_document(to_builtins(problems[0][1]), fmt)
     codes = [show_problem(one, as_json=fmt == "json") for _, one in problems]
     return codes[0]
 
