@@ -162,13 +162,13 @@ def test_run_without_its_environment_names_what_is_missing(monkeypatch, capsys):
     assert "HIVEMESH_TOKEN_FD" in capsys.readouterr().err
 
 
-@pytest.mark.integration
 def test_conformance_without_pytest_says_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert main(["conformance"]) == 2
     assert "fix: in a checkout: make install; elsewhere: pip install" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_conformance_finds_the_laws_that_a_worker_breaks(tmp_path, capsys):
     report = tmp_path / "report.xml"
     assert main(["conformance", str(BROKEN), "-o", "json", "--junit", str(report)]) == 1
