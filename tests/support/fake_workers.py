@@ -362,7 +362,7 @@ class FakePlacement:
 
     def choose(self, requirement: Requirement):
         found = [one for one in self._live() if self._free(one, requirement.capability) > 0]
-        found.sort(key=lambda one: one.instance == requirement.avoid)
+        found.sort(key=lambda one: one.instance in requirement.avoid)
         if not found:
             return NoCandidate(self.absent(requirement.capability) or "all slots are taken")
         worker = found[0]

@@ -204,6 +204,24 @@ async def test_sources_leave_places_for_the_steps_behind_them(tmp_path, monkeypa
             assert (await platform.end(run, timeout_s=10)).state == "completed"
 
 
+async def test_sources_that_are_resumed_leave_places_for_the_steps_behind_them(
+    tmp_path, monkeypatch
+):
+    settings = FAST.model_copy(update={"in_flight_batches": 1})
+    one = worker(slots=4)
+    fleet = FakeWorkerFleet(one)
+    one.slots["test.double@1"] = 0
+    async with core(tmp_path, fleet, settings=settings) as platform:
+        runs = [await platform.start() for _ in range(4)]
+        await platform.until(lambda: platform.execution.counters.batches_recorded == len(runs))
+    one.slots["test.double@1"] = 4
+    monkeypatch.setattr(claims, "MAX_STEPS", 3)
+    monkeypatch.setattr(claims, "MAX_SOURCES", 2)
+    async with core(tmp_path, fleet, settings=settings) as platform:
+        for run in runs:
+            assert (await platform.end(run, timeout_s=10)).state == "completed"
+
+
 async def test_sources_of_a_run_do_not_wait_for_each_other(tmp_path):
     settings = FAST.model_copy(update={"in_flight_batches": 1})
     reads = {name: {"use": "test.read@1"} for name in ("one", "two", "three")}

@@ -153,6 +153,22 @@ async def test_suspects_run_at_the_same_time_where_there_are_instances_for_them(
         assert sorted(instance for instance, _, _ in fleet.puts) == ["w1", "w1", "w1", "w2"]
 
 
+async def test_a_suspect_goes_to_the_one_instance_that_has_none(tmp_path):
+    first, second = worker("w1", slots=3), worker("w2", slots=3)
+    fleet = FakeWorkerFleet(first, second, worker("w3"))
+    async with core(tmp_path, fleet) as platform:
+        for count in (1, 2, 3):
+            await begin(platform)
+            await platform.until(lambda count=count: len(fleet.puts) == count)
+        first.hang_once.add(ECHO)
+        second.hang_once.add(ECHO)
+        for step in platform.execution.held.at("w1"):
+            step.end(Verdict.LOST, problem("worker-lost", "it did not answer"))
+        counters = platform.execution.counters
+        await platform.until(lambda: counters.rows_finished == 1, timeout_s=10)
+        assert sorted(instance for instance, _, _ in fleet.puts[3:]) == ["w1", "w2", "w3"]
+
+
 async def test_a_process_that_was_started_since_is_not_the_one_that_ran_the_step(tmp_path):
     fleet = FakeWorkerFleet(worker(slots=1))
     async with core(tmp_path, fleet) as platform:
@@ -212,3 +228,24 @@ async def test_a_source_that_was_lost_does_not_keep_the_steps_behind_it_waiting(
         platform.placement.changed()
         assert (await platform.end(run)).state == "completed"
         assert (await outcomes(platform, run)).count("lost") == most + 2
+
+
+async def test_a_source_that_waits_has_not_killed_its_worker(tmp_path):
+    """However often that dies of other steps, before there is room for the source to go on."""
+    settings = FAST.model_copy(update={"in_flight_batches": 1})
+    one = worker()
+    fleet, double = FakeWorkerFleet(one), "test.double@1"
+    one.slots[double] = 0
+    async with core(tmp_path, fleet, settings=settings) as platform:
+        run = await platform.start()
+        for attempt in range(1, 6):
+            await platform.until(lambda attempt=attempt: len(fleet.puts) == attempt)
+            await platform.until(
+                lambda: any(step.waits for step in platform.execution.held.at("w1"))
+            )
+            one.restart()
+            for step in platform.execution.held.at("w1"):
+                step.end(Verdict.LOST, problem("worker-lost", "it did not answer"))
+        one.slots[double] = 2
+        platform.placement.changed()
+        assert (await platform.end(run)).state == "completed"

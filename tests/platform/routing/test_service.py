@@ -3,6 +3,7 @@ import asyncio
 import pytest
 from hivemesh_platform.execution.ports import Choice, NoCandidate, Outcome, Requirement
 from hivemesh_platform.registry.embedded import EmbeddedDirectory
+from hivemesh_platform.routing.board import LISTED
 from hivemesh_platform.routing.model import Weights
 from hivemesh_platform.routing.service import RoutingService
 from hivemesh_sdk.testing.clock import ManualClock
@@ -155,11 +156,22 @@ async def test_a_lost_instance_is_not_chosen_until_it_beats_again(
 async def test_the_instance_that_failed_is_avoided_while_there_is_another(
     routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
 ) -> None:
-    again = Requirement(capability="echo.say@1", avoid="i1")
+    again = Requirement(capability="echo.say@1", avoid=frozenset({"i1"}))
     await directory.put(instance(clock))
     assert placed(routing, again).endpoint.instance == "i1"
     await directory.put(instance(clock, "i2", cpu=0.9))
     assert placed(routing, again).endpoint.instance == "i2"
+
+
+async def test_all_that_are_to_be_avoided_are_avoided(
+    routing: RoutingService, directory: EmbeddedDirectory, clock: ManualClock
+) -> None:
+    idle = [f"i{number}" for number in range(LISTED + 1)]  # more than an explanation lists
+    for name in idle:
+        await directory.put(instance(clock, name))
+    await directory.put(instance(clock, "busy", cpu=0.9))
+    apart = Requirement(capability="echo.say@1", avoid=frozenset(idle))
+    assert placed(routing, apart).endpoint.instance == "busy"
 
 
 async def test_the_explanation_lists_all_candidates_with_their_scores(

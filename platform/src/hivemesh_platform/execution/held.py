@@ -53,6 +53,7 @@ class HeldStep:
     drop: Callable[[str], None] | None = None  # has the worker end one of them, by its key
     answered: Callable[[], None] | None = None  # told when its worker has answered well
     harmless: Callable[[], None] | None = None  # told when it is no suspect any more
+    waits: bool = False  # for the steps behind it: meanwhile its worker dies of something else
     over: bool = False  # its worker has said its last, and has no rights any more
     given_back: bool = False  # its slot, because its worker has answered
     untold: list[Effects] = field(default_factory=list)  # of its end: told when it holds nothing

@@ -24,7 +24,7 @@ class Requirement:
     capability: str
     labels: Mapping[str, str] = field(default_factory=dict)
     data_class: DataClass = DataClass.PUBLIC  # of the inputs
-    avoid: str = ""  # the instance where the last attempt failed; taken only if it is the only one
+    avoid: frozenset[str] = frozenset()  # instances that are taken only if no other is free
     records: int = 0  # that it would be given; 0: its time will say nothing of the instance
 
 

@@ -107,11 +107,9 @@ class _Pool:
         self.rows.pop(instance, None)
         self.unfit.pop(instance, None)
 
-    def best(self, avoid: str = "") -> str | None:
-        for _, _, instance in islice(self._ready, 2):
-            if instance != avoid:
-                return instance
-        return avoid if self._ready else None
+    def best(self, avoid: frozenset[str] = frozenset()) -> str | None:
+        ready = (instance for _, _, instance in self._ready if instance not in avoid)
+        return next(ready, self._ready[0][2] if self._ready else None)
 
     def best_of_ejected(self, seats: Mapping[str, Seat]) -> str | None:
         """The best one where all that fit are ejected: then none of them is."""
@@ -190,10 +188,10 @@ class Board:
             for pool in self._pools.values():
                 pool.drop(instance)
 
-    def choose(self, wanted: Requirements, avoid: str = "") -> int:
+    def choose(self, wanted: Requirements, avoid: frozenset[str] = frozenset()) -> int:
         """Decide and count the step as in flight; returns the number of the decision.
 
-        The instance `avoid` is chosen only where it is the only one with a free slot.
+        An instance in `avoid` is chosen only where no other has a free slot.
         """
         pool = self._pool(wanted)
         rows, fitting = pool.top(), len(pool.rows)
@@ -205,11 +203,11 @@ class Board:
         if best is None:
             why = self._why_none(wanted, fitting)
             return self._keep(_Kept(None, why, rows, fitting, unfit, len(pool.unfit)))
+        reason = reason or _reason(fitting, best, avoid, pool.rows[best])
         seat = self._seats[best]
         self._number += 1
         seat.last_chosen = self._number
         self._count(seat, wanted.capability, 1)
-        reason = reason or _reason(fitting, best, avoid, rows)
         return self._keep(_Kept(best, reason, rows, fitting, unfit, len(pool.unfit)))
 
     def busy(self, instance: str) -> bool:
@@ -371,11 +369,11 @@ def _put(pool: _Pool, seat: Seat, wanted: Requirements) -> None:
         pool.put(seat)
 
 
-def _reason(candidates: int, chosen: str, avoid: str, rows: tuple[tuple[str, _Row], ...]) -> str:
+def _reason(candidates: int, chosen: str, avoid: frozenset[str], row: _Row) -> str:
     if candidates == 1:
         return "the only instance"
-    if avoid == chosen:
+    if chosen in avoid:
         return "the only instance with a free slot"
-    if dict(rows)[chosen][5]:
+    if row[5]:
         return "a probe: whether it is still slower or fails more than the others"
     return "lowest load score" + (" without the one that failed" if avoid else "")

@@ -128,7 +128,8 @@ class Claimer:
             _log.warning("claim_refused", detail=error.detail)
 
     async def _claim(self) -> None:
-        room = MAX_STEPS - len(self._steps)
+        resumed = max(0, len(self._sources) - MAX_SOURCES)  # they take no places of other steps
+        room = MAX_STEPS - len(self._steps) + resumed
         self._start_ahead()
         self._put_back_late()
         more = {
@@ -276,7 +277,7 @@ class Claimer:
     def _choose_apart(self, claim: Claim, taken: Choice) -> Choice | None:
         """Choose another instance for a suspect; where each has one already it is put back."""
         placement = self._parts.placement
-        wanted = replace(requirement_of(claim), avoid=taken.endpoint.instance)
+        wanted = replace(requirement_of(claim), avoid=frozenset(self._suspects.values()))
         other = placement.choose(wanted)
         placement.report(taken, Outcome.CANCELLED, 0.0)
         if isinstance(other, Choice):

@@ -340,10 +340,11 @@ class Dispatcher:
     def _is_blameless(self, step: HeldStep, slug: str) -> bool:
         """Whether a lost step cannot have killed its worker.
 
-        It may have died of our absence; or it lives, and beats: only the way to it is broken.
+        It may have died of our absence, or of the steps for which a source waits; or it lives, and
+        beats: only the way to it is broken.
         """
         beats = slug == "worker-lost" and self._parts.placement.beats(step.endpoint.instance)
-        return step.resumed or beats
+        return step.resumed or step.waits or beats
 
     async def _crashes(self, claim: Claim, document: Problem) -> int:
         """How many there were before: some may have been taken back since the row was claimed."""

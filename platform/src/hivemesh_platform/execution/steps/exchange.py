@@ -246,7 +246,8 @@ class Exchange:
                 waiting = await parts.database.read(
                     lambda tx: parts.ledger.open_rows(tx, run, node)
                 )
-                if waiting < most:
+                self._step.waits = waiting >= most
+                if not self._step.waits:
                     return
                 self._clear()  # those behind may be suspects too, which would wait for its end
                 await changed.wait(ROOM_POLL_S)

@@ -16,11 +16,11 @@ def requirement_of(claim: Claim, *others: Claim) -> Requirement:
         labels = msgspec.json.decode(claim.labels, type=dict[str, str])
     else:
         labels = msgspec.json.decode(claim.spec, type=JobSpec).labels
-    avoid = claim.last_instance if claim.retries or claim.losses else ""
+    failed = claim.last_instance and (claim.retries or claim.losses)
     return Requirement(
         capability=claim.capability,
         labels=labels,
         data_class=claim.data_class,
-        avoid=avoid,
+        avoid=frozenset({claim.last_instance} if failed else ()),
         records=claim.divisible + len(others) if claim.kind in _COMPARED else 0,
     )
