@@ -211,7 +211,8 @@ class ExecutionSettings(Section):
     log_class_max: DataClass = Field(
         default=DataClass.INTERNAL,
         description="Highest class of data whose steps may write text to the logs of platform and "
-        "workers; of others only that a line came.",
+        "workers, by `context.log` or by the message of an exception; of others only that a line "
+        "came, and the type and frames of an exception. What code prints is not looked at.",
     )
 
     batch_records: Annotated[int, Field(ge=1, le=100_000)] = Field(

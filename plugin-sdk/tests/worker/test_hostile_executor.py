@@ -26,8 +26,9 @@ async def test_an_executor_that_breaks_the_channel_is_ended(sample, how, words):
     assert await still_works(sample)
 
 
-async def test_a_flood_of_log_lines_is_cut(sample):
-    answer = await sample.put("sample.talk@1")
+@pytest.mark.parametrize("capability", ["sample.talk@1", "sample.inline.talk@1"])
+async def test_a_flood_of_log_lines_is_cut(sample, capability):
+    answer = await sample.put(capability)
     assert answer.kinds.count("log") == 1000
     assert answer.frames[999].event.message == "log_truncated"
 

@@ -5,7 +5,7 @@ import hashlib
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hivemesh_sdk.contracts.artifacts import Artifact
+from hivemesh_sdk.contracts.artifacts import Artifact, DataClass
 from hivemesh_sdk.contracts.problems import problem
 from hivemesh_sdk.contracts.steps import InputPart, Limits, StepRequest
 from hivemesh_sdk.errors import HivemeshError
@@ -15,7 +15,9 @@ from hivemesh_sdk.trust.identity import SpiffeId
 from hivemesh_sdk.trust.jws import SigningKey
 from hivemesh_sdk.worker.access import Right
 from hivemesh_sdk.worker.metrics import StepMetrics
+from hivemesh_sdk.worker.spoken import SpokenLines
 from hivemesh_sdk.worker.steps import Slots, StepTable, Timing, fingerprint_of
+from structlog.testing import capture_logs
 
 KEY = "run.step.1"
 CALLER = "spiffe://mesh.test/platform/p1"
@@ -533,3 +535,19 @@ def test_stopping_ends_what_runs_and_what_waits(table, runner):
     assert waiting.failed
     assert len(runner.runs) == 1
     assert not table.busy
+
+
+def test_what_keeps_a_step_from_beginning_is_told_as_far_as_its_class_allows(clock):
+    class Failing:
+        def start(self, execution, request, bodies):
+            raise ValueError(str(request.capability).upper())
+
+    slots = {"a.call@1": Slots(1, Failing(), StepMetrics())}
+    spoken = SpokenLines(most=DataClass.PUBLIC)
+    with capture_logs() as found:
+        put(StepTable(slots, clock, TIMING, spoken))
+        put(StepTable(slots, clock, TIMING))
+    withheld, told = [one["exception"] for one in found]
+    assert "ValueError" in withheld
+    assert "A.CALL@1" not in withheld
+    assert "A.CALL@1" in told

@@ -5,6 +5,8 @@ import json
 import pytest
 from hivemesh_platform.cli.log_lines import parsed, shown
 
+DEEP = '{"event": "x", "fields": {"a": ' + "[" * 500 + "]" * 500 + "}}"
+
 
 def a_line(**fields):
     return json.dumps(
@@ -18,6 +20,11 @@ def test_fields_follow_the_message():
     assert parsed(line)["fields"] == {"bytes": 7, "name": "a b", "kind": "mail"}
 
 
+def test_a_field_that_is_called_step_stands_beside_the_step():
+    line = a_line(event="read", step="r.s.0", fields={"step": 3})
+    assert shown(line).endswith(" info read step=3 step=r.s.0")
+
+
 def test_events_of_the_process_are_shown_alike():
     assert shown(a_line(event="joined", slots=2)).endswith(" info joined slots=2")
 
@@ -28,7 +35,9 @@ def test_a_stack_trace_stands_below_its_line():
     )
 
 
-@pytest.mark.parametrize("line", ["printed by the code", '{"event": "x"', '["event"]', "7", ""])
+@pytest.mark.parametrize(
+    "line", ["printed by the code", '{"event": "x"', '["event"]', "7", "", "[" * 100_000, DEEP]
+)
 def test_any_other_line_is_itself(line):
     assert shown(line) == line
     assert parsed(line) == {"event": line}

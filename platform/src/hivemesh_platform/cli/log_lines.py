@@ -6,31 +6,42 @@ from typing import Any
 from hivemesh_platform.cli import output
 
 _FRAME = ("timestamp", "level", "event", "worker", "step", "fields", "exception")
+_LEVELS = 32  # a line nested deeper is shown as it is
 
 
 def parsed(line: str) -> dict[str, Any]:
     """A line as an object; what is no event is the `event` itself."""
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
-    return found if isinstance(found, dict) and "event" in found else {"event": line}
+    known = isinstance(found, dict) and "event" in found and _is_shallow(found, _LEVELS)
+    return found if known else {"event": line}
 
 
 def shown(line: str) -> str:
-    """A line for people: time, level, message, `key=value` for each field, and the step."""
+    """A line for people: time, level, message, `key=value` for each field, at last the step.
+
+    A field may have the name of another, or be called `step` itself: both are shown.
+    """
     found = parsed(line)
     if "timestamp" not in found:
         return output.printable(line)
-    fields = {name: value for name, value in found.items() if name not in _FRAME}
+    fields = [(name, value) for name, value in found.items() if name not in _FRAME]
     own = found.get("fields")
-    fields |= own if isinstance(own, dict) else {}
+    fields += own.items() if isinstance(own, dict) else ()
     if "step" in found:
-        fields["step"] = found["step"]
+        fields.append(("step", found["step"]))
     head = [_time(found["timestamp"]), str(found.get("level", "")), str(found["event"])]
-    text = " ".join([*head, *(f"{name}={_value(value)}" for name, value in fields.items())])
+    text = " ".join([*head, *(f"{name}={_value(value)}" for name, value in fields)])
     trace = str(found.get("exception") or "").splitlines()
     return "\n".join(output.printable(one) for one in (text, *trace))
+
+
+def _is_shallow(value: object, levels: int) -> bool:
+    """Whether it can be written in any form, some of which take a few calls for each level."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_is_shallow(one, levels - 1) for one in inner)
 
 
 def _time(text: object) -> str:

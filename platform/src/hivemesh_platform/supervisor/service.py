@@ -50,7 +50,7 @@ class SupervisorSettings:
     log_files: int
     environment: Mapping[str, str]
     log_level: str = "info"
-    log_class_max: DataClass = DataClass.INTERNAL  # of steps on data above it the log has no text
+    log_class_max: DataClass = DataClass.INTERNAL  # of the data whose text a log may have
 
 
 @dataclass(frozen=True, slots=True)

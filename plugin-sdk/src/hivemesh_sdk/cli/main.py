@@ -34,7 +34,8 @@ environment:
                             platform (120; 0: for ever)
   HIVEMESH_LOG_LEVEL        debug, info or warning (info)
   HIVEMESH_LOG_CLASS_MAX    public, internal, personal or secret (internal): of steps on data
-                            above it the log has no text
+                            above it the log has neither what they say by context.log nor
+                            the messages of what they raise; what they print stays
 examples:
   HIVEMESH_TOKEN_FD=0 HIVEMESH_ALONE_S=0 hivemesh-worker run workers/email-parser < fifo
   HIVEMESH_CREDENTIAL_FILE=/run/secrets/credential hivemesh-worker run email-parser

@@ -57,7 +57,7 @@ class Environment:
     instance: str = ""  # empty: the platform gives a name
     alone_s: float = 120.0  # a supervised worker goes on so long without its platform; 0: for ever
     log_level: str = "info"
-    log_class_max: DataClass = DataClass.INTERNAL  # steps on higher data write no text to the log
+    log_class_max: DataClass = DataClass.INTERNAL  # of the data whose text the log may have
 
     @property
     def enrolments(self) -> tuple[Address, ...]:

@@ -46,6 +46,7 @@ class Begin(msgspec.Struct, tag="begin", frozen=True, kw_only=True):
     scratch: str
     members: list[str] = []  # keys of small calls: each line of the body is the input of one
     internal: list[str] = []  # internal destinations that the policy opens
+    withheld: bool = False  # the log has no messages of what its code raises
 
 
 class Cancel(msgspec.Struct, tag="cancel", frozen=True, kw_only=True):

@@ -31,6 +31,7 @@ from hivemesh_sdk.contracts.steps import (
     StepRequest,
 )
 from hivemesh_sdk.worker.access import Right
+from hivemesh_sdk.worker.failures import trace_of
 
 UNARY = frozenset({"call", "add", "merge", "result"})  # one result and nothing else
 ENTRY_BYTES = 1500  # what an entry without events takes
@@ -348,7 +349,16 @@ class Execution(msgspec.Struct, eq=False):
             return
         event = LogEvent(no=self.last_no + 1, level=level, message=message, fields=fields)
         self._append(event, b"", cost, wake=False)
-        self._listener.execution_said(self, level, message, fields)
+        self._listener.execution_said(self.asking, level, message, fields)
+
+    def trace_of(self, error: BaseException) -> str:
+        """What its code has raised, as far as the worker's log may have it; from any thread."""
+        return trace_of(error, withheld=self.withholds_text)
+
+    @property
+    def withholds_text(self) -> bool:
+        """Whether its data is of a class of which the worker's log has no text."""
+        return self._listener.withholds(self)
 
     def suspend(self) -> None:
         """The code waits until a reader acknowledges something."""
@@ -424,5 +434,7 @@ class Listener(Protocol):
     def execution_released(self, execution: Execution) -> None: ...
 
     def execution_said(
-        self, execution: Execution, level: str, message: str, fields: Mapping[str, object]
+        self, speaker: Execution | Asking, level: str, message: str, fields: Mapping[str, object]
     ) -> None: ...
+
+    def withholds(self, execution: Execution) -> bool: ...

@@ -27,7 +27,7 @@ from hivemesh_sdk.redaction import REDACTOR, MaskedStream
 from hivemesh_sdk.worker import channel
 from hivemesh_sdk.worker.context import Context
 from hivemesh_sdk.worker.definition import Worker
-from hivemesh_sdk.worker.failures import StepCancelledError, problem_of, refuse_secrets
+from hivemesh_sdk.worker.failures import StepCancelledError, problem_of, refuse_secrets, trace_of
 from hivemesh_sdk.worker.http import Http
 from hivemesh_sdk.worker.kinds import Capability, Job, Sink
 from hivemesh_sdk.worker.line import Line, StepLine
@@ -125,7 +125,7 @@ def _run(
             return _run_members(vault, step, begin, body, capability, http)
         return _run_with(vault, step, begin, body, capability, http)
     except BaseException as error:  # noqa: BLE001 - options may have code of the author's
-        return channel.Failed(problem=_raised(error, begin.key, begin.capability)), b""
+        return channel.Failed(problem=_raised(error, begin, begin.key)), b""
     finally:
         step.close()
         vault.close()
@@ -164,7 +164,7 @@ def _run_with(
         calls=step,
     )
     sink = StoringSink(step, artifacts) if begin.bodies == "direct" else step
-    failed, result = _compute(capability, job, options, context, sink)
+    failed, result = _compute(capability, job, options, context, sink, begin)
     if failed is not None:
         return channel.Failed(problem=failed), b""
     stored = list(artifacts.stored.values())[:MAX_NAMED]
@@ -201,7 +201,7 @@ def _run_members(
                 http=http,
                 calls=step,
             )
-            failed, result = _compute(capability, job, options, context, step)
+            failed, result = _compute(capability, job, options, context, step, begin)
             step.member_ended(failed, result or b"")
     except StepCancelledError as error:
         return channel.Failed(problem=problem_of(error)), b""
@@ -211,7 +211,12 @@ def _run_members(
 
 
 def _compute(
-    capability: Capability, job: Job, options: object, context: Context, sink: Sink
+    capability: Capability,
+    job: Job,
+    options: object,
+    context: Context,
+    sink: Sink,
+    begin: channel.Begin,
 ) -> tuple[Problem | None, bytes | None]:
     """Return why it failed, or the JSON of its result."""
     try:
@@ -221,13 +226,13 @@ def _compute(
     except (HivemeshError, StepCancelledError) as error:
         return problem_of(error), None
     except BaseException as error:  # noqa: BLE001 - the boundary of the author's code
-        return _raised(error, context.key, capability.id), None
+        return _raised(error, begin, context.key), None
     return None, result
 
 
-def _raised(error: BaseException, key: str, capability: str) -> Problem:
-    print(f"step {key} of {capability} raised:", file=sys.stderr)  # noqa: T201 - the worker's log
-    traceback.print_exception(error)
+def _raised(error: BaseException, begin: channel.Begin, key: str) -> Problem:
+    trace = trace_of(error, withheld=begin.withheld)
+    print(f"step {key} of {begin.capability} raised:\n{trace}", file=sys.stderr)  # noqa: T201 - the worker's log
     return problem_of(error)
 
 

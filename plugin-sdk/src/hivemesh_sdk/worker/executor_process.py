@@ -129,6 +129,7 @@ class Executor(asyncio.Protocol):
             scratch=str(self._settings.scratch / execution.id),
             members=[one.key for one in request.members],
             internal=list(self._settings.internal()),
+            withheld=execution.withholds_text,
         )
         self._send(message, *(body for body in bodies if body))
 
@@ -200,13 +201,19 @@ class Executor(asyncio.Protocol):
                 block = self._artifacts.read(
                     execution.asking, message.artifact, message.offset, message.length
                 )
-                self._spawn_task(self._answer(message.call, block))
+                self._spawn_task(self._answer(execution, message.call, block))
             case channel.Store():
-                self._spawn_task(self._answer(message.call, self._store(execution, message, body)))
+                self._spawn_task(
+                    self._answer(execution, message.call, self._store(execution, message, body))
+                )
             case channel.Call():
-                self._spawn_task(self._answer(message.call, self._call(execution, message, body)))
+                self._spawn_task(
+                    self._answer(execution, message.call, self._call(execution, message, body))
+                )
             case channel.Borrow():
-                self._spawn_task(self._answer(message.call, self._lend(execution, message)))
+                self._spawn_task(
+                    self._answer(execution, message.call, self._lend(execution, message))
+                )
             case channel.Ended() | channel.Failed() | channel.Refused():
                 self._end(execution, message, body)
             case _:
@@ -245,13 +252,14 @@ class Executor(asyncio.Protocol):
             ours.close()
             self.kill(f"its channel could not be opened: {error.strerror}")
 
-    async def _answer(self, call: int, work: Awaitable[bytes]) -> None:
+    async def _answer(self, execution: Execution, call: int, work: Awaitable[bytes]) -> None:
         """Answer a question whatever becomes of it: the author's code waits."""
         try:
             body = await work
         except Exception as error:  # noqa: BLE001 - it is answered, and logged where it is not ours
             if not isinstance(error, HivemeshError):
-                _log.exception("question_failed", key=self.last_key)
+                trace = execution.trace_of(error)
+                _log.error("question_failed", key=execution.key, exception=trace)
             self._send(channel.Answer(call=call, problem=problem_of(error)))
         else:
             self._send(channel.Answer(call=call), body)

@@ -1,5 +1,7 @@
 """Turns what the author's code raised into the problem that the platform acts on."""
 
+import traceback
+from collections.abc import Iterator
 from contextlib import suppress
 
 from hivemesh_sdk.contracts.problems import FieldProblem, Problem, problem
@@ -14,6 +16,7 @@ from hivemesh_sdk.redaction import REDACTOR
 from hivemesh_sdk.worker.texts import said
 
 _MAX_DETAIL = 2000
+_MAX_CHAIN = 100  # exceptions of which one stack trace tells
 
 
 class StepCancelledError(Exception):
@@ -42,6 +45,12 @@ def problem_of(error: BaseException, *, request_id: str = "") -> Problem:
     )
 
 
+def trace_of(error: BaseException, *, withheld: bool) -> str:
+    """The stack trace for the worker's log; where `withheld`, types and frames without messages."""
+    lines = _bare(error) if withheld else traceback.format_exception(error)
+    return "".join(lines).rstrip()
+
+
 class SecretCheck:
     """`refuse_secrets` for bytes that come in pieces: a secret may lie across two of them."""
 
@@ -66,6 +75,22 @@ def refuse_secrets(data: bytes, what: str) -> None:
     if REDACTOR.seeks_any and REDACTOR.finds(data):
         message = f"{what} holds a secret that the step was lent"
         raise FatalError(message, slug="secret-in-answer")
+
+
+def _bare(error: BaseException) -> Iterator[str]:
+    """Types and frames of an exception, after those of its causes and its members."""
+    found: dict[int, BaseException] = {}
+    left: list[BaseException | None] = [error]
+    while left and len(found) < _MAX_CHAIN:
+        one = left.pop()
+        if one is None or id(one) in found:
+            continue
+        found[id(one)] = one
+        left.append(one.__cause__ or (None if one.__suppress_context__ else one.__context__))
+        left += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+    for one in reversed(found.values()):
+        yield from traceback.format_tb(one.__traceback__)
+        yield f"{type(one).__qualname__}: (message withheld)\n"
 
 
 def _of_ours(error: HivemeshError, request_id: str) -> Problem:

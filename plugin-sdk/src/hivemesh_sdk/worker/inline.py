@@ -16,7 +16,7 @@ from hivemesh_sdk.contracts.steps import StepRequest
 from hivemesh_sdk.errors import FatalError, HivemeshError
 from hivemesh_sdk.worker.channel import BLOCK_BYTES
 from hivemesh_sdk.worker.execution import Control, Execution
-from hivemesh_sdk.worker.failures import problem_of
+from hivemesh_sdk.worker.failures import problem_of, trace_of
 from hivemesh_sdk.worker.http import NO_HTTP, Http
 from hivemesh_sdk.worker.inline_step import Bodies, InlineStep
 from hivemesh_sdk.worker.kinds import Capability
@@ -142,7 +142,8 @@ class InlineRunner:
                 whole[index] = decoded(data or b"", part.encoding)
         except Exception as error:  # noqa: BLE001 - it is answered, and logged where it is not ours
             if not isinstance(error, HivemeshError):
-                _log.exception("fetch_failed", key=step.execution.key)
+                trace = step.execution.trace_of(error)
+                _log.error("fetch_failed", key=step.execution.key, exception=trace)
             step.end(problem_of(error))
         else:
             step.bodies = whole
@@ -169,8 +170,8 @@ class InlineRunner:
         """Run until the loop is told to stop; an exit in a task of the author's own is none of ours."""
         try:
             self._loop.run_forever()
-        except (SystemExit, KeyboardInterrupt):
-            _log.exception("exit_refused")
+        except (SystemExit, KeyboardInterrupt) as error:  # whose data it is about, nobody knows
+            _log.error("exit_refused", exception=trace_of(error, withheld=True))
 
 
 def _not_named(path: str) -> NoReturn:

@@ -23,7 +23,14 @@ from hivemesh_sdk.worker.execution import Execution
 from hivemesh_sdk.worker.failures import problem_of, refuse_secrets
 from hivemesh_sdk.worker.http import Http
 from hivemesh_sdk.worker.kinds import Capability, Job
-from hivemesh_sdk.worker.line import MAX_DETAIL, MAX_REASON, PROGRESS_S, printable, short
+from hivemesh_sdk.worker.line import (
+    MAX_DETAIL,
+    MAX_REASON,
+    PROGRESS_S,
+    printable,
+    short,
+    within_limit,
+)
 from hivemesh_sdk.worker.mailbox import Mailbox
 from hivemesh_sdk.worker.platform import ArtifactService
 from hivemesh_sdk.worker.questions import Question
@@ -57,6 +64,7 @@ class InlineStep(msgspec.Struct, eq=False):
     entered: bool = False
     begun_at: float = 0.0
     told_at: float = 0.0
+    lines: int = 0
     unacknowledged: int = 0
     task: asyncio.Task[None] | None = None
     fetching: asyncio.Task[None] | None = None  # its inputs and secrets, on the loop that serves
@@ -161,7 +169,12 @@ class InlineStep(msgspec.Struct, eq=False):
             )
 
     def log(self, level: str, event: str, fields: Mapping[str, object]) -> None:
-        """Send a line of the log."""
+        """Send a line of the log; of a flood only the beginning."""
+        self.lines += 1
+        line = within_limit(self.lines, level, event, fields)
+        if line is None:
+            return
+        level, event, fields = line
         copied = msgspec.json.decode(printable(fields), type=dict[str, object])
         self.front.post_from_anywhere(
             partial(
@@ -204,7 +217,7 @@ class InlineStep(msgspec.Struct, eq=False):
             self.front.post(partial(self.end, problem_of(error), refused=True))
             return
         except BaseException as error:  # noqa: BLE001 - options may have code of the author's
-            self.front.post(partial(self.end, _failure(error, self.execution.key)))
+            self.front.post(partial(self.end, self._failure(error, self.execution.key)))
             return
         if request.members:
             await self._run_members(job, options)
@@ -219,7 +232,7 @@ class InlineStep(msgspec.Struct, eq=False):
             self.front.post(partial(self.end, ended))
             raise
         except BaseException as error:  # noqa: BLE001 - the boundary of the author's code
-            self.front.post(partial(self.end, _failure(error, self.execution.key)))
+            self.front.post(partial(self.end, self._failure(error, self.execution.key)))
         else:
             digest = "" if result is None else hashlib.sha256(result).hexdigest()
             self.front.post(partial(self._succeed, result, digest))
@@ -244,11 +257,19 @@ class InlineStep(msgspec.Struct, eq=False):
                 self.front.post(partial(self.end, problem("cancelled")))
                 raise
             except BaseException as error:  # noqa: BLE001 - the boundary of the author's code
-                failed = _failure(error, member.key)
+                failed = self._failure(error, member.key)
             ended = self.execution.member_ended
             body = b"" if failed is not None else result
             self.front.post(partial(ended, body, failed, cost=0))
         self.front.post(partial(self._succeed, None, ""))
+
+    def _failure(self, error: BaseException, key: str) -> Problem:
+        """The problem of what the author's code raised, an exit of the interpreter included."""
+        if isinstance(error, GeneratorExit):
+            raise error  # the loop has gone, and nobody is left to be told
+        if not isinstance(error, HivemeshError):
+            _log.error("step_raised", key=key, exception=self.execution.trace_of(error))
+        return problem_of(error)
 
     def _surroundings(self, key: str = "") -> Context:
         return Context(
@@ -288,15 +309,6 @@ class InlineStep(msgspec.Struct, eq=False):
         self.unacknowledged -= count
         if self.read_on is not None:
             self.read_on.set()
-
-
-def _failure(error: BaseException, key: str) -> Problem:
-    """The problem of what the author's code raised, an exit of the interpreter included."""
-    if isinstance(error, GeneratorExit):
-        raise error  # the loop has gone, and nobody is left to be told
-    if not isinstance(error, HivemeshError):
-        _log.error("step_raised", key=key, exc_info=error)
-    return problem_of(error)
 
 
 class _NoArtifacts:

@@ -26,7 +26,7 @@ from hivemesh_sdk.worker.records import Rejected
 from hivemesh_sdk.worker.texts import counted, said
 
 PROGRESS_S = 1.0  # each word on progress costs the reader a page
-MAX_LOG_LINES = 1000  # per step; the rest is counted
+MAX_LOG_LINES = 1000  # per request; what follows is left out
 MAX_REASON = 200
 MAX_DETAIL = 2000
 MAX_FIELDS_BYTES = 16 * 1024  # a line of a page is at most 1 MiB
@@ -134,6 +134,7 @@ class StepLine:
         self.bodies = begin.bodies
         self._line = line
         self._kind = begin.kind
+        self._grouped = bool(begin.members)  # the end of each would overtake what waits to be sent
         self._ends_at = None if begin.remaining_s is None else time.monotonic() + begin.remaining_s
         self._state = threading.Condition()
         self._cancelled = False
@@ -286,17 +287,17 @@ class StepLine:
     def log(self, level: str, event: str, fields: Mapping[str, object]) -> None:
         """Send a line of the log; of a flood only the beginning."""
         self._lines += 1
-        if self._lines > MAX_LOG_LINES:
+        line = within_limit(self._lines, level, event, fields)
+        if line is None:
             return
-        if self._lines == MAX_LOG_LINES:
-            level, event, fields = "warning", "log_truncated", {"lines": MAX_LOG_LINES}
+        level, event, fields = line
         message = channel.LogLine(
             level=level,
             message=said(event, MAX_DETAIL),
             fields=printable(fields),
         )
         with self._state:
-            self._unacknowledged += self._send(message)
+            self._unacknowledged += self._send(message, now=self._grouped)
 
     def remaining_s(self) -> float | None:
         """Seconds until the deadline."""
@@ -309,11 +310,12 @@ class StepLine:
             self._await_room(len(body))
             self._unacknowledged += self._send(message, body)
 
-    def _send(self, message: channel.FromExecutor, body: bytes = b"") -> int:
+    def _send(self, message: channel.FromExecutor, body: bytes = b"", *, now: bool = False) -> int:
         with self._state:  # whatever is sent after `close` would be taken for the next step's
             if self._over:
                 raise StepCancelledError
-            return self._line.send(message, body)
+            send = self._line.send_now if now else self._line.send
+            return send(message, body)
 
     def _await_room(self, size: int) -> None:
         self._stop_if_cancelled()
@@ -328,6 +330,17 @@ class StepLine:
     def _stop_if_cancelled(self) -> None:
         if self._cancelled:
             raise StepCancelledError
+
+
+def within_limit(
+    number: int, level: str, event: str, fields: Mapping[str, object]
+) -> tuple[str, str, Mapping[str, object]] | None:
+    """The line with this number of a request, where it is sent; the last one says that it is."""
+    if number > MAX_LOG_LINES:
+        return None
+    if number == MAX_LOG_LINES:
+        return "warning", "log_truncated", {"lines": MAX_LOG_LINES}
+    return level, event, fields
 
 
 def printable(fields: Mapping[str, object]) -> bytes:

@@ -54,7 +54,7 @@ class QuickRunner:
         except HivemeshError as error:
             execution.fail(problem_of(error), refused=True)
         except BaseException as error:  # noqa: BLE001 - options may have code of the author's
-            _log.exception("step_raised", key=execution.key)
+            _log.error("step_raised", key=execution.key, exception=execution.trace_of(error))
             execution.fail(problem_of(error))
         else:
             self._answer(capability, execution, job, options)
@@ -70,7 +70,7 @@ class QuickRunner:
         except HivemeshError as error:
             execution.fail(problem_of(error))
         except BaseException as error:  # noqa: BLE001 - whatever it is, the loop goes on serving
-            _log.exception("step_raised", key=execution.key)
+            _log.error("step_raised", key=execution.key, exception=execution.trace_of(error))
             execution.fail(problem_of(error))
         else:
             execution.succeed(result, hashlib.sha256(result).hexdigest(), ())

@@ -133,6 +133,7 @@ class WorkerServer:
         access = self._access = Access(settings.own, self._clock, self.refused)
         spoken = SpokenLines(
             made={one.id: one.data_class for one in manifest.capabilities},
+            cleared={one.id: one.data_class_max for one in manifest.capabilities},
             most=settings.log_class_max,
         )
         self._table = StepTable(self._slots, self._clock, settings.timing, spoken)

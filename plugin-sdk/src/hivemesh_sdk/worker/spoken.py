@@ -34,17 +34,30 @@ class SpokenLines:
     """Writes them; of data above `most` only that a line came, as the platform's log does."""
 
     made: Mapping[str, DataClass] = field(default_factory=dict)  # `data_class` by capability
+    cleared: Mapping[str, DataClass] = field(default_factory=dict)  # `data_class_max`
     most: DataClass = DataClass.INTERNAL
+
+    def withheld(self, speaker: Speaker) -> DataClass | None:
+        """The class of its data where that is above `most`, so that no text may be written.
+
+        The ticket of another worker tells the class of that worker's inputs alone, and an ended
+        execution of the platform's has none: the data may then be all that the capability takes.
+        """
+        right = speaker.right
+        made = self.made.get(speaker.capability, DataClass.PUBLIC)
+        given = right.claims.data_class
+        if right.from_worker or not right.ticket:
+            given = highest((given, self.cleared.get(speaker.capability, DataClass.SECRET)))
+        touched = highest((given, made))
+        return touched if touched.exceeds(self.most) else None
 
     def write(
         self, speaker: Speaker, level: str, message: str, fields: Mapping[str, object]
     ) -> None:
         """Write one line; a full disk ends no step."""
-        made = self.made.get(speaker.capability, DataClass.PUBLIC)
-        touched = highest((speaker.right.claims.data_class, made))
         said: dict[str, object] = {"step": speaker.key}
-        if touched.exceeds(self.most):
-            message = f"(withheld: the data is {touched}; see execution.log_class_max)"
+        if (touched := self.withheld(speaker)) is not None:
+            message = f"(withheld: the data may be {touched}; see execution.log_class_max)"
         elif fields:
             said["fields"] = fields
         with contextlib.suppress(OSError):

@@ -30,7 +30,7 @@ from hivemesh_sdk.errors import (
 )
 from hivemesh_sdk.trust.tickets import Spent, TicketRefusedError
 from hivemesh_sdk.worker.access import Right
-from hivemesh_sdk.worker.execution import ENTRY_BYTES, UNARY, Control, Execution
+from hivemesh_sdk.worker.execution import ENTRY_BYTES, UNARY, Asking, Control, Execution
 from hivemesh_sdk.worker.failures import problem_of
 from hivemesh_sdk.worker.kept import Kept, Settled
 from hivemesh_sdk.worker.metrics import StepMetrics
@@ -296,10 +296,14 @@ class StepTable:
             self._start(waiting.execution, waiting.request, waiting.bodies, slots)
 
     def execution_said(
-        self, execution: Execution, level: str, message: str, fields: Mapping[str, object]
+        self, speaker: Execution | Asking, level: str, message: str, fields: Mapping[str, object]
     ) -> None:
         """Write what it said into the log of this process too."""
-        self._spoken.write(execution, level, message, fields)
+        self._spoken.write(speaker, level, message, fields)
+
+    def withholds(self, execution: Execution) -> bool:
+        """Whether the log of this process has no text of it."""
+        return self._spoken.withheld(execution) is not None
 
     def _present(
         self, present: Execution, request: StepRequest, fingerprint: Fingerprint, right: Right
@@ -378,7 +382,7 @@ class StepTable:
             control = slots.runner.start(execution, request, bodies)
         except Exception as error:  # noqa: BLE001 - whatever it is, the slot is free again
             if not isinstance(error, HivemeshError):
-                _log.exception("step_raised", key=execution.key)
+                _log.error("step_raised", key=execution.key, exception=execution.trace_of(error))
             execution.fail(problem_of(error))
             execution.release()
             return

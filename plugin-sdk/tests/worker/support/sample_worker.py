@@ -390,6 +390,17 @@ def talk(context: Context) -> None:
     context.log.error("large", data="x" * 1_000_000)
 
 
+@worker.call("sample.inline.looked@1", run_in="inline")
+async def looked_inline(context: Context) -> None:
+    context.log.info("looked")
+
+
+@worker.call("sample.inline.talk@1", run_in="inline")
+async def talk_inline(context: Context) -> None:
+    for number in range(2000):
+        context.log.info("line", number=number)
+
+
 @worker.source("sample.picky@1")
 def picky(start: int | None) -> Iterator[tuple[Item | Rejected, int]]:
     yield Rejected("r" * 1000, "d" * 10_000, {object}), 1
