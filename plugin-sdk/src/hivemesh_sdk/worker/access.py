@@ -215,8 +215,7 @@ class Access:
             self._refuse_new(caller, headers[_TICKET], present)
         if problem := _not_below(ticket, key):
             self._refuse(caller, *problem)
-        if ticket.attempt != request.attempt:
-            self._refuse_attempt(caller, ticket)
+        self._check_attempt(caller, ticket, request)
         return grant.right
 
     def _for_platform(
@@ -226,8 +225,7 @@ class Access:
         problem = self._not_from_platform(ticket, key, request.capability)
         if problem:
             self._refuse(caller, *problem)
-        if ticket.attempt != request.attempt:
-            self._refuse_attempt(caller, ticket)
+        self._check_attempt(caller, ticket, request)
         if ticket.members != digest_of_members(request.members):
             message = "the ticket is one of other calls than the request has"
             self._refuse(caller, "other-members", message)
@@ -251,8 +249,7 @@ class Access:
         problem = self._not_from_worker(caller, ticket, key, request.capability)
         if problem:
             self._refuse(caller, *problem)
-        if ticket.attempt != request.attempt:
-            self._refuse_attempt(caller, ticket)
+        self._check_attempt(caller, ticket, request)
         self._check_class(caller, ticket, request.capability)
         self._ask_policy(caller, ticket, request.capability)
         right = Right(caller.uri, token.decode("ascii"), ticket)
@@ -271,9 +268,10 @@ class Access:
             message = "the policy here is too old to begin work for another worker"
             self._refuse(caller, "stale-policy", message, slug="policy-stale")
 
-    def _refuse_attempt(self, caller: Caller, ticket: Ticket) -> NoReturn:
-        message = f"the ticket is one of attempt {ticket.attempt}"
-        self._refuse(caller, "other-attempt", message)
+    def _check_attempt(self, caller: Caller, ticket: Ticket, request: StepRequest) -> None:
+        if ticket.attempt != request.attempt:
+            message = f"the ticket is one of attempt {ticket.attempt}"
+            self._refuse(caller, "other-attempt", message)
 
     def go_on(self, scope: Mapping[str, Any], headers: RequestHeaders, execution: Shown) -> None:
         """Let through who may read on; keeps the fresh ticket.

@@ -356,7 +356,7 @@ class StepTable:
         if not self._spent.add(right.claims, key):
             message = f"{key!r} was begun with it before"
             raise TicketRefusedError(message, reason="replayed", slug="ticket-replayed")
-        previous = self._holder(key) if key in self._running else None
+        previous = self._holder(key)
         if previous is None and slots.active >= slots.total:
             self._spent.discard(right.claims, key)
             slots.metrics.refused()
@@ -451,7 +451,7 @@ def fingerprint_of(request: StepRequest, bodies: Bodies) -> Fingerprint:
     parts = [which, request.capability, request.kind, _digest(known) if known else ""]
     for part, body in zip(request.inputs, bodies, strict=True):
         if body is not None:
-            parts.append(part.sha256 or hashlib.sha256(body).hexdigest())
+            parts.append(part.sha256 or _digest(body))
         elif part.artifact is not None:
             parts.append(part.artifact.sha256)
         else:
