@@ -112,10 +112,10 @@ async def test_no_more_than_half_of_the_calls_under_way_share_a_write(under_way,
     connection.gather(under_way)
     until = asyncio.get_running_loop().time() + WAIT_S
     for _ in range(together):
-        assert connection.takes(SMALL // 2)
-        connection.exchange(b"", (b"." * (SMALL // 2),), 10, until)
-    assert not connection.takes(1)
-    assert [len(data) for data in transport.written] == [together * SMALL // 2]
+        assert connection.gathers
+        connection.exchange(b"", (b"." * SMALL,), 10, until)
+    assert not connection.gathers
+    assert [len(data) for data in transport.written] == [together * SMALL]
     connection.connection_lost(None)
 
 

@@ -113,7 +113,7 @@ class MeshClient:
         head = request_head(target, method, path, headers, size, deadline_s)
         until = asyncio.get_running_loop().time() + deadline_s
         shared = shared and len(head) + size <= SMALL
-        connection = pool.take(len(head) + size if shared else 0)
+        connection = pool.take(shared=shared)
         if connection is None:
             connection = await pool.connect(until)
         waiter = connection.exchange(head, chunks, max_body, until)
@@ -199,9 +199,9 @@ class _Pool:
         """Say whether the pool can be forgotten."""
         return not (self.all or self._connecting or self._waiters)
 
-    def take(self, shared: int = 0) -> Connection | None:
-        """Take an idle connection that is still good, or join one by this many bytes."""
-        if shared and self._gathering is not None and self._gathering.takes(shared):
+    def take(self, *, shared: bool = False) -> Connection | None:
+        """Take an idle connection that is still good, or join one that gathers small requests."""
+        if shared and self._gathering is not None and self._gathering.gathers:
             return self._hand_out(self._gathering)
         if not self._idle:
             return None

@@ -40,7 +40,6 @@ CLOSE_S = 1.0
 SMALL = 4 * 1024  # bytes of a request that may travel with others
 MOST_TOGETHER = 16  # requests that do
 FEW_TOGETHER = 8  # where few are under way: were it all of them, both sides would work in turns
-MOST_SHARED = MOST_TOGETHER * SMALL // 2  # bytes in one write
 
 Chunk = bytes | memoryview
 
@@ -119,8 +118,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpResponseParser(self)
         self._exchanges: deque[_Exchange] = deque()
-        self._gathered: list[bytes] | None = None  # not sent yet: others may join
-        self._room = 0  # in bytes
+        self._gathered: list[Chunk] | None = None  # not sent yet: others may join
         self._places = 0
         self._parsing = False
         self._chunks: list[bytes] = []
@@ -163,15 +161,13 @@ class Connection(asyncio.Protocol):
         That is no more than half of what is then under way, unless that is little.
         """
         self._gathered, self.shared = [], True
-        self._room = MOST_SHARED
         self._places = min(MOST_TOGETHER, max(FEW_TOGETHER, under_way // 2))
         self._loop.call_soon(self._send_gathered)
 
-    def takes(self, size: int) -> bool:
-        """Whether so many bytes may still travel with what was gathered."""
-        return (
-            self._gathered is not None and size <= self._room and self._places > 0 and self.reusable
-        )
+    @property
+    def gathers(self) -> bool:
+        """Whether another small request may travel with what was gathered."""
+        return self._gathered is not None and self.reusable
 
     def _send_gathered(self) -> None:
         gathered, self._gathered = self._gathered, None
@@ -191,10 +187,8 @@ class Connection(asyncio.Protocol):
         if self._timer is None or self._timer.when() > until:
             self._set_timer(until)
         if self._gathered is not None:
-            data = b"".join((head, *chunks))
-            self._room -= len(data)
+            self._gathered += (head, *chunks)
             self._places -= 1
-            self._gathered.append(data)
             if not self._places:
                 self._send_gathered()
         elif len(chunks) == 1 and len(chunks[0]) <= ONE_WRITE:
