@@ -44,6 +44,14 @@ async def test_damaged_bytes_are_noticed(sample):
     assert answer.failure.retryable
 
 
+async def test_damage_in_an_earlier_block_is_noticed_before_the_last_one_is_read(sample):
+    content = b"x" * (2 * BLOCK_BYTES + 17)
+    reference = sample.platform.add(content)
+    (sample.platform.folder / reference.sha256).write_bytes(b"y" + content[1:])
+    answer = await sample.put("sample.read@1", inputs=document(reference))
+    assert answer.failure.type.endswith(":artifact-damaged")
+
+
 async def test_an_empty_artifact_is_read(sample):
     reference = sample.platform.add(b"")
     answer = await sample.put("sample.read@1", inputs=document(reference))

@@ -56,8 +56,9 @@ class Cutter:
         self._limits = limits
         self._emit = emit
         self._lock = threading.Lock()
-        self._lines = bytearray()
-        self._count = 0
+        self._lines: list[bytes] = []
+        self._bytes = 0  # of the lines, line breaks included
+        self._written = bytearray()  # by the record that is written, kept for the next one
         self._checkpoint: object = None
         self._rejected: list[Rejected] = []
         self._since = 0.0
@@ -92,62 +93,60 @@ class Cutter:
         """Emit the rest."""
         with self._lock:
             self._go_on()
-            if self._count or self._rejected:
+            if self._lines or self._rejected:
                 self._cut()
 
     def _take(self, record: object, checkpoint: object) -> bool:
-        if not self._count and not self._rejected:
+        if not self._lines and not self._rejected:
             self._since = time.monotonic()
-        if isinstance(record, Rejected):
-            self._rejected.append(record)
+        line = self._line_of(record, checkpoint)
+        if isinstance(line, Rejected):
+            self._rejected.append(line)
             self._checkpoint = checkpoint
             return False
-        before = len(self._lines)
-        refused = None
-        try:
-            _append(record, self._lines)
-        except UnwritableError as error:
-            refused = _unwritable(error, checkpoint)
-        size = len(self._lines) - before
-        if size > MAX_RECORD_BYTES:
-            del self._lines[before:]
-            refused = _too_large(size, checkpoint)
-        if refused is not None:
-            self._rejected.append(refused)
-            self._checkpoint = checkpoint
-            return False
-        too_much = bool(before) and len(self._lines) > self._limits.bytes
+        size = len(line) + 1
+        too_much = bool(self._lines) and self._bytes + size > self._limits.bytes
         if too_much:
-            line = bytes(self._lines[before:])
-            del self._lines[before:]
             self._cut()
             self._since = time.monotonic()
-            self._lines += line
-        self._count += 1
+        self._lines.append(line)
+        self._bytes += size
         self._checkpoint = checkpoint
         return too_much
 
+    def _line_of(self, record: object, checkpoint: object) -> bytes | Rejected:
+        if isinstance(record, Rejected):
+            return record
+        try:
+            line = _line(record, self._written)
+        except UnwritableError as error:
+            return _unwritable(error, checkpoint)
+        if len(line) >= MAX_RECORD_BYTES:
+            return _too_large(len(line) + 1, checkpoint)
+        return line
+
     def _due(self) -> bool:
-        if self._count >= self._limits.records or len(self._lines) >= self._limits.bytes:
+        if len(self._lines) >= self._limits.records or self._bytes >= self._limits.bytes:
             return True
         if len(self._rejected) >= MAX_REJECTED_HELD:
             return True
         return (
-            bool(self._count or self._rejected)
+            bool(self._lines or self._rejected)
             and time.monotonic() - self._since >= self._limits.seconds
         )
 
     def _cut(self) -> None:
         batch = None
-        if self._count:
+        if self._lines:
             checkpoint = encode_record(self._checkpoint, "a checkpoint")
             if len(checkpoint) > MAX_CHECKPOINT_BYTES:
                 message = f"a checkpoint takes {len(checkpoint)} bytes; keep a position, no data"
                 raise FatalError(message, slug="output-invalid")
-            batch = Batch(bytes(self._lines), self._count, checkpoint)
+            data = b"\n".join([*self._lines, b""])
+            batch = Batch(data, len(self._lines), checkpoint)
         rejected, self._rejected = self._rejected, []
-        self._lines.clear()
-        self._count = 0
+        self._lines = []
+        self._bytes = 0
         try:
             self._emit(rejected, batch)
         except BaseException as error:
@@ -268,17 +267,17 @@ def _each(records: Sequence[object], places: Iterable[int]) -> tuple[list[bytes]
     return lines, refused
 
 
-def _append(record: object, lines: bytearray) -> None:
-    start = len(lines)
+def _line(record: object, scratch: bytearray) -> bytes:
+    """The JSON of a record, without a line break; `scratch` is what it is written into."""
     try:
-        _encode_into(record, lines, -1)
-        lines += b"\n"
+        _encode_into(record, scratch)
+        line = bytes(scratch)
     except UNWRITABLE:
-        del lines[start:]
-        lines += encode_record(record) + b"\n"
-    if isinstance(record, msgspec.Raw) and lines.find(b"\n", start) != len(lines) - 1:
+        line = encode_record(record)
+    if isinstance(record, msgspec.Raw) and b"\n" in line:
         message = "a raw record contains a line break"
         raise FatalError(message, slug="output-invalid")
+    return line
 
 
 def _read_lines(codec: Codec, data: bytes) -> tuple[list[Any], list[int], list[Rejected]]:

@@ -5,13 +5,15 @@ one writes, so that the code goes on while the front takes a batch; credit bound
 the front closes the channel the process ends at once.
 """
 
+import hashlib
 import os
 import queue
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
+
+from msgspec.structs import replace
 
 from hivemesh_sdk.contracts.artifacts import Artifact
 from hivemesh_sdk.contracts.problems import Problem
@@ -30,10 +32,11 @@ MAX_LOG_LINES = 1000  # per request; what follows is left out
 MAX_REASON = 200
 MAX_DETAIL = 2000
 MAX_FIELDS_BYTES = 16 * 1024  # a line of a page is at most 1 MiB
-_READ_BYTES = 256 * 1024
+_NO_DIGEST = 64 * "0"  # as long as the one that the writing thread puts in its place
 _ASK_POLL_S = 0.5
 
 Answered = tuple[channel.Answer, bytes]
+Outgoing = tuple[channel.FromExecutor, bytes]
 
 
 class Line:
@@ -41,9 +44,7 @@ class Line:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        self._deframer = channel.Deframer()
-        self._arrived: deque[tuple[bytes, bytes]] = deque()
-        self._outgoing: queue.SimpleQueue[tuple[bytes, bytes] | None] = queue.SimpleQueue()
+        self._outgoing: queue.SimpleQueue[Outgoing | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="channel-out", daemon=True)
         self._steps: queue.SimpleQueue[tuple[StepLine, channel.Begin, bytes]] = queue.SimpleQueue()
         self._step: StepLine | None = None
@@ -65,9 +66,8 @@ class Line:
 
     def send(self, message: channel.FromExecutor, body: bytes = b"") -> int:
         """Send a frame, after those before it, and return what it counts for."""
-        head = channel.frame(message, len(body))
-        self._outgoing.put((head, body))
-        return len(head) + len(body)
+        self._outgoing.put((message, body))
+        return len(channel.frame(message)) + len(body)
 
     def send_now(self, message: channel.FromExecutor, body: bytes = b"") -> int:
         """The same, sent when this returns, whatever happens to this process afterwards."""
@@ -86,8 +86,9 @@ class Line:
 
     def _write(self) -> None:
         try:
-            while (frame := self._outgoing.get()) is not None:
-                head, body = frame
+            while (next_ := self._outgoing.get()) is not None:
+                message, body = next_
+                head = channel.frame(_with_digest(message, body), len(body))
                 with self._writing:
                     self._socket.sendall(head)
                     if body:
@@ -115,15 +116,21 @@ class Line:
                     pass
 
     def _receive(self) -> tuple[bytes, bytes]:
-        while not self._arrived:
+        document, body = channel.HEAD.unpack(self._read(channel.HEAD.size))
+        return self._read(document), self._read(body)
+
+    def _read(self, size: int) -> bytes:
+        """Exactly so many bytes, into one piece of memory: a block of an artifact is large."""
+        data = b""
+        while len(data) < size:
             try:
-                data = self._socket.recv(_READ_BYTES)
+                part = self._socket.recv(size - len(data), socket.MSG_WAITALL)
             except OSError:
-                data = b""
-            if not data:
+                part = b""
+            if not part:
                 os._exit(0)  # the front is gone
-            self._arrived.extend(self._deframer.feed(data))
-        return self._arrived.popleft()
+            data = data + part if data else part  # in parts only where a signal came between
+        return data
 
 
 class StepLine:
@@ -193,7 +200,7 @@ class StepLine:
         refuse_secrets(batch.data, "a record")
         message = channel.Records(
             count=batch.count,
-            sha256=batch.digest(),
+            sha256=batch.digest() if artifact else _NO_DIGEST,
             checkpoint=batch.checkpoint,
             artifact=artifact,
             more=self._kind != "source",
@@ -330,6 +337,13 @@ class StepLine:
     def _stop_if_cancelled(self) -> None:
         if self._cancelled:
             raise StepCancelledError
+
+
+def _with_digest(message: channel.FromExecutor, body: bytes) -> channel.FromExecutor:
+    """Reckon the digest of a batch beside the author's code: it needs no interpreter."""
+    if isinstance(message, channel.Records) and message.sha256 == _NO_DIGEST:
+        return replace(message, sha256=hashlib.sha256(body).hexdigest())
+    return message
 
 
 def within_limit(

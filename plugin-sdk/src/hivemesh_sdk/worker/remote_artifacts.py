@@ -2,6 +2,7 @@
 
 import hashlib
 import queue
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -115,7 +116,7 @@ class BlockReader:
         self._waiting: queue.SimpleQueue[Answered] | None = None
         self._block = memoryview(b"")
         self._digest = hashlib.sha256() if offset == 0 else None
-        self._received = self._asked
+        self._hashing: threading.Thread | None = None
         self._ask()
 
     def read(self, size: int = -1, /) -> bytes:
@@ -169,11 +170,9 @@ class BlockReader:
         if self._waiting is None:
             return False
         block = self._line.wait(self._waiting)
-        self._received += len(block)
         self._ask()
         if self._digest is not None:
-            self._digest.update(block)
-            self._check_digest(self._digest.hexdigest())
+            self._check(self._digest, block)
         self._block = memoryview(block)
         return True
 
@@ -191,8 +190,16 @@ class BlockReader:
         self._asked += length
         self._waiting = self._line.ask(question)
 
-    def _check_digest(self, digest: str) -> None:
-        if self._received == self._reference.size and digest != self._reference.sha256:
+    def _check(self, digest: "hashlib._Hash", block: bytes) -> None:
+        """Add a block to the digest beside its use; the last one is used when all is checked."""
+        if self._hashing is not None:
+            self._hashing.join()
+        if self._waiting is not None:
+            self._hashing = threading.Thread(target=digest.update, args=(block,), daemon=True)
+            self._hashing.start()
+            return
+        digest.update(block)
+        if digest.hexdigest() != self._reference.sha256:
             message = f"artifact {self._reference.sha256} arrived damaged"
             raise RetryableError(message, slug="artifact-damaged")
 

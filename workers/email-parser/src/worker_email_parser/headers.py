@@ -46,21 +46,21 @@ class Headers:
             if not name:
                 malformed = malformed or bool(line and not _MBOX_LINE.match(line))
             elif name in fields:
-                fields[name].append(value)
+                fields[name].append(value.strip(WHITE))
             else:
-                fields[name] = [value]
+                fields[name] = [value.strip(WHITE)]
         if malformed:
             defects.append("header-malformed")
 
     def raw(self, name: str) -> str:
         """Return the first value as it stands (latin-1 text of the bytes), "" if there is none."""
         values = self.fields.get(name)
-        return values[0].strip(WHITE)[:VALUE_LIMIT] if values else ""
+        return values[0][:VALUE_LIMIT] if values else ""
 
     def text(self, name: str, defects: list[str]) -> str:
         """Return the first value decoded, "" if there is none."""
         values = self.fields.get(name)
-        return decoded(values[0].strip(WHITE)[:VALUE_LIMIT], defects) if values else ""
+        return decoded(values[0][:VALUE_LIMIT], defects) if values else ""
 
     def identifiers(self, name: str, limit: int = 1000) -> list[str]:
         """Return the message identifiers in a field, without angle brackets."""
@@ -80,9 +80,9 @@ class Headers:
         """Return the fields called `names` (all for None), decoded."""
         fields = self.fields
         if names is None and self._is_plain():
-            return {name: [each.strip(WHITE) for each in one] for name, one in fields.items()}
+            return fields
         return {
-            name: [decoded(value.strip(WHITE)[:VALUE_LIMIT], defects) for value in fields[name]]
+            name: [decoded(value[:VALUE_LIMIT], defects) for value in fields[name]]
             for name in (fields if names is None else names)
             if name in fields
         }
@@ -90,7 +90,9 @@ class Headers:
     def _is_plain(self) -> bool:
         """Say whether no value needs to be decoded or cut, which is so for most headers."""
         block = self._block
-        return block.isascii() and b"=?" not in block and len(block) <= VALUE_LIMIT
+        if not block.isascii() or len(block) > VALUE_LIMIT:
+            return False
+        return b"?" not in block or b"=?" not in block  # most have none, which is found out faster
 
 
 def _field_name(spelling: str) -> str:
