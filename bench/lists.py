@@ -1,4 +1,4 @@
-"""Pages of long lists through the API: 100,000 runs, jobs, events and dead letters."""
+"""Pages of long lists through the API: 100,000 runs, jobs, jobs of a batch, events, dead letters."""
 
 import asyncio
 import time
@@ -81,6 +81,8 @@ def _lists(first: int) -> dict[str, str]:
         "jobs of a rare capability": "/v1/jobs?capability=rare",
         "jobs of a capability that there is not": "/v1/jobs?capability=none",
         "jobs of a rare submitter": "/v1/jobs?submitter=rare",
+        "jobs of a submitter of one batch": "/v1/jobs?submitter=many",
+        "jobs of a submitter of one batch that failed": "/v1/jobs?submitter=many&state=failed",
         "jobs with a rare label": "/v1/jobs?label=team%3Drare",
         "attempts at an instance": "/v1/attempts?instance=usual",
         "attempts at an instance, the oldest": f"/v1/attempts?instance=usual&after={first + 300}:1:a.b.0",
@@ -129,6 +131,11 @@ async def _fill_some(database: Database, domain: str, first: int, numbers: range
         jobs.append((job, name, who, state, at + 1, at + 5, '{"value":"1"}', "{}"))
         attempts.append((job, name, at + 2, at + 5))
         letters.append((_id("dl", first, n), job, name, who, at))
+    stem, many = _id("job", first, COUNT), (first + COUNT * 10, first + COUNT * 10)
+    jobs += [
+        (f"{stem}-{n + 1:06d}", "usual", f"{domain}/user/many", STATES[n % 100], *many, None, "{}")
+        for n in numbers
+    ]
     log = [(_id("run", first, 0), n + 1, first + n) for n in numbers]
     nodes = [(row[0], row[4]) for row in runs]
 

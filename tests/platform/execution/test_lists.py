@@ -140,6 +140,21 @@ async def test_who_may_read_no_runs_sees_his_own(filled):
     ],
 )
 async def test_no_list_reads_a_whole_table(filled, filters):
+    assert [plan for plan in await plans_of(filled, filters) if plan.startswith("SCAN ")] == []
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("filters", "column"),
+    [(Filters(name="c1", kind="capability"), "capability"), (Filters(submitter=BEN), "submitter")],
+)
+async def test_lone_jobs_and_batches_are_found_by_an_index_of_each(filled, filters, column):
+    plans = " ".join(await plans_of(filled, filters))
+    assert f"work_jobs_by_{column} " in plans
+    assert f"work_batches_by_{column} " in plans
+
+
+async def plans_of(database, filters):
     plans = []
 
     class Explaining:
@@ -153,8 +168,11 @@ async def test_no_list_reads_a_whole_table(filled, filters):
                 )
             return self._tx.all(sql, parameters)
 
-    await filled.read(lambda tx: subjects.newest(Explaining(tx), ALL, "", 50, filters))
-    assert [plan for plan in plans if plan.startswith("SCAN ")] == []
+        def each(self, *questions):
+            return [self.all(*one) for one in questions]
+
+    await database.read(lambda tx: subjects.newest(Explaining(tx), ALL, "", 50, filters))
+    return plans
 
 
 async def test_a_batch_is_the_jobs_between_two_ids(database):
@@ -187,6 +205,87 @@ async def test_a_batch_is_the_jobs_between_two_ids(database):
     assert found == [f"{one.first}000001" for one in reversed(ends)]
     inside = Filters(kind="capability", batch=(first.first, first.last), state="cancelled")
     assert await newest(database, inside) == [f"{first.first}{n:06d}" for n in (2, 1)]
+
+
+@pytest.fixture
+async def mixed(database):
+    """Lone jobs among batches of one to seventy: (id, capability, submitter, state, at, ended)."""
+    rows = []
+    for n in range(60):
+        stem, size = id_of("job", n), (0, 1, 3, 0, 5, 70)[n % 6]
+        name, who, at = f"c{n % 2}", (ANNA, BEN)[n % 3 == 0], 1_700_000_000_000 + n
+        for number in range(1, size + 1) if size else (0,):
+            state = STATES[(n + number // 2) % 4]
+            job = f"{stem}-{number:06d}" if number else stem
+            rows.append((job, name, who, state, at, None if state == "queued" else at))
+    await database.write(lambda tx: tx.execute_many(JOB, rows))
+    return database, rows
+
+
+async def pages_of(database, filters, who, limit):
+    found = []
+    while page := await newest(database, filters, who, found[-1] if found else "", limit):
+        found += page
+        assert len(page) <= limit
+    return found
+
+
+@pytest.mark.parametrize("limit", [1, 7, 50, 500])
+@pytest.mark.parametrize("state", ["", *STATES])
+async def test_jobs_of_batches_stand_among_lone_ones_in_every_list(mixed, state, limit):
+    database, rows = mixed
+    for name, who in (("c1", ""), ("", BEN), ("c0", ANNA), ("none", ""), ("", "none")):
+        filters = Filters(kind="capability", name=name, submitter=who, state=state)
+        expected = [
+            row[0]
+            for row in sorted(rows, reverse=True)
+            if (row[1] == name or not name)
+            and (row[2] == who or not who)
+            and (row[3] == state or not state)
+        ]
+        if limit > 1 or len(expected) < 99:
+            assert await pages_of(database, filters, ALL, limit) == expected
+
+
+@pytest.mark.parametrize("state", ["", "failed"])
+async def test_who_sees_his_own_jobs_alone_sees_those_of_batches(mixed, state):
+    database, rows = mixed
+    own = [row for row in sorted(rows, reverse=True) if row[2] == BEN and row[1] == "c1"]
+    found = await pages_of(
+        database, Filters(state=state), principal("run:capability/c1", name=BEN), 30
+    )
+    assert found == [row[0] for row in own if row[3] == state or not state]
+
+
+async def test_a_list_goes_on_inside_of_a_batch(mixed):
+    database, rows = mixed
+    stem = id_of("job", 47)
+    place = f"{stem}-000004"
+    found = await newest(database, Filters(name="c1", state="failed"), before=place, limit=2)
+    before = [row[0] for row in sorted(rows, reverse=True) if row[0] < place]
+    failed = {row[0] for row in rows if row[1] == "c1" and row[3] == "failed"}
+    assert found == [one for one in before if one in failed][:2]
+    assert await newest(database, Filters(name="c1"), before=f"{stem}-000001", limit=1) == [
+        next(row[0] for row in sorted(rows, reverse=True) if row[0] < stem and row[1] == "c1")
+    ]
+
+
+async def test_since_is_a_time_of_batches_too(mixed):
+    database, rows = mixed
+    since = Filters(name="c1", since=1_700_000_000_050)
+    found = await pages_of(database, since, ALL, 20)
+    assert found == [
+        row[0] for row in sorted(rows, reverse=True) if row[1] == "c1" and row[4] >= since.since
+    ]
+
+
+async def test_batches_of_a_capability_or_submitter_are_listed_by_their_first_jobs(mixed):
+    database, rows = mixed
+    firsts = [row for row in sorted(rows, reverse=True) if row[0].endswith("-000001")]
+    by_name = Filters(kind="capability", batches=True, name="c1")
+    assert await pages_of(database, by_name, ALL, 4) == [r[0] for r in firsts if r[1] == "c1"]
+    by_submitter = Filters(kind="capability", batches=True, submitter="ben")
+    assert await pages_of(database, by_submitter, ALL, 4) == [r[0] for r in firsts if r[2] == BEN]
 
 
 @pytest.mark.parametrize("kind", ["pipeline", "capability"])

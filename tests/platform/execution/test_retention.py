@@ -159,6 +159,17 @@ async def test_the_engine_forgets_runs_that_have_gone(kept):
     assert kept.engine.forgotten == [run]
 
 
+async def test_the_first_job_of_a_batch_goes_with_its_last_one(kept):
+    batch = [f"{kept.id('job', 6)}-{number:06d}" for number in range(1, 1203)]
+    rows = [(job, "completed", "{}", kept.at(6), kept.at(6)) for job in batch]
+    await kept.database.write(lambda tx: tx.execute_many(JOB, rows))
+    await kept.add("UPDATE work SET ended_at = ? WHERE run = ?", kept.at(4), batch[700])
+    assert (await kept.retention.sweep())["jobs"] == 1200
+    assert await kept.names("work", "run") == {batch[0], batch[700]}
+    await kept.add("UPDATE work SET ended_at = ?", kept.at(6))
+    assert (await kept.retention.sweep())["jobs"] == 2
+
+
 async def test_an_interrupted_removal_is_gone_on_with(kept):
     await kept.add(BATCH, "run_gone", 1, "00")
     await kept.add("INSERT INTO expired_run (id, at) VALUES ('run_gone', 0)")

@@ -120,14 +120,7 @@ class Retention:
             started = self._clock.monotonic()
             counts = {
                 "runs": await self._expire_runs(check),
-                "jobs": await self._in_groups(
-                    sql.due_jobs,
-                    sql.remove_jobs,
-                    sql.JOBS,
-                    self._before(self._settings.jobs_days),
-                    check,
-                    ROWS,
-                ),
+                "jobs": await self._remove_jobs(check),
                 "events": await self._in_groups(
                     sql.runs_with_events,
                     sql.remove_events,
@@ -189,6 +182,15 @@ class Retention:
             return sum(sql.expire_run(tx, run, before, now) for run in runs)
 
         return await self._in_groups(sql.due_runs, expire, sql.RUNS, before, check)
+
+    async def _remove_jobs(self, check: _Check) -> int:
+        before = self._before(self._settings.jobs_days)
+        total = 0
+        for _ in range(2):  # the first job of a batch goes behind all others of it
+            total += await self._in_groups(
+                sql.due_jobs, sql.remove_jobs, sql.JOBS, before, check, ROWS
+            )
+        return total
 
     async def _in_groups(
         self,

@@ -30,6 +30,11 @@ SELECT run AS id FROM work
                     WHERE letter.run = work.run
                       AND (letter.state = 'open' OR letter.settled_at >= :before))
 """
+_IS_LAST = """
+   AND (substr(run, 37) != '-000001' OR NOT EXISTS (
+        SELECT 1 FROM work AS other
+         WHERE other.run > work.run AND other.run < substr(work.run, 1, 36) || '.'))
+"""  # a batch is found by its first job
 _OF_JOBS = (
     "work",
     "attempt",
@@ -133,7 +138,10 @@ def remove_rows(tx: Transaction, run: str, limit: int) -> bool:
 
 
 def remove_jobs(tx: Transaction, jobs: Sequence[str], before: int) -> int:
-    """Remove jobs with all of their rows, but not one that was set going or opened again."""
+    """Remove jobs with all of their rows, but not one that was set going or opened again.
+
+    Nor the first one of a batch while there is another one of it.
+    """
     marks, asked = listed(jobs)
     letters = tx.all(
         f"SELECT run, state FROM dead_letter WHERE run IN ({marks})" + tx.for_update,  # noqa: S608 - as below
@@ -143,6 +151,7 @@ def remove_jobs(tx: Transaction, jobs: Sequence[str], before: int) -> int:
     rows = tx.all(
         f"""SELECT run FROM work WHERE run IN ({marks}) AND node = 'job' AND seq = 0
                AND ended_at < ?"""  # noqa: S608 - question marks only
+        + _IS_LAST
         + tx.for_update,
         (*asked, before),
     )

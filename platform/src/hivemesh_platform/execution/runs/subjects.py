@@ -1,6 +1,6 @@
 """What a run or job is to those who decide about it: whose it is, and by which name rights ask."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hivemesh_sdk.errors import NotFoundError
@@ -10,6 +10,7 @@ from hivemesh_platform.execution.model import JOB_NODE
 from hivemesh_platform.storage.transaction import Row, Transaction, Value
 
 SCANNED = 500  # rows read at once while a page is filled
+_BATCHES_READ = 16  # at once: a page has jobs of one batch, or of hundreds
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +104,27 @@ class _Kind:
     table: str
     id: str
     name: str
-    jobs: str  # what tells jobs from the rows of runs, as their indexes have it
+    rows: str = ""  # what tells them from other rows of the table, as their indexes have it
+    state: str = "{0}"  # where the condition on the state stands
 
 
 _RUNS = _Kind(
     "run", "id, 'pipeline' AS kind, pipeline AS name, submitter, {0}.tenant", "run", "id",
-    "pipeline", "",
+    "pipeline",
 )  # fmt: skip
 _JOBS = _Kind(
     "job", "{0}.run AS id, 'capability' AS kind, capability AS name, submitter, {0}.tenant", "work",
     "work.run", "capability", " AND spec IS NOT NULL",
 )  # fmt: skip
+_LONE_JOBS = replace(_JOBS, rows=f"{_JOBS.rows} AND substr(work.run, 37) = ''")
+_FIRST_JOBS = replace(_JOBS, rows=f"{_JOBS.rows} AND substr(work.run, 37) = '-000001'")
+_BATCHES = replace(
+    _FIRST_JOBS,
+    state=""" AND (SELECT 1 FROM work AS job
+                    WHERE job.run >= work.run AND job.run < substr(work.run, 1, 36) || '.'
+                      AND job.run || '' < :before AND job.spec IS NOT NULL {0}
+                    ORDER BY job.run DESC LIMIT 1) IS NOT NULL""",
+)  # of which a job is in the state: looked up for each; by EXISTS PostgreSQL joins all of the two
 _OPEN = frozenset({"queued", "running", "waiting"})
 _RUNS_ONLY = frozenset({"partial", "blocked", "skipped"})
 _BAD = frozenset({"failed", "cancelled"})
@@ -124,34 +135,87 @@ _WAITING_JOB = " AND (state = 'waiting' OR (state = 'queued' AND reason != ''))"
 _QUEUED_JOB = " AND state = 'queued' AND reason = ''"
 
 
+@dataclass(frozen=True, slots=True)
+class _Submitter:
+    """A way in which the submitter that is asked for may be written."""
+
+    sql: str = ""
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a group is asked for."""
+
+    own: Principal
+    before: str
+    filters: Filters
+    submitter: _Submitter
+    size: int
+
+    @property
+    def sees_own_alone(self) -> bool:
+        """Whether nothing of others would be seen anyway."""
+        return not self.own.rights.any("read", "run")
+
+
 def _group(
     tx: Transaction, own: Principal, before: str, filters: Filters, size: int
 ) -> list[RunSubject]:
     """Up to `size` newest ones; each filter is a condition only where it is asked for."""
     found: list[Row] = []
     for submitter in _submitters(own, filters):
+        asked = _Asked(own, before, filters, submitter, size)
         if filters.kind != "capability" and not filters.batches and not filters.batch[0]:
-            found += _rows(tx, _RUNS, own, before, filters, submitter, size)
+            found += tx.all(*_statement(_RUNS, asked))
         if filters.kind != "pipeline" and filters.state not in _RUNS_ONLY:
-            found += _rows(tx, _JOBS, own, before, filters, submitter, size)
+            found += _jobs(tx, asked)
     both = [_subject(row) for row in found]
     return sorted(both, key=lambda one: one.id[4:], reverse=True)[:size]
 
 
-def _rows(  # noqa: PLR0913, PLR0917 - what a list is asked for
-    tx: Transaction,
-    kind: _Kind,
-    own: Principal,
-    before: str,
-    filters: Filters,
-    submitter: "_Submitter",
-    size: int,
-) -> list[Row]:
+def _jobs(tx: Transaction, asked: _Asked) -> list[Row]:
+    """Jobs; an index of those of a capability or submitter has of each batch the first one alone."""
+    filters = asked.filters
+    if filters.batches:
+        return tx.all(*_statement(_FIRST_JOBS, asked))
+    indexed = filters.name or asked.submitter.sql or asked.sees_own_alone
+    if filters.label or filters.batch[0] or not indexed:
+        return tx.all(*_statement(_JOBS, asked))
+    return tx.all(*_statement(_LONE_JOBS, asked)) + _of_batches(tx, asked)
+
+
+def _of_batches(tx: Transaction, asked: _Asked) -> list[Row]:
+    """Jobs of batches: all of one have their submitter, capability and time in common."""
+    batches = [row["id"] for row in tx.all(*_statement(_BATCHES, asked))]
+    found: list[Row] = []
+    while batches and len(found) < asked.size:
+        some, batches = batches[:_BATCHES_READ], batches[_BATCHES_READ:]
+        for rows in tx.each(*(_statement(_JOBS, _inside(asked, first)) for first in some)):
+            found += rows
+    return found
+
+
+def _inside(asked: _Asked, first: str) -> _Asked:
+    """The same of the jobs of a batch, which is one that was looked for."""
+    stem = first[:36]
+    filters = Filters(state=asked.filters.state, batch=(f"{stem}-", f"{stem}."))
+    return replace(asked, filters=filters, submitter=_Submitter())
+
+
+def _statement(kind: _Kind, asked: _Asked) -> tuple[str, dict[str, Value]]:
+    own, filters, submitter = asked.own, asked.filters, asked.submitter
+    first, before = (
+        f"{kind.prefix}_{filters.since:012x}",
+        f"{kind.prefix}_{asked.before[4:] or '~'}",
+    )
+    if filters.batch[0]:  # one bound at each end, which an index is read from
+        first, before = max(first, filters.batch[0]), min(before, filters.batch[1])
     names: dict[str, Value] = {
         "tenant": own.tenant,
-        "before": f"{kind.prefix}_{before[4:] or '~'}",
-        "first": f"{kind.prefix}_{filters.since:012x}",
-        "limit": size,
+        "before": before,
+        "first": first,
+        "limit": asked.size,
     }
     id_ = "run_label.run" if filters.label else kind.id
     sql = f"SELECT {kind.columns.format(kind.table)} FROM "  # noqa: S608 - of `_Kind` alone
@@ -161,13 +225,8 @@ def _rows(  # noqa: PLR0913, PLR0917 - what a list is asked for
         names |= {"label": filters.label, "value": filters.label_value}
     else:
         sql += f"{kind.table} WHERE true"
-    sql += f" AND {id_} < :before AND {id_} >= :first{kind.jobs}"
+    sql += f" AND {id_} < :before AND {id_} >= :first{kind.rows}"
     sql += f" AND {kind.table}.tenant = :tenant"
-    if filters.batches:
-        sql += " AND substr(work.run, 37) = '-000001'"
-    if filters.batch[0]:
-        sql += f" AND {id_} > :begin AND {id_} < :end"
-        names["begin"], names["end"] = filters.batch
     if filters.since:
         sql += " AND created_at >= :since"
         names["since"] = filters.since
@@ -177,11 +236,12 @@ def _rows(  # noqa: PLR0913, PLR0917 - what a list is asked for
     if submitter.sql:
         sql += f" AND submitter {submitter.sql} :submitter"
         names["submitter"] = submitter.id
-    if not own.rights.any("read", "run"):  # of others none is seen anyway
+    if asked.sees_own_alone:
         sql += " AND submitter = :own"
         names["own"] = own.id
-    sql += _state(filters.state, kind, names)
-    return tx.all(f"{sql} ORDER BY {id_} DESC LIMIT :limit", names)
+    if state := _state(filters.state, kind, names):
+        sql += kind.state.format(state)
+    return f"{sql} ORDER BY {id_} DESC LIMIT :limit", names
 
 
 def _state(state: str, kind: _Kind, names: dict[str, Value]) -> str:
@@ -189,22 +249,14 @@ def _state(state: str, kind: _Kind, names: dict[str, Value]) -> str:
     sql = " AND ended_at IS NULL" if state in _OPEN else ""
     if state == "waiting":
         return sql + (_WAITING_RUN if kind is _RUNS else _WAITING_JOB)
-    if state == "queued" and kind is _JOBS:
+    if state == "queued" and kind is not _RUNS:
         return sql + _QUEUED_JOB
     if state:
         names["state"] = state
         sql += " AND state = :state"
-    if state in _BAD and kind is _JOBS:
+    if state in _BAD and kind is not _RUNS:
         sql += " AND state IN ('failed', 'cancelled')"
     return sql
-
-
-@dataclass(frozen=True, slots=True)
-class _Submitter:
-    """A way in which the submitter that is asked for may be written."""
-
-    sql: str = ""
-    id: str = ""
 
 
 def _submitters(own: Principal, filters: Filters) -> list[_Submitter]:
