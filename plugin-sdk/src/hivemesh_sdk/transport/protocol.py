@@ -331,11 +331,13 @@ class MeshProtocol(HttpToolsProtocol):
         # Near the limit of requests each counts for the next one.
         near_limit = self._requests + len(known) >= self._shared
         asked: list[tuple[DirectReply, Asked]] = []
+        app: Application | None = None
         begin, size = 0, len(data)
         for scope, headers, body, end in known:
             if self.flow.write_paused or not direct.takes(scope):
                 break
-            app = self._admit(scope)
+            if app is None or near_limit:  # else what holds for the first one holds for it too
+                app = self._admit(scope)
             self.idle_since = None
             if app is not direct:
                 self._run(asked)
@@ -353,8 +355,8 @@ class MeshProtocol(HttpToolsProtocol):
                 if near_limit:
                     self._run(asked)
                     asked = []
-            if self.transport.is_closing():
-                break
+                    if self.transport.is_closing():
+                        break
         self._run(asked)
         return data[begin:] if begin else data
 

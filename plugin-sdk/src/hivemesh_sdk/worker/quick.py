@@ -64,8 +64,9 @@ class QuickRunner:
     def _answer(
         self, capability: Capability, execution: Execution, job: Job, options: object
     ) -> None:
+        began = self._monotonic()
         try:
-            result = self._called(capability, job, options)
+            result = capability.called(job, options)
             refuse_secrets(result, "the answer")
         except HivemeshError as error:
             execution.fail(problem_of(error))
@@ -74,18 +75,12 @@ class QuickRunner:
             execution.fail(problem_of(error))
         else:
             execution.succeed(result, hashlib.sha256(result).hexdigest(), ())
+        seconds = self._monotonic() - began
+        if seconds >= QUICK_S:
+            self._took_long(capability.id, seconds)
 
-    def _called(self, capability: Capability, job: Job, options: object) -> bytes:
-        began = self._monotonic()
-        try:
-            return capability.called(job, options)
-        finally:
-            self._took(capability.id, self._monotonic() - began)
-
-    def _took(self, name: str, seconds: float) -> None:
+    def _took_long(self, name: str, seconds: float) -> None:
         """Move what makes others wait: once for long, or again and again."""
-        if seconds < QUICK_S:
-            return
         now = self._monotonic()
         debt, since = self._debts.get(name, (0.0, now))
         debt = max(0.0, debt - SHARE * (now - since)) + seconds

@@ -7,8 +7,8 @@ import asyncio
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import NamedTuple, NoReturn
+from functools import lru_cache, partial
+from typing import NoReturn
 
 import msgspec
 import structlog
@@ -26,7 +26,7 @@ from hivemesh_sdk.contracts.pages import FramingError, decode_request
 from hivemesh_sdk.contracts.problems import Problem, problem
 from hivemesh_sdk.contracts.steps import MAX_WAIT_S, StepRequest
 from hivemesh_sdk.errors import FatalError, HivemeshError, InvalidError, NotFoundError
-from hivemesh_sdk.transport.direct import Reply
+from hivemesh_sdk.transport.direct import Asked, Reply
 from hivemesh_sdk.worker.access import Access, Right
 from hivemesh_sdk.worker.asgi import (
     Lines,
@@ -64,6 +64,7 @@ _log = structlog.get_logger("hivemesh.routes")
 _encode = msgspec.json.Encoder().encode
 
 RequestHeaders = Mapping[bytes, bytes]
+Wanted = tuple[str, StepRequest, Bodies, Right]  # what `StepTable.put` takes
 
 
 class StepRoutes:
@@ -93,7 +94,7 @@ class StepRoutes:
 
     def direct(
         self, scope: Scope, headers: RequestHeaders, body: bytes, reply: Reply
-    ) -> "_Asked | None":
+    ) -> Asked | None:
         """Read a `PUT`, to answer it by plain calls: this is what is asked most."""
         given = self._given(headers)
         try:
@@ -107,11 +108,12 @@ class StepRoutes:
             status, document = problem_body(_document(error, scope, headers, given), given)
             reply.answer(status, given, document)
             return None
-        return _Asked(self, wanted, scope, headers, given, reply)
+        return partial(self._put, wanted, scope, headers, given, reply)
 
-    def put(self, asked: "_Asked") -> None:
+    def _put(
+        self, wanted: Wanted, scope: Scope, headers: RequestHeaders, given: Lines, reply: Reply
+    ) -> None:
         """Create the step that a direct request asks for, and answer when there is something to say."""
-        _, wanted, scope, headers, given, reply = asked
         try:
             execution = self._table.put(*wanted)
         except HivemeshError as error:
@@ -182,9 +184,7 @@ class StepRoutes:
             if execution is not None and self._access.is_owner(scope, execution):
                 self._table.settle(execution, attempt)
 
-    def _wanted(
-        self, key: str, scope: Scope, headers: RequestHeaders, body: bytes
-    ) -> tuple[str, StepRequest, Bodies, Right]:
+    def _wanted(self, key: str, scope: Scope, headers: RequestHeaders, body: bytes) -> Wanted:
         caller = self._access.require_holder(scope, headers)  # before anything of the body is read
         request, bodies = decode_request(body)
         right = self._access.begin(caller, headers, key, request, self._table.get(key))
@@ -269,20 +269,6 @@ class StepRoutes:
     async def _status(self, execution: Execution, status: int, send: Send, given: Lines) -> None:
         given += (_JSON_TYPE, _EXECUTION + execution.id.encode())
         await answer(send, status, given, (_encode(execution.status()),))
-
-
-class _Asked(NamedTuple):
-    """A direct request that is read and allowed."""
-
-    routes: StepRoutes
-    wanted: tuple[str, StepRequest, Bodies, Right]
-    scope: Scope
-    headers: RequestHeaders
-    given: Lines
-    reply: Reply
-
-    def __call__(self) -> None:
-        self.routes.put(self)
 
 
 class _Reader(msgspec.Struct, eq=False):
