@@ -7,6 +7,7 @@ import pytest
 from execution_support import TESTER, core, worker
 from fake_workers import Frame, ProblemEvent, ResultEvent, caller
 from hivemesh_platform.execution.held import Verdict
+from hivemesh_platform.execution.ledger import store
 from hivemesh_platform.execution.ledger.group_rules import (
     MAX_MEMBERS,
     GroupSizes,
@@ -222,11 +223,12 @@ async def test_every_attempt_is_kept_with_its_worker(late):
     ids = await submit(running, range(4))
     come(running, one)
     await ended(running, ids)
-    rows = await running.database.read(
-        lambda tx: tx.all("SELECT run, instance, outcome, ended_at FROM attempt ORDER BY run")
-    )
-    assert [row["run"] for row in rows] == sorted(ids)
-    assert all(row["instance"] == "w1" and row["outcome"] == "completed" for row in rows)
+    kept = [
+        await running.database.read(lambda tx, run=run: store.attempts(tx, run, 0, 10))
+        for run in ids
+    ]
+    assert [row["run"] for (row,) in kept] == ids
+    assert all(row["instance"] == "w1" and row["outcome"] == "completed" for (row,) in kept)
 
 
 async def test_a_cancelled_one_stays_cancelled_and_the_others_end(late):

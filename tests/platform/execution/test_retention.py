@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256
 
 import pytest
@@ -15,7 +16,9 @@ from hivemesh_platform.artifacts.kept import KeptDigests
 from hivemesh_platform.artifacts.local import BLOCK, SMALL, LocalArtifactStore
 from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.execution import retention
+from hivemesh_platform.execution.ledger.attempt_sql import keep_in_common
 from hivemesh_platform.execution.ledger.letter_sql import reopen
+from hivemesh_platform.execution.ledger.port import Placed
 from hivemesh_platform.execution.ledger.retention_sql import (
     JOBS,
     bound,
@@ -168,6 +171,27 @@ async def test_the_first_job_of_a_batch_goes_with_its_last_one(kept):
     assert await kept.names("work", "run") == {batch[0], batch[700]}
     await kept.add("UPDATE work SET ended_at = ?", kept.at(6))
     assert (await kept.retention.sweep())["jobs"] == 2
+
+
+async def test_what_attempts_have_in_common_goes_with_the_last_of_their_jobs(kept):
+    where = Placed(instance="w1", identity="i", worker="w 1", explanation="{}", endpoint="")
+    end = "UPDATE work SET attempt_group = ?, ended_at = ? WHERE run = ?"
+
+    def ended_together(tx, jobs, at):
+        group = keep_in_common(tx, jobs, where, at, at)
+        tx.execute_many(end, [(group, at, job) for job in jobs])
+        return group
+
+    groups = []
+    for jobs, days in (
+        ([await kept.job(8), await kept.job(7)], 6),
+        ([await kept.job(6.5), "job_that_is_gone"], 4),
+        (["job_that_was_cancelled_meanwhile"], 7),
+    ):
+        work = partial(ended_together, jobs=jobs, at=kept.at(days))
+        groups.append(await kept.database.write(work))
+    await kept.retention.sweep()
+    assert await kept.names("attempt_group", "id") == {groups[1]}
 
 
 async def test_an_interrupted_removal_is_gone_on_with(kept):

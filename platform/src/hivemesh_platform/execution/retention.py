@@ -18,6 +18,7 @@ from hivemesh_sdk.contracts.api import RetentionView
 from hivemesh_platform.artifacts.kept import KeptDigests
 from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.execution.ledger import retention_sql as sql
+from hivemesh_platform.execution.ledger.attempt_sql import due_groups, remove_groups
 from hivemesh_platform.execution.ledger.port import milliseconds
 from hivemesh_platform.execution.runs.engine import RunEngine
 from hivemesh_platform.settings import RetentionSettings
@@ -130,6 +131,9 @@ class Retention:
                 ),
             }
             await self._remove_rows(check)
+            await self._in_groups(
+                due_groups, remove_groups, "", self._before(self._settings.jobs_days), check
+            )
             counts |= await self._remove_files(await self._kept(check), check)
             for name, count in counts.items():
                 self.removed.counts[name] = self.removed.counts.get(name, 0) + count

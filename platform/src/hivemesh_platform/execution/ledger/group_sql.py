@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import msgspec
 
+from hivemesh_platform.execution.ledger.attempt_sql import keep_in_common
 from hivemesh_platform.execution.ledger.claim_sql import claim_of
 from hivemesh_platform.execution.ledger.port import JobEnd, Placed, Travel
 from hivemesh_platform.execution.model import Fence, WorkKey
@@ -19,16 +20,8 @@ _HELD = """
 _COMPLETED = f"""
 WITH held (run, node, seq, attempt, epoch, output) AS ({{rows}})
 UPDATE work SET state = 'completed', ended_at = ?, output = held.output, problem = NULL,
-       instance = ?
+       instance = ?, attempt_group = ?
   FROM held WHERE {_HELD} AND work.state || '' = 'running'
-"""  # noqa: S608 - as written above
-_ATTEMPTED = f"""
-WITH held (run, node, seq, attempt, epoch) AS ({{rows}})
-INSERT INTO attempt (run, node, seq, attempt, instance, identity, worker, explanation, started_at,
-                     ended_at, outcome)
-SELECT work.run, work.node, work.seq, work.attempt, ?, ?, ?, ?, ?, ?, 'completed'
-  FROM held CROSS JOIN work WHERE {_HELD} AND work.state = 'completed'
-ON CONFLICT DO NOTHING
 """  # noqa: S608 - as written above
 _QUEUED = f"""
 WITH held (run, node, seq, attempt, epoch) AS ({{rows}})
@@ -116,11 +109,9 @@ def _travel(row: Row) -> Travel:
 
 def finish(tx: Transaction, ends: Sequence[JobEnd], placed: Placed, began: int, now: int) -> None:
     """End those that are still held by their fences."""
-    held = [_held(one.key, one.fence) for one in ends]
-    outputs = [(*one, end.output) for one, end in zip(held, ends, strict=True)]
-    tx.send_rows(_COMPLETED, outputs, (now, placed.instance))
-    where = (placed.instance, placed.identity, placed.worker, placed.explanation, began, now)
-    tx.send_rows(_ATTEMPTED, held, where)
+    outputs = [(*_held(one.key, one.fence), one.output) for one in ends]
+    group = keep_in_common(tx, [one.key.run for one in ends], placed, began, now)
+    tx.send_rows(_COMPLETED, outputs, (now, placed.instance, group))
 
 
 def release(

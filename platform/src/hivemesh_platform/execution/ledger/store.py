@@ -4,6 +4,7 @@ from itertools import groupby
 
 from hivemesh_sdk.contracts.names import DEFAULT_PRIORITY
 
+from hivemesh_platform.execution.ledger import attempt_sql
 from hivemesh_platform.execution.model import JOB_NODE
 from hivemesh_platform.storage.transaction import Row, Transaction
 
@@ -109,15 +110,18 @@ def rejected(tx: Transaction, run_id: str, after: int, limit: int) -> list[Row]:
 def attempts(tx: Transaction, run_id: str, after: int, limit: int) -> list[Row]:
     """Return attempts in the order of their start, behind an offset."""
     return tx.all(
-        """SELECT * FROM attempt WHERE run = ?
-            ORDER BY started_at, node, seq, attempt LIMIT ? OFFSET ?""",
-        (run_id, limit, after),
+        f"""SELECT * FROM {attempt_sql.attempts_of(run_id)} WHERE run = :run
+             ORDER BY started_at, node, seq, attempt LIMIT :limit OFFSET :after""",  # noqa: S608 - as written there
+        {"run": run_id, "limit": limit, "after": after},
     )
 
 
 def attempts_of(tx: Transaction, run_id: str) -> int:
     """Return how many attempts there were."""
-    row = tx.one("SELECT count(*) AS n FROM attempt WHERE run = ?", (run_id,))
+    row = tx.one(
+        f"SELECT count(*) AS n FROM {attempt_sql.attempts_of(run_id)} WHERE run = :run",  # noqa: S608 - as above
+        {"run": run_id},
+    )
     return 0 if row is None else int(row["n"])
 
 

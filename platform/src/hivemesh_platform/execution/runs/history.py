@@ -1,8 +1,8 @@
 """What happened to steps: every attempt, what one instance ran, and whose worker went away."""
 
 import re
-from dataclasses import asdict, dataclass
-from itertools import count
+from heapq import merge
+from itertools import count, islice
 from typing import Any
 
 from hivemesh_sdk.clock import Clock
@@ -15,6 +15,12 @@ from hivemesh_sdk.contracts.names import parse_step_key, step_key
 from hivemesh_sdk.errors import InvalidError
 
 from hivemesh_platform.access.model import Principal
+from hivemesh_platform.execution.ledger.attempt_sql import (
+    Place,
+    attempts_of,
+    in_common_at,
+    place_of,
+)
 from hivemesh_platform.execution.ledger.port import milliseconds
 from hivemesh_platform.execution.runs import subjects
 from hivemesh_platform.execution.runs.views import iso, json_of
@@ -22,7 +28,7 @@ from hivemesh_platform.storage.database import Database
 from hivemesh_platform.storage.transaction import Row, Transaction, Value
 
 _ATTEMPTS = """
-SELECT * FROM attempt
+SELECT * FROM {attempts}
  WHERE run = :run AND (:node = '' OR node = :node) AND (:seq < 0 OR seq = :seq)
  ORDER BY node, seq, attempt LIMIT :limit OFFSET :after
 """
@@ -52,33 +58,18 @@ SCANNED = 500  # rows read at once until enough of them may be seen
 MOST_SCANNED = 2000  # for one page: a page may be empty and name a next one
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a page of an instance's history begins: behind this attempt."""
-
-    at: int
-    run: str = ""
-    node: str = ""
-    seq: int = 0
-    attempt: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.at}:{self.attempt}:{step_key(self.run, self.node, self.seq)}"
-
-
-_PLACE = ("started_at", "run", "node", "seq", "attempt")
 _PLACE_TEXT = re.compile("([0-9]{1,18}):([0-9]{1,9}):(.+)")
-_NEWEST = _Place(1 << 62)
+_NEWEST = Place(1 << 62)
 
 
-def _place(text: str) -> _Place:
+def _place(text: str) -> Place:
     """Raise InvalidError where it is none."""
     if not text:
         return _NEWEST
     parts = _PLACE_TEXT.fullmatch(text)
     try:
         if parts is not None:
-            return _Place(int(parts[1]), *parse_step_key(parts[3]), int(parts[2]))
+            return Place(int(parts[1]), *parse_step_key(parts[3]), int(parts[2]))
     except ValueError:
         pass
     message = f"{text!r} is no place in a history; take `next` of the page before"
@@ -98,7 +89,9 @@ class History:
         """Return the attempts of a run or job, of one step or batch where it is named."""
         names: dict[str, Value] = {"run": run, "node": node, "seq": seq, "limit": limit + 1}
         first = max(0, after - 1)  # the one before is needed for the gap
-        rows = await self._database.read(lambda tx: tx.all(_ATTEMPTS, {**names, "after": first}))
+        names["after"] = first
+        sql = _ATTEMPTS.format(attempts=attempts_of(run))
+        rows = await self._database.read(lambda tx: tx.all(sql, names))
         now = milliseconds(self._clock)
         befores = [None, *rows]
         views = [_attempt(row, before, now) for row, before in zip(rows, befores, strict=False)]
@@ -114,14 +107,12 @@ class History:
             found: list[InstanceAttemptView] = []
             place, size = start, limit  # most may see all of it
             now, seen, looked = milliseconds(self._clock), dict[str, bool](), 0
-            names: dict[str, Value] = {"instance": instance, "tenant": principal.tenant}
             while True:
-                names |= {"limit": size + 1, **asdict(place)}
-                rows = tx.all(_AT_INSTANCE, names)
+                rows = _at(tx, instance, principal.tenant, place, size + 1)
                 for row in rows[:size]:
                     if len(found) == limit:
                         return found, str(place)
-                    place = _Place(*(row[name] for name in _PLACE))
+                    place = place_of(row)
                     if row["run"] not in seen:
                         seen[row["run"]] = _is_seen(tx, row, principal)
                     if seen[row["run"]]:
@@ -156,6 +147,14 @@ class History:
             return found[:limit]
 
         return await self._database.read(read)
+
+
+def _at(tx: Transaction, instance: str, tenant: str, place: Place, limit: int) -> list[Row]:
+    """The next attempts at an instance behind a place, newest first."""
+    names: dict[str, Value] = {"instance": instance, "tenant": tenant, "limit": limit}
+    rows = tx.all(_AT_INSTANCE, {**names, **place._asdict()})
+    in_common = in_common_at(tx, instance, tenant, place)
+    return list(islice(merge(rows, in_common, key=place_of, reverse=True), limit))
 
 
 def _is_seen(tx: Transaction, row: Row, principal: Principal) -> bool:
