@@ -468,7 +468,7 @@ async def test_question_of_health_with_a_known_head_is_answered_however_many_oth
         assert (await busy.answer())[0] == 200
 
 
-async def test_peer_is_judged_on_each_of_them(mesh_of, wire, until):
+async def test_peer_is_judged_when_they_are_read(mesh_of, wire, until):
     app = Echo()
     async with mesh_of(app) as mesh:
         connection = await wire(mesh)
@@ -479,6 +479,7 @@ async def test_peer_is_judged_on_each_of_them(mesh_of, wire, until):
         assert status == 401
         assert b"peer-certificate-expired" in body
         assert await connection.rest() == b""
+        assert app.waiting == {}
 
 
 async def test_closing_waits_for_all_of_them(mesh_of, wire, until):

@@ -1,4 +1,4 @@
-"""Whether the peer of a connection may go on: read once in the handshake, judged on every request."""
+"""Whether the peer of a connection may go on: read in the handshake, judged at each read of requests."""
 
 import ssl
 from collections.abc import Sequence
