@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Self
 
 import psycopg
 from psycopg import errors, pq
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader, Transformer
 
 from hivemesh_platform.storage.transaction import Parameters, Row, Value
 
@@ -55,42 +57,45 @@ class Column(bytes):
         return made
 
 
-class _Layout(NamedTuple):
-    """The columns of an answer, and how their text is read."""
-
-    places: Mapping[str, int]
-    loads: Sequence[Callable[[bytes], Any]]
-
-
 class WireRow:
-    """A row of an answer; a value is read when somebody asks for it."""
+    """A row of an answer."""
 
-    __slots__ = ("_layout", "_number", "_result")
+    __slots__ = ("_places", "_values")
 
-    def __init__(self, result: Result, number: int, layout: _Layout) -> None:
-        self._result = result
-        self._number = number
-        self._layout = layout
+    def __init__(self, values: tuple[Any, ...], places: Mapping[str, int]) -> None:
+        self._values = values
+        self._places = places
 
     def __getitem__(self, key: str | int, /) -> Any:
         """Return one value."""
-        place = self._layout.places[key] if isinstance(key, str) else key
-        if not 0 <= place < len(self._layout.loads):
-            raise IndexError(place)
-        data = self._result.get_value(self._number, place)
-        return None if data is None else self._layout.loads[place](data)
+        return self._values[self._places[key] if isinstance(key, str) else key]
 
     def __iter__(self) -> Iterator[Any]:
         """Return the values in the order of the columns."""
-        return (self[place] for place in range(len(self._layout.loads)))
+        return iter(self._values)
 
     def __len__(self) -> int:
         """Return the number of columns."""
-        return len(self._layout.loads)
+        return len(self._values)
 
     def keys(self) -> list[str]:
         """Return the names of the columns."""
-        return list(self._layout.places)
+        return list(self._places)
+
+
+class _Number(Loader):
+    """A sum of integers is `numeric` to PostgreSQL and an integer to us."""
+
+    def load(self, data: Buffer) -> int | float:
+        text = bytes(data)
+        return float(text) if b"." in text or b"N" in text else int(text)
+
+
+class _Truth(Loader):
+    """Booleans are integers to us."""
+
+    def load(self, data: Buffer) -> int:
+        return int(bytes(data) == b"t")
 
 
 class Wire:
@@ -110,10 +115,13 @@ class Wire:
         self._poll = select.poll()
         self._poll.register(self._pgconn.socket, select.POLLIN)
         self._statements: dict[Key, _Statement] = {}
-        self._layouts: dict[str, _Layout] = {}
+        self._places: dict[str, dict[str, int]] = {}  # of the columns, by statement
         self._fresh: list[Key] = []  # prepared in this transaction, and so perhaps in vain
         self._number = 0
         self._expected: deque[str] = deque()  # what was sent and not answered yet
+        connection.adapters.register_loader("numeric", _Number)
+        connection.adapters.register_loader("bool", _Truth)
+        self._reader = Transformer(connection)
         self._pgconn.enter_pipeline_mode()
 
     @property
@@ -155,16 +163,20 @@ class Wire:
         ]
 
     def _rows(self, sql: str, result: Result) -> list[Row]:
+        """Read all rows at once: the driver does so in a tenth of the time of value by value."""
         if not result.ntuples:
             return []
-        layout = self._layout(sql, result)
-        return [WireRow(result, number, layout) for number in range(result.ntuples)]
+        places = self._places_of(sql, result)
+        self._reader.set_pgresult(result)
+        found = self._reader.load_rows(0, result.ntuples, tuple)
+        self._reader.set_pgresult(None)  # its memory is of no use any more
+        return [WireRow(values, places) for values in found]
 
     def row(self, sql: str, parameters: Parameters = ()) -> Row | None:
         """Run a statement and return its first row."""
         self.send(sql, parameters)
-        result = self._answer()
-        return WireRow(result, 0, self._layout(sql, result)) if result.ntuples else None
+        rows = self._rows(sql, self._answer())
+        return rows[0] if rows else None
 
     def commit(self) -> bool:
         """End the transaction; False where nothing of it was kept, because a statement failed."""
@@ -213,16 +225,14 @@ class Wire:
         self._fresh.append(key)
         return made
 
-    def _layout(self, sql: str, result: Result) -> _Layout:
-        found = self._layouts.get(sql)
-        if found is None or len(found.loads) != result.nfields:
-            columns = range(result.nfields)
-            places: dict[str, int] = {}
-            for place in columns:
-                places.setdefault(result.fname(place).decode(), place)
-            found = _Layout(places, [_LOADS.get(result.ftype(one), _text) for one in columns])
-            if len(self._layouts) < PREPARED:
-                self._layouts[sql] = found
+    def _places_of(self, sql: str, result: Result) -> dict[str, int]:
+        found = self._places.get(sql)
+        if found is None or len(found) != result.nfields:
+            found = {}
+            for place in range(result.nfields):
+                found.setdefault(result.fname(place).decode(), place)
+            if len(self._places) < PREPARED:
+                self._places[sql] = found
         return found
 
     def _answer(self) -> Result:
@@ -373,23 +383,6 @@ def _text_element(value: str) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
-def _text(data: bytes) -> str:
-    return data.decode()
-
-
-def _number(data: bytes) -> int | float:
-    """A sum of integers is `numeric` to PostgreSQL and an integer to us."""
-    return float(data) if b"." in data or b"N" in data else int(data)
-
-
-def _truth(data: bytes) -> int:
-    return int(data == b"t")
-
-
-def _bytes(data: bytes) -> bytes:
-    return bytes.fromhex(data[2:].decode())
-
-
 _ARRAY = struct.Struct(">iiIii")  # dimensions, whether some are null, type, length, first index
 _LENGTH = struct.Struct(">i")
 _INTEGER = struct.Struct(">iq")
@@ -399,17 +392,6 @@ _ELEMENTS: dict[type, tuple[str, int, Callable[[Any], bytes]]] = {
     str: ("text", 25, _text_element),
     int: ("bigint", 20, lambda value: _INTEGER.pack(8, value)),
     float: ("double precision", 701, lambda value: _FLOAT.pack(8, value)),
-}
-_LOADS: dict[int, Callable[[bytes], Any]] = {
-    16: _truth,
-    17: _bytes,
-    20: int,
-    21: int,
-    23: int,
-    26: int,
-    700: float,
-    701: float,
-    1700: _number,
 }
 
 
