@@ -29,6 +29,7 @@ from hivemesh_platform.storage.transaction import Transaction
 DAY_MS = 86_400_000
 GROUP = 50  # runs of one transaction
 ROWS = 500  # or so many rows of a run, or jobs, of which each is one
+IN_COMMON = 10  # or so many rows that jobs have in common, each of hundreds
 READ_GROUP = 500
 PAUSE_S = 0.02
 UNREFERENCED_S = 86_400.0  # longer than any step: what it has stored is named by its answer
@@ -131,9 +132,8 @@ class Retention:
                 ),
             }
             await self._remove_rows(check)
-            await self._in_groups(
-                due_groups, remove_groups, "", self._before(self._settings.jobs_days), check
-            )
+            jobs_before = self._before(self._settings.jobs_days)
+            await self._in_groups(due_groups, remove_groups, "", jobs_before, check, IN_COMMON)
             counts |= await self._remove_files(await self._kept(check), check)
             for name, count in counts.items():
                 self.removed.counts[name] = self.removed.counts.get(name, 0) + count
