@@ -72,7 +72,7 @@ async def test_a_source_is_suspended_after_two_pages_and_goes_on(sample):
     first = await sample.put("sample.endless@1", "source", key=key)
     await until(lambda: sample.server.status().executions[0].state == "suspended")
     status = sample.server.status().executions[0]
-    assert status.buffered_bytes <= 16 * 1024 * 1024 + 64 * 1024
+    assert status.buffered_bytes <= 8 * 1024 * 1024 + 64 * 1024
     after = first.frames[-1].event.no
     answer = await sample.events(key, first.execution, after)
     assert answer.frames[0].event.no == after + 1

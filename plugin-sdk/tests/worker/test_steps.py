@@ -518,10 +518,10 @@ def test_progress_that_nobody_has_read_is_replaced(table):
     assert execution.last_no == 2
 
 
-def test_a_page_holds_at_most_8_mib_and_at_least_one_event(table, runner):
+def test_a_page_holds_at_most_4_mib_and_at_least_one_event(table, runner):
     execution = read(table)
     for _ in range(3):
-        runner.runs[0].emit(b"x" * 4_000_000)
+        runner.runs[0].emit(b"x" * 2_000_000)
     assert len(execution.page(0)) == 4
     runner.runs[0].emit(b"x" * 9_000_000)
     assert len(execution.page(3)) == 2

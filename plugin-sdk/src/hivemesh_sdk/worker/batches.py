@@ -24,6 +24,7 @@ from hivemesh_sdk.worker.records import Rejected
 MAX_REJECTED_HELD = 500  # so that a file without one good record takes no memory
 MAX_CHECKPOINT_BYTES = 256 * 1024
 MAX_ANSWER_BYTES = 12 * 1024 * 1024  # a batch or result that travels inside one page
+_SCRATCH_BYTES = 64 * 1024  # of it no more is kept for the next record
 _UNCHANGING = (int, str, float, bytes, type(None))
 
 Emit = Callable[[Sequence[Rejected], "Batch | None"], None]
@@ -272,6 +273,8 @@ def _line(record: object, scratch: bytearray) -> bytes:
     try:
         _encode_into(record, scratch)
         line = bytes(scratch)
+        if len(line) > _SCRATCH_BYTES:
+            scratch.clear()
     except UNWRITABLE:
         line = encode_record(record)
     if isinstance(record, msgspec.Raw) and b"\n" in line:

@@ -13,7 +13,7 @@ from hivemesh_sdk.contracts.artifacts import Artifact
 from hivemesh_sdk.contracts.problems import Problem
 from hivemesh_sdk.contracts.steps import Bodies, Encoding, InputPart, Limits, StepKind
 
-CREDIT_BYTES = 16 * 1024 * 1024  # two pages may wait to be acknowledged
+CREDIT_BYTES = 8 * 1024 * 1024  # two full pages may wait to be acknowledged
 BLOCK_BYTES = 2 * 1024 * 1024  # an artifact is read block by block, one ahead
 MAX_DOCUMENT_BYTES = 2 * 1024 * 1024
 MAX_BODY_BYTES = 80 * 1024 * 1024

@@ -35,6 +35,7 @@ from hivemesh_sdk.worker.failures import trace_of
 
 UNARY = frozenset({"call", "add", "merge", "result"})  # one result and nothing else
 ENTRY_BYTES = 1500  # what an entry without events takes
+FULL_PAGE_BYTES = MAX_PAGE_BYTES // 2  # more would only be held at both ends at once
 MEMBER_WAKES_S = 0.05  # answers of small calls are gathered for a moment
 PROGRESS_WAKES_S = 2.0  # a reader who waits for longer is told how far it is
 
@@ -236,7 +237,7 @@ class Execution(msgspec.Struct, eq=False):
             if event.no <= after:
                 continue
             size += event.size
-            if chunks and size > MAX_PAGE_BYTES:
+            if chunks and size > FULL_PAGE_BYTES:
                 break
             chunks.append(event.line)
             if event.body:
