@@ -11,10 +11,11 @@ SAMPLE = ROOT / "platform/src/hivemesh_platform/samples/email/sample.mbox"
 
 def archive(size: int) -> Path:
     """An mbox of at least `size` bytes in bench/scratch, made once."""
-    path = WORK / f"archive-{size // 1_000_000}.mbox"
+    source = _base()
+    path = WORK / f"{source.stem}-{size // 1_000_000}.mbox"
     if path.exists() and path.stat().st_size >= size:
         return path
-    base = _base().read_bytes()
+    base = source.read_bytes()
     with path.open("wb") as file:
         while file.tell() < size:
             file.write(base)
