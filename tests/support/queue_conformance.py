@@ -10,7 +10,7 @@ NOW = 1_000_000
 WORK, OTHER = "test.work@1", "test.other@1"
 
 
-def jobs(prefix, count, *, submitter="a", priority=5, capability=WORK, key=""):
+def jobs(prefix, count, *, submitter="a", priority=5, capability=WORK, key="", together=""):  # noqa: PLR0913 - what a job may have
     return [
         NewJob(
             id=f"job_{prefix}{number:05d}",
@@ -19,6 +19,7 @@ def jobs(prefix, count, *, submitter="a", priority=5, capability=WORK, key=""):
             priority=priority,
             spec="{}",
             limit_key=key,
+            together=together,
         )
         for number in range(count)
     ]
@@ -57,8 +58,8 @@ class QueueConformance:
 
     @pytest.fixture
     async def claim(self, ledger, write):
-        async def claim(limit=1, capability=WORK, now=NOW):
-            return await write(lambda tx: ledger.claim(tx, capability, limit, now))
+        async def claim(limit=1, capability=WORK, now=NOW, size=1):
+            return await write(lambda tx: ledger.claim(tx, capability, limit, now, size))
 
         return claim
 
@@ -98,6 +99,20 @@ class QueueConformance:
             return row["state"], row["reason"]
 
         return state
+
+    @pytest.mark.parametrize(
+        ("first", "second", "taken"),
+        [("a", "a", 8), ("a", "b", 7), ("", "", 2), ("a", "", 4), ("", "a", 2)],
+    )
+    async def test_so_many_that_may_travel_together_take_one_slot(
+        self, submit, claim, first, second, taken
+    ):
+        await submit("a", 3, together=first)
+        await submit("b", 9, together=second)
+        order = [*(f"job_a{n:05d}" for n in range(3)), *(f"job_b{n:05d}" for n in range(9))]
+        claims = await claim(2, size=4)
+        assert [one.key.run for one in claims] == order[:taken]
+        assert (await claim(1))[0].key.run == order[taken]
 
     async def test_one_high_among_a_thousand_queued_starts_next(self, submit, claim, started):
         await submit("background", 1000)

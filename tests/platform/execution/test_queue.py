@@ -22,6 +22,7 @@ class TestQueue(QueueConformance):
         ("statement", "index"),
         [
             (claim_sql._CLAIM, "work_claimable"),
+            (claim_sql._CLAIM_ALIKE, "work_claimable"),
             (claim_sql._BRING_FORWARD, "work_delayed"),
             (limit_sql._CANDIDATES, "work_claimable"),
             (limit_sql._SET_FREE, "work_parked"),

@@ -49,7 +49,7 @@ SELECT together, retries, crashes FROM work
 """
 _CLAIM = """
 WITH chosen AS MATERIALIZED (
-     SELECT run, node, seq FROM work
+     SELECT run, node, seq, together, retries, crashes FROM work
       WHERE state = 'queued' AND capability = :capability AND not_before <= :now
       ORDER BY rank LIMIT :limit {skip_locked})
 UPDATE work SET state = 'running', attempt = attempt + 1, epoch = epoch + 1, reason = '',
@@ -59,6 +59,11 @@ UPDATE work SET state = 'running', attempt = attempt + 1, epoch = epoch + 1, rea
 RETURNING run, node, seq, kind, capability, attempt, epoch, rank, spec, retries, crashes, instance,
           suspect, halved, input, together, limit_key
 """
+_ALIKE = """
+   AND (SELECT min(together) = max(together) AND min(together) != ''
+           AND max(retries) = 0 AND max(crashes) = 0 FROM chosen)
+"""  # all that are chosen may travel together
+_CLAIM_ALIKE = _CLAIM.replace("RETURNING", f"{_ALIKE}RETURNING")
 _READY = """
 SELECT ? AS capability
  WHERE (SELECT 1 FROM work WHERE state = 'queued' AND capability = ? AND not_before <= ?
@@ -138,20 +143,9 @@ def claim(
     `size` jobs that may travel together count as one. Fewer where limits say so.
     """
     gate = Gate(tx, capability, now)
-    slots = limit
-    limit = gate.admit(limit * size)
-    if limit > slots:
-        limit = _fitting(tx, {"capability": capability, "now": now, "limit": limit}, slots, size)
-    if limit <= 0:
-        return []
-    names: dict[str, Value] = {
-        "capability": capability,
-        "limit": limit,
-        "now": now,
-        "replica": standing.replica,
-        "replica_epoch": standing.epoch,
-    }
-    rows = tx.all(_CLAIM.format(skip_locked=tx.skip_locked), names)
+    most = gate.admit(limit * size)
+    following: dict[str, Value] = {"capability": capability, "now": now}
+    rows = _take(tx, following, standing, most, limit, size) if most > 0 else []
     if not rows:
         return []
     gate.claimed(rows)
@@ -242,6 +236,27 @@ def _like(kind: StepKind, capability: str, together: str, spec: str) -> Claim:
         output_class=right.output_class,
         together=together,
     )
+
+
+def _take(
+    tx: Transaction,
+    following: dict[str, Value],
+    standing: Standing,
+    most: int,
+    slots: int,
+    size: int,
+) -> list[Row]:
+    """Hold rows; where all that follow may travel together, one statement finds that as well."""
+    held: dict[str, Value] = {"replica": standing.replica, "replica_epoch": standing.epoch}
+    if most > slots:
+        names = following | {"limit": most}
+        rows = tx.all(_CLAIM_ALIKE.format(skip_locked=tx.skip_locked), names | held)
+        if rows:
+            return rows
+        most = _fitting(tx, names, slots, size)
+    if not most:
+        return []
+    return tx.all(_CLAIM.format(skip_locked=tx.skip_locked), following | held | {"limit": most})
 
 
 def _fitting(tx: Transaction, names: dict[str, Value], slots: int, size: int) -> int:
