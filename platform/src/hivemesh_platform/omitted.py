@@ -1,4 +1,4 @@
-"""Leaves out what libraries import and the platform's process never uses: 20 MiB beside its 120."""
+"""Leaves out what libraries import and the platform's process never uses: 18 MiB beside its 120."""
 
 import sys
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from types import ModuleType
 # whether it is a model of Pydantic 1, of which there are none.
 UNUSED = ("rich", "pygments", "pydantic.v1")
 _POSTGRES = "psycopg"
-_COMMAND = "uvicorn.main"  # with it click, reloading and processes; we take its HTTP protocol alone
+_COMMAND = "uvicorn.main"  # with it reloading and processes; we take its HTTP protocol alone
 
 
 def omit_unused() -> None:
