@@ -1,13 +1,17 @@
 """Artifacts through executor and front: blocks, digests, grants, direct batches."""
 
 import json
+import threading
+from hashlib import sha256
 
 import msgspec
 import pytest
 import zstandard
 from hivemesh_sdk.contracts.artifacts import Artifact
 from hivemesh_sdk.contracts.steps import InputPart
+from hivemesh_sdk.errors import RetryableError
 from hivemesh_sdk.worker.channel import BLOCK_BYTES
+from hivemesh_sdk.worker.remote_artifacts import BlockReader
 
 pytestmark = pytest.mark.integration
 
@@ -50,6 +54,36 @@ async def test_damage_in_an_earlier_block_is_noticed_before_the_last_one_is_read
     (sample.platform.folder / reference.sha256).write_bytes(b"y" + content[1:])
     answer = await sample.put("sample.read@1", inputs=document(reference))
     assert answer.failure.type.endswith(":artifact-damaged")
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_where_no_more_threads_are_allowed_blocks_are_checked_in_place(monkeypatch, damaged):
+    blocks = [b"x" * BLOCK_BYTES, b"y" * BLOCK_BYTES, b"z"]
+    reference = Artifact(sha256=sha256(b"".join(blocks)).hexdigest(), size=2 * BLOCK_BYTES + 1)
+    if damaged:
+        blocks[0] = b"w" + blocks[0][1:]
+
+    def refuse(thread):
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    class Line:
+        def next_call(self):
+            return 1
+
+        def ask(self, question):
+            return question.offset // BLOCK_BYTES
+
+        def wait(self, number):
+            return blocks[number]
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    reader = BlockReader(Line(), reference, 0)
+    if damaged:
+        with pytest.raises(RetryableError, match="arrived damaged"):
+            reader.read()
+    else:
+        assert reader.read() == b"".join(blocks)
 
 
 async def test_an_empty_artifact_is_read(sample):

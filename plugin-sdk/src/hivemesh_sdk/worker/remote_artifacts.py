@@ -195,8 +195,13 @@ class BlockReader:
         if self._hashing is not None:
             self._hashing.join()
         if self._waiting is not None:
-            self._hashing = threading.Thread(target=digest.update, args=(block,), daemon=True)
-            self._hashing.start()
+            hashing = threading.Thread(target=digest.update, args=(block,), daemon=True)
+            try:
+                hashing.start()
+            except RuntimeError:  # no more threads are allowed here
+                digest.update(block)
+            else:
+                self._hashing = hashing
             return
         digest.update(block)
         if digest.hexdigest() != self._reference.sha256:
