@@ -6,6 +6,7 @@ import pytest
 from hivemesh_platform.access.model import Principal
 from hivemesh_platform.execution.ledger import batch_sql
 from hivemesh_platform.execution.ledger.batch_sql import Counts, Ends
+from hivemesh_platform.execution.ledger.retention_sql import remove_jobs
 from hivemesh_platform.execution.ledger.store import pending, totals
 from hivemesh_platform.execution.runs import history, subjects
 from hivemesh_platform.execution.runs.history import History
@@ -286,6 +287,29 @@ async def test_batches_of_a_capability_or_submitter_are_listed_by_their_first_jo
     assert await pages_of(database, by_name, ALL, 4) == [r[0] for r in firsts if r[1] == "c1"]
     by_submitter = Filters(kind="capability", batches=True, submitter="ben")
     assert await pages_of(database, by_submitter, ALL, 4) == [r[0] for r in firsts if r[2] == BEN]
+
+
+@pytest.mark.parametrize("who", [ALL, principal("run:capability/*", name=BEN)])
+async def test_jobs_whose_batch_lost_its_first_one_before_stand_in_every_list(mixed, who):
+    database, rows = mixed
+    orphans = [(f"{id_of('job', 24)}-{n:06d}", "c1", BEN, "failed", 1, 1) for n in (2, 5)]
+    await database.write(lambda tx: tx.execute_many(JOB, orphans))
+    named = [(row[0],) for row in orphans]
+    sql = "INSERT INTO orphan_job (run) VALUES (?)"
+    await database.write(lambda tx: tx.execute_many(sql, named))
+    expected = [
+        row[0]
+        for row in sorted([*rows, *orphans], reverse=True)
+        if row[1] == "c1" and row[2] == BEN
+    ]
+    for state in ("", "failed"):
+        filters = Filters(kind="capability", name="c1", submitter=BEN, state=state)
+        states = {row[0]: row[3] for row in [*rows, *orphans]}
+        assert await pages_of(database, filters, who, 7) == [
+            one for one in expected if not state or states[one] == state
+        ]
+    await database.write(lambda tx: remove_jobs(tx, [row[0] for row in orphans], 2))
+    assert await database.read(lambda tx: tx.all("SELECT run FROM orphan_job")) == []
 
 
 @pytest.mark.parametrize("kind", ["pipeline", "capability"])

@@ -63,3 +63,37 @@ async def test_what_was_under_way_ends_once_and_what_had_ended_is_served(folder)
         assert await platform.output(run.id, "total") == str(sum(DOUBLED)).encode()
         assert [job.outputs["result"]["value"] for job in jobs] == [{"a": 2}]
         assert answered.outputs["result"]["value"] == {"a": 1}
+
+
+WORK = """INSERT INTO work (run, node, seq, kind, capability, submitter, rank, state, created_at,
+          ended_at, spec, attempt_group, tenant) VALUES (:run, 'job', 0, 'call', 'a.do@1', 'x', 1,
+          'completed', 1, 1, '{}', :tenant, :tenant)"""
+COMMON = """INSERT INTO attempt_group (id, instance, identity, worker, explanation, started_at,
+            ended_at, runs) VALUES (:tenant, 'w1', 'i', 'w 1', '{}', 1, 1, '[]')"""
+
+
+def upgraded(schema, *filled):
+    """Fill a database of the version before and bring it to this one."""
+    migrate.run_migrations(schema, "0016")
+    with migrate._connected(schema) as connection:
+        for sql, rows in filled:
+            connection.execute(sa.text(sql), rows)
+    migrate.upgrade(schema)
+    return migrate._connected(schema)
+
+
+def test_jobs_whose_batch_has_lost_its_first_one_are_named(folder):
+    whole, headless, lone = (f"job_{number:032x}" for number in range(3))
+    jobs = [f"{whole}-000001", f"{whole}-000002", f"{headless}-000002", f"{headless}-000004", lone]
+    rows = [{"run": job, "tenant": "default"} for job in jobs]
+    with upgraded(place_in(folder).schema, (WORK, rows)) as connection:
+        found = connection.execute(sa.text("SELECT run FROM orphan_job ORDER BY run"))
+        assert list(found.scalars()) == jobs[2:4]
+
+
+def test_attempts_in_common_have_the_tenant_of_their_jobs(folder):
+    rows = [{"run": f"job_{tenant}", "tenant": tenant} for tenant in ("default", "other")]
+    tenants = [{"tenant": row["tenant"]} for row in rows]
+    with upgraded(place_in(folder).schema, (WORK, rows), (COMMON, tenants)) as connection:
+        found = connection.execute(sa.text("SELECT id, tenant FROM attempt_group ORDER BY id"))
+        assert [tuple(row) for row in found] == [("default", "default"), ("other", "other")]

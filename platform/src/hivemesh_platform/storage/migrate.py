@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from hivemesh_platform.storage.server import Server
 
-HEAD = "0016"  # the newest file of migrations/versions
+HEAD = "0017"  # the newest file of migrations/versions
 _MIGRATIONS = Path(__file__).parent / "migrations"
 CONNECT_AGAIN_S = 0.5
 _PATIENTLY = "SET LOCAL idle_in_transaction_session_timeout = '60s'"  # a busy machine is no loss

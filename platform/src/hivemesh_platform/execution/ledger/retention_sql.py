@@ -23,18 +23,23 @@ SELECT id, labels FROM run
    AND NOT EXISTS (SELECT 1 FROM run AS later WHERE later.backfill_of = run.id
                       AND later.backfill_of != '' AND later.ended_at IS NULL)
 """
-_JOB_DUE = """
-SELECT run AS id FROM work
- WHERE run > :after AND run < :bound AND node = 'job' AND seq = 0 AND ended_at < :before
-   AND NOT EXISTS (SELECT 1 FROM dead_letter AS letter
-                    WHERE letter.run = work.run
-                      AND (letter.state = 'open' OR letter.settled_at >= :before))
+_HAS_LETTER = """
+EXISTS (SELECT 1 FROM dead_letter AS letter
+         WHERE letter.run = {job}.run AND (letter.state = 'open' OR letter.settled_at >= :before))
 """
 _IS_LAST = """
    AND (substr(run, 37) != '-000001' OR NOT EXISTS (
         SELECT 1 FROM work AS other
-         WHERE other.run > work.run AND other.run < substr(work.run, 1, 36) || '.'))
+         WHERE other.run > work.run AND other.run < substr(work.run, 1, 36) || '.'{kept}))
 """  # a batch is found by its first job
+_OTHER_KEPT = f"""
+           AND (other.ended_at IS NULL OR other.ended_at >= :before
+                OR {_HAS_LETTER.format(job="other")})"""
+_JOB_DUE = f"""
+SELECT run AS id FROM work
+ WHERE run > :after AND run < :bound AND node = 'job' AND seq = 0 AND ended_at < :before
+   AND NOT {_HAS_LETTER.format(job="work")}{_IS_LAST.format(kept=_OTHER_KEPT)}
+"""  # noqa: S608 - as written above
 _OF_JOBS = (
     "work",
     "attempt",
@@ -44,6 +49,7 @@ _OF_JOBS = (
     "rejected",
     "step_artifact",
     "dead_letter",
+    "orphan_job",
 )
 _OF_RUNS = ("work", "attempt", "batch", "rejected", "work_part")  # by run, node, seq
 
@@ -151,7 +157,7 @@ def remove_jobs(tx: Transaction, jobs: Sequence[str], before: int) -> int:
     rows = tx.all(
         f"""SELECT run FROM work WHERE run IN ({marks}) AND node = 'job' AND seq = 0
                AND ended_at < ?"""  # noqa: S608 - question marks only
-        + _IS_LAST
+        + _IS_LAST.format(kept="")
         + tx.for_update,
         (*asked, before),
     )

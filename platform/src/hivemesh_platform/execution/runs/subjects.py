@@ -104,6 +104,7 @@ class _Kind:
     table: str
     id: str
     name: str
+    begin: str = ""  # a table of the ids to begin with
     rows: str = ""  # what tells them from other rows of the table, as their indexes have it
     state: str = "{0}"  # where the condition on the state stands
 
@@ -114,9 +115,10 @@ _RUNS = _Kind(
 )  # fmt: skip
 _JOBS = _Kind(
     "job", "{0}.run AS id, 'capability' AS kind, capability AS name, submitter, {0}.tenant", "work",
-    "work.run", "capability", " AND spec IS NOT NULL",
+    "work.run", "capability", rows=" AND spec IS NOT NULL",
 )  # fmt: skip
 _LONE_JOBS = replace(_JOBS, rows=f"{_JOBS.rows} AND substr(work.run, 37) = ''")
+_ORPHANS = replace(_JOBS, begin="orphan_job")  # of batches whose first job went before the others
 _FIRST_JOBS = replace(_JOBS, rows=f"{_JOBS.rows} AND substr(work.run, 37) = '-000001'")
 _BATCHES = replace(
     _FIRST_JOBS,
@@ -182,7 +184,8 @@ def _jobs(tx: Transaction, asked: _Asked) -> list[Row]:
     indexed = filters.name or asked.submitter.sql or asked.sees_own_alone
     if filters.label or filters.batch[0] or not indexed:
         return tx.all(*_statement(_JOBS, asked))
-    return tx.all(*_statement(_LONE_JOBS, asked)) + _of_batches(tx, asked)
+    lone, orphans = tx.each(*(_statement(kind, asked) for kind in (_LONE_JOBS, _ORPHANS)))
+    return lone + orphans + _of_batches(tx, asked)
 
 
 def _of_batches(tx: Transaction, asked: _Asked) -> list[Row]:
@@ -217,14 +220,16 @@ def _statement(kind: _Kind, asked: _Asked) -> tuple[str, dict[str, Value]]:
         "first": first,
         "limit": asked.size,
     }
-    id_ = "run_label.run" if filters.label else kind.id
+    begin = "run_label" if filters.label else kind.begin
+    id_ = f"{begin}.run" if begin else kind.id
     sql = f"SELECT {kind.columns.format(kind.table)} FROM "  # noqa: S608 - of `_Kind` alone
-    if filters.label:  # its rows are the ones to begin with, and CROSS says so
-        sql += f"run_label CROSS JOIN {kind.table} WHERE {kind.id} = run_label.run"
-        sql += " AND run_label.name = :label AND run_label.value = :value"
-        names |= {"label": filters.label, "value": filters.label_value}
+    if begin:  # CROSS says that its rows are the ones to begin with
+        sql += f"{begin} CROSS JOIN {kind.table} WHERE {kind.id} = {begin}.run"
     else:
         sql += f"{kind.table} WHERE true"
+    if filters.label:
+        sql += " AND run_label.name = :label AND run_label.value = :value"
+        names |= {"label": filters.label, "value": filters.label_value}
     sql += f" AND {id_} < :before AND {id_} >= :first{kind.rows}"
     sql += f" AND {kind.table}.tenant = :tenant"
     if filters.since:
