@@ -11,7 +11,7 @@ from hivemesh_platform.execution.ledger.port import Failure, Finished, JobEnd, N
 from hivemesh_platform.execution.ledger.retention_sql import remove_jobs
 from hivemesh_platform.execution.ledger.row_sql import SqlLedger
 from hivemesh_platform.execution.model import AttemptOutcome
-from hivemesh_platform.execution.runs import views
+from hivemesh_platform.execution.runs import history, views
 from hivemesh_platform.execution.runs.history import History
 from hivemesh_sdk.clock import SystemClock
 from ledger_conformance import BROKEN, DOUBLE, NOW, PLACED, new_job
@@ -172,6 +172,7 @@ async def test_a_history_has_what_is_kept_in_common_and_alone_in_one_order(
     jobs, monkeypatch, limit
 ):
     monkeypatch.setattr(attempt_sql, "LOOKED_UP", 2)
+    monkeypatch.setattr(attempt_sql, "GROUPS", 1)
     await jobs.add(FIRST, 12)
     claims = await jobs.claim()
     other = replace(WHERE, instance="w2")
@@ -187,6 +188,77 @@ async def test_a_history_has_what_is_kept_in_common_and_alone_in_one_order(
     assert order == sorted(order, reverse=True)
     assert numbers == [9, 8, 7, 6, 5, 4, 3, 2, 1, 10]
     assert [one.key[-12:-6] for one in await jobs.at_instance("w2", limit)] == ["000012", "000011"]
+
+
+async def test_nothing_is_kept_where_others_have_ended_all_of_them(jobs):
+    await jobs.add(FIRST, 2)
+    claims = await jobs.claim()
+    await jobs.write(lambda tx: batch_sql.cancel(tx, Ends(f"{FIRST}-", f"{FIRST}."), 2, NOW))
+    await jobs.end_together(claims)
+    assert await jobs.groups() == []
+
+
+async def test_a_history_looks_at_nothing_of_other_tenants(jobs, monkeypatch):
+    move = "UPDATE work SET tenant = ? WHERE run = ?"
+    for stem, tenant in ((FIRST, "default"), (SECOND, "other")):
+        moved = [(tenant, run) for run in await jobs.add(stem, 4)]
+        await jobs.write(lambda tx, moved=moved: tx.execute_many(move, moved))
+        claims = await jobs.claim()
+        for n, claim in enumerate(claims):
+            await jobs.end_together([claim], NOW + n)
+    decoded = []
+
+    def decode(text, real=attempt_sql._decode):
+        decoded.extend(real(text))
+        return real(text)
+
+    monkeypatch.setattr(attempt_sql, "_decode", decode)
+    expected = [f"{FIRST}-{n:06d}" for n in (4, 3, 2, 1)]
+    assert [one.key for one in await jobs.at_instance()] == [f"{run}.job.0" for run in expected]
+    assert set(decoded) == set(expected)
+    other = replace(ADMIN, tenant="other")
+    found, _ = await jobs.history.at_instance(other, "w1", "", 9)
+    assert [one.key[:36] for one in found] == [SECOND] * 4
+
+
+async def test_jobs_that_have_gone_count_as_looked_at(jobs, monkeypatch):
+    monkeypatch.setattr(history, "SCANNED", 4)
+    monkeypatch.setattr(history, "MOST_SCANNED", 8)
+    runs = await jobs.add(FIRST, 48)
+    claims = await jobs.claim()
+    for first in range(0, 48, 16):
+        await jobs.end_together(claims[first : first + 16], NOW + first)
+    gone = [run for number, run in enumerate(runs) if number % 16]
+    await jobs.write(lambda tx: remove_jobs(tx, gone, NOW + 99))
+    found, after, pages = [], "", 0
+    while after is not None:
+        items, after = await jobs.history.at_instance(ADMIN, "w1", after, 1)
+        found, pages = found + items, pages + 1
+    assert [one.key for one in found] == [f"{run}.job.0" for run in runs[32::-16]]
+    assert pages > len(found)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_many_that_ended_alone_are_looked_up_together(jobs, monkeypatch):
+    await jobs.add(FIRST, 40)
+    for number, claim in enumerate(await jobs.claim()):
+        await jobs.end_together([claim], NOW + number)
+    asked = []
+
+    class Counting:
+        def __init__(self, tx):
+            self._tx = tx
+
+        def all(self, sql, parameters=()):
+            asked.append(sql)
+            return self._tx.all(sql, parameters)
+
+    def read(tx):
+        rows = attempt_sql.in_common_at(Counting(tx), "w1", "default", attempt_sql.Place(1 << 62))
+        return [row["run"] for _, row in rows]
+
+    assert len(await jobs.database.read(read)) == 40
+    assert len(asked) == 5  # twice rows in common with their jobs, and once none
 
 
 async def test_what_they_have_in_common_goes_with_the_last_of_them(jobs):

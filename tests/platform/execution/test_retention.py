@@ -16,7 +16,7 @@ from hivemesh_platform.artifacts.kept import KeptDigests
 from hivemesh_platform.artifacts.local import BLOCK, SMALL, LocalArtifactStore
 from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.execution import retention
-from hivemesh_platform.execution.ledger.attempt_sql import keep_in_common
+from hivemesh_platform.execution.ledger.attempt_sql import keep_in_common, new_group
 from hivemesh_platform.execution.ledger.letter_sql import reopen
 from hivemesh_platform.execution.ledger.port import Placed
 from hivemesh_platform.execution.ledger.retention_sql import (
@@ -173,20 +173,38 @@ async def test_the_first_job_of_a_batch_goes_with_its_last_one(kept):
     assert (await kept.retention.sweep())["jobs"] == 2
 
 
+async def test_a_dry_run_counts_of_a_batch_what_a_sweep_removes(kept):
+    batches = [
+        [f"{kept.id('job', days)}-{number:06d}" for number in range(1, 4)] for days in (6, 7, 8, 9)
+    ]
+    rows = [(job, "completed", "{}", 0, kept.at(6)) for jobs in batches for job in jobs]
+    await kept.database.write(lambda tx: tx.execute_many(JOB, rows))
+    _, late, letter, under_way = batches
+    end = "UPDATE work SET ended_at = ? WHERE run = ?"
+    await kept.add(end, kept.at(4), late[1])
+    await kept.add(LETTER, "dl_1", letter[2], "[]", "open")
+    await kept.add(end, None, under_way[1])
+    due = (await kept.retention.show(count=True)).due["jobs"]
+    assert due == (await kept.retention.sweep())["jobs"] == 6
+    stay = {late[0], late[1], letter[0], letter[2], under_way[0], under_way[1]}
+    assert await kept.names("work", "run") == stay
+    assert (await kept.retention.show(count=True)).due["jobs"] == 0
+
+
 async def test_what_attempts_have_in_common_goes_with_the_last_of_their_jobs(kept):
     where = Placed(instance="w1", identity="i", worker="w 1", explanation="{}", endpoint="")
     end = "UPDATE work SET attempt_group = ?, ended_at = ? WHERE run = ?"
 
     def ended_together(tx, jobs, at):
-        group = keep_in_common(tx, jobs, where, at, at)
+        group = new_group(at)
         tx.execute_many(end, [(group, at, job) for job in jobs])
+        keep_in_common(tx, group, jobs, where, at, at)
         return group
 
     groups = []
     for jobs, days in (
         ([await kept.job(8), await kept.job(7)], 6),
         ([await kept.job(6.5), "job_that_is_gone"], 4),
-        (["job_that_was_cancelled_meanwhile"], 7),
     ):
         work = partial(ended_together, jobs=jobs, at=kept.at(days))
         groups.append(await kept.database.write(work))

@@ -11,13 +11,20 @@ import msgspec
 from hivemesh_sdk.contracts.names import step_key
 
 from hivemesh_platform.execution.ledger.port import Placed
-from hivemesh_platform.storage.transaction import Row, Transaction, listed
+from hivemesh_platform.execution.model import JOB_NODE
+from hivemesh_platform.storage.transaction import Row, Transaction, Value, listed
 
+GROUPS = 32  # at least, looked up at once
 LOOKED_UP = 128  # jobs at once
 _KEEP = """
-INSERT INTO attempt_group (id, instance, identity, worker, explanation, started_at, ended_at, runs)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-"""
+WITH ended (run) AS ({rows})
+INSERT INTO attempt_group (id, instance, identity, worker, explanation, started_at, ended_at, runs,
+                           tenant)
+SELECT ?, ?, ?, ?, ?, ?, ?, ?, work.tenant
+  FROM ended JOIN work ON work.run = ended.run AND work.node = 'job' AND work.seq = 0
+ WHERE work.attempt_group = ? LIMIT 1
+    ON CONFLICT (id) DO NOTHING
+"""  # those that travelled together have their submitter, and so their tenant, in common
 _IN_COMMON = """
 SELECT work.run, work.node, work.seq, work.attempt, common.instance, common.identity, common.worker,
        common.explanation, common.started_at, common.ended_at, 'completed' AS outcome,
@@ -33,20 +40,19 @@ SELECT run, node, seq, attempt, instance, identity, worker, explanation, started
        outcome, problem FROM attempt WHERE run = :run
  UNION ALL {_IN_COMMON.format(which="work.run = :run", more="")}) AS attempt
 """  # noqa: S608 - as written above
-_AT_INSTANCE = (
-    _IN_COMMON.format(
-        which="""work.run IN ({marks}) AND common.instance = ? AND common.started_at = ?
-   AND work.tenant = ?""",
-        more=", work.capability",
-    )
-    + " ORDER BY work.run DESC"
+_AT_INSTANCE = _IN_COMMON.format(
+    which="work.run IN ({marks}) AND common.instance = ? AND work.tenant = ?",
+    more=", work.capability",
 )
 _GROUPS_AT = """
 SELECT started_at, runs FROM attempt_group
- WHERE instance = :instance
-   AND started_at = (SELECT max(started_at) FROM attempt_group
-                      WHERE instance = :instance AND started_at <= :at)
-"""
+ WHERE instance = :instance AND tenant = :tenant AND started_at <= :at
+   AND started_at >= (SELECT min(started_at)
+                        FROM (SELECT started_at FROM attempt_group
+                               WHERE instance = :instance AND tenant = :tenant
+                                 AND started_at <= :at
+                               ORDER BY started_at DESC LIMIT :groups) AS newest)
+"""  # all that began at a moment, for those are in order of their jobs
 _HAS_JOBS = "SELECT 1 FROM work WHERE run IN ({marks}) AND attempt_group = ? LIMIT 1"
 
 _decode = msgspec.json.Decoder(list[str]).decode
@@ -70,14 +76,18 @@ def place_of(row: Row) -> Place:
     return Place(row["started_at"], row["run"], row["node"], row["seq"], row["attempt"])
 
 
+def new_group(now: int) -> str:
+    """The id of what the attempts of jobs have in common that end now."""
+    return f"{now:012x}{uuid.uuid4().hex[:20]}"
+
+
 def keep_in_common(
-    tx: Transaction, runs: Sequence[str], placed: Placed, began: int, now: int
-) -> str:
-    """Keep once what the attempts of jobs have in common that end now; returns its id."""
-    id_ = f"{now:012x}{uuid.uuid4().hex[:20]}"
+    tx: Transaction, group: str, runs: Sequence[str], placed: Placed, began: int, now: int
+) -> None:
+    """Keep it once for those of the jobs that refer to it, unless none does."""
     where = (placed.instance, placed.identity, placed.worker, placed.explanation, began, now)
-    tx.send(_KEEP, (id_, *where, msgspec.json.encode(runs).decode()))
-    return id_
+    common = (group, *where, msgspec.json.encode(runs).decode())
+    tx.send_rows(_KEEP, [(run,) for run in runs], (*common, group))
 
 
 def attempts_of(run: str) -> str:
@@ -85,21 +95,30 @@ def attempts_of(run: str) -> str:
     return "attempt" if run.startswith("run_") else _OF_JOB
 
 
-def in_common_at(tx: Transaction, instance: str, tenant: str, start: Place) -> Iterator[Row]:
+def in_common_at(
+    tx: Transaction, instance: str, tenant: str, start: Place
+) -> Iterator[tuple[Place, Row | None]]:
     """The attempts at an instance that have a row in common, newest first, behind a place.
 
-    With their capabilities. They are looked up as far as they are asked for.
+    With their capabilities; None stands where a job has gone, or was ended by others. They are
+    looked up as far as they are asked for.
     """
+    where: dict[str, Value] = {"instance": instance, "tenant": tenant, "groups": GROUPS}
     at = start.at
-    while groups := tx.all(_GROUPS_AT, {"instance": instance, "at": at}):
-        at = groups[0]["started_at"]
-        runs = sorted({run for row in groups for run in _decode(row["runs"])}, reverse=True)
-        left = [run for run in runs if (at, run) <= start[:2]]
+    while groups := tx.all(_GROUPS_AT, {**where, "at": at}):
+        members = {(row["started_at"], run) for row in groups for run in _decode(row["runs"])}
+        left = sorted((one for one in members if one <= start[:2]), reverse=True)
         for first in range(0, len(left), LOOKED_UP):
-            marks, asked = listed(left[first : first + LOOKED_UP])
-            rows = tx.all(_AT_INSTANCE.format(marks=marks), (*asked, instance, at, tenant))
-            yield from (row for row in rows if place_of(row) < start)
-        at -= 1
+            some = left[first : first + LOOKED_UP]
+            marks, asked = listed([run for _, run in some])
+            rows = tx.all(_AT_INSTANCE.format(marks=marks), (*asked, instance, tenant))
+            found = {(row["started_at"], row["run"]): row for row in rows}
+            for one in some:
+                row = found.get(one)
+                place = Place(*one, JOB_NODE) if row is None else place_of(row)
+                if place < start:
+                    yield place, row
+        at = min(row["started_at"] for row in groups) - 1
 
 
 def due_groups(tx: Transaction, after: str, before: int, limit: int) -> list[str]:

@@ -3,6 +3,7 @@
 import re
 from heapq import merge
 from itertools import count, islice
+from operator import itemgetter
 from typing import Any
 
 from hivemesh_sdk.clock import Clock
@@ -109,10 +110,12 @@ class History:
             now, seen, looked = milliseconds(self._clock), dict[str, bool](), 0
             while True:
                 rows = _at(tx, instance, principal.tenant, place, size + 1)
-                for row in rows[:size]:
+                for here, row in rows[:size]:
                     if len(found) == limit:
                         return found, str(place)
-                    place = place_of(row)
+                    place = here
+                    if row is None:
+                        continue
                     if row["run"] not in seen:
                         seen[row["run"]] = _is_seen(tx, row, principal)
                     if seen[row["run"]]:
@@ -149,12 +152,15 @@ class History:
         return await self._database.read(read)
 
 
-def _at(tx: Transaction, instance: str, tenant: str, place: Place, limit: int) -> list[Row]:
-    """The next attempts at an instance behind a place, newest first."""
+def _at(
+    tx: Transaction, instance: str, tenant: str, place: Place, limit: int
+) -> list[tuple[Place, Row | None]]:
+    """The next attempts at an instance behind a place, newest first; None where one has gone."""
     names: dict[str, Value] = {"instance": instance, "tenant": tenant, "limit": limit}
     rows = tx.all(_AT_INSTANCE, {**names, **place._asdict()})
+    alone = ((place_of(row), row) for row in rows)
     in_common = in_common_at(tx, instance, tenant, place)
-    return list(islice(merge(rows, in_common, key=place_of, reverse=True), limit))
+    return list(islice(merge(alone, in_common, key=itemgetter(0), reverse=True), limit))
 
 
 def _is_seen(tx: Transaction, row: Row, principal: Principal) -> bool:
