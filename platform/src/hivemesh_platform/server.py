@@ -33,6 +33,8 @@ from hivemesh_platform.replicas.model import BEAT_S, Urls
 from hivemesh_platform.settings import ApiSettings
 from hivemesh_platform.storage.database import PATIENT_UNTIL
 from hivemesh_platform.storage.errors import DatabaseUnreachableError
+from hivemesh_platform.storage.migrate import make_apart
+from hivemesh_platform.storage.opening import FILE
 from hivemesh_platform.telemetry import logs
 
 if TYPE_CHECKING:
@@ -105,6 +107,8 @@ def _run(loaded: Loaded, ready: Ready) -> None:
             max_bytes=storage.log_bytes,
             files=storage.log_files,
         )
+        if not loaded.settings.database.url.get_secret_value():
+            make_apart(folder / FILE)
         import uvloop  # noqa: PLC0415 - the settings are checked before anything heavy is loaded
 
         try:

@@ -1,12 +1,15 @@
 """Schema versions: creates the schema, refuses a state folder of another version, upgrades it."""
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hivemesh_platform.omitted import omit_unused
 from hivemesh_platform.storage.damage import refuse_incomplete
 from hivemesh_platform.storage.errors import StateIncompatibleError
 
@@ -34,6 +37,16 @@ def ensure_schema(where: "Path | Server") -> None:
     if found is not None:
         raise _incompatible(found)
     run_migrations(where)
+
+
+def make_apart(path: Path) -> None:
+    """Create the schema of a new file in a process of its own, whose libraries' memory goes with it.
+
+    What that cannot do is left to `ensure_schema`, which says why.
+    """
+    if not path.exists():
+        command = [sys.executable, "-m", __name__, str(path)]
+        subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603 - this file
 
 
 def upgrade(where: "Path | Server") -> tuple[str | None, str]:
@@ -190,3 +203,8 @@ def engine_of(
     return sqlalchemy.create_engine(
         "postgresql+psycopg://", creator=connect, pool_pre_ping=True, **options
     )
+
+
+if __name__ == "__main__":
+    omit_unused()
+    run_migrations(Path(sys.argv[1]))
