@@ -84,3 +84,22 @@ def test_a_foreign_database_is_refused(tmp_path):
     query(path, "CREATE TABLE other (a)")
     with pytest.raises(StateIncompatibleError, match="no database of this platform"):
         migrate.ensure_schema(path)
+
+
+@pytest.mark.integration
+def test_a_process_of_its_own_makes_the_schema_of_a_new_file(tmp_path):
+    migrate.make_apart(tmp_path / FILE)
+    assert migrate.schema_version(tmp_path / FILE) == migrate.HEAD
+
+
+def test_what_is_there_is_left_as_it_is(tmp_path):
+    path = tmp_path / FILE
+    path.touch()
+    migrate.make_apart(path)
+    assert path.stat().st_size == 0
+
+
+@pytest.mark.integration
+def test_what_cannot_be_made_apart_is_left_to_who_says_why(tmp_path):
+    migrate.make_apart(tmp_path / "missing" / FILE)
+    assert list(tmp_path.iterdir()) == []
