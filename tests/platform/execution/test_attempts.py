@@ -190,14 +190,6 @@ async def test_a_history_has_what_is_kept_in_common_and_alone_in_one_order(
     assert [one.key[-12:-6] for one in await jobs.at_instance("w2", limit)] == ["000012", "000011"]
 
 
-async def test_nothing_is_kept_where_others_have_ended_all_of_them(jobs):
-    await jobs.add(FIRST, 2)
-    claims = await jobs.claim()
-    await jobs.write(lambda tx: batch_sql.cancel(tx, Ends(f"{FIRST}-", f"{FIRST}."), 2, NOW))
-    await jobs.end_together(claims)
-    assert await jobs.groups() == []
-
-
 async def test_a_history_looks_at_nothing_of_other_tenants(jobs, monkeypatch):
     move = "UPDATE work SET tenant = ? WHERE run = ?"
     for stem, tenant in ((FIRST, "default"), (SECOND, "other")):

@@ -16,7 +16,7 @@ from hivemesh_platform.artifacts.kept import KeptDigests
 from hivemesh_platform.artifacts.local import BLOCK, SMALL, LocalArtifactStore
 from hivemesh_platform.artifacts.service import ArtifactService
 from hivemesh_platform.execution import retention
-from hivemesh_platform.execution.ledger.attempt_sql import keep_in_common, new_group
+from hivemesh_platform.execution.ledger.attempt_sql import keep_in_common
 from hivemesh_platform.execution.ledger.letter_sql import reopen
 from hivemesh_platform.execution.ledger.port import Placed
 from hivemesh_platform.execution.ledger.retention_sql import (
@@ -196,15 +196,15 @@ async def test_what_attempts_have_in_common_goes_with_the_last_of_their_jobs(kep
     end = "UPDATE work SET attempt_group = ?, ended_at = ? WHERE run = ?"
 
     def ended_together(tx, jobs, at):
-        group = new_group(at)
+        group = keep_in_common(tx, jobs, where, at, at)
         tx.execute_many(end, [(group, at, job) for job in jobs])
-        keep_in_common(tx, group, jobs, where, at, at)
         return group
 
     groups = []
     for jobs, days in (
         ([await kept.job(8), await kept.job(7)], 6),
         ([await kept.job(6.5), "job_that_is_gone"], 4),
+        (["job_that_was_cancelled_meanwhile"], 7),
     ):
         work = partial(ended_together, jobs=jobs, at=kept.at(days))
         groups.append(await kept.database.write(work))

@@ -17,13 +17,10 @@ from hivemesh_platform.storage.transaction import Row, Transaction, Value, liste
 GROUPS = 32  # at least, looked up at once
 LOOKED_UP = 128  # jobs at once
 _KEEP = """
-WITH ended (run) AS ({rows})
 INSERT INTO attempt_group (id, instance, identity, worker, explanation, started_at, ended_at, runs,
                            tenant)
-SELECT ?, ?, ?, ?, ?, ?, ?, ?, work.tenant
-  FROM ended JOIN work ON work.run = ended.run AND work.node = 'job' AND work.seq = 0
- WHERE work.attempt_group = ? LIMIT 1
-    ON CONFLICT (id) DO NOTHING
+VALUES (?, ?, ?, ?, ?, ?, ?, ?,
+        coalesce((SELECT tenant FROM work WHERE run = ? AND node = 'job' AND seq = 0), 'default'))
 """  # those that travelled together have their submitter, and so their tenant, in common
 _IN_COMMON = """
 SELECT work.run, work.node, work.seq, work.attempt, common.instance, common.identity, common.worker,
@@ -76,18 +73,14 @@ def place_of(row: Row) -> Place:
     return Place(row["started_at"], row["run"], row["node"], row["seq"], row["attempt"])
 
 
-def new_group(now: int) -> str:
-    """The id of what the attempts of jobs have in common that end now."""
-    return f"{now:012x}{uuid.uuid4().hex[:20]}"
-
-
 def keep_in_common(
-    tx: Transaction, group: str, runs: Sequence[str], placed: Placed, began: int, now: int
-) -> None:
-    """Keep it once for those of the jobs that refer to it, unless none does."""
+    tx: Transaction, runs: Sequence[str], placed: Placed, began: int, now: int
+) -> str:
+    """Keep once what the attempts of jobs have in common that end now; returns its id."""
+    id_ = f"{now:012x}{uuid.uuid4().hex[:20]}"
     where = (placed.instance, placed.identity, placed.worker, placed.explanation, began, now)
-    common = (group, *where, msgspec.json.encode(runs).decode())
-    tx.send_rows(_KEEP, [(run,) for run in runs], (*common, group))
+    tx.send(_KEEP, (id_, *where, msgspec.json.encode(runs).decode(), runs[0]))
+    return id_
 
 
 def attempts_of(run: str) -> str:

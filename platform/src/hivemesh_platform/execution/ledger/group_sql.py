@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import msgspec
 
-from hivemesh_platform.execution.ledger.attempt_sql import keep_in_common, new_group
+from hivemesh_platform.execution.ledger.attempt_sql import keep_in_common
 from hivemesh_platform.execution.ledger.claim_sql import claim_of
 from hivemesh_platform.execution.ledger.port import JobEnd, Placed, Travel
 from hivemesh_platform.execution.model import Fence, WorkKey
@@ -110,9 +110,8 @@ def _travel(row: Row) -> Travel:
 def finish(tx: Transaction, ends: Sequence[JobEnd], placed: Placed, began: int, now: int) -> None:
     """End those that are still held by their fences."""
     outputs = [(*_held(one.key, one.fence), one.output) for one in ends]
-    group = new_group(now)
+    group = keep_in_common(tx, [one.key.run for one in ends], placed, began, now)
     tx.send_rows(_COMPLETED, outputs, (now, placed.instance, group))
-    keep_in_common(tx, group, [one.key.run for one in ends], placed, began, now)
 
 
 def release(
