@@ -11,8 +11,8 @@ import ctypes
 import gc
 
 FIRST_S = 2.0  # after the start
-EVERY_S = 5.0
-COLLECTED = 12  # at every so many of them garbage is collected too, which everything waits for
+EVERY_S = 2.0
+COLLECTED = 30  # at every so many of them garbage is collected too, which everything waits for
 ARENAS = 2  # each thread would get an arena of its own, and keep in it what it ever needed
 # Mapped and unmapped by itself, as batches mostly are, which would leave gaps in the heap. What TLS
 # is read into is smaller: mapped for each read, it takes time. Being set keeps glibc from raising it.
