@@ -1,4 +1,7 @@
-"""Runs the migrations on the connection that `storage.migrate` opened."""
+"""Runs the migrations on the connection that `storage.migrate` opened.
+
+They go forward alone; the way back is the copy of the file, or the server's backup, from before.
+"""
 
 from typing import Any
 

@@ -285,9 +285,3 @@ def _number(
         primary_key=primary_key,
         server_default=None if default is None else str(default),
     )
-
-
-def downgrade() -> None:
-    """Migrations go forward."""
-    message = "restore the backup that was made before the upgrade"
-    raise NotImplementedError(message)

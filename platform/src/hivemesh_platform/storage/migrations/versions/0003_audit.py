@@ -34,9 +34,3 @@ def upgrade() -> None:
 
 def _text(name: str, *, default: str | None = None) -> "sa.Column[str]":
     return sa.Column(name, sa.Text, nullable=False, server_default=default)
-
-
-def downgrade() -> None:
-    """Migrations go forward."""
-    message = "restore the backup that was made before the upgrade"
-    raise NotImplementedError(message)

@@ -57,9 +57,3 @@ def _text(name: str, *, key: bool = False) -> "sa.Column[str]":
 
 def _number(name: str, *, nullable: bool = False) -> "sa.Column[int]":
     return sa.Column(name, sa.BigInteger, nullable=nullable)
-
-
-def downgrade() -> None:
-    """Migrations go forward."""
-    message = "restore the backup that was made before the upgrade"
-    raise NotImplementedError(message)

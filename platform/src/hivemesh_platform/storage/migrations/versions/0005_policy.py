@@ -33,9 +33,3 @@ def upgrade() -> None:
 
 def _tenant() -> "sa.Column[str]":
     return sa.Column("tenant", sa.Text, nullable=False, server_default="default", primary_key=True)
-
-
-def downgrade() -> None:
-    """Migrations go forward."""
-    message = "restore the backup that was made before the upgrade"
-    raise NotImplementedError(message)

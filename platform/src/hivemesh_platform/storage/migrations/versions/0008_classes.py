@@ -29,9 +29,3 @@ def upgrade() -> None:
 
 def _add(table: str, name: str, default: str) -> None:
     op.add_column(table, sa.Column(name, sa.Text, nullable=False, server_default=default))
-
-
-def downgrade() -> None:
-    """Migrations go forward."""
-    message = "restore the backup that was made before the upgrade"
-    raise NotImplementedError(message)

@@ -74,9 +74,3 @@ def upgrade() -> None:
            SELECT run, name, upstream, 'stream', tenant FROM node
             WHERE upstream != '' AND ended_at IS NULL"""
     )
-
-
-def downgrade() -> None:
-    """Migrations go forward."""
-    message = "restore the backup that was made before the upgrade"
-    raise NotImplementedError(message)

@@ -161,9 +161,3 @@ def _number(
 
 def _float(name: str) -> "sa.Column[float]":
     return sa.Column(name, sa.Double, nullable=False)
-
-
-def downgrade() -> None:
-    """Migrations go forward."""
-    message = "restore the backup that was made before the upgrade"
-    raise NotImplementedError(message)

@@ -77,9 +77,3 @@ def _text(name: str, *, default: str | None = None, nullable: bool = False) -> "
 def _number(name: str, *, default: int | None = None, nullable: bool = False) -> "sa.Column[int]":
     server = None if default is None else str(default)
     return sa.Column(name, sa.BigInteger, nullable=nullable, server_default=server)
-
-
-def downgrade() -> None:
-    """Migrations go forward."""
-    message = "restore the backup that was made before the upgrade"
-    raise NotImplementedError(message)

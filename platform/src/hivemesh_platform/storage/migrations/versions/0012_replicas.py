@@ -82,9 +82,3 @@ def _number(name: str) -> "sa.Column[int]":
 
 def _tenant() -> "sa.Column[str]":
     return sa.Column("tenant", sa.Text, nullable=False, server_default="default")
-
-
-def downgrade() -> None:
-    """Migrations go forward."""
-    message = "restore the backup that was made before the upgrade"
-    raise NotImplementedError(message)

@@ -23,9 +23,3 @@ def upgrade() -> None:
         sa.Column("at", sa.BigInteger, nullable=False),
         postgresql_with={"fillfactor": 20},  # each transaction writes its row anew in place
     )
-
-
-def downgrade() -> None:
-    """Migrations go forward."""
-    message = "restore the backup that was made before the upgrade"
-    raise NotImplementedError(message)

@@ -25,9 +25,3 @@ def _partial(name: str, column: str, number: str) -> None:
     """Index the jobs that have this behind the 36 characters of an id."""
     where = sa.text(f"spec IS NOT NULL AND substr(run, 37) = '{number}'")
     op.create_index(name, "work", [column, "run"], sqlite_where=where, postgresql_where=where)
-
-
-def downgrade() -> None:
-    """Migrations go forward."""
-    message = "restore the backup that was made before the upgrade"
-    raise NotImplementedError(message)

@@ -28,9 +28,3 @@ def upgrade() -> None:
     )
     op.create_index("attempt_group_by_instance", "attempt_group", ["instance", "started_at"])
     op.add_column("work", sa.Column("attempt_group", sa.Text, nullable=False, server_default=""))
-
-
-def downgrade() -> None:
-    """Migrations go forward."""
-    message = "restore the backup that was made before the upgrade"
-    raise NotImplementedError(message)

@@ -39,9 +39,3 @@ def upgrade() -> None:
     op.execute(_TENANTS)
     op.drop_index(_BY_INSTANCE, "attempt_group")
     op.create_index(_BY_INSTANCE, "attempt_group", ["instance", "tenant", "started_at"])
-
-
-def downgrade() -> None:
-    """Migrations go forward."""
-    message = "restore the backup that was made before the upgrade"
-    raise NotImplementedError(message)
